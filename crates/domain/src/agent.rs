@@ -1,0 +1,79 @@
+//! Agents: versioned, immutable definitions of what a session runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, WorkspaceId};
+use crate::policy::PermissionPolicy;
+use crate::quota::Quota;
+use crate::thinking::ThinkingLevel;
+use crate::time::Timestamp;
+
+/// Who runs the turns of an agent's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// Our own agent loop.
+    #[default]
+    Native,
+    /// The OpenClaw gateway.
+    Openclaw,
+}
+
+/// The definition that a version freezes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// `provider/model`.
+    pub model: String,
+    /// The system prompt.
+    pub instructions: String,
+    /// Names of the built-in tools that the agent has; empty means all of them.
+    pub tools: Vec<String>,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which tool uses run, ask or are denied.
+    pub permission_policy: PermissionPolicy,
+    /// Ids of the agents that this one may delegate to.
+    pub callable_agents: Vec<String>,
+    /// How deep delegation may nest.
+    pub max_subagent_depth: u32,
+    /// MCP servers by name, each object as the client sent it.
+    pub mcp_servers: serde_json::Map<String, serde_json::Value>,
+    /// Hard budgets of each of its sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+    /// How hard its model thinks.
+    pub thinking_level: ThinkingLevel,
+    /// Chat channels, as the reference's adapters read them.
+    pub channels: serde_json::Value,
+    /// Who runs its turns.
+    #[serde(default)]
+    pub runtime: RuntimeKind,
+}
+
+/// One version of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its id, the same over all versions.
+    pub id: AgentId,
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// 1 for the first version.
+    pub version: u32,
+    /// The definition.
+    pub spec: Spec,
+    /// When the agent was created.
+    pub created_at: Timestamp,
+    /// When this version was written, or the agent archived.
+    pub updated_at: Timestamp,
+    /// When it was archived; an archived agent serves no new work.
+    pub archived_at: Option<Timestamp>,
+}
+
+impl Spec {
+    /// The provider part of `model`: what stands before the first slash, if there is one.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        self.model.split_once('/').map(|(provider, _)| provider)
+    }
+}

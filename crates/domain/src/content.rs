@@ -1,0 +1,76 @@
+//! Content blocks of messages and tool results.
+
+use serde::{Deserialize, Serialize};
+
+/// A piece of a message or of a tool result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ContentBlock {
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A picture.
+    Image {
+        /// Where it comes from.
+        source: Source,
+    },
+    /// A document, for example a PDF.
+    Document {
+        /// Where it comes from.
+        source: Source,
+        /// A title for the model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        /// What the model should know about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<String>,
+    },
+}
+
+/// Where an image's or a document's bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Source {
+    /// The bytes themselves.
+    Base64 {
+        /// MIME type.
+        media_type: String,
+        /// Standard base64.
+        data: String,
+    },
+    /// Plain text (documents only).
+    Text {
+        /// The text.
+        data: String,
+    },
+    /// An address that the provider fetches.
+    Url {
+        /// The address.
+        url: String,
+    },
+}
+
+impl ContentBlock {
+    /// A text block.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text { text: text.into() }
+    }
+}
+
+/// The text of all text blocks, joined by line breaks.
+#[must_use]
+pub fn joined_text(blocks: &[ContentBlock]) -> String {
+    let mut all = String::new();
+    for block in blocks {
+        if let ContentBlock::Text { text } = block {
+            if !all.is_empty() {
+                all.push('\n');
+            }
+            all.push_str(text);
+        }
+    }
+    all
+}

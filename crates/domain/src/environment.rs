@@ -1,0 +1,87 @@
+//! Environments: what a session's sandbox contains and what it may reach.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EnvironmentId, WorkspaceId};
+use crate::time::Timestamp;
+
+/// Packages to install, by installer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// Debian packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apt: Option<Vec<String>>,
+    /// Rust crates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cargo: Option<Vec<String>>,
+    /// Ruby gems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gem: Option<Vec<String>>,
+    /// Go modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<Vec<String>>,
+    /// npm packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub npm: Option<Vec<String>>,
+    /// Python packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pip: Option<Vec<String>>,
+}
+
+impl Packages {
+    /// Whether nothing is to be installed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        [&self.apt, &self.cargo, &self.gem, &self.go, &self.npm, &self.pip]
+            .into_iter()
+            .all(|list| list.as_ref().is_none_or(Vec::is_empty))
+    }
+}
+
+/// What a sandbox may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Networking {
+    /// Any public host, through the platform's proxy.
+    #[default]
+    Unrestricted,
+    /// Only the listed hosts.
+    #[serde(rename_all = "camelCase")]
+    Limited {
+        /// Host names, or `*.name` for every name below it.
+        allowed_hosts: Vec<String>,
+        /// Also the hosts of the agent's MCP servers.
+        #[serde(default)]
+        allow_mcp_servers: bool,
+        /// Also the package managers' registries.
+        #[serde(default)]
+        allow_package_managers: bool,
+    },
+}
+
+/// What a client gives to create an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Packages to install.
+    pub packages: Option<Packages>,
+    /// What it may reach.
+    pub networking: Networking,
+}
+
+/// An environment. Immutable once created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Its id.
+    pub id: EnvironmentId,
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// What it contains.
+    pub spec: Spec,
+    /// When it was created.
+    pub created_at: Timestamp,
+}

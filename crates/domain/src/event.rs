@@ -1,0 +1,330 @@
+//! Events: the entries of a session's log. What is not in the log did not happen.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::content::ContentBlock;
+use crate::id::{EventId, SessionId};
+use crate::policy::Permission;
+use crate::quota::Exceeded;
+use crate::thinking::ThinkingLevel;
+use crate::time::Timestamp;
+use crate::usage::{Cost, Usage};
+
+/// An event's position in its session's log. The first event has 1; 0 is before all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A committed event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its id; a valid resume cursor.
+    pub id: EventId,
+    /// Its position.
+    pub seq: Seq,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// When it was committed.
+    pub at: Timestamp,
+    /// What happened.
+    pub body: Arc<Body>,
+}
+
+/// What a provider wants back verbatim with the next request: a signature, an encrypted reasoning item.
+/// It means something only to the provider that made it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opaque {
+    /// The wire protocol that made it, for example `anthropic`.
+    pub protocol: String,
+    /// Its content.
+    pub data: serde_json::Value,
+}
+
+/// Why a model request or a whole turn failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind, for programs.
+    pub kind: FailureKind,
+    /// The provider's own message where there is one, for people.
+    pub message: String,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The provider is overloaded or answered with a server error.
+    ModelOverloaded,
+    /// The provider limits our rate.
+    ModelRateLimited,
+    /// The provider refused the request.
+    ModelRequestFailed,
+    /// No such provider, or no usable key for it.
+    ModelUnavailable,
+    /// The provider refused the key.
+    ModelAuthentication,
+    /// The account with the provider is out of credit.
+    Billing,
+    /// The context does not fit the model, even compacted.
+    ContextOverflow,
+    /// The turn made more model requests than a turn may.
+    TurnLimit,
+    /// The server stopped while the request was under way; it is made again.
+    Restarted,
+    /// A fault of ours.
+    Internal,
+}
+
+impl FailureKind {
+    /// The kind's stable code.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelOverloaded => "model_overloaded_error",
+            Self::ModelRateLimited => "model_rate_limited_error",
+            Self::ModelRequestFailed => "model_request_failed_error",
+            Self::ModelUnavailable => "model_unavailable_error",
+            Self::ModelAuthentication => "model_authentication_error",
+            Self::Billing => "billing_error",
+            Self::ContextOverflow => "context_overflow_error",
+            Self::TurnLimit => "tool_use_limit_reached_error",
+            Self::Restarted => "restarted",
+            Self::Internal => "unknown_error",
+        }
+    }
+}
+
+/// Why a session is idle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StopReason {
+    /// The agent finished.
+    EndTurn,
+    /// The model reached its output limit.
+    MaxTokens,
+    /// The model declined.
+    Refusal {
+        /// What it said about that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        explanation: Option<String>,
+    },
+    /// A client cancelled the turn.
+    Interrupted,
+    /// Tool uses wait for a confirmation.
+    RequiresAction {
+        /// Their ids.
+        tool_uses: Vec<EventId>,
+    },
+    /// A hard budget is used up; raising it lets the session go on.
+    BudgetReached {
+        /// Which one.
+        cap: Exceeded,
+    },
+    /// The turn failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// What a model request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To answer.
+    #[default]
+    Reply,
+    /// To summarise the history.
+    Compaction,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum Body {
+    /// A user's message, at the point of the log where the agent got to see it.
+    #[serde(rename = "user.message")]
+    UserMessage {
+        /// What it says.
+        content: Vec<ContentBlock>,
+    },
+    /// A client stopped the turn.
+    #[serde(rename = "user.interrupt")]
+    UserInterrupt {
+        /// Queued messages that the client dropped with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<EventId>,
+    },
+    /// A client's answer to a tool use that asks.
+    #[serde(rename = "user.tool_confirmation")]
+    UserToolConfirmation {
+        /// The tool use.
+        tool_use: EventId,
+        /// Whether it may run.
+        allow: bool,
+        /// What the model is told when it may not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deny_message: Option<String>,
+    },
+    /// Something that the agent said.
+    #[serde(rename = "agent.message")]
+    AgentMessage {
+        /// The model request that it came from.
+        request: EventId,
+        /// What it says.
+        content: Vec<ContentBlock>,
+        /// The model, `provider/model`.
+        model: String,
+        /// What the request consumed; absent when it was cut off before the provider said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+        /// What the request cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Cost>,
+        /// Whether a cancel cut it off.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        interrupted: bool,
+        /// What the provider wants back with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opaque: Option<Opaque>,
+    },
+    /// The agent thought.
+    #[serde(rename = "agent.thinking")]
+    AgentThinking {
+        /// The model request that it came from.
+        request: EventId,
+        /// The thought or its summary; empty when the provider hides it.
+        text: String,
+        /// What the provider wants back with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opaque: Option<Opaque>,
+    },
+    /// The agent uses a tool. The event's id is the tool use's id.
+    #[serde(rename = "agent.tool_use")]
+    AgentToolUse {
+        /// The model request that it came from.
+        request: EventId,
+        /// The tool.
+        name: String,
+        /// Its arguments: a JSON object.
+        input: serde_json::Value,
+        /// The provider's own id of the call, sent back with the result.
+        call_id: String,
+        /// What the agent's policy says of it.
+        permission: Permission,
+        /// What the provider wants back with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opaque: Option<Opaque>,
+    },
+    /// A tool use's one result.
+    #[serde(rename = "agent.tool_result")]
+    AgentToolResult {
+        /// The tool use.
+        tool_use: EventId,
+        /// The tool.
+        name: String,
+        /// What the model is shown.
+        content: Vec<ContentBlock>,
+        /// Whether the tool failed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
+    },
+    /// The session has begun to work.
+    #[serde(rename = "session.status_running")]
+    StatusRunning,
+    /// The session has stopped working.
+    #[serde(rename = "session.status_idle")]
+    StatusIdle {
+        /// Why.
+        stop_reason: StopReason,
+    },
+    /// A model request or the turn failed.
+    #[serde(rename = "session.error")]
+    Error {
+        /// Why.
+        failure: Failure,
+        /// Whether the server tries again by itself.
+        retrying: bool,
+    },
+    /// A message overrode the model; it stays overridden.
+    #[serde(rename = "session.model_change")]
+    ModelChange {
+        /// The new model, `provider/model`.
+        model: String,
+    },
+    /// A message overrode the thinking level; it stays overridden.
+    #[serde(rename = "session.thinking_level_change")]
+    ThinkingLevelChange {
+        /// The new level.
+        thinking_level: ThinkingLevel,
+    },
+    /// The history up to here was replaced by a summary.
+    #[serde(rename = "session.compaction")]
+    Compaction {
+        /// The model request that made it.
+        request: EventId,
+        /// The summary.
+        summary: String,
+        /// The last event that it covers.
+        through: Seq,
+    },
+    /// A model request begins.
+    #[serde(rename = "span.model_request_start")]
+    ModelRequestStart {
+        /// The model, `provider/model`.
+        model: String,
+        /// The thinking level.
+        thinking_level: ThinkingLevel,
+        /// What it is for.
+        #[serde(default)]
+        purpose: Purpose,
+    },
+    /// A model request ended.
+    #[serde(rename = "span.model_request_end")]
+    ModelRequestEnd {
+        /// The start event's id.
+        request: EventId,
+        /// Whether it failed.
+        is_error: bool,
+        /// What it consumed, as far as the provider said.
+        #[serde(default)]
+        usage: Usage,
+        /// What it cost; `None` when the price is unknown.
+        #[serde(default)]
+        cost: Option<Cost>,
+    },
+}
+
+impl Body {
+    /// The event's type, as it is serialised.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::UserMessage { .. } => "user.message",
+            Self::UserInterrupt { .. } => "user.interrupt",
+            Self::UserToolConfirmation { .. } => "user.tool_confirmation",
+            Self::AgentMessage { .. } => "agent.message",
+            Self::AgentThinking { .. } => "agent.thinking",
+            Self::AgentToolUse { .. } => "agent.tool_use",
+            Self::AgentToolResult { .. } => "agent.tool_result",
+            Self::StatusRunning => "session.status_running",
+            Self::StatusIdle { .. } => "session.status_idle",
+            Self::Error { .. } => "session.error",
+            Self::ModelChange { .. } => "session.model_change",
+            Self::ThinkingLevelChange { .. } => "session.thinking_level_change",
+            Self::Compaction { .. } => "session.compaction",
+            Self::ModelRequestStart { .. } => "span.model_request_start",
+            Self::ModelRequestEnd { .. } => "span.model_request_end",
+        }
+    }
+}

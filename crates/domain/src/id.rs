@@ -1,0 +1,147 @@
+//! Typed ids: a prefix that names the kind, then a ULID in lower case. They sort by creation time and are
+//! opaque to clients.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest id that is accepted from a client, in bytes.
+pub const MAX_LEN: usize = 128;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {MAX_LEN} characters of A-Z, a-z, 0-9, '_' and '-'")]
+pub struct Invalid;
+
+fn check(text: &str) -> Result<(), Invalid> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if text.is_empty() || text.len() > MAX_LEN || !text.bytes().all(legal) {
+        return Err(Invalid);
+    }
+    Ok(())
+}
+
+fn fresh(prefix: &str) -> Arc<str> {
+    let ulid = ulid::Ulid::generate().to_string().to_ascii_lowercase();
+    Arc::from(format!("{prefix}_{ulid}"))
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// A new id; later ones sort after earlier ones (to the millisecond).
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(fresh($prefix))
+            }
+
+            /// Accepts an id that came from outside.
+            ///
+            /// # Errors
+            /// [`Invalid`] when the text is empty, too long or has a character no id has.
+            pub fn parse(text: &str) -> Result<Self, Invalid> {
+                check(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Invalid;
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.to_string()
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+id!(
+    /// An agent definition, over all its versions.
+    AgentId, "agt"
+);
+id!(
+    /// An environment.
+    EnvironmentId, "env"
+);
+id!(
+    /// A session. Also holds the keys that clients choose for sticky chat sessions.
+    SessionId, "ses"
+);
+id!(
+    /// An event of a session's log. A tool use's id is the id of its event.
+    EventId, "evt"
+);
+id!(
+    /// The tenant that a row belongs to.
+    WorkspaceId, "wrk"
+);
+
+impl WorkspaceId {
+    /// The workspace of a single-tenant installation.
+    #[must_use]
+    pub fn default_workspace() -> Self {
+        Self(Arc::from("wrk_default"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_carry_their_prefix_and_parse_back() {
+        let id = AgentId::generate();
+        assert!(id.as_str().starts_with("agt_"), "{id}");
+        assert_eq!(AgentId::parse(id.as_str()), Ok(id));
+    }
+
+    #[test]
+    fn ids_sort_by_time() {
+        let first = EventId::generate();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(first < EventId::generate());
+    }
+
+    #[test]
+    fn hostile_ids_are_refused() {
+        for text in ["", "..", "a/b", "a\0", "a b", "é", &"x".repeat(129)] {
+            assert_eq!(SessionId::parse(text), Err(Invalid), "{text:?}");
+        }
+    }
+}

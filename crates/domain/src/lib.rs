@@ -1,0 +1,33 @@
+//! The domain of OpenClaw Managed Agents: what an agent, an environment, a session and an event *are*.
+//!
+//! This is where a reader starts. Nothing here does IO, reads a clock or draws a random number except
+//! [`id`], which makes ids. The heart is [`session::State::apply`]: the pure session state machine, one
+//! transition per file, from which the engine gets the events to commit and the work to start.
+//!
+//! Invariants kept here:
+//! - every `running` ends in exactly one status event (I2);
+//! - every tool use gets exactly one result (I4);
+//! - a queued message enters the log only when its turn starts, so log order is processing order (I5).
+//!
+//! Where it sits: at the bottom. Every other crate may depend on it; it depends on none of them.
+
+pub mod agent;
+pub mod content;
+pub mod environment;
+pub mod event;
+pub mod id;
+pub mod page;
+pub mod policy;
+pub mod quota;
+pub mod session;
+pub mod thinking;
+pub mod time;
+pub mod usage;
+
+pub use agent::Agent;
+pub use content::ContentBlock;
+pub use environment::Environment;
+pub use event::{Event, Seq};
+pub use id::{AgentId, EnvironmentId, EventId, SessionId, WorkspaceId};
+pub use session::Session;
+pub use time::Timestamp;

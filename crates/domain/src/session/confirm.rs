@@ -1,0 +1,68 @@
+//! A client answers a tool use that asks.
+
+use super::input::Outcome;
+use super::state::{Context, Effect, Gate, Phase, Rejection, Step, Transition};
+use crate::event::Body;
+use crate::id::EventId;
+
+impl Transition {
+    /// Lets a tool use run, or closes it with the client's words. A blocked turn goes on once nothing waits
+    /// any more; until then it stays idle and says what it still waits for.
+    pub(super) fn confirm(
+        &mut self,
+        id: EventId,
+        tool_use: EventId,
+        allow: bool,
+        deny_message: Option<String>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Rejection> {
+        let (turn, blocked) = match &mut self.state.phase {
+            Phase::Idle { .. } => return Err(Rejection::NotAsking),
+            Phase::Running { turn } => (turn, false),
+            Phase::Blocked { turn } => (turn, true),
+        };
+        let Step::Acting { open } = &mut turn.step else { return Err(Rejection::NotAsking) };
+        let asking = |tool: &super::OpenTool| tool.id == tool_use && tool.gate == Gate::Asking;
+        let index = open.iter().position(asking).ok_or(Rejection::NotAsking)?;
+        let mut open = std::mem::take(open);
+        let mut denied = None;
+        if allow {
+            open[index].gate = if blocked { Gate::Confirmed } else { Gate::Open };
+        } else {
+            denied = Some(open.remove(index));
+        }
+        let still_asking = open.iter().any(|tool| tool.gate == Gate::Asking);
+        let explanation = deny_message.as_deref().map_or_else(
+            || "The user denied this tool use.".to_owned(),
+            |text| format!("The user denied this tool use: {text}"),
+        );
+        self.push_as(id, Body::UserToolConfirmation { tool_use, allow, deny_message });
+        let resumes = blocked && !still_asking;
+        if resumes {
+            self.push(ctx, Body::StatusRunning);
+        }
+        if let Some(tool) = denied {
+            self.close_tool(&tool, Outcome::error(explanation), ctx);
+        }
+        if blocked && still_asking {
+            if let Phase::Blocked { turn } = &mut self.state.phase {
+                turn.step = Step::Acting { open };
+            }
+            self.block(ctx);
+            return Ok(());
+        }
+        for tool in &mut open {
+            if tool.gate == Gate::Confirmed {
+                tool.gate = Gate::Open;
+            }
+        }
+        if let Phase::Blocked { turn } | Phase::Running { turn } = std::mem::take(&mut self.state.phase) {
+            self.state.phase = Phase::Running { turn };
+        }
+        self.after_tools(open, ctx);
+        if self.state.is_running() {
+            self.effects.push(Effect::Drive);
+        }
+        Ok(())
+    }
+}

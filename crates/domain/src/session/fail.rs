@@ -1,0 +1,53 @@
+//! A model request or the whole turn failed.
+
+use super::input::Outcome;
+use super::state::{Context, Phase, Rejection, Step, Transition};
+use super::turn::INTERRUPTED;
+use crate::event::{Body, Failure, StopReason};
+use crate::id::EventId;
+use crate::usage::Usage;
+
+impl Transition {
+    /// Records the failure; with `retry` the turn stays and the request is made again.
+    pub(super) fn fail_request(
+        &mut self,
+        request: &EventId,
+        failure: Failure,
+        retry: bool,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Rejection> {
+        let turn = self.sampling_turn(request)?;
+        turn.step = Step::Ready;
+        turn.failed_attempts += 1;
+        let request = request.clone();
+        self.push(ctx, Body::ModelRequestEnd { request, is_error: true, usage: Usage::default(), cost: None });
+        if retry {
+            self.push(ctx, Body::Error { failure, retrying: true });
+            return Ok(());
+        }
+        self.fail_turn(failure, ctx)
+    }
+
+    /// Ends the turn as failed, closing whatever is open. Waiting messages get their own turns.
+    pub(super) fn fail_turn(&mut self, failure: Failure, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+        let step = match &mut self.state.phase {
+            Phase::Idle { .. } => return Err(Rejection::Stale),
+            Phase::Running { turn } | Phase::Blocked { turn } => std::mem::replace(&mut turn.step, Step::Ready),
+        };
+        match step {
+            Step::Ready => {}
+            Step::Sampling { request, .. } => {
+                let usage = Usage::default();
+                self.push(ctx, Body::ModelRequestEnd { request, is_error: true, usage, cost: None });
+            }
+            Step::Acting { open } => {
+                for tool in open {
+                    self.close_tool(&tool, Outcome::error(INTERRUPTED), ctx);
+                }
+            }
+        }
+        self.push(ctx, Body::Error { failure: failure.clone(), retrying: false });
+        self.end_turn(StopReason::Failed { failure }, ctx);
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! A tool has finished.
+
+use super::input::Outcome;
+use super::state::{Context, Gate, Rejection, Step, Transition};
+use crate::id::EventId;
+
+impl Transition {
+    /// Appends the result. A second result for the same tool use, or one for a tool use of another turn, is
+    /// stale (I4).
+    pub(super) fn finish_tool(
+        &mut self,
+        tool_use: &EventId,
+        outcome: Outcome,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Rejection> {
+        let turn = self.running_turn()?;
+        let Step::Acting { open } = &mut turn.step else { return Err(Rejection::Stale) };
+        let running = |tool: &super::OpenTool| tool.id == *tool_use && tool.gate == Gate::Open;
+        let index = open.iter().position(running).ok_or(Rejection::Stale)?;
+        let mut open = std::mem::take(open);
+        let tool = open.remove(index);
+        self.close_tool(&tool, outcome, ctx);
+        self.after_tools(open, ctx);
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! What can happen to a session.
+
+use std::sync::Arc;
+
+use super::state::Queued;
+use crate::content::ContentBlock;
+use crate::event::{Failure, Opaque, Purpose};
+use crate::id::EventId;
+use crate::policy::Permission;
+use crate::thinking::ThinkingLevel;
+use crate::usage::{Cost, Usage};
+
+/// What can happen to a session: from clients, from the runtime that drives its turn, from a restart.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A client posts a message.
+    Post(Arc<Queued>),
+    /// A client stops the turn.
+    Interrupt {
+        /// The id of the event that records it.
+        id: EventId,
+        /// Whether waiting messages are dropped too.
+        clear_queue: bool,
+        /// What the model had said until then.
+        partial: Option<Partial>,
+        /// What the open tool uses had achieved until then.
+        outcomes: Vec<(EventId, Outcome)>,
+    },
+    /// A client answers a tool use that asks.
+    Confirm {
+        /// The id of the event that records it.
+        id: EventId,
+        /// The tool use.
+        tool_use: EventId,
+        /// Whether it may run.
+        allow: bool,
+        /// What the model is told otherwise.
+        deny_message: Option<String>,
+    },
+    /// A client asks for the history to be summarised.
+    Compact,
+    /// The runtime is about to make a model request.
+    BeginRequest {
+        /// The id of its start event.
+        id: EventId,
+        /// The model.
+        model: String,
+        /// The thinking level.
+        thinking_level: ThinkingLevel,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// The model has answered in full.
+    FinishRequest {
+        /// The request.
+        request: EventId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The model request failed.
+    FailRequest {
+        /// The request.
+        request: EventId,
+        /// Why.
+        failure: Failure,
+        /// Whether the runtime will try again; otherwise the turn fails.
+        retry: bool,
+    },
+    /// The summary is there.
+    FinishCompaction {
+        /// The request.
+        request: EventId,
+        /// The summary.
+        summary: String,
+        /// What the request consumed.
+        usage: Usage,
+        /// What it cost.
+        cost: Option<Cost>,
+    },
+    /// A tool has finished.
+    FinishTool {
+        /// The tool use.
+        tool_use: EventId,
+        /// Its result.
+        outcome: Outcome,
+    },
+    /// The turn can't go on, for a reason outside a model request.
+    FailTurn {
+        /// Why.
+        failure: Failure,
+    },
+    /// The server has started again and finds this session as it was left.
+    Wake,
+}
+
+/// What a tool gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the model is shown.
+    pub content: Vec<ContentBlock>,
+    /// Whether the tool failed.
+    pub is_error: bool,
+}
+
+impl Outcome {
+    /// A failure that a text explains.
+    #[must_use]
+    pub fn error(text: impl Into<String>) -> Self {
+        Self { content: vec![ContentBlock::text(text)], is_error: true }
+    }
+
+    /// A success that is a text.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { content: vec![ContentBlock::text(text)], is_error: false }
+    }
+}
+
+/// The part of an answer that had arrived when it was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// The id that the message's deltas were announced under.
+    pub id: EventId,
+    /// The text.
+    pub text: String,
+    /// The model, `provider/model`.
+    pub model: String,
+}
+
+/// A model's whole answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// Its blocks, in order.
+    pub blocks: Vec<ReplyBlock>,
+    /// The model that answered, `provider/model`.
+    pub model: String,
+    /// What it consumed.
+    pub usage: Usage,
+    /// What it cost; `None` when the price is unknown.
+    pub cost: Option<Cost>,
+    /// Why it stopped.
+    pub stop: ReplyStop,
+}
+
+/// Why a model stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyStop {
+    /// It finished, or it wants tools.
+    Done,
+    /// It reached its output limit.
+    MaxTokens,
+    /// It declined.
+    Refusal {
+        /// What the provider said about that.
+        explanation: Option<String>,
+    },
+}
+
+/// One block of an answer; each becomes an event with the given id.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReplyBlock {
+    /// Text.
+    Text {
+        /// The event's id.
+        id: EventId,
+        /// The text.
+        text: String,
+        /// What the provider wants back with it.
+        opaque: Option<Opaque>,
+    },
+    /// A thought.
+    Thinking {
+        /// The event's id.
+        id: EventId,
+        /// The thought; empty when it is hidden.
+        text: String,
+        /// What the provider wants back with it.
+        opaque: Option<Opaque>,
+    },
+    /// A tool use.
+    ToolUse {
+        /// The event's id.
+        id: EventId,
+        /// The tool.
+        name: String,
+        /// Its arguments.
+        input: serde_json::Value,
+        /// The provider's id of the call.
+        call_id: String,
+        /// The policy's verdict.
+        permission: Permission,
+        /// What the provider wants back with it.
+        opaque: Option<Opaque>,
+    },
+}

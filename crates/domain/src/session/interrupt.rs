@@ -1,0 +1,71 @@
+//! A client stops the turn.
+
+use super::input::{Outcome, Partial};
+use super::state::{Context, Phase, QueueChange, Rejection, Step, Transition};
+use super::turn::INTERRUPTED;
+use crate::content::ContentBlock;
+use crate::event::{Body, StopReason};
+use crate::id::EventId;
+use crate::usage::Usage;
+
+impl Transition {
+    /// Closes whatever is open, keeping what it had achieved (I7), and goes idle. With `clear_queue` the
+    /// waiting messages are dropped and named in the event; otherwise the oldest of them comes next.
+    pub(super) fn interrupt(
+        &mut self,
+        id: EventId,
+        clear_queue: bool,
+        partial: Option<Partial>,
+        mut outcomes: Vec<(EventId, Outcome)>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Rejection> {
+        let step = match &mut self.state.phase {
+            Phase::Idle { .. } => return Err(Rejection::NotRunning),
+            Phase::Running { turn } | Phase::Blocked { turn } => std::mem::replace(&mut turn.step, Step::Ready),
+        };
+        match step {
+            Step::Ready => {}
+            Step::Sampling { request, .. } => {
+                if let Some(Partial { id, text, model }) = partial.filter(|partial| !partial.text.is_empty()) {
+                    self.state.output = Some(text.as_str().into());
+                    self.push_as(
+                        id,
+                        Body::AgentMessage {
+                            request: request.clone(),
+                            content: vec![ContentBlock::text(text)],
+                            model,
+                            usage: None,
+                            cost: None,
+                            interrupted: true,
+                            opaque: None,
+                        },
+                    );
+                }
+                // The provider bills what it produced but never says how much of it: the cost is unknown.
+                self.state.cost.add(None);
+                self.push(
+                    ctx,
+                    Body::ModelRequestEnd { request, is_error: true, usage: Usage::default(), cost: None },
+                );
+            }
+            Step::Acting { open } => {
+                for tool in open {
+                    let found = outcomes.iter().position(|(id, _)| *id == tool.id);
+                    let outcome = match found {
+                        Some(index) => outcomes.swap_remove(index).1,
+                        None => Outcome::error(INTERRUPTED),
+                    };
+                    self.close_tool(&tool, outcome, ctx);
+                }
+            }
+        }
+        let mut dropped = Vec::new();
+        if clear_queue && !self.state.queue.is_empty() {
+            dropped = self.state.queue.drain(..).map(|message| message.id.clone()).collect();
+            self.queue.push(QueueChange::Clear);
+        }
+        self.push_as(id, Body::UserInterrupt { dropped });
+        self.end_turn(StopReason::Interrupted, ctx);
+        Ok(())
+    }
+}

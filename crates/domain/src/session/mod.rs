@@ -1,0 +1,72 @@
+//! Sessions and their state machine.
+//!
+//! [`State::apply`] is pure: from a state and an [`Input`] it makes the [`Transition`]: the next state, the
+//! events to append, the changes to the queue and what the engine has to do once all of that is committed.
+//! Each input has a file of its own here; [`turn`] holds what they share: how a turn begins and ends.
+
+mod begin_request;
+mod compact;
+mod confirm;
+mod fail;
+mod finish_request;
+mod finish_tool;
+mod input;
+mod interrupt;
+mod post;
+mod state;
+mod turn;
+mod wake;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
+pub use state::{Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn};
+pub use state::{MAX_QUEUE, Queued};
+
+use crate::agent::Agent;
+use crate::environment::Environment;
+use crate::event::Seq;
+use crate::id::{SessionId, WorkspaceId};
+use crate::time::Timestamp;
+
+/// A session: what it was created with and where it stands.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// The agent version that it was created with; later versions do not touch it.
+    pub agent: Arc<Agent>,
+    /// The environment, as it was then.
+    pub environment: Option<Arc<Environment>>,
+    /// The session that delegated to it.
+    pub parent: Option<SessionId>,
+    /// Whether it goes away by itself once it is idle.
+    pub ephemeral: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The position of the last event.
+    pub head: Seq,
+    /// When the last event was committed.
+    pub last_event_at: Option<Timestamp>,
+    /// Where it stands.
+    pub state: State,
+}
+
+impl Session {
+    /// The model of the next request.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        self.state.model.as_deref().unwrap_or(&self.agent.spec.model)
+    }
+
+    /// The thinking level of the next request.
+    #[must_use]
+    pub fn thinking_level(&self) -> crate::thinking::ThinkingLevel {
+        self.state.thinking_level.unwrap_or(self.agent.spec.thinking_level)
+    }
+}

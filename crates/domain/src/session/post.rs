@@ -1,0 +1,34 @@
+//! A client posts a message.
+
+use std::sync::Arc;
+
+use super::state::{Context, MAX_QUEUE, Phase, QueueChange, Queued, Rejection, Transition};
+
+impl Transition {
+    /// Starts a turn when the session is idle; otherwise the message waits and is not in the log yet (I5).
+    pub(super) fn post(&mut self, message: Arc<Queued>, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+        let state = &mut self.state;
+        if let Some(quota) = ctx.quota
+            && let Some(cap) = quota.exceeded(&state.usage, &state.cost, ctx.created_at, ctx.now)
+        {
+            return Err(Rejection::QuotaExceeded(cap));
+        }
+        let idle = matches!(state.phase, Phase::Idle { .. });
+        if state.queue.len() >= MAX_QUEUE {
+            return Err(Rejection::QueueFull);
+        }
+        state.turns += 1;
+        // A budget that was reached and then raised leaves waiting messages behind; they go first.
+        self.queue.push(QueueChange::Push(Arc::clone(&message)));
+        self.state.queue.push_back(message);
+        if idle && let Some(first) = self.state.queue.pop_front() {
+            if self.state.queue.is_empty() {
+                self.queue.clear();
+            } else {
+                self.queue.push(QueueChange::Pop(first.id.clone()));
+            }
+            self.start_turn(&first, ctx);
+        }
+        Ok(())
+    }
+}

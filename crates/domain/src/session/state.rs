@@ -1,0 +1,292 @@
+//! The state, and what a transition consists of.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::input::Input;
+use crate::content::ContentBlock;
+use crate::event::{Body, Purpose, Seq, StopReason};
+use crate::id::EventId;
+use crate::quota::{Exceeded, Quota};
+use crate::thinking::ThinkingLevel;
+use crate::time::Timestamp;
+use crate::usage::{CostTotal, Usage};
+
+/// The most messages that may wait for a busy session.
+pub const MAX_QUEUE: usize = 256;
+
+/// A message that was accepted while the session was busy. It is not in the log yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// The id that its event will have.
+    pub id: EventId,
+    /// What it says.
+    pub content: Vec<ContentBlock>,
+    /// A model for this and later turns.
+    pub model: Option<String>,
+    /// A thinking level for this and later turns.
+    pub thinking_level: Option<ThinkingLevel>,
+}
+
+/// Where a session stands. Everything but the queue is stored as one JSON text in the session's row; the queue
+/// has rows of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct State {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Messages that wait, oldest first.
+    #[serde(skip)]
+    pub queue: VecDeque<Arc<Queued>>,
+    /// The model that a message set.
+    pub model: Option<String>,
+    /// The thinking level that a message set.
+    pub thinking_level: Option<ThinkingLevel>,
+    /// How many user messages were accepted, queued ones included.
+    pub turns: u64,
+    /// What all model requests consumed.
+    pub usage: Usage,
+    /// What they cost.
+    pub cost: CostTotal,
+    /// Input and output tokens of the latest model request: how full the context is.
+    pub context_tokens: u64,
+    /// The text of the newest agent message.
+    pub output: Option<Arc<str>>,
+    /// The last event that the newest compaction covers.
+    pub compacted_through: Seq,
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing.
+    Idle {
+        /// Why it stopped; `None` before the first turn.
+        stop: Option<StopReason>,
+    },
+    /// A turn goes on.
+    Running {
+        /// The turn.
+        turn: Turn,
+    },
+    /// A turn waits for confirmations and for nothing else.
+    Blocked {
+        /// The turn.
+        turn: Turn,
+    },
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Idle { stop: None }
+    }
+}
+
+/// One turn: from a user message to the end of the agent's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Its identity: the id of the event that started it. A late result of another turn can't touch it.
+    pub id: EventId,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// What it does now.
+    pub step: Step,
+    /// How many model requests it has begun.
+    pub requests: u32,
+    /// How many times in a row the current model request has failed.
+    pub failed_attempts: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+/// What a turn does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The next model request is due.
+    Ready,
+    /// A model request is under way.
+    Sampling {
+        /// Its start event.
+        request: EventId,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// Tool uses are open.
+    Acting {
+        /// Those without a result.
+        open: Vec<OpenTool>,
+    },
+}
+
+/// A tool use without a result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenTool {
+    /// Its event.
+    pub id: EventId,
+    /// The tool.
+    pub name: String,
+    /// Its arguments.
+    pub input: serde_json::Value,
+    /// Whether it may run.
+    pub gate: Gate,
+}
+
+/// Whether a tool use may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// It may.
+    Open,
+    /// It waits for a confirmation.
+    Asking,
+    /// It was confirmed while others still wait.
+    Confirmed,
+}
+
+/// What a transition may depend on besides the state and the input.
+pub struct Context<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// When the session was created.
+    pub created_at: Timestamp,
+    /// The session's hard budgets.
+    pub quota: Option<Quota>,
+    /// The position of the last event.
+    pub head: Seq,
+    /// The most model requests in one turn.
+    pub max_requests_per_turn: u32,
+    /// Makes the ids of events that nothing refers to beforehand.
+    pub new_id: &'a mut dyn FnMut() -> EventId,
+}
+
+/// An event to append.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    /// Its id.
+    pub id: EventId,
+    /// What happened.
+    pub body: Body,
+}
+
+/// A change to the durable queue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum QueueChange {
+    /// A message was added at the end.
+    Push(Arc<Queued>),
+    /// The oldest message left: its turn starts in this very transaction.
+    Pop(EventId),
+    /// All messages left.
+    Clear,
+}
+
+/// What the engine does once the transition is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Have the runtime go on with the turn from where the state says it is.
+    Drive,
+}
+
+/// A legal step: commit all of it, in one transaction, or none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// The next state.
+    pub state: State,
+    /// Events to append, in order.
+    pub events: Vec<NewEvent>,
+    /// Changes to the queue, in order.
+    pub queue: Vec<QueueChange>,
+    /// What to do afterwards.
+    pub effects: Vec<Effect>,
+}
+
+/// Why an input is not legal in a state. Nothing happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Only a busy session can be interrupted.
+    #[error("the session is not running")]
+    NotRunning,
+    /// The session must be idle.
+    #[error("the session is busy")]
+    Busy,
+    /// A hard budget is used up.
+    #[error("the session's {} budget is used up", .0.as_str())]
+    QuotaExceeded(Exceeded),
+    /// Too many messages wait.
+    #[error("{MAX_QUEUE} messages are already waiting for this session")]
+    QueueFull,
+    /// No open tool use of that id waits for a confirmation.
+    #[error("no tool use with this id waits for a confirmation")]
+    NotAsking,
+    /// There is nothing to summarise.
+    #[error("the session has no history to compact")]
+    NothingToCompact,
+    /// It belongs to a request, tool use or turn that is over.
+    #[error("this belongs to work that is already over")]
+    Stale,
+}
+
+impl State {
+    /// Applies an input.
+    ///
+    /// # Errors
+    /// [`Rejection`] when the input is not legal now; nothing has changed then.
+    pub fn apply(&self, input: Input, ctx: &mut Context<'_>) -> Result<Transition, Rejection> {
+        let mut next = Transition {
+            state: self.clone(),
+            events: Vec::new(),
+            queue: Vec::new(),
+            effects: Vec::new(),
+        };
+        match input {
+            Input::Post(message) => next.post(message, ctx)?,
+            Input::Interrupt { id, clear_queue, partial, outcomes } => {
+                next.interrupt(id, clear_queue, partial, outcomes, ctx)?;
+            }
+            Input::Confirm { id, tool_use, allow, deny_message } => {
+                next.confirm(id, tool_use, allow, deny_message, ctx)?;
+            }
+            Input::Compact => next.compact(ctx)?,
+            Input::BeginRequest { id, model, thinking_level, purpose } => {
+                next.begin_request(id, model, thinking_level, purpose, ctx)?;
+            }
+            Input::FinishRequest { request, reply } => next.finish_request(&request, reply, ctx)?,
+            Input::FailRequest { request, failure, retry } => {
+                next.fail_request(&request, failure, retry, ctx)?;
+            }
+            Input::FinishCompaction { request, summary, usage, cost } => {
+                next.finish_compaction(&request, summary, usage, cost, ctx)?;
+            }
+            Input::FinishTool { tool_use, outcome } => next.finish_tool(&tool_use, outcome, ctx)?,
+            Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
+            Input::Wake => next.wake(ctx),
+        }
+        Ok(next)
+    }
+
+    /// The turn in progress, blocked or not.
+    #[must_use]
+    pub fn turn(&self) -> Option<&Turn> {
+        match &self.phase {
+            Phase::Idle { .. } => None,
+            Phase::Running { turn } | Phase::Blocked { turn } => Some(turn),
+        }
+    }
+
+    /// Whether the engine has work to do for it.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
+    /// The open tool uses.
+    #[must_use]
+    pub fn open_tools(&self) -> &[OpenTool] {
+        match self.turn().map(|turn| &turn.step) {
+            Some(Step::Acting { open }) => open,
+            _ => &[],
+        }
+    }
+}

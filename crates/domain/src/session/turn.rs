@@ -1,0 +1,128 @@
+//! What the transitions share: how a turn begins, goes on and ends.
+
+use std::sync::Arc;
+
+use super::input::Outcome;
+use super::state::{Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, Transition, Turn};
+use crate::event::{Body, Purpose, StopReason};
+use crate::id::EventId;
+
+/// What the model is told of a tool use that a cancel cut off.
+pub(super) const INTERRUPTED: &str = "Tool execution was interrupted before completion.";
+
+impl Transition {
+    pub(super) fn push(&mut self, ctx: &mut Context<'_>, body: Body) {
+        let id = (ctx.new_id)();
+        self.push_as(id, body);
+    }
+
+    pub(super) fn push_as(&mut self, id: EventId, body: Body) {
+        self.events.push(NewEvent { id, body });
+    }
+
+    /// The turn in progress; `Stale` when there is none or it is blocked.
+    pub(super) fn running_turn(&mut self) -> Result<&mut Turn, Rejection> {
+        match &mut self.state.phase {
+            Phase::Running { turn } => Ok(turn),
+            Phase::Idle { .. } | Phase::Blocked { .. } => Err(Rejection::Stale),
+        }
+    }
+
+    /// The running turn, if `request` is the model request that it waits for.
+    pub(super) fn sampling_turn(&mut self, request: &EventId) -> Result<&mut Turn, Rejection> {
+        let turn = self.running_turn()?;
+        match &turn.step {
+            Step::Sampling { request: current, .. } if current == request => Ok(turn),
+            _ => Err(Rejection::Stale),
+        }
+    }
+
+    /// Starts the turn of a message, from idle or directly after another turn.
+    pub(super) fn start_turn(&mut self, message: &Arc<Queued>, ctx: &mut Context<'_>) {
+        if !self.state.is_running() {
+            self.push(ctx, Body::StatusRunning);
+        }
+        if let Some(model) = &message.model
+            && self.state.model.as_ref() != Some(model)
+        {
+            self.push(ctx, Body::ModelChange { model: model.clone() });
+            self.state.model = Some(model.clone());
+        }
+        if let Some(level) = message.thinking_level
+            && self.state.thinking_level != Some(level)
+        {
+            self.push(ctx, Body::ThinkingLevelChange { thinking_level: level });
+            self.state.thinking_level = Some(level);
+        }
+        self.push_as(message.id.clone(), Body::UserMessage { content: message.content.clone() });
+        self.run(message.id.clone(), Purpose::Reply, ctx);
+    }
+
+    /// Puts a fresh turn in place and asks for it to be driven.
+    pub(super) fn run(&mut self, id: EventId, purpose: Purpose, ctx: &Context<'_>) {
+        let turn = Turn {
+            id,
+            purpose,
+            step: Step::Ready,
+            requests: 0,
+            failed_attempts: 0,
+            started_at: ctx.now,
+        };
+        self.state.phase = Phase::Running { turn };
+        self.effects.push(Effect::Drive);
+    }
+
+    /// Ends the turn. After a plain end the next waiting message follows without a pause; after any other end
+    /// the session is seen idle first. A spent budget holds the queue until it is raised.
+    pub(super) fn end_turn(&mut self, stop: StopReason, ctx: &mut Context<'_>) {
+        let holds = matches!(stop, StopReason::BudgetReached { .. });
+        let waiting = if holds { None } else { self.state.queue.pop_front() };
+        if stop != StopReason::EndTurn || waiting.is_none() {
+            self.push(ctx, Body::StatusIdle { stop_reason: stop.clone() });
+            self.state.phase = Phase::Idle { stop: Some(stop) };
+        }
+        if let Some(message) = waiting {
+            self.queue.push(QueueChange::Pop(message.id.clone()));
+            self.start_turn(&message, ctx);
+        }
+    }
+
+    /// Appends a tool use's one result.
+    pub(super) fn close_tool(&mut self, tool: &OpenTool, outcome: Outcome, ctx: &mut Context<'_>) {
+        let Outcome { content, is_error } = outcome;
+        self.push(
+            ctx,
+            Body::AgentToolResult { tool_use: tool.id.clone(), name: tool.name.clone(), content, is_error },
+        );
+    }
+
+    /// Decides what follows when the set of open tool uses has changed: more tools, a wait for
+    /// confirmations, or the next model request.
+    pub(super) fn after_tools(&mut self, open: Vec<OpenTool>, ctx: &mut Context<'_>) {
+        let Ok(turn) = self.running_turn() else { return };
+        if open.is_empty() {
+            turn.step = Step::Ready;
+            return;
+        }
+        let runnable = open.iter().any(|tool| tool.gate == Gate::Open);
+        turn.step = Step::Acting { open };
+        if !runnable {
+            self.block(ctx);
+        }
+    }
+
+    /// Stops until the remaining confirmations are there.
+    pub(super) fn block(&mut self, ctx: &mut Context<'_>) {
+        let phase = std::mem::take(&mut self.state.phase);
+        let (Phase::Running { turn } | Phase::Blocked { turn }) = phase else { return };
+        self.state.phase = Phase::Blocked { turn };
+        let tool_uses = self
+            .state
+            .open_tools()
+            .iter()
+            .filter(|tool| tool.gate == Gate::Asking)
+            .map(|tool| tool.id.clone())
+            .collect();
+        self.push(ctx, Body::StatusIdle { stop_reason: StopReason::RequiresAction { tool_uses } });
+    }
+}

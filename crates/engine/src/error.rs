@@ -1,0 +1,69 @@
+//! What can go wrong in the engine. The API maps each to a status and a code of its dialect.
+
+use oma_domain::session::Rejection;
+
+/// What can go wrong in the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such agent in this workspace.
+    #[error("no agent has this id")]
+    AgentNotFound,
+    /// The agent is archived and serves no new work.
+    #[error("the agent is archived")]
+    AgentArchived,
+    /// The agent was updated meanwhile.
+    #[error("expected version {expected}, got {actual}")]
+    VersionConflict {
+        /// The version that the client built on.
+        expected: u32,
+        /// The current version.
+        actual: u32,
+    },
+    /// No such environment in this workspace.
+    #[error("no environment has this id")]
+    EnvironmentNotFound,
+    /// Sessions refer to the environment.
+    #[error("{0} sessions use this environment")]
+    EnvironmentInUse(u64),
+    /// No such session in this workspace.
+    #[error("no session has this id")]
+    SessionNotFound,
+    /// The chosen session id is taken (by another agent, or by another workspace).
+    #[error("a session with this id exists already")]
+    SessionExists,
+    /// This server can't run what the agent or environment asks for.
+    #[error("{field}: {message}")]
+    Unsupported {
+        /// The request field that asks for it.
+        field: &'static str,
+        /// Why it can't be.
+        message: String,
+    },
+    /// The session's state does not allow it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The idempotency key was used for another request.
+    #[error("this idempotency key was used for a different request")]
+    KeyReused,
+    /// A file of the session's workspace.
+    #[error(transparent)]
+    File(#[from] oma_sandbox::files::Error),
+    /// The session has no sandbox now.
+    #[error("the session has no running sandbox")]
+    NoSandbox,
+    /// Too much work is under way, or the server is stopping; trying again later helps.
+    #[error("the server can't take this now: {0}")]
+    Unavailable(String),
+    /// The disk is full; nothing was done.
+    #[error("the server's disk is full")]
+    DiskFull,
+    /// The data folder can't be written; nothing was done.
+    #[error("the server's data folder is read-only")]
+    ReadOnly,
+    /// A fault of ours; the text is for the log, not for clients.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// The result of an engine call.
+pub type Result<T> = std::result::Result<T, Error>;

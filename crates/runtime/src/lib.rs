@@ -1,0 +1,147 @@
+//! The boundary between the engine, which owns a session's truth, and a runtime, which does a turn's work.
+//!
+//! The engine calls [`Runtime::drive`] whenever a session has work. The runtime looks at the state, does the
+//! next thing (a model request, a tool, a summary) and reports it as an [`Input`] through [`Port::commit`];
+//! the engine applies it, makes it durable and answers with the new state. So a turn can be driven from any
+//! point: after a crash, `drive` is simply called again.
+//!
+//! Invariant: a runtime never writes to the log or to a client itself.
+//! Invariant: `drive` may be dropped at any await (that is how a cancel works); [`Runtime::abort`] then ends
+//! whatever it had started outside the process.
+//!
+//! Where it sits: below the engine and above nothing but `domain`; runtimes implement it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oma_domain::agent::Agent;
+use oma_domain::environment::Environment;
+use oma_domain::session::{Input, OpenTool, Outcome, Rejection, State};
+use oma_domain::{Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
+
+/// What does not change over a session's life.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// The agent version that it runs.
+    pub agent: Arc<Agent>,
+    /// The environment that it runs in.
+    pub environment: Option<Arc<Environment>>,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// A piece of an answer as it arrives. Deltas are shown to subscribers and never stored; joined in order they
+/// are a prefix of the message that is committed under the same id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delta {
+    /// An `agent.message` with this id has begun.
+    MessageStart {
+        /// The event's future id.
+        event: EventId,
+    },
+    /// An `agent.thinking` with this id has begun.
+    ThinkingStart {
+        /// The event's future id.
+        event: EventId,
+    },
+    /// More text of a message.
+    Text {
+        /// The event's future id.
+        event: EventId,
+        /// The text.
+        text: String,
+    },
+    /// More text of a thought.
+    Thinking {
+        /// The event's future id.
+        event: EventId,
+        /// The text.
+        text: String,
+    },
+}
+
+/// What a commit led to.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// The state afterwards.
+    pub state: Arc<State>,
+    /// The events that were appended.
+    pub events: Vec<Event>,
+}
+
+/// Why a commit did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PortError {
+    /// The input is not legal any more; look at the state and go on from there, or return.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The engine is stopping, or the store failed: return at once. The turn goes on after a restart.
+    #[error("the session's engine is gone: {0}")]
+    Gone(String),
+}
+
+/// A runtime's way to the session that it drives.
+#[async_trait]
+pub trait Port: Send + Sync {
+    /// The state and the log's head as of the latest commit.
+    fn state(&self) -> (Arc<State>, Seq);
+
+    /// Waits until the state is another than when it was last looked at through this port.
+    async fn changed(&self);
+
+    /// Has an input applied and made durable.
+    ///
+    /// # Errors
+    /// [`PortError`]: nothing has been committed.
+    async fn commit(&self, input: Input) -> Result<Committed, PortError>;
+
+    /// Committed events after `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`PortError::Gone`] when the store fails.
+    async fn history(&self, after: Seq, limit: u32) -> Result<Vec<Event>, PortError>;
+
+    /// Shows a piece of an answer to whoever follows the session.
+    fn delta(&self, delta: Delta);
+}
+
+/// Something that can't be run here. The message is for the client.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Unsupported {
+    /// The request field that asks for it.
+    pub field: &'static str,
+    /// Why it can't be.
+    pub message: String,
+}
+
+/// Runs turns.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Whether it can run this agent in this environment; checked when a session is created.
+    ///
+    /// # Errors
+    /// [`Unsupported`], naming the field.
+    fn check(&self, agent: &Agent, environment: Option<&Environment>) -> Result<(), Unsupported>;
+
+    /// Does the work of the session's turn until the turn ends, blocks, or the port is gone. With `recovering`
+    /// the process has restarted since the turn last moved: open tool uses may have run already.
+    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool);
+
+    /// Ends what a dropped `drive` left behind (running commands, with their whole process trees), within
+    /// half a second, and returns what the tool uses had achieved.
+    async fn abort(&self, session: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)>;
+
+    /// The newest lines that the session's sandbox printed; `None` when it has no sandbox now.
+    async fn logs(&self, session: &SessionId, tail: usize) -> Option<String>;
+
+    /// Ends the session's sandbox and removes its workspace, because the session is deleted.
+    ///
+    /// # Errors
+    /// The reason in words when something is left behind.
+    async fn discard(&self, session: &SessionId) -> Result<(), String>;
+}

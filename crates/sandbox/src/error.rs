@@ -1,0 +1,29 @@
+//! What can go wrong with a sandbox.
+
+/// What can go wrong with a sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This machine can't give what the configuration demands; `oma doctor` tells more.
+    #[error("this machine can't make a sandbox as strong as configured: {0}")]
+    TooWeak(String),
+    /// As many sandboxes as allowed are at work, and none became free in time.
+    #[error("all {0} sandboxes are in use")]
+    Exhausted(usize),
+    /// The sandbox is gone.
+    #[error("the sandbox is gone: {0}")]
+    Lost(String),
+    /// The hand said something that it may not say.
+    #[error("the sandbox broke the protocol: {0}")]
+    Protocol(String),
+    /// It did not answer in time.
+    #[error("the sandbox did not answer within {0:?}")]
+    Timeout(std::time::Duration),
+    /// The machine failed us.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: std::io::Error,
+    },
+}

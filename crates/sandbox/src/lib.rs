@@ -1,0 +1,121 @@
+//! Sandboxes: one isolated place per session where its commands run and its files live.
+//!
+//! Every backend starts the same small server in the sandbox, the *hand* ([`hand`]), and talks to it with the
+//! same protocol ([`protocol`]); [`Provider`] is what a backend implements, [`Pool`] bounds how many live at
+//! once and stops idle ones. [`files`] is the host's own access to a workspace.
+//!
+//! Invariant: a command belongs to a tool-use id; asking for the same id twice never runs it twice, and its
+//! result waits in the hand, over any restart of the server, until it is acknowledged.
+//! Invariant: nothing that a hand says is trusted: frames are bounded, and every wait has a time limit.
+//! Invariant: a sandbox that can't be made as strong as configured is not made at all.
+//! Invariant: host-side file access never leaves the workspace (I12).
+//!
+//! Where it sits: above `domain`; the tools and the native runtime use it.
+
+pub mod error;
+pub mod protocol;
+
+pub use error::Error;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use oma_domain::{EventId, SessionId};
+
+/// What a session's sandbox must be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// The session that it belongs to.
+    pub session: SessionId,
+}
+
+/// How a sandbox came to be at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was running, perhaps since before a restart of the server: everything it knows still holds.
+    Running,
+    /// It was started now, and none had been running: no command of the session is under way anywhere.
+    Started,
+    /// It was started now, because the one before is gone without a proper stop: commands that had been
+    /// running in that one may or may not have finished.
+    Replaced,
+}
+
+/// A running sandbox, as a backend hands it out. Cheap to clone.
+#[async_trait]
+pub trait Hand: Send + Sync {
+    /// Runs a tool in the sandbox and waits for its reply. `key` names it: if that key is known already, the
+    /// call joins it instead. Dropping the future leaves the command running; [`Hand::cancel`] ends it.
+    ///
+    /// # Errors
+    /// [`Error`] when the sandbox is lost or does not answer.
+    async fn run(&self, key: &EventId, call: protocol::Call) -> Result<protocol::Reply, Error>;
+
+    /// Ends the call and its whole process tree; returns what it had given, or `None` for an unknown key.
+    ///
+    /// # Errors
+    /// [`Error`] when the sandbox is lost or does not answer.
+    async fn cancel(&self, key: &EventId) -> Result<Option<protocol::Reply>, Error>;
+
+    /// Lets the hand forget every reply but those of `keep`.
+    ///
+    /// # Errors
+    /// [`Error`] when the sandbox is lost or does not answer.
+    async fn forget_all_but(&self, keep: &[EventId]) -> Result<(), Error>;
+
+    /// The newest `tail` lines that commands printed.
+    ///
+    /// # Errors
+    /// [`Error`] when the sandbox is lost or does not answer.
+    async fn logs(&self, tail: usize) -> Result<String, Error>;
+}
+
+/// A sandbox at hand.
+#[derive(Clone)]
+pub struct Attached {
+    /// The way to its hand.
+    pub hand: std::sync::Arc<dyn Hand>,
+    /// How it came to be.
+    pub origin: Origin,
+    /// How long it took.
+    pub boot: Duration,
+}
+
+/// A backend: local namespaces, Docker, Kubernetes.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// The backend's name, for logs and `doctor`.
+    fn name(&self) -> &'static str;
+
+    /// Gives the session's sandbox, starting it when there is none.
+    ///
+    /// # Errors
+    /// [`Error::TooWeak`] when it could not be as strong as configured, and what else can go wrong.
+    async fn attach(&self, spec: &Spec) -> Result<Attached, Error>;
+
+    /// Ends the sandbox in an orderly way; the workspace stays.
+    ///
+    /// # Errors
+    /// [`Error`] when something could not be removed.
+    async fn stop(&self, session: &SessionId) -> Result<(), Error>;
+
+    /// Ends the sandbox and removes the workspace.
+    ///
+    /// # Errors
+    /// [`Error`] when something could not be removed.
+    async fn destroy(&self, session: &SessionId) -> Result<(), Error>;
+
+    /// The sessions that have a sandbox or a workspace now, for recovery.
+    ///
+    /// # Errors
+    /// [`Error`] when they can't be listed.
+    async fn inventory(&self) -> Result<Vec<SessionId>, Error>;
+
+    /// The host's access to a session's workspace, made when it does not exist.
+    ///
+    /// # Errors
+    /// [`Error`] when it can't be opened.
+    async fn workspace(&self, session: &SessionId) -> Result<std::sync::Arc<dyn files::Workspace>, Error>;
+}
+
+pub mod files;

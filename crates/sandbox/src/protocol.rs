@@ -1,0 +1,111 @@
+//! What the server and a hand say to each other: length-prefixed JSON frames over a Unix socket.
+
+use oma_domain::{ContentBlock, EventId};
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol; a server and a hand that differ part at once.
+pub const VERSION: u32 = 1;
+
+/// The longest frame, in bytes. A longer one ends the connection.
+pub const MAX_FRAME: usize = 16 << 20;
+
+/// A tool to run in the sandbox: its name and its arguments as the model gave them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// `bash`, `read`, `write`, `edit`, `glob` or `grep`.
+    pub tool: String,
+    /// A JSON object.
+    pub input: serde_json::Value,
+}
+
+/// What a tool gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What the model is shown.
+    pub content: Vec<ContentBlock>,
+    /// Whether the tool failed.
+    pub is_error: bool,
+}
+
+/// From the server to the hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Order {
+    /// Always the first frame.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// Run a tool, or join the call that has this key. Answered by `Done` once it has finished.
+    Run {
+        /// Names this request on this connection.
+        id: u64,
+        /// Names the call for ever.
+        key: EventId,
+        /// The tool.
+        call: Call,
+    },
+    /// End a call. Answered by `Done` with what it had given, or `Unknown`.
+    Cancel {
+        /// Names this request.
+        id: u64,
+        /// The call.
+        key: EventId,
+    },
+    /// Forget all replies but these. Answered by `Ok`.
+    ForgetAllBut {
+        /// Names this request.
+        id: u64,
+        /// Calls to remember.
+        keep: Vec<EventId>,
+    },
+    /// The newest lines printed. Answered by `Logs`.
+    Logs {
+        /// Names this request.
+        id: u64,
+        /// How many.
+        tail: usize,
+    },
+    /// End everything in an orderly way. Answered by `Ok`, then the hand exits.
+    Shutdown {
+        /// Names this request.
+        id: u64,
+    },
+}
+
+/// From the hand to the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Report {
+    /// The answer to `Hello`.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+        /// Calls whose replies wait or which are running.
+        known: Vec<EventId>,
+    },
+    /// A call has finished.
+    Done {
+        /// The request.
+        id: u64,
+        /// What it gave.
+        reply: Reply,
+    },
+    /// There is no such call.
+    Unknown {
+        /// The request.
+        id: u64,
+    },
+    /// Done as asked.
+    Ok {
+        /// The request.
+        id: u64,
+    },
+    /// The lines.
+    Logs {
+        /// The request.
+        id: u64,
+        /// They.
+        text: String,
+    },
+}

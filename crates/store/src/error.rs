@@ -1,0 +1,32 @@
+//! What can go wrong in a store.
+
+use crate::records::OnceRecord;
+
+/// What can go wrong in a store.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// There is no such row in this workspace.
+    #[error("not found")]
+    NotFound,
+    /// Somebody else has written meanwhile.
+    #[error("the row has changed meanwhile")]
+    Conflict,
+    /// Other rows refer to it.
+    #[error("{0} sessions refer to it")]
+    InUse(u64),
+    /// This idempotency key has been used.
+    #[error("the idempotency key has been used")]
+    AlreadyDone(OnceRecord),
+    /// The disk is full.
+    #[error("the disk is full")]
+    Full,
+    /// The data folder can't be written.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// The store is closing or overloaded.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// A stored row can't be read back, or the database failed.
+    #[error("store failure: {0}")]
+    Internal(String),
+}

@@ -1,0 +1,157 @@
+//! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys.
+//!
+//! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
+//! behind the same trait. [`contract`] is the suite that every implementation must pass.
+//!
+//! Invariants kept here:
+//! - a [`Commit`] is applied whole or not at all, and is durable when the call returns (I1);
+//! - events of a session have gapless positions, and a commit that does not build on the current head is
+//!   refused, so that two writers can never interleave;
+//! - every row has a workspace and every query takes one (I10), except the few that serve a restart;
+//! - every list is paged.
+//!
+//! Where it sits: above `domain`, below the engine, which alone writes through it.
+
+pub mod error;
+pub mod records;
+
+pub use error::Error;
+pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter};
+
+use async_trait::async_trait;
+use oma_domain::agent::Agent;
+use oma_domain::environment::Environment;
+use oma_domain::page::{Order, Page};
+use oma_domain::{AgentId, Event, EventId, EnvironmentId, Seq, Session, SessionId, WorkspaceId};
+
+/// The result of a store call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The durable record. Every method that changes something is durable when it returns.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyDone`] when the key is taken.
+    async fn create_agent(&self, agent: &Agent, once: Option<&Once>) -> Result<()>;
+    /// The current version of an agent.
+    async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<Agent>>;
+    /// Agents by creation, oldest first, archived ones included; `after` is the last id of the page before.
+    async fn agents(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<&AgentId>,
+        limit: u32,
+    ) -> Result<Page<Agent, AgentId>>;
+    /// All versions of an agent, oldest first, each with the time when it was written; `after` is a version.
+    async fn agent_versions(
+        &self,
+        workspace: &WorkspaceId,
+        id: &AgentId,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Page<Agent, u32>>;
+    /// Writes the next version: `agent.version` must be one above the stored one.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not, or when the agent has been archived meanwhile;
+    /// [`Error::NotFound`] when there is no such agent.
+    async fn update_agent(&self, agent: &Agent) -> Result<()>;
+    /// Archives an agent and returns it; archiving again keeps the first time.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn archive_agent(
+        &self,
+        workspace: &WorkspaceId,
+        id: &AgentId,
+        at: oma_domain::Timestamp,
+    ) -> Result<Agent>;
+    /// Removes an agent with all its versions. Its sessions stay. Returns whether it was there.
+    async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<bool>;
+
+    /// Adds an environment.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyDone`] when the key is taken.
+    async fn create_environment(&self, environment: &Environment, once: Option<&Once>) -> Result<()>;
+    /// An environment.
+    async fn environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<Option<Environment>>;
+    /// Environments by creation, oldest first.
+    async fn environments(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<&EnvironmentId>,
+        limit: u32,
+    ) -> Result<Page<Environment, EnvironmentId>>;
+    /// Removes an environment. Returns whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while sessions refer to it.
+    async fn delete_environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<bool>;
+
+    /// Adds a session, idle and with an empty log.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken.
+    async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
+    /// A session with its queue.
+    async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;
+    /// Sessions by creation; their queues are left empty. `after` is the last id of the page before.
+    async fn sessions(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SessionFilter,
+        order: Order,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Page<Session, SessionId>>;
+    /// Removes a session with its log, queue and idempotency records. Returns whether it was there.
+    async fn delete_session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<bool>;
+    /// Sessions of all workspaces whose turn was under way when the server stopped, for recovery, by id.
+    async fn unfinished(
+        &self,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Page<(WorkspaceId, SessionId), SessionId>>;
+    /// Which of these sessions exist, for recovery (a sandbox whose session is gone is an orphan).
+    async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>>;
+
+    /// Appends events, changes the queue and stores the state, in one transaction.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when `commit.expected_head` is not the log's head, [`Error::NotFound`] when the
+    /// session is gone, [`Error::AlreadyDone`] when the key is taken. Nothing has changed then.
+    async fn commit(&self, commit: Commit) -> Result<()>;
+    /// Events of a session beyond `from` (exclusive) in the given order; ascending from 0 means from the
+    /// start, descending from `None` means from the end.
+    async fn events(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        from: Option<Seq>,
+        order: Order,
+        limit: u32,
+    ) -> Result<Page<Event, Seq>>;
+    /// The position of an event.
+    async fn locate(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        event: &EventId,
+    ) -> Result<Option<Seq>>;
+
+    /// What was done under an idempotency key.
+    async fn done(&self, workspace: &WorkspaceId, scope: &str, key: &str) -> Result<Option<OnceRecord>>;
+    /// Forgets idempotency keys from before `before`. Returns how many.
+    async fn forget_done(&self, before: oma_domain::Timestamp) -> Result<u64>;
+
+    /// A value that the server keeps for itself (a generated secret, a schema mark).
+    async fn kept(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Keeps a value unless there is one already, and returns the one that is kept.
+    async fn keep(&self, name: &str, value: &[u8]) -> Result<Vec<u8>>;
+
+    /// Whether the store answers and accepts writes.
+    async fn ready(&self) -> Result<()>;
+}

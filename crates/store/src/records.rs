@@ -1,0 +1,79 @@
+//! What goes into a store.
+
+use std::sync::Arc;
+
+use oma_domain::agent::Agent;
+use oma_domain::environment::Environment;
+use oma_domain::session::{QueueChange, State};
+use oma_domain::{AgentId, Event, Seq, SessionId, Timestamp, WorkspaceId};
+
+/// An idempotency key and what is remembered under it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Once {
+    /// What kind of call and which object it is for, for example `session.post:ses_…`.
+    pub scope: String,
+    /// The key that the client chose.
+    pub key: String,
+    /// A digest of the request, to catch a key that is used for two different ones.
+    pub fingerprint: String,
+    /// What to answer when the call is repeated.
+    pub receipt: serde_json::Value,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// What is remembered under an idempotency key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnceRecord {
+    /// The digest of the request that was carried out.
+    pub fingerprint: String,
+    /// What it answered.
+    pub receipt: serde_json::Value,
+}
+
+/// A session to add.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// The agent version that it runs.
+    pub agent: Arc<Agent>,
+    /// The environment that it runs in.
+    pub environment: Option<Arc<Environment>>,
+    /// The session that delegated to it.
+    pub parent: Option<SessionId>,
+    /// Whether it goes away by itself once idle.
+    pub ephemeral: bool,
+    /// Now.
+    pub created_at: Timestamp,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Clone, Default)]
+pub struct SessionFilter {
+    /// Only those of this agent.
+    pub agent: Option<AgentId>,
+    /// Only those that are (not) ephemeral.
+    pub ephemeral: Option<bool>,
+}
+
+/// One transaction on one session.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// The session.
+    pub session: SessionId,
+    /// The head that this commit builds on.
+    pub expected_head: Seq,
+    /// Events to append; the first has the position after `expected_head`, the rest follow without gaps.
+    pub events: Vec<Event>,
+    /// Changes to the queue, in order.
+    pub queue: Vec<QueueChange>,
+    /// The state afterwards.
+    pub state: State,
+    /// Remember this key in the same transaction.
+    pub once: Option<Once>,
+}
