@@ -43,7 +43,9 @@ impl PermissionPolicy {
             Self::AlwaysAllow => Permission::Allow,
             Self::Deny { tools } if listed(tools) => Permission::Deny,
             Self::Deny { .. } => Permission::Allow,
-            Self::AlwaysAsk { tools: Some(tools) } if !tools.is_empty() && !listed(tools) => Permission::Allow,
+            Self::AlwaysAsk { tools: Some(tools) } if !tools.is_empty() && !listed(tools) => {
+                Permission::Allow
+            }
             Self::AlwaysAsk { .. } => Permission::Ask,
         }
     }
@@ -57,7 +59,9 @@ mod tests {
     fn verdicts() {
         let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let ask = |tools| PermissionPolicy::AlwaysAsk { tools };
-        let deny = PermissionPolicy::Deny { tools: names(&["bash"]) };
+        let deny = PermissionPolicy::Deny {
+            tools: names(&["bash"]),
+        };
         for (policy, tool, verdict) in [
             (PermissionPolicy::AlwaysAllow, "bash", Permission::Allow),
             (deny.clone(), "bash", Permission::Deny),

@@ -56,7 +56,10 @@ impl Quota {
         if self.max_tokens.is_some_and(|max| usage.total() >= max) {
             return Some(Exceeded::Tokens);
         }
-        if self.max_wall_ms.is_some_and(|max| now.millis_since(created) >= max) {
+        if self
+            .max_wall_ms
+            .is_some_and(|max| now.millis_since(created) >= max)
+        {
             return Some(Exceeded::Duration);
         }
         None

@@ -19,7 +19,9 @@ impl Usage {
     /// All input, cached or not.
     #[must_use]
     pub fn total_input(&self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+        self.input
+            .saturating_add(self.cache_read)
+            .saturating_add(self.cache_write)
     }
 
     /// All input and output.
@@ -45,7 +47,11 @@ pub struct NanoUsd(pub u64);
 impl NanoUsd {
     /// From dollars; negative and absurd amounts are clamped.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range first")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to the range first"
+    )]
     pub fn from_usd(usd: f64) -> Self {
         Self((usd * 1e9).round().clamp(0.0, 9e18) as u64)
     }

@@ -1,5 +1,6 @@
 //! What can go wrong in the engine. The API maps each to a status and a code of its dialect.
 
+use oma_domain::event::Failure;
 use oma_domain::session::Rejection;
 
 /// What can go wrong in the engine.
@@ -51,6 +52,9 @@ pub enum Error {
     /// The session has no sandbox now.
     #[error("the session has no running sandbox")]
     NoSandbox,
+    /// The summary that a client asked for could not be made.
+    #[error("the compaction failed: {}", .0.message)]
+    CompactionFailed(Failure),
     /// Too much work is under way, or the server is stopping; trying again later helps.
     #[error("the server can't take this now: {0}")]
     Unavailable(String),
@@ -67,3 +71,19 @@ pub enum Error {
 
 /// The result of an engine call.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<oma_store::Error> for Error {
+    /// For calls whose rows were checked before: what is missing or changed all the same is a fault of ours.
+    fn from(error: oma_store::Error) -> Self {
+        use oma_store::Error as Store;
+        match error {
+            Store::Full => Self::DiskFull,
+            Store::ReadOnly(_) => Self::ReadOnly,
+            Store::Unavailable(reason) => Self::Unavailable(reason),
+            Store::InUse(count) => Self::EnvironmentInUse(count),
+            Store::NotFound | Store::Conflict | Store::AlreadyDone(_) | Store::Internal(_) => {
+                Self::Internal(error.to_string())
+            }
+        }
+    }
+}

@@ -13,20 +13,31 @@
 //!
 //! Where it sits: below `api`, which only ever talks to [`Engine`]; above the runtimes, the sandbox and the store.
 
+mod actor;
+mod agents;
+mod environments;
 pub mod error;
+mod follow;
+mod hub;
+mod once;
+mod recovery;
+mod registry;
+mod sessions;
+mod turns;
 
 pub use error::{Error, Result};
+pub use follow::Follow;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oma_domain::page::{Order, Page};
-use oma_domain::session::{Session, State};
 use oma_domain::thinking::ThinkingLevel;
-use oma_domain::{
-    Agent, AgentId, ContentBlock, Environment, EnvironmentId, Event, EventId, Seq, SessionId, WorkspaceId, agent,
-    environment,
-};
+use oma_domain::{AgentId, ContentBlock, EnvironmentId, Event, EventId, SessionId, Timestamp};
 pub use oma_runtime::Delta;
+use oma_runtime::Runtime;
+use oma_store::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// An idempotency key of a client, with a digest of the request that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,4 +109,144 @@ pub struct ModelInfo {
     pub context_window: Option<u64>,
     /// For example `text`, `image`.
     pub input_modalities: Vec<String>,
+}
+
+/// How much is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Turns at work.
+    pub active_turns: usize,
+    /// Turns that wait for a free place.
+    pub waiting_turns: usize,
+    /// The most turns at once.
+    pub max_turns: usize,
+    /// Sessions with an actor.
+    pub live_sessions: usize,
+    /// Running sandboxes.
+    pub live_sandboxes: usize,
+}
+
+/// Bounds of the engine.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The most turns at once; others wait, first come first served.
+    pub max_turns: usize,
+    /// The most model requests in one turn.
+    pub max_requests_per_turn: u32,
+    /// How long a stop waits for turns to end before it leaves them to the next start.
+    pub drain_timeout: Duration,
+    /// How long an ephemeral session stays after its last event.
+    pub ephemeral_age: Duration,
+    /// How long an idempotency key is remembered.
+    pub idempotency_age: Duration,
+    /// How long a compaction that a client asked for may take before the client is answered.
+    pub compact_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_turns: 64,
+            max_requests_per_turn: 250,
+            drain_timeout: Duration::from_secs(10),
+            ephemeral_age: Duration::from_secs(600),
+            idempotency_age: Duration::from_secs(24 * 3600),
+            compact_timeout: Duration::from_secs(180),
+        }
+    }
+}
+
+/// What the engine works with.
+pub struct Deps {
+    /// The durable record.
+    pub store: Arc<dyn Store>,
+    /// What runs the turns.
+    pub runtime: Arc<dyn Runtime>,
+    /// The models that agents may name.
+    pub models: Vec<ModelInfo>,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) models: Vec<ModelInfo>,
+    pub(crate) config: Config,
+    pub(crate) registry: registry::Registry,
+    pub(crate) hub: Arc<hub::Hub>,
+    pub(crate) turns: turns::Turns,
+    /// Cancelled when a stop begins: no new work is taken.
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when the drain is over: turns still at work are left to the next start.
+    pub(crate) closed: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Engine {
+    /// Builds an engine. Call [`Engine::recover`] once, before or while it serves.
+    #[must_use]
+    pub fn new(deps: Deps, config: Config) -> Self {
+        let Deps {
+            store,
+            runtime,
+            models,
+        } = deps;
+        let turns = turns::Turns::new(config.max_turns);
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                runtime,
+                models,
+                config,
+                registry: registry::Registry::default(),
+                hub: Arc::new(hub::Hub::default()),
+                turns,
+                stopping: CancellationToken::new(),
+                closed: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            }),
+        }
+    }
+
+    /// The models that agents may name.
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelInfo> {
+        self.inner.models.clone()
+    }
+
+    /// How much is going on.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let inner = &self.inner;
+        Stats {
+            active_turns: inner.turns.active(),
+            waiting_turns: inner.turns.waiting(),
+            max_turns: inner.config.max_turns,
+            live_sessions: inner.registry.len(),
+            live_sandboxes: inner.runtime.live_sandboxes(),
+        }
+    }
+
+    /// Whether it can take work.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn ready(&self) -> Result<()> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(Error::Unavailable("the server is stopping".into()));
+        }
+        self.inner.store.ready().await.map_err(Error::from)
+    }
+}
+
+/// Now.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

@@ -9,7 +9,7 @@
 //! Invariant: `drive` may be dropped at any await (that is how a cancel works); [`Runtime::abort`] then ends
 //! whatever it had started outside the process.
 //!
-//! Where it sits: below the engine and above nothing but `domain`; runtimes implement it.
+//! Where it sits: below the engine and above `domain` (and the sandbox's file trait); runtimes implement it.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, State};
 use oma_domain::{Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_sandbox::files::Workspace;
 
 /// What does not change over a session's life.
 #[derive(Debug, Clone)]
@@ -138,6 +139,21 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The newest lines that the session's sandbox printed; `None` when it has no sandbox now.
     async fn logs(&self, session: &SessionId, tail: usize) -> Option<String>;
+
+    /// The host's access to the session's workspace.
+    ///
+    /// # Errors
+    /// The reason in words.
+    async fn workspace(&self, session: &SessionId) -> Result<Arc<dyn Workspace>, String>;
+
+    /// The sessions that have a sandbox or a workspace, for finding orphans after a restart.
+    ///
+    /// # Errors
+    /// The reason in words.
+    async fn inventory(&self) -> Result<Vec<SessionId>, String>;
+
+    /// How many sandboxes run now.
+    fn live_sandboxes(&self) -> usize;
 
     /// Ends the session's sandbox and removes its workspace, because the session is deleted.
     ///

@@ -115,6 +115,13 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&SessionId>,
         limit: u32,
     ) -> Result<Page<(WorkspaceId, SessionId), SessionId>>;
+    /// Ephemeral sessions of all workspaces that are idle and had their last event (or, without one, their
+    /// creation) before `before`.
+    async fn expired(
+        &self,
+        before: oma_domain::Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(WorkspaceId, SessionId)>>;
     /// Which of these sessions exist, for recovery (a sandbox whose session is gone is an orphan).
     async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>>;
 

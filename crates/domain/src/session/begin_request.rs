@@ -21,11 +21,23 @@ impl Transition {
             return Err(Rejection::Stale);
         }
         if turn.requests >= ctx.max_requests_per_turn {
-            let message = format!("the turn made {} model requests, the most that one may make", turn.requests);
-            return self.fail_turn(Failure { kind: FailureKind::TurnLimit, message }, ctx);
+            let message = format!(
+                "the turn made {} model requests, the most that one may make",
+                turn.requests
+            );
+            return self.fail_turn(
+                Failure {
+                    kind: FailureKind::TurnLimit,
+                    message,
+                },
+                ctx,
+            );
         }
         turn.requests += 1;
-        turn.step = Step::Sampling { request: id.clone(), purpose };
+        turn.step = Step::Sampling {
+            request: id.clone(),
+            purpose,
+        };
         let state = &self.state;
         if let Some(quota) = ctx.quota
             && let Some(cap) = quota.exceeded(&state.usage, &state.cost, ctx.created_at, ctx.now)
@@ -33,7 +45,14 @@ impl Transition {
             self.end_turn(StopReason::BudgetReached { cap }, ctx);
             return Ok(());
         }
-        self.push_as(id, Body::ModelRequestStart { model, thinking_level, purpose });
+        self.push_as(
+            id,
+            Body::ModelRequestStart {
+                model,
+                thinking_level,
+                purpose,
+            },
+        );
         Ok(())
     }
 }

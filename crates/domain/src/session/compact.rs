@@ -38,8 +38,23 @@ impl Transition {
         self.state.cost.add(cost.as_ref());
         self.state.context_tokens = usage.output;
         self.state.compacted_through = through;
-        self.push(ctx, Body::Compaction { request: request.clone(), summary, through });
-        self.push(ctx, Body::ModelRequestEnd { request: request.clone(), is_error: false, usage, cost });
+        self.push(
+            ctx,
+            Body::Compaction {
+                request: request.clone(),
+                summary,
+                through,
+            },
+        );
+        self.push(
+            ctx,
+            Body::ModelRequestEnd {
+                request: request.clone(),
+                is_error: false,
+                usage,
+                cost,
+            },
+        );
         if ends {
             self.end_turn(StopReason::EndTurn, ctx);
         }

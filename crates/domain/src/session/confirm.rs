@@ -21,7 +21,9 @@ impl Transition {
             Phase::Running { turn } => (turn, false),
             Phase::Blocked { turn } => (turn, true),
         };
-        let Step::Acting { open } = &mut turn.step else { return Err(Rejection::NotAsking) };
+        let Step::Acting { open } = &mut turn.step else {
+            return Err(Rejection::NotAsking);
+        };
         let asking = |tool: &super::OpenTool| tool.id == tool_use && tool.gate == Gate::Asking;
         let index = open.iter().position(asking).ok_or(Rejection::NotAsking)?;
         let mut open = std::mem::take(open);
@@ -36,7 +38,14 @@ impl Transition {
             || "The user denied this tool use.".to_owned(),
             |text| format!("The user denied this tool use: {text}"),
         );
-        self.push_as(id, Body::UserToolConfirmation { tool_use, allow, deny_message });
+        self.push_as(
+            id,
+            Body::UserToolConfirmation {
+                tool_use,
+                allow,
+                deny_message,
+            },
+        );
         let resumes = blocked && !still_asking;
         if resumes {
             self.push(ctx, Body::StatusRunning);

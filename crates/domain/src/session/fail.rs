@@ -20,9 +20,23 @@ impl Transition {
         turn.step = Step::Ready;
         turn.failed_attempts += 1;
         let request = request.clone();
-        self.push(ctx, Body::ModelRequestEnd { request, is_error: true, usage: Usage::default(), cost: None });
+        self.push(
+            ctx,
+            Body::ModelRequestEnd {
+                request,
+                is_error: true,
+                usage: Usage::default(),
+                cost: None,
+            },
+        );
         if retry {
-            self.push(ctx, Body::Error { failure, retrying: true });
+            self.push(
+                ctx,
+                Body::Error {
+                    failure,
+                    retrying: true,
+                },
+            );
             return Ok(());
         }
         self.fail_turn(failure, ctx)
@@ -32,13 +46,23 @@ impl Transition {
     pub(super) fn fail_turn(&mut self, failure: Failure, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         let step = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::Stale),
-            Phase::Running { turn } | Phase::Blocked { turn } => std::mem::replace(&mut turn.step, Step::Ready),
+            Phase::Running { turn } | Phase::Blocked { turn } => {
+                std::mem::replace(&mut turn.step, Step::Ready)
+            }
         };
         match step {
             Step::Ready => {}
             Step::Sampling { request, .. } => {
                 let usage = Usage::default();
-                self.push(ctx, Body::ModelRequestEnd { request, is_error: true, usage, cost: None });
+                self.push(
+                    ctx,
+                    Body::ModelRequestEnd {
+                        request,
+                        is_error: true,
+                        usage,
+                        cost: None,
+                    },
+                );
             }
             Step::Acting { open } => {
                 for tool in open {
@@ -46,7 +70,13 @@ impl Transition {
                 }
             }
         }
-        self.push(ctx, Body::Error { failure: failure.clone(), retrying: false });
+        self.push(
+            ctx,
+            Body::Error {
+                failure: failure.clone(),
+                retrying: false,
+            },
+        );
         self.end_turn(StopReason::Failed { failure }, ctx);
         Ok(())
     }

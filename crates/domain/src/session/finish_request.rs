@@ -17,7 +17,13 @@ impl Transition {
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         self.sampling_turn(request)?.failed_attempts = 0;
-        let Reply { blocks, model, usage, cost, stop } = reply;
+        let Reply {
+            blocks,
+            model,
+            usage,
+            cost,
+            stop,
+        } = reply;
         self.state.usage.add(&usage);
         self.state.cost.add(cost.as_ref());
         self.state.context_tokens = usage.total();
@@ -25,7 +31,9 @@ impl Transition {
         let mut denied = Vec::new();
         let mut text_of_answer = String::new();
         // Usage belongs to the request, so it is shown on one message only: the last.
-        let last_text = blocks.iter().rposition(|block| matches!(block, ReplyBlock::Text { .. }));
+        let last_text = blocks
+            .iter()
+            .rposition(|block| matches!(block, ReplyBlock::Text { .. }));
         for (index, block) in blocks.into_iter().enumerate() {
             match block {
                 ReplyBlock::Text { id, text, opaque } => {
@@ -48,24 +56,65 @@ impl Transition {
                     );
                 }
                 ReplyBlock::Thinking { id, text, opaque } => {
-                    self.push_as(id, Body::AgentThinking { request: request.clone(), text, opaque });
+                    self.push_as(
+                        id,
+                        Body::AgentThinking {
+                            request: request.clone(),
+                            text,
+                            opaque,
+                        },
+                    );
                 }
-                ReplyBlock::ToolUse { id, name, input, call_id, permission, opaque } => {
-                    let gate = if permission == Permission::Ask { Gate::Asking } else { Gate::Open };
-                    let tool = OpenTool { id: id.clone(), name: name.clone(), input: input.clone(), gate };
+                ReplyBlock::ToolUse {
+                    id,
+                    name,
+                    input,
+                    call_id,
+                    permission,
+                    opaque,
+                } => {
+                    let gate = if permission == Permission::Ask {
+                        Gate::Asking
+                    } else {
+                        Gate::Open
+                    };
+                    let tool = OpenTool {
+                        id: id.clone(),
+                        name: name.clone(),
+                        input: input.clone(),
+                        gate,
+                    };
                     match permission {
                         Permission::Deny => denied.push(tool),
                         Permission::Allow | Permission::Ask => open.push(tool),
                     }
                     let request = request.clone();
-                    self.push_as(id, Body::AgentToolUse { request, name, input, call_id, permission, opaque });
+                    self.push_as(
+                        id,
+                        Body::AgentToolUse {
+                            request,
+                            name,
+                            input,
+                            call_id,
+                            permission,
+                            opaque,
+                        },
+                    );
                 }
             }
         }
         if !text_of_answer.is_empty() {
             self.state.output = Some(text_of_answer.into());
         }
-        self.push(ctx, Body::ModelRequestEnd { request: request.clone(), is_error: false, usage, cost });
+        self.push(
+            ctx,
+            Body::ModelRequestEnd {
+                request: request.clone(),
+                is_error: false,
+                usage,
+                cost,
+            },
+        );
         let acts = !open.is_empty() || !denied.is_empty();
         for tool in denied {
             let refusal = format!("The agent's permission policy denies the tool {}.", tool.name);

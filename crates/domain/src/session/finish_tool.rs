@@ -14,7 +14,9 @@ impl Transition {
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.running_turn()?;
-        let Step::Acting { open } = &mut turn.step else { return Err(Rejection::Stale) };
+        let Step::Acting { open } = &mut turn.step else {
+            return Err(Rejection::Stale);
+        };
         let running = |tool: &super::OpenTool| tool.id == *tool_use && tool.gate == Gate::Open;
         let index = open.iter().position(running).ok_or(Rejection::Stale)?;
         let mut open = std::mem::take(open);

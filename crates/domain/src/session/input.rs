@@ -21,8 +21,8 @@ pub enum Input {
         id: EventId,
         /// Whether waiting messages are dropped too.
         clear_queue: bool,
-        /// What the model had said until then.
-        partial: Option<Partial>,
+        /// The messages that the model had begun until then.
+        partial: Vec<Partial>,
         /// What the open tool uses had achieved until then.
         outcomes: Vec<(EventId, Outcome)>,
     },
@@ -106,13 +106,19 @@ impl Outcome {
     /// A failure that a text explains.
     #[must_use]
     pub fn error(text: impl Into<String>) -> Self {
-        Self { content: vec![ContentBlock::text(text)], is_error: true }
+        Self {
+            content: vec![ContentBlock::text(text)],
+            is_error: true,
+        }
     }
 
     /// A success that is a text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self { content: vec![ContentBlock::text(text)], is_error: false }
+        Self {
+            content: vec![ContentBlock::text(text)],
+            is_error: false,
+        }
     }
 }
 

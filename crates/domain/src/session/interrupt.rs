@@ -15,18 +15,23 @@ impl Transition {
         &mut self,
         id: EventId,
         clear_queue: bool,
-        partial: Option<Partial>,
+        partial: Vec<Partial>,
         mut outcomes: Vec<(EventId, Outcome)>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let step = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::NotRunning),
-            Phase::Running { turn } | Phase::Blocked { turn } => std::mem::replace(&mut turn.step, Step::Ready),
+            Phase::Running { turn } | Phase::Blocked { turn } => {
+                std::mem::replace(&mut turn.step, Step::Ready)
+            }
         };
         match step {
             Step::Ready => {}
             Step::Sampling { request, .. } => {
-                if let Some(Partial { id, text, model }) = partial.filter(|partial| !partial.text.is_empty()) {
+                for Partial { id, text, model } in partial {
+                    if text.is_empty() {
+                        continue;
+                    }
                     self.state.output = Some(text.as_str().into());
                     self.push_as(
                         id,
@@ -45,7 +50,12 @@ impl Transition {
                 self.state.cost.add(None);
                 self.push(
                     ctx,
-                    Body::ModelRequestEnd { request, is_error: true, usage: Usage::default(), cost: None },
+                    Body::ModelRequestEnd {
+                        request,
+                        is_error: true,
+                        usage: Usage::default(),
+                        cost: None,
+                    },
                 );
             }
             Step::Acting { open } => {
@@ -61,7 +71,12 @@ impl Transition {
         }
         let mut dropped = Vec::new();
         if clear_queue && !self.state.queue.is_empty() {
-            dropped = self.state.queue.drain(..).map(|message| message.id.clone()).collect();
+            dropped = self
+                .state
+                .queue
+                .drain(..)
+                .map(|message| message.id.clone())
+                .collect();
             self.queue.push(QueueChange::Clear);
         }
         self.push_as(id, Body::UserInterrupt { dropped });

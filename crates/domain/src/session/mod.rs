@@ -23,7 +23,9 @@ mod tests;
 use std::sync::Arc;
 
 pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
-pub use state::{Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn};
+pub use state::{
+    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
+};
 pub use state::{MAX_QUEUE, Queued};
 
 use crate::agent::Agent;
@@ -67,6 +69,8 @@ impl Session {
     /// The thinking level of the next request.
     #[must_use]
     pub fn thinking_level(&self) -> crate::thinking::ThinkingLevel {
-        self.state.thinking_level.unwrap_or(self.agent.spec.thinking_level)
+        self.state
+            .thinking_level
+            .unwrap_or(self.agent.spec.thinking_level)
     }
 }

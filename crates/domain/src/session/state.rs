@@ -242,21 +242,45 @@ impl State {
         };
         match input {
             Input::Post(message) => next.post(message, ctx)?,
-            Input::Interrupt { id, clear_queue, partial, outcomes } => {
+            Input::Interrupt {
+                id,
+                clear_queue,
+                partial,
+                outcomes,
+            } => {
                 next.interrupt(id, clear_queue, partial, outcomes, ctx)?;
             }
-            Input::Confirm { id, tool_use, allow, deny_message } => {
+            Input::Confirm {
+                id,
+                tool_use,
+                allow,
+                deny_message,
+            } => {
                 next.confirm(id, tool_use, allow, deny_message, ctx)?;
             }
             Input::Compact => next.compact(ctx)?,
-            Input::BeginRequest { id, model, thinking_level, purpose } => {
+            Input::BeginRequest {
+                id,
+                model,
+                thinking_level,
+                purpose,
+            } => {
                 next.begin_request(id, model, thinking_level, purpose, ctx)?;
             }
             Input::FinishRequest { request, reply } => next.finish_request(&request, reply, ctx)?,
-            Input::FailRequest { request, failure, retry } => {
+            Input::FailRequest {
+                request,
+                failure,
+                retry,
+            } => {
                 next.fail_request(&request, failure, retry, ctx)?;
             }
-            Input::FinishCompaction { request, summary, usage, cost } => {
+            Input::FinishCompaction {
+                request,
+                summary,
+                usage,
+                cost,
+            } => {
                 next.finish_compaction(&request, summary, usage, cost, ctx)?;
             }
             Input::FinishTool { tool_use, outcome } => next.finish_tool(&tool_use, outcome, ctx)?,

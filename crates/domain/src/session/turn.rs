@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::input::Outcome;
-use super::state::{Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, Transition, Turn};
+use super::state::{
+    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, Transition, Turn,
+};
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;
 
@@ -51,10 +53,20 @@ impl Transition {
         if let Some(level) = message.thinking_level
             && self.state.thinking_level != Some(level)
         {
-            self.push(ctx, Body::ThinkingLevelChange { thinking_level: level });
+            self.push(
+                ctx,
+                Body::ThinkingLevelChange {
+                    thinking_level: level,
+                },
+            );
             self.state.thinking_level = Some(level);
         }
-        self.push_as(message.id.clone(), Body::UserMessage { content: message.content.clone() });
+        self.push_as(
+            message.id.clone(),
+            Body::UserMessage {
+                content: message.content.clone(),
+            },
+        );
         self.run(message.id.clone(), Purpose::Reply, ctx);
     }
 
@@ -78,7 +90,12 @@ impl Transition {
         let holds = matches!(stop, StopReason::BudgetReached { .. });
         let waiting = if holds { None } else { self.state.queue.pop_front() };
         if stop != StopReason::EndTurn || waiting.is_none() {
-            self.push(ctx, Body::StatusIdle { stop_reason: stop.clone() });
+            self.push(
+                ctx,
+                Body::StatusIdle {
+                    stop_reason: stop.clone(),
+                },
+            );
             self.state.phase = Phase::Idle { stop: Some(stop) };
         }
         if let Some(message) = waiting {
@@ -92,7 +109,12 @@ impl Transition {
         let Outcome { content, is_error } = outcome;
         self.push(
             ctx,
-            Body::AgentToolResult { tool_use: tool.id.clone(), name: tool.name.clone(), content, is_error },
+            Body::AgentToolResult {
+                tool_use: tool.id.clone(),
+                name: tool.name.clone(),
+                content,
+                is_error,
+            },
         );
     }
 
@@ -114,7 +136,9 @@ impl Transition {
     /// Stops until the remaining confirmations are there.
     pub(super) fn block(&mut self, ctx: &mut Context<'_>) {
         let phase = std::mem::take(&mut self.state.phase);
-        let (Phase::Running { turn } | Phase::Blocked { turn }) = phase else { return };
+        let (Phase::Running { turn } | Phase::Blocked { turn }) = phase else {
+            return;
+        };
         self.state.phase = Phase::Blocked { turn };
         let tool_uses = self
             .state
@@ -123,6 +147,11 @@ impl Transition {
             .filter(|tool| tool.gate == Gate::Asking)
             .map(|tool| tool.id.clone())
             .collect();
-        self.push(ctx, Body::StatusIdle { stop_reason: StopReason::RequiresAction { tool_uses } });
+        self.push(
+            ctx,
+            Body::StatusIdle {
+                stop_reason: StopReason::RequiresAction { tool_uses },
+            },
+        );
     }
 }

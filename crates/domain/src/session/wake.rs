@@ -8,14 +8,24 @@ impl Transition {
     /// A request that was under way is closed, to be made again; open tool uses stay open, because their
     /// results may wait in the sandbox. Then the turn goes on.
     pub(super) fn wake(&mut self, ctx: &mut Context<'_>) {
-        let Phase::Running { turn } = &mut self.state.phase else { return };
+        let Phase::Running { turn } = &mut self.state.phase else {
+            return;
+        };
         if let Step::Sampling { request, .. } = &turn.step {
             let request = request.clone();
             turn.step = Step::Ready;
             // The server's own stop is not the model's failure: it does not use up the turn's requests.
             turn.requests = turn.requests.saturating_sub(1);
             let usage = Usage::default();
-            self.push(ctx, Body::ModelRequestEnd { request, is_error: true, usage, cost: None });
+            self.push(
+                ctx,
+                Body::ModelRequestEnd {
+                    request,
+                    is_error: true,
+                    usage,
+                    cost: None,
+                },
+            );
         }
         self.effects.push(Effect::Drive);
     }

@@ -1,0 +1,272 @@
+//! What clients ask of a session's actor.
+
+use std::sync::{Arc, PoisonError};
+
+use oma_domain::session::{Input, Phase, Queued, Rejection};
+use oma_domain::{EventId, Session, SessionId, WorkspaceId};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{ABORT_TIMEOUT, Actor};
+use crate::error::{Error, Result};
+use crate::hub::Note;
+use crate::registry::Sent;
+use crate::{Engine, IdempotencyKey, Post, Posted, once};
+
+/// What clients ask of a session's actor.
+pub(crate) enum Command {
+    /// Take a message.
+    Post {
+        post: Box<Post>,
+        key: Option<IdempotencyKey>,
+        reply: oneshot::Sender<Result<Posted>>,
+    },
+    /// Let a tool use run or not.
+    Confirm {
+        tool_use: EventId,
+        allow: bool,
+        deny_message: Option<String>,
+        key: Option<IdempotencyKey>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Stop the turn.
+    Interrupt {
+        clear_queue: bool,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Summarise the history.
+    Compact { reply: oneshot::Sender<Result<()>> },
+    /// Remove the session.
+    Delete { reply: oneshot::Sender<Result<()>> },
+    /// Go on with a turn that a restart cut off; the actor does so by itself when it is loaded.
+    Wake,
+}
+
+impl Command {
+    /// Answers without obeying.
+    pub(super) fn refuse(self, error: Error) {
+        // Whoever asked may have left; then nobody wants the answer.
+        match self {
+            Self::Post { reply, .. } => drop(reply.send(Err(error))),
+            Self::Confirm { reply, .. }
+            | Self::Interrupt { reply, .. }
+            | Self::Compact { reply }
+            | Self::Delete { reply } => drop(reply.send(Err(error))),
+            Self::Wake => {}
+        }
+    }
+}
+
+/// The scope of a post's idempotency key.
+pub(crate) fn post_scope(session: &SessionId) -> String {
+    format!("session.post:{session}")
+}
+
+/// The scope of a confirmation's idempotency key.
+pub(crate) fn confirm_scope(session: &SessionId) -> String {
+    format!("session.confirm:{session}")
+}
+
+impl Engine {
+    /// Has a session's actor carry out a command.
+    pub(crate) async fn ask<T>(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(workspace, session, command(reply))?;
+        answer
+            .await
+            .map_err(|_| Error::Internal("a session's actor died before it answered".into()))?
+    }
+
+    /// Puts a command into a session's mailbox, starting its actor when there is none.
+    pub(crate) fn send(&self, workspace: &WorkspaceId, session: &SessionId, command: Command) -> Result<()> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(super::stopping_error());
+        }
+        match self.inner.registry.send(workspace, session, command) {
+            Sent::Delivered => Ok(()),
+            Sent::Start(mailbox) => {
+                let inner = Arc::clone(&self.inner);
+                let actor = super::run(inner, workspace.clone(), session.clone(), mailbox);
+                self.inner.tasks.spawn(actor);
+                Ok(())
+            }
+            Sent::Foreign => Err(Error::SessionNotFound),
+            Sent::Full => Err(Error::Unavailable(
+                "too many requests wait for this session".into(),
+            )),
+        }
+    }
+}
+
+impl Actor {
+    pub(super) async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Post { post, key, reply } => {
+                let outcome = self.post(*post, key).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Confirm {
+                tool_use,
+                allow,
+                deny_message,
+                key,
+                reply,
+            } => {
+                let outcome = self.confirm(tool_use, allow, deny_message, key).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Interrupt { clear_queue, reply } => {
+                let outcome = self.interrupt(clear_queue).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Compact { reply } => match self.apply(Input::Compact, None).await {
+                Ok(_) => self.compactions.push_back(reply),
+                Err(error) => drop(reply.send(Err(error.into()))),
+            },
+            Command::Delete { reply } => {
+                let outcome = self.delete().await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Wake => {}
+        }
+    }
+
+    async fn post(&mut self, post: Post, key: Option<IdempotencyKey>) -> Result<Posted> {
+        let scope = post_scope(&self.session.id);
+        let known = once::lookup(&*self.inner.store, &self.session.workspace, &scope, key.as_ref()).await?;
+        if let Some(receipt) = known {
+            return posted_before(&receipt);
+        }
+        let busy = !matches!(self.session.state.phase, Phase::Idle { .. });
+        if post.only_if_idle && busy {
+            return Err(Rejection::Busy.into());
+        }
+        let Session { workspace, agent, .. } = &self.session;
+        if self.inner.store.agent(workspace, &agent.id).await?.is_none() {
+            return Err(Error::AgentNotFound);
+        }
+        let event = EventId::generate();
+        let record = once::record(&scope, key.as_ref(), json!({ "event": event, "queued": busy }));
+        let message = Queued {
+            id: event.clone(),
+            content: post.content,
+            model: post.model,
+            thinking_level: post.thinking_level,
+        };
+        self.apply(Input::Post(Arc::new(message)), record).await?;
+        Ok(Posted {
+            event,
+            queued: busy,
+            replayed: false,
+        })
+    }
+
+    async fn confirm(
+        &mut self,
+        tool_use: EventId,
+        allow: bool,
+        deny_message: Option<String>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<()> {
+        let scope = confirm_scope(&self.session.id);
+        let known = once::lookup(&*self.inner.store, &self.session.workspace, &scope, key.as_ref()).await?;
+        if known.is_some() {
+            return Ok(());
+        }
+        let record = once::record(&scope, key.as_ref(), json!({ "tool_use": tool_use }));
+        let id = EventId::generate();
+        self.apply(
+            Input::Confirm {
+                id,
+                tool_use,
+                allow,
+                deny_message,
+            },
+            record,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Stops the turn: first what it does in this process, then what it started outside, then the record of
+    /// all that, in one transaction, keeping what had been achieved (I7).
+    async fn interrupt(&mut self, clear_queue: bool) -> Result<()> {
+        if matches!(self.session.state.phase, Phase::Idle { .. }) {
+            return Err(Rejection::NotRunning.into());
+        }
+        self.drop_drive().await;
+        let partial = std::mem::take(&mut *self.partials.lock().unwrap_or_else(PoisonError::into_inner));
+        let open = self.session.state.open_tools().to_vec();
+        let outcomes = if open.is_empty() {
+            Vec::new()
+        } else {
+            let abort = self.inner.runtime.abort(&self.info, &open);
+            tokio::time::timeout(ABORT_TIMEOUT, abort)
+                .await
+                .unwrap_or_default()
+        };
+        let id = EventId::generate();
+        let outcome = self
+            .apply(
+                Input::Interrupt {
+                    id,
+                    clear_queue,
+                    partial,
+                    outcomes,
+                },
+                None,
+            )
+            .await;
+        // The turn's task is gone whether or not this could be recorded: if not, the turn has to go on.
+        if outcome.is_err() && self.session.state.is_running() {
+            self.recovering = true;
+            self.wake().await;
+        }
+        outcome?;
+        Ok(())
+    }
+
+    async fn delete(&mut self) -> Result<()> {
+        self.drop_drive().await;
+        let Self { inner, session, .. } = &*self;
+        if let Err(reason) = inner.runtime.discard(&session.id).await {
+            tracing::error!(session = %session.id, %reason, "a deleted session's sandbox could not be removed");
+            self.due = self.session.state.is_running();
+            return Err(Error::Internal(reason));
+        }
+        let removed = self
+            .inner
+            .store
+            .delete_session(&session.workspace, &session.id)
+            .await?;
+        self.inner.hub.publish(&self.session.id, [Note::Deleted]);
+        self.deleted = true;
+        if removed {
+            Ok(())
+        } else {
+            Err(Error::SessionNotFound)
+        }
+    }
+}
+
+/// The answer to a post that had been carried out before.
+pub(crate) fn posted_before(receipt: &serde_json::Value) -> Result<Posted> {
+    let event = receipt
+        .get("event")
+        .and_then(serde_json::Value::as_str)
+        .and_then(|id| EventId::parse(id).ok());
+    let queued = receipt.get("queued").and_then(serde_json::Value::as_bool);
+    match (event, queued) {
+        (Some(event), Some(queued)) => Ok(Posted {
+            event,
+            queued,
+            replayed: true,
+        }),
+        _ => Err(Error::Internal("an idempotency record can't be read".into())),
+    }
+}

@@ -1,0 +1,161 @@
+//! Applying an input: the state machine's word, made durable, then told.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+
+use oma_domain::session::{Context, Effect, Input, Rejection, Step, Transition};
+use oma_domain::{Event, EventId, Timestamp};
+use oma_runtime::Committed;
+use oma_store::{Commit, Once};
+
+use super::Actor;
+use super::port::{Request, View};
+use crate::error::Error;
+use crate::hub::Note;
+use crate::now;
+
+/// Why an input was not applied. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error(transparent)]
+    Store(#[from] oma_store::Error),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rejected(rejection) => rejection.into(),
+            Refusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl Actor {
+    /// Applies and commits an input, then tells the followers and notes what is to be done.
+    pub(super) async fn apply(&mut self, input: Input, once: Option<Once>) -> Result<Committed, Refusal> {
+        let at = now();
+        let (commit, effects) = self.prepare(input, once, at)?;
+        let Commit { events, state, .. } = &commit;
+        let (events, state) = (events.clone(), state.clone());
+        self.inner.store.commit(commit).await?;
+        self.session.state = state;
+        if let Some(last) = events.last() {
+            self.session.head = last.seq;
+            self.session.last_event_at = Some(at);
+        }
+        self.forget_partials();
+        let state = Arc::new(self.session.state.clone());
+        let head = self.session.head;
+        self.view.send_modify(|view| {
+            *view = View {
+                version: view.version + 1,
+                state: Arc::clone(&state),
+                head,
+            };
+        });
+        self.inner
+            .hub
+            .publish(&self.session.id, events.iter().cloned().map(Note::Event));
+        for event in &events {
+            metrics::counter!("session_events_total", "type" => event.body.kind()).increment(1);
+        }
+        self.note_effects(&effects);
+        self.settle_compactions();
+        Ok(Committed { state, events })
+    }
+
+    /// Asks the state machine, and puts its answer into the form that the store takes.
+    fn prepare(
+        &self,
+        input: Input,
+        once: Option<Once>,
+        at: Timestamp,
+    ) -> Result<(Commit, Vec<Effect>), Rejection> {
+        let head = self.session.head;
+        let mut ctx = Context {
+            now: at,
+            created_at: self.session.created_at,
+            quota: self.session.agent.spec.quota,
+            head,
+            max_requests_per_turn: self.inner.config.max_requests_per_turn,
+            new_id: &mut EventId::generate,
+        };
+        let Transition {
+            state,
+            events,
+            queue,
+            effects,
+        } = self.session.state.apply(input, &mut ctx)?;
+        let mut seq = head;
+        let events = events
+            .into_iter()
+            .map(|event| {
+                seq = seq.next();
+                let session = self.session.id.clone();
+                Event {
+                    id: event.id,
+                    seq,
+                    session,
+                    at,
+                    body: Arc::new(event.body),
+                }
+            })
+            .collect();
+        let commit = Commit {
+            workspace: self.session.workspace.clone(),
+            session: self.session.id.clone(),
+            expected_head: head,
+            events,
+            queue,
+            state,
+            once,
+        };
+        Ok((commit, effects))
+    }
+
+    /// Closes what a restart cut off and has the turn go on.
+    pub(super) async fn wake(&mut self) {
+        self.recovering = true;
+        self.due = true;
+        if let Err(error) = self.apply(Input::Wake, None).await {
+            tracing::error!(session = %self.session.id, %error, "a session could not be woken");
+        }
+    }
+
+    /// Applies what the driving task reports. What an earlier one still had to say is refused.
+    pub(super) async fn serve(&mut self, request: Request) {
+        let Request {
+            generation,
+            input,
+            reply,
+        } = request;
+        let current = self
+            .drive
+            .as_ref()
+            .is_some_and(|drive| drive.generation == generation);
+        let outcome = if current {
+            self.apply(input, None).await
+        } else {
+            Err(Rejection::Stale.into())
+        };
+        // The task may have been dropped while this was being applied.
+        let _gone = reply.send(outcome);
+    }
+
+    /// The pieces of an answer matter only while its request is under way.
+    fn forget_partials(&self) {
+        let sampling = self
+            .session
+            .state
+            .turn()
+            .is_some_and(|turn| matches!(turn.step, Step::Sampling { .. }));
+        if !sampling {
+            self.partials
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The actor of a session with work to do: the one place where its state changes.
+//!
+//! It takes commands from clients (through the registry) and inputs from the runtime (through
+//! [`port::ActorPort`]), applies each through the domain's state machine, commits, and only then answers and
+//! tells the followers. It owns the task that drives the turn: there is at most one, and a late word from an
+//! earlier one is refused by its generation number.
+
+mod command;
+mod commit;
+mod port;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oma_domain::event::{Failure, FailureKind, StopReason};
+use oma_domain::session::{Effect, Input, Partial, Phase, Session};
+use oma_domain::{SessionId, WorkspaceId};
+use oma_runtime::SessionInfo;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub(crate) use command::Command;
+use port::{ActorPort, Request, View};
+
+use crate::Inner;
+use crate::error::{Error, Result};
+
+/// How long a dropped turn may take to let go of what it holds in this process.
+const DROP_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the runtime may take to end commands; with [`DROP_TIMEOUT`] well within the second that a cancel
+/// may take.
+const ABORT_TIMEOUT: Duration = Duration::from_millis(600);
+/// The most runtime inputs that wait for the actor.
+const REQUESTS: usize = 32;
+
+/// What the driving task and the actor share about the answer that is arriving.
+pub(crate) type Partials = Arc<Mutex<Vec<Partial>>>;
+
+/// How long a turn rests when driving it led to nothing, and how often in a row before it is given up.
+const STALL_PAUSE: Duration = Duration::from_millis(500);
+const MAX_STALLS: u32 = 20;
+
+struct Drive {
+    generation: u64,
+    task: JoinHandle<()>,
+    /// The view's version when it began.
+    began_at: u64,
+}
+
+struct Actor {
+    inner: Arc<Inner>,
+    session: Session,
+    info: Arc<SessionInfo>,
+    view: watch::Sender<View>,
+    partials: Partials,
+    requests: mpsc::Sender<Request>,
+    drive: Option<Drive>,
+    generation: u64,
+    /// The turn has to be driven, and is not.
+    due: bool,
+    /// How often in a row the turn was driven to no effect.
+    stalls: u32,
+    /// The process has restarted since the turn last moved.
+    recovering: bool,
+    /// Clients that wait for the end of a compaction.
+    compactions: VecDeque<oneshot::Sender<Result<()>>>,
+    deleted: bool,
+}
+
+/// Runs a session's actor until there is nothing left to do for it.
+pub(crate) async fn run(
+    inner: Arc<Inner>,
+    workspace: WorkspaceId,
+    id: SessionId,
+    mut mailbox: mpsc::Receiver<Command>,
+) {
+    let session = match inner.store.session(&workspace, &id).await {
+        Ok(Some(session)) => session,
+        Ok(None) => return refuse(&inner, &id, &mut mailbox, || Error::SessionNotFound),
+        Err(error) => {
+            tracing::error!(session = %id, %error, "a session could not be loaded");
+            return refuse(&inner, &id, &mut mailbox, || Error::from(error.clone()));
+        }
+    };
+    let (requests, mut from_runtime) = mpsc::channel(REQUESTS);
+    let mut actor = Actor::new(inner, session, requests);
+    if actor.session.state.is_running() {
+        actor.wake().await;
+    }
+    let stopping = actor.inner.closed.clone();
+    loop {
+        if actor.due && actor.drive.is_none() {
+            actor.start_drive();
+        }
+        let busy = actor.drive.is_some();
+        if !busy && actor.inner.registry.leave(&actor.session.id, &mailbox) {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => {
+                actor.drop_drive().await;
+                return refuse(&actor.inner, &actor.session.id, &mut mailbox, stopping_error);
+            }
+            Some(request) = from_runtime.recv() => actor.serve(request).await,
+            Some(command) = mailbox.recv() => actor.obey(command).await,
+            panicked = finished(&mut actor.drive) => actor.end_of_drive(panicked).await,
+        }
+        if actor.deleted {
+            return refuse(&actor.inner, &actor.session.id, &mut mailbox, || {
+                Error::SessionNotFound
+            });
+        }
+    }
+}
+
+fn stopping_error() -> Error {
+    Error::Unavailable("the server is stopping".into())
+}
+
+/// Takes the session out of the registry and answers what was sent to it.
+fn refuse(inner: &Inner, id: &SessionId, mailbox: &mut mpsc::Receiver<Command>, error: impl Fn() -> Error) {
+    inner.registry.remove(id);
+    mailbox.close();
+    while let Ok(command) = mailbox.try_recv() {
+        command.refuse(error());
+    }
+}
+
+/// Waits for the end of the driving task; tells whether it panicked.
+async fn finished(drive: &mut Option<Drive>) -> bool {
+    match drive {
+        Some(drive) => (&mut drive.task).await.is_err_and(|error| error.is_panic()),
+        None => std::future::pending().await,
+    }
+}
+
+impl Actor {
+    fn new(inner: Arc<Inner>, session: Session, requests: mpsc::Sender<Request>) -> Self {
+        let info = Arc::new(SessionInfo {
+            id: session.id.clone(),
+            workspace: session.workspace.clone(),
+            agent: Arc::clone(&session.agent),
+            environment: session.environment.clone(),
+            created_at: session.created_at,
+        });
+        let (view, _) = watch::channel(View {
+            version: 0,
+            state: Arc::new(session.state.clone()),
+            head: session.head,
+        });
+        Self {
+            inner,
+            session,
+            info,
+            view,
+            partials: Partials::default(),
+            requests,
+            drive: None,
+            generation: 0,
+            due: false,
+            stalls: 0,
+            recovering: false,
+            compactions: VecDeque::new(),
+            deleted: false,
+        }
+    }
+
+    fn start_drive(&mut self) {
+        self.due = false;
+        self.generation += 1;
+        let port = Arc::new(ActorPort::new(
+            self.generation,
+            self.requests.clone(),
+            self.view.subscribe(),
+            Arc::clone(&self.inner),
+            Arc::clone(&self.info),
+            Arc::clone(&self.partials),
+        ));
+        let recovering = std::mem::take(&mut self.recovering);
+        let inner = Arc::clone(&self.inner);
+        let info = Arc::clone(&self.info);
+        let stalled = self.stalls > 0;
+        let work = async move {
+            if stalled {
+                tokio::time::sleep(STALL_PAUSE).await;
+            }
+            // A closed semaphore means that the engine is gone; the turn goes on at the next start.
+            let Some(_place) = inner.turns.enter().await else {
+                return;
+            };
+            inner.runtime.drive(&info, port, recovering).await;
+        };
+        let span = tracing::info_span!("turn", session = %self.session.id, agent = %self.session.agent.id);
+        let task = tokio::spawn(tracing::Instrument::instrument(work, span));
+        let began_at = self.view.borrow().version;
+        self.drive = Some(Drive {
+            generation: self.generation,
+            task,
+            began_at,
+        });
+    }
+
+    /// The driving task has returned. If the session still runs, another turn has begun or the store failed
+    /// under it: it is driven again, more slowly when that leads to nothing, and not for ever.
+    async fn end_of_drive(&mut self, panicked: bool) {
+        let Some(drive) = self.drive.take() else { return };
+        if !self.session.state.is_running() {
+            self.stalls = 0;
+            return;
+        }
+        let moved = self.view.borrow().version != drive.began_at;
+        self.stalls = if moved { 0 } else { self.stalls + 1 };
+        self.due = true;
+        if panicked || self.stalls > MAX_STALLS {
+            tracing::error!(session = %self.session.id, panicked, "a turn can't go on");
+            let message = "the server met a fault of its own; it has been logged".to_owned();
+            let failure = Failure {
+                kind: FailureKind::Internal,
+                message,
+            };
+            if let Err(error) = self.apply(Input::FailTurn { failure }, None).await {
+                tracing::error!(session = %self.session.id, %error, "a turn could not be ended");
+            }
+            self.due = self.session.state.is_running();
+        }
+    }
+
+    /// Ends the driving task and forgets whatever it may still say.
+    async fn drop_drive(&mut self) {
+        let Some(drive) = self.drive.take() else { return };
+        self.generation += 1;
+        drive.task.abort();
+        if tokio::time::timeout(DROP_TIMEOUT, drive.task).await.is_err() {
+            tracing::error!(session = %self.session.id, "a turn's task does not let go");
+        }
+    }
+
+    fn note_effects(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Drive => self.due = true,
+            }
+        }
+    }
+
+    /// Answers clients that wait for a compaction, once the session is idle again.
+    fn settle_compactions(&mut self) {
+        let Phase::Idle { stop } = &self.session.state.phase else {
+            return;
+        };
+        for waiting in self.compactions.drain(..) {
+            let outcome = match stop {
+                Some(StopReason::Failed { failure }) => Err(Error::CompactionFailed(failure.clone())),
+                Some(StopReason::Interrupted) => {
+                    Err(Error::Unavailable("the compaction was cancelled".into()))
+                }
+                _ => Ok(()),
+            };
+            // A client that has left does not want to know.
+            let _gone = waiting.send(outcome);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The runtime's way to the actor that it works for.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use oma_domain::page::Order;
+use oma_domain::session::{Input, Partial, State};
+use oma_domain::{Event, Seq};
+use oma_runtime::{Committed, Delta, Port, PortError, SessionInfo};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Partials;
+use super::commit::Refusal;
+use crate::Inner;
+use crate::hub::Note;
+
+/// How long to wait before a commit that met a full disk is tried again: at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MOST: Duration = Duration::from_secs(5);
+
+/// The state as of a commit.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) version: u64,
+    pub(super) state: Arc<State>,
+    pub(super) head: Seq,
+}
+
+/// An input of the driving task.
+pub(super) struct Request {
+    pub(super) generation: u64,
+    pub(super) input: Input,
+    pub(super) reply: oneshot::Sender<Result<Committed, Refusal>>,
+}
+
+pub(super) struct ActorPort {
+    generation: u64,
+    requests: mpsc::Sender<Request>,
+    view: watch::Receiver<View>,
+    seen: AtomicU64,
+    inner: Arc<Inner>,
+    info: Arc<SessionInfo>,
+    partials: Partials,
+}
+
+impl ActorPort {
+    pub(super) fn new(
+        generation: u64,
+        requests: mpsc::Sender<Request>,
+        view: watch::Receiver<View>,
+        inner: Arc<Inner>,
+        info: Arc<SessionInfo>,
+        partials: Partials,
+    ) -> Self {
+        Self {
+            generation,
+            requests,
+            view,
+            seen: AtomicU64::new(0),
+            inner,
+            info,
+            partials,
+        }
+    }
+
+    async fn request(&self, input: Input) -> Result<Result<Committed, Refusal>, PortError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request {
+            generation: self.generation,
+            input,
+            reply,
+        };
+        let gone = || PortError::Gone("the session's actor has ended".into());
+        self.requests.send(request).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+#[async_trait]
+impl Port for ActorPort {
+    fn state(&self) -> (Arc<State>, Seq) {
+        let view = self.view.borrow();
+        self.seen.store(view.version, Ordering::Relaxed);
+        (Arc::clone(&view.state), view.head)
+    }
+
+    async fn changed(&self) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let mut view = self.view.clone();
+        if view.wait_for(|view| view.version != seen).await.is_err() {
+            // The actor has ended, and with it this task is about to be dropped.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// A commit that meets a full or read-only disk is tried again until it succeeds: the work is done and
+    /// must not be lost, and the session stays cancellable meanwhile.
+    async fn commit(&self, input: Input) -> Result<Committed, PortError> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.request(input.clone()).await? {
+                Ok(committed) => {
+                    self.seen.store(self.view.borrow().version, Ordering::Relaxed);
+                    return Ok(committed);
+                }
+                Err(Refusal::Rejected(rejection)) => return Err(rejection.into()),
+                Err(Refusal::Store(
+                    error @ (oma_store::Error::Full
+                    | oma_store::Error::ReadOnly(_)
+                    | oma_store::Error::Unavailable(_)),
+                )) => {
+                    tracing::error!(session = %self.info.id, %error, "a commit waits for the store");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MOST);
+                }
+                Err(Refusal::Store(error)) => {
+                    tracing::error!(session = %self.info.id, %error, "a commit failed");
+                    return Err(PortError::Gone(error.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn history(&self, after: Seq, limit: u32) -> Result<Vec<Event>, PortError> {
+        let SessionInfo { workspace, id, .. } = &*self.info;
+        let page = self
+            .inner
+            .store
+            .events(workspace, id, Some(after), Order::Ascending, limit)
+            .await;
+        page.map(|page| page.rows)
+            .map_err(|error| PortError::Gone(error.to_string()))
+    }
+
+    fn delta(&self, delta: Delta) {
+        match &delta {
+            Delta::MessageStart { event } => {
+                let view = self.view.borrow();
+                let model = view
+                    .state
+                    .model
+                    .as_deref()
+                    .unwrap_or(&self.info.agent.spec.model)
+                    .to_owned();
+                let partial = Partial {
+                    id: event.clone(),
+                    text: String::new(),
+                    model,
+                };
+                self.partials
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(partial);
+            }
+            Delta::Text { event, text } => {
+                let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(partial) = partials.iter_mut().find(|partial| partial.id == *event) {
+                    partial.text.push_str(text);
+                }
+            }
+            Delta::ThinkingStart { .. } | Delta::Thinking { .. } => {}
+        }
+        if self.inner.hub.is_followed(&self.info.id) {
+            let head = self.view.borrow().head;
+            self.inner
+                .hub
+                .publish(&self.info.id, [Note::Delta { head, delta }]);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Agents: create, read, update, archive, delete.
+
+use oma_domain::agent::Spec;
+use oma_domain::page::Page;
+use oma_domain::{Agent, AgentId, WorkspaceId};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::{Engine, IdempotencyKey, now, once};
+
+const SCOPE: &str = "agent.create";
+
+impl Engine {
+    /// Creates an agent at version 1.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when this server could never run it; [`Error::KeyReused`].
+    pub async fn create_agent(
+        &self,
+        workspace: &WorkspaceId,
+        spec: Spec,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Agent> {
+        let store = &*self.inner.store;
+        if let Some(receipt) = once::lookup(store, workspace, SCOPE, key.as_ref()).await? {
+            return self.replayed_agent(workspace, &receipt).await;
+        }
+        let at = now();
+        let agent = Agent {
+            id: AgentId::generate(),
+            workspace: workspace.clone(),
+            version: 1,
+            spec,
+            created_at: at,
+            updated_at: at,
+            archived_at: None,
+        };
+        self.inner.runtime.check(&agent, None).map_err(unsupported)?;
+        let record = once::record(SCOPE, key.as_ref(), json!(agent.id));
+        match (store.create_agent(&agent, record.as_ref()).await, key) {
+            (Ok(()), _) => {
+                metrics::counter!("agents_created_total").increment(1);
+                Ok(agent)
+            }
+            (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
+                self.replayed_agent(workspace, &once::replay(record, &key)?).await
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    async fn replayed_agent(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Agent> {
+        let id = receipt
+            .as_str()
+            .and_then(|id| AgentId::parse(id).ok())
+            .ok_or(Error::AgentNotFound)?;
+        self.agent(workspace, &id).await
+    }
+
+    /// The current version of an agent.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`].
+    pub async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Agent> {
+        self.inner
+            .store
+            .agent(workspace, id)
+            .await?
+            .ok_or(Error::AgentNotFound)
+    }
+
+    /// Agents by creation, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`] when the cursor is unknown.
+    pub async fn agents(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<&AgentId>,
+        limit: u32,
+    ) -> Result<Page<Agent, AgentId>> {
+        let page = self.inner.store.agents(workspace, after, limit).await;
+        page.map_err(|error| not_found(error, Error::AgentNotFound))
+    }
+
+    /// An agent's versions, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`].
+    pub async fn agent_versions(
+        &self,
+        workspace: &WorkspaceId,
+        id: &AgentId,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Page<Agent, u32>> {
+        self.agent(workspace, id).await?;
+        let page = self.inner.store.agent_versions(workspace, id, after, limit).await;
+        page.map_err(|error| not_found(error, Error::AgentNotFound))
+    }
+
+    /// Writes the next version with this definition. An equal definition changes nothing and returns the
+    /// current version.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`], [`Error::AgentArchived`], [`Error::VersionConflict`],
+    /// [`Error::Unsupported`].
+    pub async fn update_agent(
+        &self,
+        workspace: &WorkspaceId,
+        id: &AgentId,
+        expected_version: u32,
+        spec: Spec,
+    ) -> Result<Agent> {
+        let current = self.agent(workspace, id).await?;
+        check_version(&current, expected_version)?;
+        if current.spec == spec {
+            return Ok(current);
+        }
+        let next = Agent {
+            version: current.version + 1,
+            spec,
+            updated_at: now(),
+            ..current
+        };
+        self.inner.runtime.check(&next, None).map_err(unsupported)?;
+        match self.inner.store.update_agent(&next).await {
+            Ok(()) => Ok(next),
+            // Somebody was faster: say what is true now.
+            Err(oma_store::Error::Conflict | oma_store::Error::NotFound) => {
+                let current = self.agent(workspace, id).await?;
+                check_version(&current, expected_version)?;
+                Err(Error::VersionConflict {
+                    expected: expected_version,
+                    actual: current.version,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Archives an agent: it serves no new sessions.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`].
+    pub async fn archive_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Agent> {
+        let agent = self.inner.store.archive_agent(workspace, id, now()).await;
+        agent.map_err(|error| not_found(error, Error::AgentNotFound))
+    }
+
+    /// Removes an agent with all its versions; its sessions stay readable.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`].
+    pub async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<()> {
+        if self.inner.store.delete_agent(workspace, id).await? {
+            Ok(())
+        } else {
+            Err(Error::AgentNotFound)
+        }
+    }
+}
+
+fn check_version(current: &Agent, expected: u32) -> Result<()> {
+    if current.archived_at.is_some() {
+        return Err(Error::AgentArchived);
+    }
+    if current.version != expected {
+        return Err(Error::VersionConflict {
+            expected,
+            actual: current.version,
+        });
+    }
+    Ok(())
+}
+
+pub(crate) fn unsupported(refusal: oma_runtime::Unsupported) -> Error {
+    Error::Unsupported {
+        field: refusal.field,
+        message: refusal.message,
+    }
+}
+
+pub(crate) fn not_found(error: oma_store::Error, instead: Error) -> Error {
+    match error {
+        oma_store::Error::NotFound => instead,
+        other => other.into(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Following a session: the log from a cursor on, then whatever happens, without loss or repetition (I3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream;
+use oma_domain::page::Order;
+use oma_domain::{EventId, Seq, SessionId, WorkspaceId};
+use oma_runtime::Delta;
+use oma_store::Store;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+use crate::hub::{Note, Subscription};
+use crate::{Engine, Frame};
+
+/// How many events one read of the store brings.
+const PAGE: u32 = 200;
+
+/// A stream of frames; see [`Engine::follow`].
+pub type Follow = std::pin::Pin<Box<dyn Stream<Item = Result<Frame>> + Send>>;
+
+struct Follower {
+    store: Arc<dyn Store>,
+    workspace: WorkspaceId,
+    session: SessionId,
+    subscription: Subscription,
+    closed: CancellationToken,
+    /// The last event that was delivered.
+    last: Seq,
+    /// Events read from the store and not delivered yet.
+    pending: VecDeque<Frame>,
+    /// Whether the store may hold events that neither `pending` nor the subscription will bring.
+    behind: bool,
+    deltas: bool,
+    /// The message whose deltas are being delivered; others have been missed in part and are left out.
+    open: Option<EventId>,
+    finished: bool,
+}
+
+impl Engine {
+    /// Follows a session: its events after `after`, first from the store and then as they happen, and with
+    /// `deltas` the pieces of answers on their way. Subscribed when this returns. A slow reader loses
+    /// deltas, never events. Ends after [`Frame::Deleted`] and when the engine stops.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`](crate::Error::SessionNotFound).
+    pub async fn follow(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        after: Seq,
+        deltas: bool,
+    ) -> Result<Follow> {
+        let subscription = self.inner.hub.subscribe(session);
+        self.session(workspace, session).await?;
+        let follower = Follower {
+            store: Arc::clone(&self.inner.store),
+            workspace: workspace.clone(),
+            session: session.clone(),
+            subscription,
+            closed: self.inner.closed.clone(),
+            last: after,
+            pending: VecDeque::new(),
+            behind: true,
+            deltas,
+            open: None,
+            finished: false,
+        };
+        Ok(Box::pin(stream::unfold(follower, |mut follower| async move {
+            let frame = follower.next().await?;
+            Some((frame, follower))
+        })))
+    }
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<Result<Frame>> {
+        if self.finished {
+            return None;
+        }
+        loop {
+            if let Some(frame) = self.pending.pop_front() {
+                if let Frame::Event(event) = &frame {
+                    self.last = event.seq;
+                }
+                return Some(Ok(frame));
+            }
+            if self.behind {
+                if let Err(error) = self.catch_up().await {
+                    self.finished = true;
+                    return Some(Err(error));
+                }
+                continue;
+            }
+            let note = tokio::select! {
+                note = self.subscription.notes.recv() => note,
+                () = self.closed.cancelled() => return None,
+            };
+            match note {
+                Ok(Note::Event(event)) if event.seq <= self.last => {}
+                Ok(Note::Event(event)) if event.seq == self.last.next() => {
+                    self.last = event.seq;
+                    return Some(Ok(Frame::Event(event)));
+                }
+                // Something between was missed: the store has it.
+                Ok(Note::Event(_)) => self.behind = true,
+                Ok(Note::Delta { head, delta }) => {
+                    if self.wants(head, &delta) {
+                        return Some(Ok(Frame::Delta(delta)));
+                    }
+                }
+                Ok(Note::Deleted) => {
+                    self.finished = true;
+                    return Some(Ok(Frame::Deleted));
+                }
+                Err(RecvError::Lagged(_)) => {
+                    self.behind = true;
+                    self.open = None;
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<()> {
+        let page = self
+            .store
+            .events(
+                &self.workspace,
+                &self.session,
+                Some(self.last),
+                Order::Ascending,
+                PAGE,
+            )
+            .await?;
+        self.behind = page.next.is_some();
+        self.pending.extend(page.rows.into_iter().map(Frame::Event));
+        Ok(())
+    }
+
+    /// Whether a delta belongs exactly here: what is delivered of a message is always a prefix of it.
+    fn wants(&mut self, head: Seq, delta: &Delta) -> bool {
+        if !self.deltas || head != self.last {
+            return false;
+        }
+        match delta {
+            Delta::MessageStart { event } | Delta::ThinkingStart { event } => {
+                self.open = Some(event.clone());
+                true
+            }
+            Delta::Text { event, .. } | Delta::Thinking { event, .. } => self.open.as_ref() == Some(event),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Starting, tidying and stopping: what was under way goes on, what is orphaned goes away, what can end ends.
+
+use std::time::Duration;
+
+use crate::actor::Command;
+use crate::error::Result;
+use crate::{Engine, now};
+
+/// How many rows one read brings.
+const PAGE: u32 = 500;
+/// How often expired rows are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Wakes every session whose turn a stop or crash cut off, and removes sandboxes and workspaces whose
+    /// session is gone. Returns how many sessions were woken.
+    ///
+    /// # Errors
+    /// A store failure; calling it again is safe.
+    pub async fn recover(&self) -> Result<usize> {
+        let mut woken = 0;
+        let mut after = None;
+        loop {
+            let page = self.inner.store.unfinished(after.as_ref(), PAGE).await?;
+            for (workspace, session) in &page.rows {
+                self.send(workspace, session, Command::Wake)?;
+                woken += 1;
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        self.remove_orphans().await?;
+        Ok(woken)
+    }
+
+    async fn remove_orphans(&self) -> Result<()> {
+        let present = match self.inner.runtime.inventory().await {
+            Ok(present) => present,
+            Err(reason) => {
+                tracing::error!(%reason, "sandboxes could not be listed; orphans may stay");
+                return Ok(());
+            }
+        };
+        for ids in present.chunks(PAGE as usize) {
+            let existing = self.inner.store.existing(ids).await?;
+            for orphan in ids.iter().filter(|id| !existing.contains(id)) {
+                match self.inner.runtime.discard(orphan).await {
+                    Ok(()) => tracing::info!(session = %orphan, "removed what a deleted session had left"),
+                    Err(reason) => {
+                        tracing::error!(session = %orphan, %reason, "an orphan could not be removed")
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes expired ephemeral sessions and idempotency keys, for as long as the engine runs.
+    pub async fn sweep(&self) {
+        let mut timer = tokio::time::interval(SWEEP_EVERY);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = timer.tick() => {}
+                () = self.inner.stopping.cancelled() => return,
+            }
+            if let Err(error) = self.sweep_once().await {
+                tracing::error!(%error, "expired rows could not be removed");
+            }
+        }
+    }
+
+    async fn sweep_once(&self) -> Result<()> {
+        let config = &self.inner.config;
+        let at = now();
+        let before = |age: Duration| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            oma_domain::Timestamp(at.0.saturating_sub(age))
+        };
+        for (workspace, session) in self
+            .inner
+            .store
+            .expired(before(config.ephemeral_age), PAGE)
+            .await?
+        {
+            self.delete_session(&workspace, &session).await?;
+        }
+        self.inner
+            .store
+            .forget_done(before(config.idempotency_age))
+            .await?;
+        Ok(())
+    }
+
+    /// Takes no new work, gives the turns at work a bounded time to end, and leaves the rest to the next
+    /// start: the log has everything that they need.
+    pub async fn stop(&self) {
+        self.inner.stopping.cancel();
+        self.inner.tasks.close();
+        let drained = tokio::time::timeout(self.inner.config.drain_timeout, self.inner.tasks.wait()).await;
+        if drained.is_err() {
+            tracing::info!("turns are still at work; they go on after the next start");
+        }
+        self.inner.closed.cancel();
+        self.inner.tasks.wait().await;
+    }
+}

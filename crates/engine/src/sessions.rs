@@ -1,0 +1,251 @@
+//! Sessions: create, read, post to, confirm, stop, compact, delete.
+
+use std::sync::Arc;
+
+use oma_domain::page::{Order, Page};
+use oma_domain::{AgentId, Event, EventId, Seq, Session, SessionId, WorkspaceId};
+use oma_sandbox::files::Workspace;
+use oma_store::{NewSession, SessionFilter};
+use serde_json::{Value, json};
+
+use crate::actor::Command;
+use crate::agents::{not_found, unsupported};
+use crate::error::{Error, Result};
+use crate::{CreateSession, Engine, IdempotencyKey, Post, Posted, now, once};
+
+const SCOPE: &str = "session.create";
+
+impl Engine {
+    /// Creates a session, pinned to the agent's current version.
+    ///
+    /// # Errors
+    /// [`Error::EnvironmentNotFound`], [`Error::AgentNotFound`], [`Error::AgentArchived`],
+    /// [`Error::Unsupported`], [`Error::SessionExists`], [`Error::KeyReused`].
+    pub async fn create_session(
+        &self,
+        workspace: &WorkspaceId,
+        create: CreateSession,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Session> {
+        let store = &*self.inner.store;
+        if let Some(receipt) = once::lookup(store, workspace, SCOPE, key.as_ref()).await? {
+            return self.replayed_session(workspace, &receipt).await;
+        }
+        let environment = match &create.environment {
+            Some(id) => Some(Arc::new(self.environment(workspace, id).await?)),
+            None => None,
+        };
+        let agent = self.agent(workspace, &create.agent).await?;
+        if agent.archived_at.is_some() {
+            return Err(Error::AgentArchived);
+        }
+        self.inner
+            .runtime
+            .check(&agent, environment.as_deref())
+            .map_err(unsupported)?;
+        let session = NewSession {
+            id: create.id.unwrap_or_else(SessionId::generate),
+            workspace: workspace.clone(),
+            agent: Arc::new(agent),
+            environment,
+            parent: None,
+            ephemeral: create.ephemeral,
+            created_at: now(),
+        };
+        let record = once::record(SCOPE, key.as_ref(), json!(session.id));
+        match (store.create_session(&session, record.as_ref()).await, key) {
+            (Ok(()), _) => self.session(workspace, &session.id).await,
+            (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
+                self.replayed_session(workspace, &once::replay(record, &key)?)
+                    .await
+            }
+            (Err(oma_store::Error::Conflict), _) => Err(Error::SessionExists),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    async fn replayed_session(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Session> {
+        let id = receipt
+            .as_str()
+            .and_then(|id| SessionId::parse(id).ok())
+            .ok_or(Error::SessionNotFound)?;
+        self.session(workspace, &id).await
+    }
+
+    /// A session as of its last commit.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Session> {
+        self.inner
+            .store
+            .session(workspace, id)
+            .await?
+            .ok_or(Error::SessionNotFound)
+    }
+
+    /// Sessions by creation.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`] when the cursor is unknown.
+    pub async fn sessions(
+        &self,
+        workspace: &WorkspaceId,
+        agent: Option<AgentId>,
+        order: Order,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Page<Session, SessionId>> {
+        let filter = SessionFilter {
+            agent,
+            ephemeral: None,
+        };
+        let page = self
+            .inner
+            .store
+            .sessions(workspace, &filter, order, after, limit)
+            .await;
+        page.map_err(|error| not_found(error, Error::SessionNotFound))
+    }
+
+    /// Stops whatever the session does and removes it with its log, sandbox and workspace.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn delete_session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<()> {
+        self.ask(workspace, id, |reply| Command::Delete { reply }).await
+    }
+
+    /// Posts a message. It is durable when this returns, and takes effect exactly once.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; [`Error::AgentNotFound`] when the agent was deleted;
+    /// [`Error::Rejected`] when a budget is used up, the queue is full, or the session is busy and the post
+    /// wants it idle; [`Error::KeyReused`].
+    pub async fn post(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        post: Post,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Posted> {
+        self.ask(workspace, id, |reply| Command::Post {
+            post: Box::new(post),
+            key,
+            reply,
+        })
+        .await
+    }
+
+    /// Answers a tool use that asks.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when that tool use does not ask.
+    pub async fn confirm(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        tool_use: EventId,
+        allow: bool,
+        deny_message: Option<String>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<()> {
+        self.ask(workspace, id, |reply| Command::Confirm {
+            tool_use,
+            allow,
+            deny_message,
+            key,
+            reply,
+        })
+        .await
+    }
+
+    /// Stops the turn, within a second, keeping its partial output; with `clear_queue` the waiting messages
+    /// are dropped as well, otherwise the next of them follows.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when nothing goes on.
+    pub async fn interrupt(&self, workspace: &WorkspaceId, id: &SessionId, clear_queue: bool) -> Result<()> {
+        self.ask(workspace, id, |reply| Command::Interrupt { clear_queue, reply })
+            .await
+    }
+
+    /// Summarises the history, so that later requests carry less of it.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when the session is busy or has no history;
+    /// [`Error::CompactionFailed`]; [`Error::Unavailable`] when it takes too long (it still goes on).
+    pub async fn compact(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<()> {
+        let asked = self.ask(workspace, id, |reply| Command::Compact { reply });
+        let Ok(outcome) = tokio::time::timeout(self.inner.config.compact_timeout, asked).await else {
+            return Err(Error::Unavailable(
+                "the compaction takes longer than this request may; it goes on".into(),
+            ));
+        };
+        outcome
+    }
+
+    /// Events after `from` (ascending) or before it (descending; from the end without it).
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn events(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        from: Option<Seq>,
+        order: Order,
+        limit: u32,
+    ) -> Result<Page<Event, Seq>> {
+        let page = self.inner.store.events(workspace, id, from, order, limit).await?;
+        if page.rows.is_empty() {
+            self.session(workspace, id).await?;
+        }
+        Ok(page)
+    }
+
+    /// The position of an event, if the session has it.
+    ///
+    /// # Errors
+    /// A store failure.
+    pub async fn locate(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        event: &EventId,
+    ) -> Result<Option<Seq>> {
+        Ok(self.inner.store.locate(workspace, id, event).await?)
+    }
+
+    /// The newest lines that the session's sandbox printed.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; [`Error::NoSandbox`] when none runs now.
+    pub async fn logs(&self, workspace: &WorkspaceId, id: &SessionId, tail: usize) -> Result<String> {
+        self.session(workspace, id).await?;
+        self.inner.runtime.logs(id, tail).await.ok_or(Error::NoSandbox)
+    }
+
+    /// The files of a session's workspace.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`]; [`Error::SessionNotFound`], also when the session is another agent's.
+    pub async fn workspace(
+        &self,
+        workspace: &WorkspaceId,
+        agent: &AgentId,
+        id: &SessionId,
+    ) -> Result<Arc<dyn Workspace>> {
+        let session = self.session(workspace, id).await;
+        match session {
+            Ok(session) if session.agent.id == *agent => {
+                self.inner.runtime.workspace(id).await.map_err(Error::Internal)
+            }
+            Ok(_) | Err(Error::SessionNotFound) => {
+                self.agent(workspace, agent).await?;
+                Err(Error::SessionNotFound)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
