@@ -8,12 +8,20 @@
 //! - events of a session have gapless positions, and a commit that does not build on the current head is
 //!   refused, so that two writers can never interleave;
 //! - every row has a workspace and every query takes one (I10), except the few that serve a restart;
-//! - every list is paged.
+//! - every list is paged: at most [`MAX_LIMIT`](oma_domain::page::MAX_LIMIT) rows, fewer when they are large
+//!   (`next` alone tells whether more follow), and a cursor that names no row is [`Error::NotFound`];
+//! - "by creation" is the order in which the store took the rows in, so that no page misses a row because a
+//!   clock went back or a slower writer came later.
+//!
+//! The `contract` feature has the suite that every implementation must pass.
 //!
 //! Where it sits: above `domain`, below the engine, which alone writes through it.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod error;
 pub mod records;
+pub mod sqlite;
 
 pub use error::Error;
 pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter};
@@ -22,10 +30,10 @@ use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
-use oma_domain::{AgentId, Event, EventId, EnvironmentId, Seq, Session, SessionId, WorkspaceId};
+use oma_domain::{AgentId, EnvironmentId, Event, EventId, Seq, Session, SessionId, WorkspaceId};
 
 /// The result of a store call.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
@@ -33,7 +41,7 @@ pub trait Store: Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors
-    /// [`Error::AlreadyDone`] when the key is taken.
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken.
     async fn create_agent(&self, agent: &Agent, once: Option<&Once>) -> Result<()>;
     /// The current version of an agent.
     async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<Agent>>;
@@ -44,7 +52,8 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&AgentId>,
         limit: u32,
     ) -> Result<Page<Agent, AgentId>>;
-    /// All versions of an agent, oldest first, each with the time when it was written; `after` is a version.
+    /// All versions of an agent, oldest first, each as it was written: `updated_at` is the time of that, and
+    /// `archived_at` is empty. `after` is a version. Empty when there is no such agent.
     async fn agent_versions(
         &self,
         workspace: &WorkspaceId,
@@ -74,7 +83,7 @@ pub trait Store: Send + Sync + 'static {
     /// Adds an environment.
     ///
     /// # Errors
-    /// [`Error::AlreadyDone`] when the key is taken.
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken.
     async fn create_environment(&self, environment: &Environment, once: Option<&Once>) -> Result<()>;
     /// An environment.
     async fn environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<Option<Environment>>;
@@ -94,7 +103,8 @@ pub trait Store: Send + Sync + 'static {
     /// Adds a session, idle and with an empty log.
     ///
     /// # Errors
-    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken.
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, in whichever
+    /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted.
     async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
     /// A session with its queue.
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;
@@ -116,7 +126,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page<(WorkspaceId, SessionId), SessionId>>;
     /// Ephemeral sessions of all workspaces that are idle and had their last event (or, without one, their
-    /// creation) before `before`.
+    /// creation) before `before`, the longest idle first. One with a message that is about to start a turn is
+    /// not idle.
     async fn expired(
         &self,
         before: oma_domain::Timestamp,
@@ -132,7 +143,7 @@ pub trait Store: Send + Sync + 'static {
     /// session is gone, [`Error::AlreadyDone`] when the key is taken. Nothing has changed then.
     async fn commit(&self, commit: Commit) -> Result<()>;
     /// Events of a session beyond `from` (exclusive) in the given order; ascending from 0 means from the
-    /// start, descending from `None` means from the end.
+    /// start, descending from `None` means from the end. Empty when there is no such session.
     async fn events(
         &self,
         workspace: &WorkspaceId,

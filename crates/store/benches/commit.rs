@@ -1,0 +1,2 @@
+//! How fast the store is.
+fn main() {}

@@ -1,0 +1,57 @@
+//! The suite that every [`Store`](crate::Store) must pass. For tests only.
+//!
+//! Each case is a function of its own and works in fresh workspaces, so that all of them can share one store,
+//! even at the same time. [`contract_tests!`](crate::contract_tests) makes a test of each:
+//!
+//! ```text
+//! async fn open() -> (Arc<dyn Store>, Guard) { … }
+//! oma_store::contract_tests!(open);
+//! ```
+#![expect(clippy::unwrap_used, reason = "these are tests; a failure is to end them")]
+
+pub mod agents;
+pub mod commits;
+pub mod concurrency;
+pub mod environments;
+pub mod events;
+pub mod fixtures;
+pub mod isolation;
+pub mod model;
+pub mod once;
+pub mod paging;
+pub mod queue;
+pub mod recovery;
+pub mod sessions;
+pub mod small;
+
+/// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
+/// an `Arc<dyn Store>` and a guard that lives as long as the test.
+#[macro_export]
+macro_rules! contract_tests {
+    ($open:ident) => {
+        $crate::contract_tests! { @cases $open;
+            agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
+            commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity;
+            concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;
+            environments: round_trip, creation_conflict, in_use;
+            events: pages_at_every_cursor, bounds, large_bodies, locate;
+            isolation: nothing_is_visible, nothing_is_touched;
+            model: random_commits;
+            once: round_trip, separate_scopes, taken_key, forgetting, goes_with_its_session;
+            paging: agents_by_creation, environments_by_creation, sessions_while_rows_are_added, unknown_cursors;
+            queue: order, clearing, wrong_pop;
+            recovery: unfinished, expired, existing;
+            sessions: round_trip, creation_conflict, missing_environment, filters, deletion, pinned_agent;
+            small: kept_values, readiness;
+        }
+    };
+    (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {
+        $(mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (store, _guard) = super::$open().await;
+                $crate::contract::$module::$case(store).await;
+            })+
+        })+
+    };
+}

@@ -1,0 +1,219 @@
+//! What a restarted server asks for. These calls reach over all workspaces, so the cases look for their own
+//! rows among those of others.
+
+use std::sync::Arc;
+
+use oma_domain::event::{Failure, FailureKind, StopReason};
+use oma_domain::quota::Exceeded;
+use oma_domain::session::{Phase, QueueChange, State};
+use oma_domain::{SessionId, Timestamp, WorkspaceId};
+
+use super::fixtures::{NOW, agent, collect, commit, new_session, queued, stored_session, turn};
+use crate::Store;
+
+fn idle(stop: Option<StopReason>) -> Phase {
+    Phase::Idle { stop }
+}
+
+async fn all_unfinished(store: &Arc<dyn Store>, limit: u32) -> Vec<(WorkspaceId, SessionId)> {
+    collect(|after: Option<SessionId>| async move { store.unfinished(after.as_ref(), limit).await }).await
+}
+
+/// A session is to be taken up again when its turn goes on or a message waits that nothing holds back.
+pub async fn unfinished(store: Arc<dyn Store>) {
+    let failed = StopReason::Failed {
+        failure: Failure {
+            kind: FailureKind::Internal,
+            message: "x".into(),
+        },
+    };
+    let budget = StopReason::BudgetReached { cap: Exceeded::Cost };
+    let table = [
+        ("new", idle(None), false, false),
+        ("new with a message", idle(None), true, true),
+        ("ended", idle(Some(StopReason::EndTurn)), false, false),
+        (
+            "ended with a message",
+            idle(Some(StopReason::EndTurn)),
+            true,
+            true,
+        ),
+        (
+            "interrupted with a message",
+            idle(Some(StopReason::Interrupted)),
+            true,
+            true,
+        ),
+        ("failed with a message", idle(Some(failed)), true, true),
+        ("out of budget", idle(Some(budget.clone())), false, false),
+        ("out of budget with a message", idle(Some(budget)), true, false),
+        ("running", Phase::Running { turn: turn() }, false, true),
+        (
+            "running with a message",
+            Phase::Running { turn: turn() },
+            true,
+            true,
+        ),
+        ("blocked", Phase::Blocked { turn: turn() }, false, false),
+        (
+            "blocked with a message",
+            Phase::Blocked { turn: turn() },
+            true,
+            false,
+        ),
+    ];
+    let mut sessions = Vec::new();
+    for (what, phase, message, expected) in table {
+        let (workspace, id) = stored_session(&store).await;
+        let mut change = commit(&workspace, &id, 0, 1);
+        change.state = State {
+            phase,
+            ..State::default()
+        };
+        if message {
+            change.queue = vec![QueueChange::Push(queued("waits"))];
+        }
+        store.commit(change).await.unwrap();
+        sessions.push((what, workspace, id, expected));
+    }
+    for limit in [1, 1000] {
+        let found = all_unfinished(&store, limit).await;
+        for (what, workspace, id, expected) in &sessions {
+            let times = found.iter().filter(|(w, i)| (w, i) == (workspace, id)).count();
+            assert_eq!(times, usize::from(*expected), "{what}");
+        }
+        assert!(found.iter().map(|(_, id)| id).is_sorted(), "by id");
+    }
+    // Once they have ended, none is left.
+    for (what, workspace, id, _) in &sessions {
+        let mut end = commit(workspace, id, 1, 1);
+        end.queue = vec![QueueChange::Clear];
+        end.state.phase = idle(Some(StopReason::EndTurn));
+        store.commit(end).await.unwrap();
+        let found = all_unfinished(&store, 1000).await;
+        assert!(!found.iter().any(|(_, found)| found == id), "{what}");
+    }
+}
+
+/// Ephemeral sessions are given up some time after they became idle, and no others.
+pub async fn expired(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let agent = Arc::new(agent(&workspace));
+    // Far before the time of the other cases, which may run at the same time.
+    let at = |offset: i64| Timestamp(2_000_000 + offset);
+    let table = [
+        ("new", true, None, 0),
+        (
+            "ended",
+            true,
+            Some((10, idle(Some(StopReason::EndTurn)), false)),
+            10,
+        ),
+        (
+            "out of budget with a message",
+            true,
+            Some((
+                10,
+                idle(Some(StopReason::BudgetReached { cap: Exceeded::Cost })),
+                true,
+            )),
+            10,
+        ),
+        (
+            "running",
+            true,
+            Some((10, Phase::Running { turn: turn() }, false)),
+            i64::MAX,
+        ),
+        (
+            "blocked",
+            true,
+            Some((10, Phase::Blocked { turn: turn() }, false)),
+            i64::MAX,
+        ),
+        (
+            "ended with a message",
+            true,
+            Some((10, idle(Some(StopReason::EndTurn)), true)),
+            i64::MAX,
+        ),
+        (
+            "a lasting one",
+            false,
+            Some((10, idle(Some(StopReason::EndTurn)), false)),
+            i64::MAX,
+        ),
+        ("a new lasting one", false, None, i64::MAX),
+    ];
+    let mut sessions = Vec::new();
+    for (what, ephemeral, change, since) in table {
+        let mut new = new_session(&workspace, &agent);
+        new.ephemeral = ephemeral;
+        new.created_at = at(0);
+        store.create_session(&new, None).await.unwrap();
+        if let Some((offset, phase, message)) = change {
+            let mut change = commit(&workspace, &new.id, 0, 1);
+            change.events[0].at = at(offset);
+            change.state = State {
+                phase,
+                ..State::default()
+            };
+            if message {
+                change.queue = vec![QueueChange::Push(queued("waits"))];
+            }
+            store.commit(change).await.unwrap();
+        }
+        sessions.push((what, new.id, since));
+    }
+    for before in [0, 1, 10, 11] {
+        let found = store.expired(at(before), 1000).await.unwrap();
+        for (what, id, since) in &sessions {
+            let listed = found.contains(&(workspace.clone(), id.clone()));
+            assert_eq!(listed, *since < before, "{what} before {before}");
+        }
+    }
+    assert_eq!(store.expired(at(11), 2).await.unwrap().len(), 2);
+    // A commit that only changes the state does not make it look younger or older.
+    let (_, ended, _) = &sessions[1];
+    store.commit(commit(&workspace, ended, 1, 0)).await.unwrap();
+    assert!(
+        !store
+            .expired(at(10), 1000)
+            .await
+            .unwrap()
+            .contains(&(workspace.clone(), ended.clone()))
+    );
+    assert!(
+        store
+            .expired(at(11), 1000)
+            .await
+            .unwrap()
+            .contains(&(workspace.clone(), ended.clone()))
+    );
+    // New work takes it off the list.
+    let mut work = commit(&workspace, ended, 1, 1);
+    work.events[0].at = NOW;
+    store.commit(work).await.unwrap();
+    assert!(
+        !store
+            .expired(at(11), 1000)
+            .await
+            .unwrap()
+            .contains(&(workspace, ended.clone()))
+    );
+}
+
+/// Those that exist are found, in any workspace.
+pub async fn existing(store: Arc<dyn Store>) {
+    let (_, one) = stored_session(&store).await;
+    let (workspace, gone) = stored_session(&store).await;
+    let (_, two) = stored_session(&store).await;
+    store.delete_session(&workspace, &gone).await.unwrap();
+    let asked = [two.clone(), SessionId::generate(), gone, one.clone()];
+    let mut found = store.existing(&asked).await.unwrap();
+    found.sort();
+    let mut expected = vec![one, two];
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(store.existing(&[]).await.unwrap().is_empty());
+}

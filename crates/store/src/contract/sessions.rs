@@ -1,0 +1,196 @@
+//! Sessions: creation, lists, deletion.
+
+use std::sync::Arc;
+
+use oma_domain::page::Order;
+use oma_domain::session::{QueueChange, State};
+use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
+
+use super::fixtures::{NOW, agent, collect, commit, environment, new_session, once, queued, stored_session};
+use crate::{Error, SessionFilter, Store, assert_refused};
+
+/// What was written is read back, and the key with it.
+pub async fn round_trip(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let agent = Arc::new(agent(&workspace));
+    let environment = Arc::new(environment(&workspace));
+    store.create_environment(&environment, None).await.unwrap();
+    let mut new = new_session(&workspace, &agent);
+    new.environment = Some(Arc::clone(&environment));
+    new.parent = Some(SessionId::generate());
+    new.ephemeral = true;
+    store
+        .create_session(&new, Some(&once("session.create", "k")))
+        .await
+        .unwrap();
+    let session = store.session(&workspace, &new.id).await.unwrap().unwrap();
+    assert_eq!((&session.id, &session.workspace), (&new.id, &workspace));
+    assert_eq!((&session.agent, &session.environment), (&agent, &new.environment));
+    assert_eq!((&session.parent, session.ephemeral), (&new.parent, true));
+    assert_eq!(
+        (session.created_at, session.head, session.last_event_at),
+        (NOW, Seq(0), None)
+    );
+    assert_eq!(session.state, State::default());
+    assert!(
+        store
+            .done(&workspace, "session.create", "k")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        store
+            .session(&workspace, &SessionId::generate())
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+/// An id that a client chose is given once; the refused creation leaves no key behind.
+pub async fn creation_conflict(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let agent = Arc::new(agent(&workspace));
+    let mut new = new_session(&workspace, &agent);
+    new.id = SessionId::parse(&format!("Chat-of_{}", workspace.as_str())).unwrap();
+    store.create_session(&new, None).await.unwrap();
+    store.commit(commit(&workspace, &new.id, 0, 1)).await.unwrap();
+    assert_refused!(
+        store
+            .create_session(&new, Some(&once("session.create", "k")))
+            .await,
+        Error::Conflict
+    );
+    assert_eq!(store.done(&workspace, "session.create", "k").await.unwrap(), None);
+    assert_eq!(
+        store.session(&workspace, &new.id).await.unwrap().unwrap().head,
+        Seq(1)
+    );
+}
+
+/// An environment that was deleted meanwhile is noticed.
+pub async fn missing_environment(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let mut new = new_session(&workspace, &Arc::new(agent(&workspace)));
+    new.environment = Some(Arc::new(environment(&workspace)));
+    assert_refused!(store.create_session(&new, None).await, Error::NotFound);
+    assert!(store.session(&workspace, &new.id).await.unwrap().is_none());
+}
+
+/// A session keeps the agent that it was created with, whatever becomes of the agent.
+pub async fn pinned_agent(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let first = Arc::new(agent(&workspace));
+    store.create_agent(&first, None).await.unwrap();
+    let mut second = (*first).clone();
+    second.version = 2;
+    second.spec.instructions = "changed".into();
+    second.updated_at = Timestamp(NOW.0 + 1);
+    let (one, two) = (
+        new_session(&workspace, &first),
+        new_session(&workspace, &Arc::new(second.clone())),
+    );
+    let other = new_session(&workspace, &first);
+    store.create_session(&one, None).await.unwrap();
+    store.update_agent(&second).await.unwrap();
+    store.create_session(&two, None).await.unwrap();
+    store.create_session(&other, None).await.unwrap();
+    // The deletion of one of two that pinned the same version leaves the other whole.
+    store.delete_session(&workspace, &other.id).await.unwrap();
+    for new in [one, two] {
+        assert_eq!(
+            store.session(&workspace, &new.id).await.unwrap().unwrap().agent,
+            new.agent
+        );
+    }
+}
+
+/// Filters combine, in both orders, at every page size.
+pub async fn filters(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let agents = [Arc::new(agent(&workspace)), Arc::new(agent(&workspace))];
+    let mut all = Vec::new();
+    for number in 0..12 {
+        let mut new = new_session(&workspace, &agents[number % 2]);
+        new.ephemeral = number % 3 == 0;
+        // Ids that clients choose do not sort by time.
+        new.id = SessionId::parse(&format!("{}-{}", 99 - number, workspace.as_str())).unwrap();
+        store.create_session(&new, None).await.unwrap();
+        all.push(new);
+    }
+    let wanted_agents = [
+        None,
+        Some(agents[0].id.clone()),
+        Some(agents[1].id.clone()),
+        Some(AgentId::generate()),
+    ];
+    for agent in wanted_agents {
+        for ephemeral in [None, Some(true), Some(false)] {
+            for order in [Order::Ascending, Order::Descending] {
+                let filter = SessionFilter {
+                    agent: agent.clone(),
+                    ephemeral,
+                };
+                let mut expected: Vec<_> = all
+                    .iter()
+                    .filter(|new| agent.as_ref().is_none_or(|agent| new.agent.id == *agent))
+                    .filter(|new| ephemeral.is_none_or(|ephemeral| new.ephemeral == ephemeral))
+                    .map(|new| new.id.clone())
+                    .collect();
+                if order == Order::Descending {
+                    expected.reverse();
+                }
+                for limit in [1, 5, 1000] {
+                    let listed = collect(|after: Option<SessionId>| {
+                        let (store, workspace, filter) = (&store, &workspace, &filter);
+                        async move {
+                            store
+                                .sessions(workspace, filter, order, after.as_ref(), limit)
+                                .await
+                        }
+                    })
+                    .await;
+                    let listed: Vec<_> = listed.into_iter().map(|session| session.id).collect();
+                    assert_eq!(listed, expected, "{filter:?} {order:?} {limit}");
+                }
+            }
+        }
+    }
+}
+
+/// A deleted session takes everything with it: another one under the same id starts afresh.
+pub async fn deletion(store: Arc<dyn Store>) {
+    let (workspace, id) = stored_session(&store).await;
+    let mut first = commit(&workspace, &id, 0, 3);
+    first.queue = vec![QueueChange::Push(queued("waits"))];
+    first.once = Some(once(&format!("session.post:{id}"), "k"));
+    let event = first.events[0].id.clone();
+    store.commit(first).await.unwrap();
+    assert!(store.delete_session(&workspace, &id).await.unwrap());
+    assert!(!store.delete_session(&workspace, &id).await.unwrap());
+    assert!(store.session(&workspace, &id).await.unwrap().is_none());
+    assert_refused!(store.commit(commit(&workspace, &id, 3, 1)).await, Error::NotFound);
+
+    let mut again = new_session(&workspace, &Arc::new(agent(&workspace)));
+    again.id = id.clone();
+    store.create_session(&again, None).await.unwrap();
+    let session = store.session(&workspace, &id).await.unwrap().unwrap();
+    assert_eq!((session.head, session.state), (Seq(0), State::default()));
+    assert!(
+        store
+            .events(&workspace, &id, None, Order::Ascending, 10)
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert_eq!(store.locate(&workspace, &id, &event).await.unwrap(), None);
+    assert_eq!(
+        store
+            .done(&workspace, &format!("session.post:{id}"), "k")
+            .await
+            .unwrap(),
+        None
+    );
+}

@@ -1,0 +1,101 @@
+//! The checkpointer: a thread that copies the write-ahead log into the database beside the writer, so that no
+//! commit waits for it.
+//!
+//! Invariant: the write-ahead log stays bounded. Normally the thread keeps up; when it can't, because writing
+//! never pauses, the writer itself waits once for a checkpoint.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+use crate::{Error, Result};
+
+/// A write-ahead log of this many pages (4 MiB) is worth a checkpoint.
+const WORTHWHILE: i64 = 1024;
+
+/// At this many pages (64 MiB) the writer waits for one.
+const TOO_LONG: i64 = 16 * 1024;
+
+/// The writer's end of the thread.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    wake: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no thread can be started.
+    pub(super) fn start(conn: Connection) -> Result<Self> {
+        let (wake, woken) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("store-checkpoint".into())
+            .spawn(move || serve(&conn, &woken))
+            .map_err(|error| {
+                Error::Unavailable(format!("the checkpoint thread can't be started: {error}"))
+            })?;
+        Ok(Self { wake, thread })
+    }
+
+    /// Looks at the length of the write-ahead log and has it checkpointed when that is worthwhile.
+    pub(super) fn after_commit(&self, writer: &Connection) {
+        let log = match checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)") {
+            Ok(log) => log,
+            Err(error) => return tracing::warn!(%error, "the length of the write-ahead log is unknown"),
+        };
+        if log.open() >= TOO_LONG {
+            // RESTART waits for the thread and for readers, by the connection's busy timeout at most.
+            if let Err(error) = checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)") {
+                tracing::warn!(%error, "the write-ahead log can't be checkpointed");
+            }
+        } else if log.open() >= WORTHWHILE {
+            match self.wake.try_send(()) {
+                // Full means that it has been woken already.
+                Ok(()) | Err(TrySendError::Full(())) => {}
+                Err(TrySendError::Disconnected(())) => tracing::error!("the checkpoint thread has ended"),
+            }
+        }
+    }
+
+    /// Ends the thread and closes its connection.
+    pub(super) fn close(self) {
+        drop(self.wake);
+        if self.thread.join().is_err() {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+fn serve(conn: &Connection, woken: &Receiver<()>) {
+    while woken.recv().is_ok() {
+        if let Err(error) = checkpoint(conn, "PRAGMA wal_checkpoint(PASSIVE)") {
+            tracing::warn!(%error, "the write-ahead log can't be checkpointed");
+        }
+    }
+}
+
+/// The write-ahead log, in pages.
+#[derive(Debug, Clone, Copy)]
+struct Log {
+    written: i64,
+    copied: i64,
+}
+
+impl Log {
+    /// Pages that are not in the database yet.
+    fn open(self) -> i64 {
+        self.written - self.copied
+    }
+}
+
+fn checkpoint(conn: &Connection, sql: &'static str) -> rusqlite::Result<Log> {
+    conn.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Log {
+            written: row.get(1)?,
+            copied: row.get(2)?,
+        })
+    })
+}

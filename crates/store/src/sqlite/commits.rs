@@ -1,0 +1,151 @@
+//! Commits: the one way in which a session changes.
+
+use oma_domain::event::StopReason;
+use oma_domain::session::Phase;
+use oma_domain::{Seq, SessionId, Timestamp, WorkspaceId};
+use rusqlite::{Connection, params};
+
+use super::events::{self, EventRow};
+use super::failure::{Failure, to_json};
+use super::once::{self, Mark};
+use super::queue::{self, Change};
+use super::rows::number;
+use crate::{Commit, Error, Result as StoreResult};
+
+/// A commit, checked and ready to be stored.
+pub(super) struct Entry {
+    workspace: WorkspaceId,
+    session: SessionId,
+    expected_head: Seq,
+    events: Vec<EventRow>,
+    queue: Vec<Change>,
+    state: String,
+    resumes: Resumes,
+    idle: bool,
+    once: Option<Mark>,
+    head: Seq,
+    last_event_at: Option<Timestamp>,
+}
+
+/// Whether a restarted server has to take the session up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resumes {
+    Always,
+    IfMessagesWait,
+    Never,
+}
+
+impl Resumes {
+    fn from_phase(phase: &Phase) -> Self {
+        match phase {
+            Phase::Running { .. } => Self::Always,
+            // It waits for a client.
+            Phase::Blocked { .. } => Self::Never,
+            // Nothing starts before the budget is raised.
+            Phase::Idle {
+                stop: Some(StopReason::BudgetReached { .. }),
+            } => Self::Never,
+            Phase::Idle { .. } => Self::IfMessagesWait,
+        }
+    }
+}
+
+impl Entry {
+    /// # Errors
+    /// [`Error::Internal`] when the events do not follow `expected_head` without gaps or belong elsewhere.
+    pub(super) fn new(commit: Commit) -> StoreResult<Self> {
+        let mut head = commit.expected_head;
+        for event in &commit.events {
+            head = head.next();
+            if event.seq != head || event.session != commit.session {
+                return Err(Error::Internal(format!(
+                    "event {} of {} at {} can't be committed to {} at {}",
+                    event.id, event.session, event.seq.0, commit.session, head.0
+                )));
+            }
+        }
+        Ok(Self {
+            events: commit
+                .events
+                .iter()
+                .map(EventRow::new)
+                .collect::<StoreResult<_>>()?,
+            queue: commit.queue.iter().map(Change::new).collect::<StoreResult<_>>()?,
+            state: to_json("state", &commit.state)?,
+            resumes: Resumes::from_phase(&commit.state.phase),
+            idle: matches!(commit.state.phase, Phase::Idle { .. }),
+            once: Mark::of(&commit.workspace, commit.once.as_ref())?,
+            last_event_at: commit.events.last().map(|event| event.at),
+            expected_head: commit.expected_head,
+            workspace: commit.workspace,
+            session: commit.session,
+            head,
+        })
+    }
+}
+
+pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
+    let Stored {
+        session,
+        head,
+        ephemeral,
+        created_at,
+    } = stored(conn, entry)?;
+    // A repeated call finds its key first: that the log has gone on since is its own doing.
+    once::check(conn, entry.once.as_ref())?;
+    if head != entry.expected_head {
+        return Err(Error::Conflict.into());
+    }
+    for event in &entry.events {
+        events::append(conn, &entry.workspace, session, event)?;
+    }
+    for change in &entry.queue {
+        queue::apply(conn, &entry.workspace, session, change)?;
+    }
+    let unfinished = match entry.resumes {
+        Resumes::Always => true,
+        Resumes::IfMessagesWait => queue::waits(conn, session)?,
+        Resumes::Never => false,
+    };
+    let head = i64::try_from(entry.head.0).map_err(|error| Error::Internal(error.to_string()))?;
+    conn.prepare_cached(
+        "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
+                idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END
+         WHERE session = ?7",
+    )?
+    .execute(params![
+        head,
+        entry.last_event_at.map(Timestamp::as_millis),
+        unfinished,
+        entry.state,
+        ephemeral && entry.idle && !unfinished,
+        created_at,
+        session,
+    ])?;
+    once::remember(conn, entry.once.as_ref())
+}
+
+/// What a commit needs of the stored session.
+struct Stored {
+    session: i64,
+    head: Seq,
+    ephemeral: bool,
+    created_at: i64,
+}
+
+fn stored(conn: &Connection, entry: &Entry) -> Result<Stored, Failure> {
+    let mut statement = conn.prepare_cached(
+        "SELECT s.key, s.ephemeral, s.created_at, t.head FROM sessions s JOIN session_states t ON t.session = s.key
+         WHERE s.workspace = ? AND s.id = ?",
+    )?;
+    let mut rows = statement.query(params![entry.workspace.as_str(), entry.session.as_str()])?;
+    let Some(row) = rows.next()? else {
+        return Err(Error::NotFound.into());
+    };
+    Ok(Stored {
+        session: row.get("key")?,
+        head: Seq(number(row, "head")?),
+        ephemeral: row.get("ephemeral")?,
+        created_at: row.get("created_at")?,
+    })
+}

@@ -1,0 +1,138 @@
+//! Environments. They never change, so a session refers to the row itself.
+
+use oma_domain::environment::Environment;
+use oma_domain::page::Page;
+use oma_domain::{EnvironmentId, Timestamp, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::failure::{Failure, from_json, to_json};
+use super::once::{self, Mark};
+use super::rows::{id, number, page, page_limit, text, unknown_cursor};
+use crate::{Error, Result as StoreResult};
+
+/// An environment, ready to be stored.
+pub(super) struct EnvironmentRow {
+    environment: Environment,
+    spec: String,
+}
+
+impl EnvironmentRow {
+    pub(super) fn new(environment: &Environment) -> StoreResult<Self> {
+        Ok(Self {
+            environment: environment.clone(),
+            spec: to_json("environment", &environment.spec)?,
+        })
+    }
+}
+
+pub(super) fn create(conn: &Connection, row: &EnvironmentRow, once: Option<&Mark>) -> Result<(), Failure> {
+    let environment = &row.environment;
+    once::check(conn, once)?;
+    if conn
+        .prepare_cached("SELECT 1 FROM environments WHERE id = ?")?
+        .exists([environment.id.as_str()])?
+    {
+        return Err(Error::Conflict.into());
+    }
+    conn.prepare_cached("INSERT INTO environments (workspace, id, created_at, spec) VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            environment.workspace.as_str(),
+            environment.id.as_str(),
+            environment.created_at.as_millis(),
+            row.spec,
+        ])?;
+    once::remember(conn, once)
+}
+
+pub(super) fn find(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &EnvironmentId,
+) -> Result<Option<Environment>, Failure> {
+    let mut statement =
+        conn.prepare_cached("SELECT id, created_at, spec FROM environments WHERE workspace = ? AND id = ?")?;
+    let mut rows = statement.query(params![workspace.as_str(), id.as_str()])?;
+    rows.next()?
+        .map(|row| read(row, workspace).map(|(environment, _)| environment))
+        .transpose()
+}
+
+/// The environment that a session refers to.
+pub(super) fn by_key(conn: &Connection, workspace: &WorkspaceId, key: i64) -> Result<Environment, Failure> {
+    let mut statement =
+        conn.prepare_cached("SELECT id, created_at, spec FROM environments WHERE workspace = ? AND key = ?")?;
+    let mut rows = statement.query(params![workspace.as_str(), key])?;
+    match rows.next()? {
+        Some(row) => read(row, workspace).map(|(environment, _)| environment),
+        None => Err(Error::Internal("the environment of a session is missing".into()).into()),
+    }
+}
+
+/// Reads an environment and the size of its definition.
+fn read(row: &Row<'_>, workspace: &WorkspaceId) -> Result<(Environment, usize), Failure> {
+    let spec = text(row, "spec")?;
+    let environment = Environment {
+        id: id(row, "id", EnvironmentId::parse)?,
+        workspace: workspace.clone(),
+        spec: from_json("environment", spec)?,
+        created_at: Timestamp(row.get("created_at")?),
+    };
+    Ok((environment, spec.len()))
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    after: Option<&EnvironmentId>,
+    limit: u32,
+) -> Result<Page<Environment, EnvironmentId>, Failure> {
+    let limit = page_limit(limit);
+    let after = match after {
+        Some(id) => key(conn, workspace, id)?.ok_or_else(unknown_cursor)?,
+        None => 0,
+    };
+    let mut statement = conn.prepare_cached(
+        "SELECT id, created_at, spec FROM environments WHERE workspace = ? AND key > ? ORDER BY key LIMIT ?",
+    )?;
+    let rows = statement.query(params![workspace.as_str(), after, limit + 1])?;
+    page(
+        rows,
+        limit,
+        |row| read(row, workspace),
+        |environment| environment.id.clone(),
+    )
+}
+
+pub(super) fn delete(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &EnvironmentId,
+) -> Result<bool, Failure> {
+    let Some(key) = key(conn, workspace, id)? else {
+        return Ok(false);
+    };
+    let sessions: u64 = {
+        let mut statement =
+            conn.prepare_cached("SELECT count(*) AS n FROM sessions WHERE environment = ?")?;
+        let mut rows = statement.query([key])?;
+        rows.next()?.map_or(Ok(0), |row| number(row, "n"))?
+    };
+    if sessions > 0 {
+        return Err(Error::InUse(sessions).into());
+    }
+    conn.prepare_cached("DELETE FROM environments WHERE key = ?")?
+        .execute([key])?;
+    Ok(true)
+}
+
+/// The row's key, by which sessions refer to it.
+pub(super) fn key(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &EnvironmentId,
+) -> Result<Option<i64>, Failure> {
+    Ok(conn
+        .prepare_cached("SELECT key FROM environments WHERE workspace = ? AND id = ?")?
+        .query_row(params![workspace.as_str(), id.as_str()], |row| row.get(0))
+        .optional()?)
+}

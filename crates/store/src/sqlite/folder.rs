@@ -1,0 +1,172 @@
+//! The data folder: its permissions, its lock and what is wrong with it when writing fails.
+//!
+//! Invariants: the folder is `0700` and every file in it `0600` whatever the umask is; at most one process has
+//! the folder open.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+const DATABASE: &str = "store.db";
+const LOCK: &str = "store.lock";
+const PROBE: &str = "store.probe";
+
+/// An open data folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+/// Keeps every other process out of the folder until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Folder {
+    /// Creates the folder where it is missing, locks it and makes its files private.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when another process has it open, [`Error::ReadOnly`] when it can't be written,
+    /// [`Error::Full`] when the disk is full.
+    pub(super) fn open(path: &Path) -> Result<(Self, Lock)> {
+        let created = create(path)?;
+        let database = path.join(DATABASE);
+        let known = database
+            .try_exists()
+            .map_err(|error| verdict(&database, &error))?;
+        restrict_folder(path, created || known)?;
+
+        let lock_path = path.join(LOCK);
+        let mut lock = private_file(&lock_path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
+            Err(TryLockError::Error(error)) => return Err(verdict(&lock_path, &error)),
+        }
+        note_owner(&mut lock).map_err(|error| verdict(&lock_path, &error))?;
+
+        // SQLite gives its -wal and -shm files the mode of the database, so it has to be right beforehand. The
+        // file is closed again before SQLite opens it: closing one later would drop SQLite's own locks.
+        drop(private_file(&database)?);
+        for side in ["store.db-wal", "store.db-shm"] {
+            let side = path.join(side);
+            match fs::set_permissions(&side, Permissions::from_mode(0o600)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(verdict(&side, &error)),
+            }
+        }
+        Ok((
+            Self {
+                path: path.to_owned(),
+            },
+            Lock { _file: lock },
+        ))
+    }
+
+    /// Where the database is.
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// Tries to write a page and says what stands in the way, if it is something that has a name.
+    pub(super) fn diagnose(&self) -> Option<Error> {
+        let path = self.path.join(PROBE);
+        let attempt = private_file(&path).and_then(|mut file| {
+            file.write_all(&[0; 4096])
+                .and_then(|()| file.sync_all())
+                .map_err(|error| verdict(&path, &error))
+        });
+        // The probe file holds nothing; when it can't be removed, it is overwritten the next time.
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(%error, "the probe file was not removed");
+        }
+        match attempt {
+            Err(error @ (Error::Full | Error::ReadOnly(_))) => Some(error),
+            Ok(()) | Err(_) => None,
+        }
+    }
+}
+
+/// Makes the folder, and says whether it was missing.
+fn create(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Ok(false),
+        Ok(_) => return Err(Error::ReadOnly(format!("{} is not a folder", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(verdict(path, &error)),
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| verdict(path, &error))?;
+    Ok(true)
+}
+
+/// Takes the folder away from everybody else. A folder that was there already and has other things in it is
+/// left as it is: somebody may have given us a shared one by mistake, and our files are private anyway.
+fn restrict_folder(path: &Path, ours: bool) -> Result<()> {
+    let mode = fs::metadata(path).map_err(|error| verdict(path, &error))?.mode() & 0o777;
+    if mode == 0o700 {
+        return Ok(());
+    }
+    let empty = || -> io::Result<bool> { Ok(fs::read_dir(path)?.next().is_none()) };
+    if ours || empty().map_err(|error| verdict(path, &error))? {
+        return fs::set_permissions(path, Permissions::from_mode(0o700))
+            .map_err(|error| verdict(path, &error));
+    }
+    tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "the data folder is open to others");
+    Ok(())
+}
+
+/// Opens or creates a file that only we may read, whatever the umask is.
+fn private_file(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| verdict(path, &error))?;
+    let mode = file.metadata().map_err(|error| verdict(path, &error))?.mode() & 0o777;
+    if mode != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(|error| verdict(path, &error))?;
+    }
+    Ok(file)
+}
+
+/// Leaves our process id in the lock file for the message of the next one who tries.
+fn note_owner(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.write_all(std::process::id().to_string().as_bytes())
+}
+
+fn in_use(path: &Path, lock: &mut File) -> Error {
+    let mut owner = String::new();
+    let owner = match lock.take(16).read_to_string(&mut owner) {
+        Ok(_) if !owner.is_empty() => format!(" (process {owner})"),
+        Ok(_) | Err(_) => String::new(),
+    };
+    Error::Unavailable(format!(
+        "another server has the data folder {} open{owner}",
+        path.display()
+    ))
+}
+
+fn verdict(path: &Path, error: &io::Error) -> Error {
+    let text = format!("{}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Error::Full
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::ReadOnly(text),
+        _ => Error::Internal(text),
+    }
+}

@@ -1,0 +1,73 @@
+//! The schema and its history. A migration that has been released is never changed.
+
+use refinery::{Migration, Runner};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::failure::Failure;
+use crate::Error;
+
+/// Marks the file as ours: "oma1".
+const APPLICATION: i32 = 0x6f6d_6131;
+
+/// Every migration in order.
+const MIGRATIONS: &[(&str, &str)] = &[("V1__initial", include_str!("../../migrations/V1__initial.sql"))];
+
+/// Brings the database to the newest schema.
+///
+/// # Errors
+/// [`Error::Internal`] when the file is somebody else's database or was written by a newer server.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
+    let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION && (application != 0 || tables != 0) {
+        return Err(Error::Internal("the file is the database of another program".into()).into());
+    }
+    let known = MIGRATIONS.len();
+    if let Some(found) = stored_version(conn)?
+        && usize::try_from(found).is_ok_and(|found| found > known)
+    {
+        return Err(Error::Internal(format!(
+            "the database has schema version {found}, this server knows versions up to {known}: a newer server wrote it"
+        ))
+        .into());
+    }
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, sql))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    // Marked first: an interrupted first start leaves a file that the next one recognises.
+    if application != APPLICATION {
+        conn.pragma_update(None, "application_id", APPLICATION)?;
+    }
+    let report = Runner::new(&migrations).run(conn).map_err(refused)?;
+    for migration in report.applied_migrations() {
+        tracing::info!(%migration, "the schema was migrated");
+    }
+    Ok(())
+}
+
+/// The schema version in the file; `None` when it is new.
+fn stored_version(conn: &Connection) -> Result<Option<i64>, Failure> {
+    let history = "SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history'";
+    if conn.query_row(history, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(None);
+    }
+    Ok(
+        conn.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| {
+            row.get(0)
+        })?,
+    )
+}
+
+/// Keeps what SQLite said where it was SQLite, so that a full disk is called one here, too.
+fn refused(error: refinery::Error) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(rusqlite::Error::SqliteFailure(code, message)) = inner.downcast_ref() {
+            return Failure::Database(rusqlite::Error::SqliteFailure(*code, message.clone()));
+        }
+        cause = inner.source();
+    }
+    Failure::Refused(Error::Internal(format!("the schema can't be migrated: {error}")))
+}

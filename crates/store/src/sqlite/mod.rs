@@ -1,0 +1,114 @@
+//! The store on one machine: SQLite in a data folder.
+//!
+//! One writer thread commits in groups ([`writer`]); a few read-only connections work beside it ([`reader`]).
+//! A checkpoint thread keeps the write-ahead log short ([`checkpointer`]). The tables have a file each.
+//!
+//! Invariants kept here:
+//! - what was acknowledged is on the disk: `synchronous=FULL`, one sync per group of writes (I1);
+//! - one process has the data folder open, and nobody else can read it;
+//! - no read or write parses more of a log than the page that was asked for.
+
+mod agents;
+mod checkpointer;
+mod commits;
+mod connection;
+mod environments;
+mod events;
+mod failure;
+mod folder;
+mod kept;
+mod migrations;
+mod once;
+mod queue;
+mod reader;
+mod rows;
+mod sessions;
+mod snapshots;
+mod store;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpointer::Checkpointer;
+use failure::Failure;
+use folder::{Folder, Lock};
+use reader::Readers;
+use writer::Writer;
+
+use crate::Result;
+
+/// How the store uses the machine. The defaults suit the smallest server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many reads run at the same time; at least 1.
+    pub readers: u32,
+    /// The most memory for pages that the writer keeps, in KiB.
+    pub writer_cache: u32,
+    /// The most memory for pages that each reader keeps, in KiB.
+    pub reader_cache: u32,
+    /// How long a read or write may wait for its turn before it is refused.
+    pub patience: Duration,
+    /// The most bytes that the database may take, without the write-ahead log (128 MiB at most); no bound but
+    /// the disk by default. Beyond it writes fail with [`crate::Error::Full`].
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers: 4,
+            writer_cache: 8 * 1024,
+            reader_cache: 2 * 1024,
+            patience: Duration::from_secs(10),
+            max_bytes: None,
+        }
+    }
+}
+
+/// A [`crate::Store`] in a data folder. Dropping it waits until all accepted writes are on the disk;
+/// [`Sqlite::close`] does the same without blocking the thread.
+#[derive(Debug)]
+pub struct Sqlite {
+    // Dropped first: the writer's connection is then the last one, and leaves a folder without a write-ahead log.
+    readers: Readers,
+    writer: Writer,
+}
+
+impl Sqlite {
+    /// Opens the store in `folder`, creates it where it is missing and brings its schema up to date. Blocks
+    /// until that is done.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unavailable`] when another server has the folder open, [`crate::Error::ReadOnly`] when
+    /// it can't be written, [`crate::Error::Full`] when the disk is full, [`crate::Error::Internal`] when a
+    /// newer server or another program wrote what is there.
+    pub fn open(folder: &Path, options: &Options) -> Result<Self> {
+        let (folder, lock) = Folder::open(folder)?;
+        let folder = Arc::new(folder);
+        Self::start(&folder, lock, options).map_err(|failure| failure.into_error(&folder))
+    }
+
+    fn start(folder: &Arc<Folder>, lock: Lock, options: &Options) -> Result<Self, Failure> {
+        let database = folder.database();
+        let mut conn = connection::writer(&database, options)?;
+        migrations::migrate(&mut conn)?;
+        let conns = (0..options.readers.max(1))
+            .map(|_| connection::reader(&database, options))
+            .collect::<Result<Vec<_>, _>>()?;
+        let checkpointer = Checkpointer::start(connection::checkpointer(&database)?)?;
+        let writer = Writer::start(conn, checkpointer, Arc::clone(folder), lock, options.patience)?;
+        Ok(Self {
+            readers: Readers::new(conns, Arc::clone(folder), options.patience),
+            writer,
+        })
+    }
+
+    /// Carries out the writes that were accepted, closes the database and unlocks the folder. Every later call
+    /// fails with [`crate::Error::Unavailable`].
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,85 @@
+//! What the tables share: ids, positions and pages.
+
+use oma_domain::id::Invalid;
+use oma_domain::page::{MAX_LIMIT, Page};
+use rusqlite::{Row, Rows};
+
+use super::failure::{Failure, unreadable};
+use crate::Error;
+
+/// A page ends early, after at least one row, once its rows are this large together (in bytes of stored text).
+const MAX_PAGE_BYTES: usize = 8 << 20;
+
+/// How many rows a page holds at most; a page of none could not be continued.
+pub(super) fn page_limit(limit: u32) -> u32 {
+    limit.clamp(1, MAX_LIMIT)
+}
+
+/// Reads a page from a query that was limited to one row more than `limit`. `read` also tells a row's size.
+pub(super) fn page<T, C>(
+    mut rows: Rows<'_>,
+    limit: u32,
+    mut read: impl FnMut(&Row<'_>) -> Result<(T, usize), Failure>,
+    cursor: impl Fn(&T) -> C,
+) -> Result<Page<T, C>, Failure> {
+    let limit = limit as usize;
+    let mut page = Page {
+        rows: Vec::new(),
+        next: None,
+    };
+    let mut bytes = 0_usize;
+    while let Some(row) = rows.next()? {
+        if page.rows.len() >= limit || bytes >= MAX_PAGE_BYTES {
+            page.next = page.rows.last().map(cursor);
+            break;
+        }
+        let (value, size) = read(row)?;
+        page.rows.push(value);
+        bytes = bytes.saturating_add(size);
+    }
+    Ok(page)
+}
+
+/// Reads an id from a column.
+pub(super) fn id<T>(
+    row: &Row<'_>,
+    column: &str,
+    parse: fn(&str) -> Result<T, Invalid>,
+) -> Result<T, Failure> {
+    let value = row.get_ref(column)?;
+    let text = value.as_str().map_err(|error| unreadable("id", error))?;
+    parse(text).map_err(|error| unreadable("id", error))
+}
+
+/// Reads an id from a column that may be null.
+pub(super) fn optional_id<T>(
+    row: &Row<'_>,
+    column: &str,
+    parse: fn(&str) -> Result<T, Invalid>,
+) -> Result<Option<T>, Failure> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => id(row, column, parse).map(Some),
+    }
+}
+
+/// Reads a text without copying it.
+pub(super) fn text<'r>(row: &'r Row<'_>, column: &str) -> Result<&'r str, Failure> {
+    row.get_ref(column)?
+        .as_str()
+        .map_err(|error| unreadable(column, error))
+}
+
+/// Reads a number that is never negative.
+pub(super) fn number<T: TryFrom<i64>>(row: &Row<'_>, column: &str) -> Result<T, Failure>
+where
+    T::Error: std::fmt::Display,
+{
+    let value: i64 = row.get(column)?;
+    T::try_from(value).map_err(|error| unreadable(column, error))
+}
+
+/// The verdict on a cursor that names no row.
+pub(super) fn unknown_cursor() -> Failure {
+    Failure::Refused(Error::NotFound)
+}

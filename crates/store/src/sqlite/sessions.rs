@@ -1,0 +1,258 @@
+//! Sessions: what they were created with, where they stand, and the lists of them.
+
+use oma_domain::page::{Order, Page};
+use oma_domain::session::State;
+use oma_domain::{Seq, Session, SessionId, Timestamp, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
+
+use super::failure::{Failure, from_json, to_json};
+use super::once::{self, Mark};
+use super::rows::{id, number, optional_id, page, page_limit, text, unknown_cursor};
+use super::snapshots::{self, Shared};
+use super::{environments, events, queue};
+use crate::{Error, NewSession, Result as StoreResult, SessionFilter};
+
+/// A session, ready to be stored.
+pub(super) struct SessionRow {
+    session: NewSession,
+    agent: String,
+    state: String,
+}
+
+impl SessionRow {
+    pub(super) fn new(session: &NewSession) -> StoreResult<Self> {
+        Ok(Self {
+            session: session.clone(),
+            agent: to_json("agent", &session.agent)?,
+            state: to_json("state", &State::default())?,
+        })
+    }
+}
+
+pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -> Result<(), Failure> {
+    let session = &row.session;
+    once::check(conn, once)?;
+    if conn
+        .prepare_cached("SELECT 1 FROM sessions WHERE id = ?")?
+        .exists([session.id.as_str()])?
+    {
+        return Err(Error::Conflict.into());
+    }
+    let environment = match &session.environment {
+        // It may have been deleted since the caller read it.
+        Some(environment) => {
+            Some(environments::key(conn, &session.workspace, &environment.id)?.ok_or(Error::NotFound)?)
+        }
+        None => None,
+    };
+    let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
+    conn.prepare_cached(
+        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, parent, ephemeral, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        session.workspace.as_str(),
+        session.id.as_str(),
+        session.agent.id.as_str(),
+        snapshot,
+        environment,
+        session.parent.as_ref().map(SessionId::as_str),
+        session.ephemeral,
+        session.created_at.as_millis(),
+    ])?;
+    conn.prepare_cached(
+        "INSERT INTO session_states (session, workspace, head, unfinished, idle_since, state) VALUES (?, ?, 0, 0, ?, ?)",
+    )?
+    .execute(params![
+        conn.last_insert_rowid(),
+        session.workspace.as_str(),
+        session.ephemeral.then_some(session.created_at.as_millis()),
+        row.state,
+    ])?;
+    once::remember(conn, once)
+}
+
+const WHOLE: &str = "SELECT s.key, s.id, s.snapshot, s.environment, s.parent, s.ephemeral, s.created_at,
+            t.head, t.last_event_at, t.state
+     FROM sessions s JOIN session_states t ON t.session = s.key";
+
+pub(super) fn find(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &SessionId,
+) -> Result<Option<Session>, Failure> {
+    let mut statement = conn.prepare_cached(&format!("{WHOLE} WHERE s.workspace = ? AND s.id = ?"))?;
+    let mut rows = statement.query(params![workspace.as_str(), id.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (mut session, _) = read(row, &mut Shared::new(conn, workspace), workspace)?;
+    session.state.queue = queue::list(conn, row.get("key")?)?;
+    Ok(Some(session))
+}
+
+/// Reads a session without its queue, and the size of its state.
+fn read(
+    row: &Row<'_>,
+    shared: &mut Shared<'_>,
+    workspace: &WorkspaceId,
+) -> Result<(Session, usize), Failure> {
+    let state = text(row, "state")?;
+    let session = Session {
+        id: id(row, "id", SessionId::parse)?,
+        workspace: workspace.clone(),
+        agent: shared.agent(row.get("snapshot")?)?,
+        environment: match row.get::<_, Option<i64>>("environment")? {
+            Some(key) => Some(shared.environment(key)?),
+            None => None,
+        },
+        parent: optional_id(row, "parent", SessionId::parse)?,
+        ephemeral: row.get("ephemeral")?,
+        created_at: Timestamp(row.get("created_at")?),
+        head: Seq(number(row, "head")?),
+        last_event_at: row.get::<_, Option<i64>>("last_event_at")?.map(Timestamp),
+        state: from_json("state", state)?,
+    };
+    Ok((session, state.len()))
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    filter: &SessionFilter,
+    order: Order,
+    after: Option<&SessionId>,
+    limit: u32,
+) -> Result<Page<Session, SessionId>, Failure> {
+    let limit = page_limit(limit);
+    let after = match after {
+        Some(id) => Some(key(conn, workspace, id)?.ok_or_else(unknown_cursor)?),
+        None => None,
+    };
+    // Each combination is a statement of its own, so that each finds its own index.
+    let mut sql = format!("{WHOLE} WHERE s.workspace = ?");
+    let mut values: Vec<&dyn ToSql> = Vec::new();
+    let workspace_text = workspace.as_str();
+    values.push(&workspace_text);
+    let agent = filter.agent.as_ref().map(oma_domain::AgentId::as_str);
+    if agent.is_some() {
+        sql.push_str(" AND s.agent_id = ?");
+        values.push(&agent);
+    }
+    if filter.ephemeral.is_some() {
+        sql.push_str(" AND s.ephemeral = ?");
+        values.push(&filter.ephemeral);
+    }
+    if after.is_some() {
+        sql.push_str(match order {
+            Order::Ascending => " AND s.key > ?",
+            Order::Descending => " AND s.key < ?",
+        });
+        values.push(&after);
+    }
+    sql.push_str(match order {
+        Order::Ascending => " ORDER BY s.key LIMIT ?",
+        Order::Descending => " ORDER BY s.key DESC LIMIT ?",
+    });
+    let one_more = limit + 1;
+    values.push(&one_more);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query(values.as_slice())?;
+    let mut shared = Shared::new(conn, workspace);
+    page(
+        rows,
+        limit,
+        |row| read(row, &mut shared, workspace),
+        |session| session.id.clone(),
+    )
+}
+
+pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId) -> Result<bool, Failure> {
+    let found: Option<(i64, i64)> = conn
+        .prepare_cached("SELECT key, snapshot FROM sessions WHERE workspace = ? AND id = ?")?
+        .query_row(params![workspace.as_str(), id.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((key, snapshot)) = found else {
+        return Ok(false);
+    };
+    events::clear(conn, key)?;
+    queue::clear(conn, key)?;
+    once::forget_session(conn, workspace, id)?;
+    conn.prepare_cached("DELETE FROM session_states WHERE session = ?")?
+        .execute([key])?;
+    conn.prepare_cached("DELETE FROM sessions WHERE key = ?")?
+        .execute([key])?;
+    snapshots::unpin(conn, snapshot)?;
+    Ok(true)
+}
+
+pub(super) fn unfinished(
+    conn: &Connection,
+    after: Option<&SessionId>,
+    limit: u32,
+) -> Result<Page<(WorkspaceId, SessionId), SessionId>, Failure> {
+    let limit = page_limit(limit);
+    let mut statement = conn.prepare_cached(
+        "SELECT s.workspace, s.id FROM session_states t JOIN sessions s ON s.key = t.session
+         WHERE t.unfinished = 1 AND s.id > ? ORDER BY s.id LIMIT ?",
+    )?;
+    // Every id is greater than the empty text.
+    let rows = statement.query(params![after.map_or("", SessionId::as_str), limit + 1])?;
+    let read = |row: &Row<'_>| {
+        let found = (
+            id(row, "workspace", WorkspaceId::parse)?,
+            id(row, "id", SessionId::parse)?,
+        );
+        Ok((found, 0))
+    };
+    page(rows, limit, read, |(_, id)| id.clone())
+}
+
+pub(super) fn expired(
+    conn: &Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<(WorkspaceId, SessionId)>, Failure> {
+    let limit = page_limit(limit);
+    let mut statement = conn.prepare_cached(
+        "SELECT s.workspace, s.id FROM session_states t JOIN sessions s ON s.key = t.session
+         WHERE t.idle_since < ? ORDER BY t.idle_since LIMIT ?",
+    )?;
+    let mut rows = statement.query(params![before.as_millis(), limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((
+            id(row, "workspace", WorkspaceId::parse)?,
+            id(row, "id", SessionId::parse)?,
+        ));
+    }
+    Ok(found)
+}
+
+pub(super) fn existing(conn: &Connection, mut ids: Vec<SessionId>) -> Result<Vec<SessionId>, Failure> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM sessions WHERE id = ?")?;
+    let mut failure = None;
+    ids.retain(|id| match statement.exists([id.as_str()]) {
+        Ok(exists) => exists,
+        Err(error) => {
+            failure = Some(error);
+            false
+        }
+    });
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(ids),
+    }
+}
+
+/// The row's key, by which events and queue rows refer to it.
+pub(super) fn key(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &SessionId,
+) -> Result<Option<i64>, Failure> {
+    Ok(conn
+        .prepare_cached("SELECT key FROM sessions WHERE workspace = ? AND id = ?")?
+        .query_row(params![workspace.as_str(), id.as_str()], |row| row.get(0))
+        .optional()?)
+}

@@ -1,0 +1,229 @@
+//! [`Store`] for [`Sqlite`]: which table does what. Values are serialised here, off the writer's thread.
+
+use async_trait::async_trait;
+use oma_domain::agent::Agent;
+use oma_domain::environment::Environment;
+use oma_domain::page::{Order, Page};
+use oma_domain::{AgentId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, WorkspaceId};
+
+use super::{Sqlite, agents, commits, environments, events, kept, once, sessions};
+use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store};
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn create_agent(&self, agent: &Agent, once: Option<&Once>) -> Result<()> {
+        let row = agents::AgentRow::new(agent)?;
+        let once = once::Mark::of(&agent.workspace, once)?;
+        self.writer
+            .run(move |conn| agents::create(conn, &row, once.as_ref()))
+            .await
+    }
+
+    async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<Agent>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| agents::find(conn, &workspace, &id))
+            .await
+    }
+
+    async fn agents(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<&AgentId>,
+        limit: u32,
+    ) -> Result<Page<Agent, AgentId>> {
+        let (workspace, after) = (workspace.clone(), after.cloned());
+        self.readers
+            .run(move |conn| agents::list(conn, &workspace, after.as_ref(), limit))
+            .await
+    }
+
+    async fn agent_versions(
+        &self,
+        workspace: &WorkspaceId,
+        id: &AgentId,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Page<Agent, u32>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| agents::versions(conn, &workspace, &id, after, limit))
+            .await
+    }
+
+    async fn update_agent(&self, agent: &Agent) -> Result<()> {
+        let row = agents::AgentRow::new(agent)?;
+        self.writer.run(move |conn| agents::update(conn, &row)).await
+    }
+
+    async fn archive_agent(&self, workspace: &WorkspaceId, id: &AgentId, at: Timestamp) -> Result<Agent> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.writer
+            .run(move |conn| agents::archive(conn, &workspace, &id, at))
+            .await
+    }
+
+    async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<bool> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.writer
+            .run(move |conn| agents::delete(conn, &workspace, &id))
+            .await
+    }
+
+    async fn create_environment(&self, environment: &Environment, once: Option<&Once>) -> Result<()> {
+        let row = environments::EnvironmentRow::new(environment)?;
+        let once = once::Mark::of(&environment.workspace, once)?;
+        self.writer
+            .run(move |conn| environments::create(conn, &row, once.as_ref()))
+            .await
+    }
+
+    async fn environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<Option<Environment>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| environments::find(conn, &workspace, &id))
+            .await
+    }
+
+    async fn environments(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<&EnvironmentId>,
+        limit: u32,
+    ) -> Result<Page<Environment, EnvironmentId>> {
+        let (workspace, after) = (workspace.clone(), after.cloned());
+        self.readers
+            .run(move |conn| environments::list(conn, &workspace, after.as_ref(), limit))
+            .await
+    }
+
+    async fn delete_environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<bool> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.writer
+            .run(move |conn| environments::delete(conn, &workspace, &id))
+            .await
+    }
+
+    async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()> {
+        let row = sessions::SessionRow::new(session)?;
+        let once = once::Mark::of(&session.workspace, once)?;
+        self.writer
+            .run(move |conn| sessions::create(conn, &row, once.as_ref()))
+            .await
+    }
+
+    async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| sessions::find(conn, &workspace, &id))
+            .await
+    }
+
+    async fn sessions(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SessionFilter,
+        order: Order,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Page<Session, SessionId>> {
+        let (workspace, filter, after) = (workspace.clone(), filter.clone(), after.cloned());
+        self.readers
+            .run(move |conn| sessions::list(conn, &workspace, &filter, order, after.as_ref(), limit))
+            .await
+    }
+
+    async fn delete_session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<bool> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.writer
+            .run(move |conn| sessions::delete(conn, &workspace, &id))
+            .await
+    }
+
+    async fn unfinished(
+        &self,
+        after: Option<&SessionId>,
+        limit: u32,
+    ) -> Result<Page<(WorkspaceId, SessionId), SessionId>> {
+        let after = after.cloned();
+        self.readers
+            .run(move |conn| sessions::unfinished(conn, after.as_ref(), limit))
+            .await
+    }
+
+    async fn expired(&self, before: Timestamp, limit: u32) -> Result<Vec<(WorkspaceId, SessionId)>> {
+        self.readers
+            .run(move |conn| sessions::expired(conn, before, limit))
+            .await
+    }
+
+    async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>> {
+        let ids = ids.to_vec();
+        self.readers.run(move |conn| sessions::existing(conn, ids)).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        let entry = commits::Entry::new(commit)?;
+        self.writer.run(move |conn| commits::commit(conn, &entry)).await
+    }
+
+    async fn events(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        from: Option<Seq>,
+        order: Order,
+        limit: u32,
+    ) -> Result<Page<Event, Seq>> {
+        let (workspace, session) = (workspace.clone(), session.clone());
+        self.readers
+            .run(move |conn| events::list(conn, &workspace, &session, from, order, limit))
+            .await
+    }
+
+    async fn locate(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        event: &EventId,
+    ) -> Result<Option<Seq>> {
+        let (workspace, session, event) = (workspace.clone(), session.clone(), event.clone());
+        self.readers
+            .run(move |conn| events::locate(conn, &workspace, &session, &event))
+            .await
+    }
+
+    async fn done(&self, workspace: &WorkspaceId, scope: &str, key: &str) -> Result<Option<OnceRecord>> {
+        let (workspace, scope, key) = (workspace.clone(), scope.to_owned(), key.to_owned());
+        self.readers
+            .run(move |conn| once::find(conn, &workspace, &scope, &key))
+            .await
+    }
+
+    async fn forget_done(&self, before: Timestamp) -> Result<u64> {
+        // In pieces, so that a large backlog does not hold up everybody else's writes.
+        let mut forgotten = 0_u64;
+        loop {
+            let count = self.writer.run(move |conn| once::forget(conn, before)).await?;
+            forgotten = forgotten.saturating_add(count);
+            if count == 0 {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    async fn kept(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let name = name.to_owned();
+        self.readers.run(move |conn| kept::find(conn, &name)).await
+    }
+
+    async fn keep(&self, name: &str, value: &[u8]) -> Result<Vec<u8>> {
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.writer.run(move |conn| kept::keep(conn, &name, &value)).await
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.readers.run(|_| Ok(())).await?;
+        self.writer.run(kept::probe).await
+    }
+}
