@@ -1,1 +1,22 @@
-//! placeholder
+//! The native agent loop: asks the model, runs the tools, asks again, until the turn is over.
+//!
+//! [`Native`] drives a turn from whatever point the state says it is at, so a restart needs nothing special:
+//! [`turn`] looks at the step and does the next thing. The context of a request is folded from the log by
+//! [`conversation`], which only ever reads what it has not read yet.
+//!
+//! Invariants kept here:
+//! - a tool use that may have run before a restart is never run again (I6): its result is fetched from the
+//!   sandbox's hand, or an error says that nobody knows;
+//! - the first model request does not wait for a sandbox;
+//! - model keys never leave this process.
+//!
+//! Where it sits: below the engine, behind the `Runtime` trait; above models, tools and sandbox.
+
+mod acting;
+mod compaction;
+mod conversation;
+mod native;
+mod sampling;
+mod turn;
+
+pub use native::{Config, Native};

@@ -1,1 +1,245 @@
-//! Table tests of the state machine.
+//! Tables of the state machine: what each input does in each phase, and properties over random runs.
+
+mod properties;
+mod tables;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::content::ContentBlock;
+use crate::event::{Body, Failure, FailureKind, Purpose, Seq, StopReason};
+use crate::id::EventId;
+use crate::policy::Permission;
+use crate::quota::Quota;
+use crate::thinking::ThinkingLevel;
+use crate::usage::{Cost, NanoUsd, Usage};
+
+/// A session without an engine: it keeps the log and checks what every commit must satisfy.
+#[derive(Clone, Default)]
+pub(super) struct Machine {
+    pub(super) state: State,
+    pub(super) log: Vec<NewEvent>,
+    pub(super) quota: Option<Quota>,
+    pub(super) max_requests: Option<u32>,
+    fresh: u32,
+}
+
+pub(super) fn id(text: &str) -> EventId {
+    EventId::parse(text).unwrap()
+}
+
+pub(super) fn post(name: &str) -> Input {
+    Input::Post(Arc::new(Queued {
+        id: id(name),
+        content: vec![ContentBlock::text(name)],
+        model: None,
+        thinking_level: None,
+    }))
+}
+
+pub(super) fn begin(name: &str) -> Input {
+    Input::BeginRequest {
+        id: id(name),
+        model: "p/m".into(),
+        thinking_level: ThinkingLevel::Off,
+        purpose: Purpose::Reply,
+    }
+}
+
+pub(super) fn reply(request: &str, blocks: Vec<ReplyBlock>) -> Input {
+    let usage = Usage {
+        input: 10,
+        output: 5,
+        ..Usage::default()
+    };
+    let cost = Some(Cost {
+        amount: NanoUsd(7),
+        source: "test".into(),
+    });
+    let reply = Reply {
+        blocks,
+        model: "p/m".into(),
+        usage,
+        cost,
+        stop: ReplyStop::Done,
+    };
+    Input::FinishRequest {
+        request: id(request),
+        reply,
+    }
+}
+
+pub(super) fn text(name: &str) -> ReplyBlock {
+    ReplyBlock::Text {
+        id: id(name),
+        text: name.into(),
+        opaque: None,
+    }
+}
+
+pub(super) fn tool(name: &str, permission: Permission) -> ReplyBlock {
+    ReplyBlock::ToolUse {
+        id: id(name),
+        name: "bash".into(),
+        input: serde_json::json!({}),
+        call_id: name.into(),
+        permission,
+        opaque: None,
+    }
+}
+
+pub(super) fn done(tool: &str) -> Input {
+    Input::FinishTool {
+        tool_use: id(tool),
+        outcome: Outcome::text("ok"),
+    }
+}
+
+pub(super) fn confirm(tool: &str, allow: bool) -> Input {
+    Input::Confirm {
+        id: id(&format!("c-{tool}")),
+        tool_use: id(tool),
+        allow,
+        deny_message: None,
+    }
+}
+
+pub(super) fn failure() -> Failure {
+    Failure {
+        kind: FailureKind::ModelOverloaded,
+        message: "busy".into(),
+    }
+}
+
+pub(super) fn fail(request: &str, retry: bool) -> Input {
+    Input::FailRequest {
+        request: id(request),
+        failure: failure(),
+        retry,
+    }
+}
+
+pub(super) fn interrupt(clear_queue: bool) -> Input {
+    Input::Interrupt {
+        id: id("stop"),
+        clear_queue,
+        partial: Vec::new(),
+        outcomes: Vec::new(),
+    }
+}
+
+impl Machine {
+    pub(super) fn feed(&mut self, input: Input) -> Result<Vec<Effect>, Rejection> {
+        let mut fresh = self.fresh;
+        let mut new_id = || {
+            fresh += 1;
+            id(&format!("e{fresh}"))
+        };
+        let mut ctx = Context {
+            now: Timestamp(1000),
+            created_at: Timestamp(0),
+            quota: self.quota,
+            head: Seq(self.log.len() as u64),
+            max_requests_per_turn: self.max_requests.unwrap_or(100),
+            new_id: &mut new_id,
+        };
+        let transition = self.state.apply(input, &mut ctx)?;
+        self.fresh = fresh;
+        // The durable queue, changed as the store changes it, must be what the state says it is.
+        let mut queue: Vec<EventId> = self
+            .state
+            .queue
+            .iter()
+            .map(|message| message.id.clone())
+            .collect();
+        for change in &transition.queue {
+            match change {
+                QueueChange::Push(message) => queue.push(message.id.clone()),
+                QueueChange::Pop(first) => assert_eq!(queue.remove(0), *first),
+                QueueChange::Clear => queue.clear(),
+            }
+        }
+        let after: Vec<EventId> = transition
+            .state
+            .queue
+            .iter()
+            .map(|message| message.id.clone())
+            .collect();
+        assert_eq!(queue, after, "the durable queue has drifted");
+        // What is stored is what is loaded.
+        let stored = serde_json::to_string(&transition.state).unwrap();
+        let mut loaded: State = serde_json::from_str(&stored).unwrap();
+        loaded.queue.clone_from(&transition.state.queue);
+        assert_eq!(loaded, transition.state);
+        self.log.extend(transition.events);
+        self.state = transition.state;
+        Ok(transition.effects)
+    }
+
+    /// The log in shorthand, one word an event.
+    pub(super) fn shorthand(&self) -> String {
+        let words: Vec<String> = self
+            .log
+            .iter()
+            .map(|event| word(&event.id, &event.body))
+            .collect();
+        words.join(" ")
+    }
+
+    pub(super) fn phase(&self) -> String {
+        match &self.state.phase {
+            Phase::Idle { stop: None } => "new".into(),
+            Phase::Idle { stop: Some(stop) } => format!("idle:{}", reason(stop)),
+            Phase::Blocked { .. } => "blocked".into(),
+            Phase::Running { turn } => match &turn.step {
+                Step::Ready => "ready".into(),
+                Step::Sampling { .. } => "sampling".into(),
+                Step::Acting { open } => format!("acting:{}", open.len()),
+            },
+        }
+    }
+}
+
+fn reason(stop: &StopReason) -> String {
+    match stop {
+        StopReason::EndTurn => "end".into(),
+        StopReason::MaxTokens => "max".into(),
+        StopReason::Refusal { .. } => "refusal".into(),
+        StopReason::Interrupted => "interrupted".into(),
+        StopReason::RequiresAction { tool_uses } => {
+            let ids: Vec<&str> = tool_uses.iter().map(EventId::as_str).collect();
+            format!("asks({})", ids.join(","))
+        }
+        StopReason::BudgetReached { cap } => cap.as_str().into(),
+        StopReason::Failed { .. } => "failed".into(),
+    }
+}
+
+fn word(id: &EventId, body: &Body) -> String {
+    match body {
+        Body::UserMessage { .. } => format!("user:{id}"),
+        Body::UserInterrupt { dropped } if dropped.is_empty() => "interrupt".into(),
+        Body::UserInterrupt { dropped } => format!("interrupt-{}", dropped.len()),
+        Body::UserToolConfirmation { tool_use, allow, .. } => format!("{tool_use}={allow}"),
+        Body::AgentMessage {
+            interrupted: true, ..
+        } => format!("partial:{id}"),
+        Body::AgentMessage { .. } => format!("says:{id}"),
+        Body::AgentThinking { .. } => "thinks".into(),
+        Body::AgentToolUse { .. } => format!("uses:{id}"),
+        Body::AgentToolResult {
+            tool_use, is_error, ..
+        } => {
+            format!("{}:{tool_use}", if *is_error { "error" } else { "result" })
+        }
+        Body::StatusRunning => "RUN".into(),
+        Body::StatusIdle { stop_reason } => format!("IDLE:{}", reason(stop_reason)),
+        Body::Error { retrying, .. } => if *retrying { "retry" } else { "failed" }.into(),
+        Body::ModelChange { model } => format!("model={model}"),
+        Body::ThinkingLevelChange { thinking_level } => format!("thinking={}", thinking_level.as_str()),
+        Body::Compaction { through, .. } => format!("summary<={}", through.0),
+        Body::ModelRequestStart { .. } => format!("({id}"),
+        Body::ModelRequestEnd { is_error: true, .. } => "!)".into(),
+        Body::ModelRequestEnd { .. } => ")".into(),
+    }
+}

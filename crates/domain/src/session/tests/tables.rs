@@ -1,0 +1,451 @@
+//! Each row: inputs, the whole log that they lead to, and the phase afterwards.
+
+use super::*;
+
+#[track_caller]
+fn check(inputs: Vec<Input>, log: &str, phase: &str) -> Machine {
+    check_from(Machine::default(), inputs, log, phase)
+}
+
+#[track_caller]
+fn check_from(mut machine: Machine, inputs: Vec<Input>, log: &str, phase: &str) -> Machine {
+    for (index, input) in inputs.into_iter().enumerate() {
+        let shown = format!("{input:?}");
+        machine
+            .feed(input)
+            .unwrap_or_else(|rejection| panic!("input {index} ({shown}): {rejection}"));
+    }
+    assert_eq!(
+        (machine.shorthand().as_str(), machine.phase().as_str()),
+        (log, phase)
+    );
+    machine
+}
+
+#[track_caller]
+fn refuses(inputs: Vec<Input>, last: Input, rejection: Rejection) {
+    let mut machine = Machine::default();
+    for input in inputs {
+        machine.feed(input).unwrap();
+    }
+    let before = machine.clone();
+    assert_eq!(machine.feed(last), Err(rejection));
+    assert_eq!(
+        (machine.state, machine.log),
+        (before.state, before.log),
+        "a rejected input changed something"
+    );
+}
+
+use Permission::{Allow, Ask, Deny};
+
+#[test]
+fn a_plain_turn() {
+    let machine = check(
+        vec![post("m1"), begin("r1"), reply("r1", vec![text("t1")])],
+        "RUN user:m1 (r1 says:t1 ) IDLE:end",
+        "idle:end",
+    );
+    assert_eq!(machine.state.output.as_deref(), Some("t1"));
+    assert_eq!(machine.state.usage.total(), 15);
+    assert_eq!(machine.state.cost.total(), Some(NanoUsd(7)));
+    assert_eq!(machine.state.turns, 1);
+}
+
+#[test]
+fn tools_run_in_any_order_and_then_the_model_is_asked_again() {
+    let ask = vec![
+        post("m1"),
+        begin("r1"),
+        reply("r1", vec![text("t1"), tool("a", Allow), tool("b", Allow)]),
+    ];
+    check(ask.clone(), "RUN user:m1 (r1 says:t1 uses:a uses:b )", "acting:2");
+    let both = [ask, vec![done("b"), done("a")]].concat();
+    check(
+        both.clone(),
+        "RUN user:m1 (r1 says:t1 uses:a uses:b ) result:b result:a",
+        "ready",
+    );
+    let end = [both, vec![begin("r2"), reply("r2", vec![text("t2")])]].concat();
+    check(
+        end,
+        "RUN user:m1 (r1 says:t1 uses:a uses:b ) result:b result:a (r2 says:t2 ) IDLE:end",
+        "idle:end",
+    );
+}
+
+#[test]
+fn messages_to_a_busy_session_wait_and_follow_without_a_pause() {
+    let busy = vec![post("m1"), begin("r1"), post("m2"), post("m3")];
+    let machine = check(busy.clone(), "RUN user:m1 (r1", "sampling");
+    assert_eq!(machine.state.turns, 3);
+    let machine = check_from(
+        machine,
+        vec![reply("r1", vec![text("t1")])],
+        "RUN user:m1 (r1 says:t1 ) user:m2",
+        "ready",
+    );
+    check_from(
+        machine,
+        vec![
+            begin("r2"),
+            reply("r2", vec![]),
+            begin("r3"),
+            reply("r3", vec![text("t3")]),
+        ],
+        "RUN user:m1 (r1 says:t1 ) user:m2 (r2 ) user:m3 (r3 says:t3 ) IDLE:end",
+        "idle:end",
+    );
+}
+
+#[test]
+fn overrides_are_logged_once_and_stay() {
+    let set = |name: &str| {
+        Input::Post(Arc::new(Queued {
+            id: id(name),
+            content: vec![],
+            model: Some("p/other".into()),
+            thinking_level: Some(ThinkingLevel::High),
+        }))
+    };
+    let machine = check(
+        vec![
+            set("m1"),
+            begin("r1"),
+            reply("r1", vec![]),
+            set("m2"),
+            begin("r2"),
+            reply("r2", vec![]),
+        ],
+        "RUN model=p/other thinking=high user:m1 (r1 ) IDLE:end RUN user:m2 (r2 ) IDLE:end",
+        "idle:end",
+    );
+    assert_eq!(machine.state.model.as_deref(), Some("p/other"));
+}
+
+#[test]
+fn denied_tools_get_their_result_at_once() {
+    check(
+        vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Deny)])],
+        "RUN user:m1 (r1 uses:a ) error:a",
+        "ready",
+    );
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Deny), tool("b", Allow)]),
+        ],
+        "RUN user:m1 (r1 uses:a uses:b ) error:a",
+        "acting:1",
+    );
+}
+
+#[test]
+fn a_turn_blocks_on_confirmations_and_says_on_which() {
+    let asks = vec![
+        post("m1"),
+        begin("r1"),
+        reply("r1", vec![tool("a", Ask), tool("b", Ask), tool("c", Allow)]),
+    ];
+    let prefix = "RUN user:m1 (r1 uses:a uses:b uses:c )";
+    check(asks.clone(), prefix, "acting:3");
+    let blocked = [asks.clone(), vec![done("c")]].concat();
+    check(
+        blocked.clone(),
+        &format!("{prefix} result:c IDLE:asks(a,b)"),
+        "blocked",
+    );
+    let half = [blocked, vec![confirm("a", true)]].concat();
+    check(
+        half.clone(),
+        &format!("{prefix} result:c IDLE:asks(a,b) a=true IDLE:asks(b)"),
+        "blocked",
+    );
+    let denied = [half.clone(), vec![confirm("b", false)]].concat();
+    check(
+        denied,
+        &format!("{prefix} result:c IDLE:asks(a,b) a=true IDLE:asks(b) b=false RUN error:b"),
+        "acting:1",
+    );
+    let allowed = [half, vec![confirm("b", true), done("a"), done("b")]].concat();
+    check(
+        allowed,
+        &format!("{prefix} result:c IDLE:asks(a,b) a=true IDLE:asks(b) b=true RUN result:a result:b"),
+        "ready",
+    );
+    // An answer that comes while another tool still runs does not interrupt anything.
+    check(
+        [
+            asks,
+            vec![confirm("a", true), confirm("b", false), done("a"), done("c")],
+        ]
+        .concat(),
+        &format!("{prefix} a=true b=false error:b result:a result:c"),
+        "ready",
+    );
+}
+
+#[test]
+fn denying_the_only_question_asks_the_model_again() {
+    let mut machine = check(
+        vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Ask)])],
+        "RUN user:m1 (r1 uses:a ) IDLE:asks(a)",
+        "blocked",
+    );
+    assert_eq!(
+        machine.feed(post("m2")),
+        Ok(vec![]),
+        "a message to a blocked session waits"
+    );
+    assert_eq!(machine.feed(confirm("a", false)), Ok(vec![Effect::Drive]));
+    assert_eq!(
+        machine.shorthand(),
+        "RUN user:m1 (r1 uses:a ) IDLE:asks(a) a=false RUN error:a"
+    );
+    assert_eq!(machine.phase(), "ready");
+}
+
+#[test]
+fn an_interrupt_closes_everything_and_keeps_what_there_was() {
+    let partial = Input::Interrupt {
+        id: id("stop"),
+        clear_queue: true,
+        partial: vec![Partial {
+            id: id("t1"),
+            text: "half".into(),
+            model: "p/m".into(),
+        }],
+        outcomes: vec![],
+    };
+    let machine = check(
+        vec![post("m1"), begin("r1"), post("m2"), partial],
+        "RUN user:m1 (r1 partial:t1 !) interrupt-1 IDLE:interrupted",
+        "idle:interrupted",
+    );
+    assert_eq!(machine.state.output.as_deref(), Some("half"));
+    assert_eq!(
+        machine.state.cost.total(),
+        None,
+        "nobody knows what the cut-off request cost"
+    );
+    let with_outcome = Input::Interrupt {
+        id: id("stop"),
+        clear_queue: false,
+        partial: vec![],
+        outcomes: vec![(id("b"), Outcome::text("so far"))],
+    };
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Ask), tool("b", Allow)]),
+            post("m2"),
+            with_outcome,
+        ],
+        "RUN user:m1 (r1 uses:a uses:b ) error:a result:b interrupt IDLE:interrupted RUN user:m2",
+        "ready",
+    );
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Ask)]),
+            interrupt(true),
+        ],
+        "RUN user:m1 (r1 uses:a ) IDLE:asks(a) error:a interrupt IDLE:interrupted",
+        "idle:interrupted",
+    );
+    check(
+        vec![post("m1"), interrupt(true)],
+        "RUN user:m1 interrupt IDLE:interrupted",
+        "idle:interrupted",
+    );
+}
+
+#[test]
+fn failures() {
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            fail("r1", true),
+            begin("r2"),
+            reply("r2", vec![text("t")]),
+        ],
+        "RUN user:m1 (r1 !) retry (r2 says:t ) IDLE:end",
+        "idle:end",
+    );
+    check(
+        vec![post("m1"), begin("r1"), post("m2"), fail("r1", false)],
+        "RUN user:m1 (r1 !) failed IDLE:failed RUN user:m2",
+        "ready",
+    );
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Allow)]),
+            Input::FailTurn { failure: failure() },
+        ],
+        "RUN user:m1 (r1 uses:a ) error:a failed IDLE:failed",
+        "idle:failed",
+    );
+}
+
+#[test]
+fn a_restart_closes_the_request_and_keeps_the_tools_open() {
+    let asked = vec![post("m1"), begin("r1"), Input::Wake];
+    let machine = check(asked, "RUN user:m1 (r1 !)", "ready");
+    assert_eq!(machine.state.turn().unwrap().requests, 0);
+    let mut acting = check(
+        vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Allow)])],
+        "RUN user:m1 (r1 uses:a )",
+        "acting:1",
+    );
+    assert_eq!(acting.feed(Input::Wake), Ok(vec![Effect::Drive]));
+    assert_eq!(acting.phase(), "acting:1");
+    let mut blocked = check(
+        vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Ask)])],
+        "RUN user:m1 (r1 uses:a ) IDLE:asks(a)",
+        "blocked",
+    );
+    assert_eq!(blocked.feed(Input::Wake), Ok(vec![]));
+}
+
+#[test]
+fn compaction() {
+    let summary = |request: &str| Input::FinishCompaction {
+        request: id(request),
+        summary: "s".into(),
+        usage: Usage {
+            output: 3,
+            ..Usage::default()
+        },
+        cost: None,
+    };
+    let turn = vec![post("m1"), begin("r1"), reply("r1", vec![text("t1")])];
+    let asked = [turn, vec![Input::Compact, begin("r2"), summary("r2")]].concat();
+    let machine = check(
+        asked,
+        "RUN user:m1 (r1 says:t1 ) IDLE:end RUN (r2 summary<=8 ) IDLE:end",
+        "idle:end",
+    );
+    assert_eq!(machine.state.compacted_through, Seq(8));
+    assert_eq!(machine.state.context_tokens, 3);
+    // Within a turn the turn goes on.
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            summary("r1"),
+            begin("r2"),
+            reply("r2", vec![text("t")]),
+        ],
+        "RUN user:m1 (r1 summary<=3 ) (r2 says:t ) IDLE:end",
+        "idle:end",
+    );
+}
+
+#[test]
+fn budgets_stop_before_the_request_and_hold_the_queue() {
+    let quota = Some(Quota {
+        max_tokens: Some(15),
+        ..Quota::default()
+    });
+    let machine = Machine {
+        quota,
+        ..Machine::default()
+    };
+    let mut machine = check_from(
+        machine,
+        vec![
+            post("m1"),
+            begin("r1"),
+            post("m2"),
+            reply("r1", vec![tool("a", Allow)]),
+            done("a"),
+            begin("r2"),
+        ],
+        "RUN user:m1 (r1 uses:a ) result:a IDLE:tokens",
+        "idle:tokens",
+    );
+    assert_eq!(
+        machine.feed(post("m3")),
+        Err(Rejection::QuotaExceeded(crate::quota::Exceeded::Tokens))
+    );
+    machine.quota = None;
+    check_from(
+        machine,
+        vec![post("m3")],
+        "RUN user:m1 (r1 uses:a ) result:a IDLE:tokens RUN user:m2",
+        "ready",
+    );
+}
+
+#[test]
+fn a_turn_makes_only_so_many_requests() {
+    let machine = Machine {
+        max_requests: Some(1),
+        ..Machine::default()
+    };
+    check_from(
+        machine,
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Allow)]),
+            done("a"),
+            begin("r2"),
+        ],
+        "RUN user:m1 (r1 uses:a ) result:a failed IDLE:failed",
+        "idle:failed",
+    );
+}
+
+#[test]
+fn what_is_not_legal_changes_nothing() {
+    use Rejection::{Busy, NotAsking, NotRunning, NothingToCompact, Stale};
+    let asks = || vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Ask)])];
+    let acts = || {
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Allow), tool("b", Allow)]),
+        ]
+    };
+    for (before, last, rejection) in [
+        (vec![], interrupt(true), NotRunning),
+        (vec![], Input::Compact, NothingToCompact),
+        (vec![], begin("r1"), Stale),
+        (vec![], confirm("a", true), NotAsking),
+        (vec![], Input::FailTurn { failure: failure() }, Stale),
+        (vec![post("m1")], Input::Compact, Busy),
+        (vec![post("m1")], done("a"), Stale),
+        (vec![post("m1")], reply("r1", vec![]), Stale),
+        (vec![post("m1"), begin("r1")], begin("r2"), Stale),
+        (vec![post("m1"), begin("r1")], reply("r2", vec![]), Stale),
+        (vec![post("m1"), begin("r1")], fail("r0", true), Stale),
+        (acts(), confirm("a", true), NotAsking),
+        (acts(), begin("r2"), Stale),
+        ([acts(), vec![done("a")]].concat(), done("a"), Stale),
+        (asks(), done("a"), Stale),
+        (
+            [asks(), vec![confirm("a", true)]].concat(),
+            confirm("a", false),
+            NotAsking,
+        ),
+    ] {
+        refuses(before, last, rejection);
+    }
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let mut machine = Machine::default();
+    machine.feed(post("m")).unwrap();
+    for n in 0..MAX_QUEUE {
+        machine.feed(post(&format!("q{n}"))).unwrap();
+    }
+    assert_eq!(machine.feed(post("late")), Err(Rejection::QueueFull));
+}

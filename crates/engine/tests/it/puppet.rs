@@ -1,0 +1,356 @@
+//! A runtime that does what the user's message says, and waits for the test where the message says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use oma_domain::agent::{self, Agent, RuntimeKind};
+use oma_domain::content::joined_text;
+use oma_domain::environment::Environment;
+use oma_domain::event::{Body, Failure, FailureKind, Purpose};
+use oma_domain::policy::{Permission, PermissionPolicy};
+use oma_domain::session::{Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
+use oma_domain::thinking::ThinkingLevel;
+use oma_domain::usage::Usage;
+use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, WorkspaceId};
+use oma_engine::{Config, CreateSession, Deps, Engine, Frame, Post};
+use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_sandbox::files::Workspace;
+use oma_store::Store;
+use oma_store::sqlite::Sqlite;
+use tokio::sync::Semaphore;
+
+/// What messages can ask of it: `wait` holds the answer until the gate opens, `hang` never answers, `tool`
+/// uses a tool first, `ask` uses one that asks, `fail` fails, `panic` panics; anything else is echoed.
+pub(crate) struct Puppet {
+    pub(crate) gate: Arc<Semaphore>,
+    pub(crate) at_work: AtomicUsize,
+    pub(crate) most_at_work: AtomicUsize,
+    pub(crate) discarded: std::sync::Mutex<Vec<SessionId>>,
+    pub(crate) present: std::sync::Mutex<Vec<SessionId>>,
+    pub(crate) recovered: AtomicUsize,
+}
+
+impl Puppet {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            gate: Arc::new(Semaphore::new(0)),
+            at_work: AtomicUsize::new(0),
+            most_at_work: AtomicUsize::new(0),
+            discarded: std::sync::Mutex::default(),
+            present: std::sync::Mutex::default(),
+            recovered: AtomicUsize::new(0),
+        })
+    }
+
+    async fn go(&self, port: &dyn Port) -> Result<(), PortError> {
+        loop {
+            let (state, head) = port.state();
+            let Some(turn) = state.turn().filter(|_| state.is_running()) else {
+                return Ok(());
+            };
+            match &turn.step {
+                Step::Sampling { .. } => return Ok(()),
+                Step::Acting { open } => {
+                    for tool in open
+                        .iter()
+                        .filter(|tool| tool.gate == oma_domain::session::Gate::Open)
+                    {
+                        let input = Input::FinishTool {
+                            tool_use: tool.id.clone(),
+                            outcome: Outcome::text("result"),
+                        };
+                        port.commit(input).await?;
+                    }
+                }
+                Step::Ready => {
+                    let used = turn.requests > 0;
+                    self.answer(port, head, turn.purpose, used).await?;
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        port: &dyn Port,
+        head: Seq,
+        purpose: Purpose,
+        used: bool,
+    ) -> Result<(), PortError> {
+        let log = port.history(Seq(head.0.saturating_sub(50)), 100).await?;
+        let last = log.iter().rev().find_map(|event| match &*event.body {
+            Body::UserMessage { content } => Some(joined_text(content)),
+            _ => None,
+        });
+        let text = last.unwrap_or_default();
+        let request = EventId::generate();
+        let begin = Input::BeginRequest {
+            id: request.clone(),
+            model: "test/puppet".into(),
+            thinking_level: ThinkingLevel::Off,
+            purpose,
+        };
+        port.commit(begin).await?;
+        if purpose == Purpose::Compaction {
+            let (usage, summary) = (Usage::default(), "summary".to_owned());
+            port.commit(Input::FinishCompaction {
+                request,
+                summary,
+                usage,
+                cost: None,
+            })
+            .await?;
+            return Ok(());
+        }
+        let message = EventId::generate();
+        port.delta(Delta::MessageStart {
+            event: message.clone(),
+        });
+        port.delta(Delta::Text {
+            event: message.clone(),
+            text: "re: ".into(),
+        });
+        if text.contains("wait") {
+            let Ok(pass) = self.gate.acquire().await else {
+                return Ok(());
+            };
+            pass.forget();
+        }
+        if text.contains("hang") {
+            std::future::pending::<()>().await;
+        }
+        if text.contains("panic") {
+            panic!("the puppet was told to");
+        }
+        if text.contains("fail") {
+            let failure = Failure {
+                kind: FailureKind::ModelRequestFailed,
+                message: "no".into(),
+            };
+            port.commit(Input::FailRequest {
+                request,
+                failure,
+                retry: false,
+            })
+            .await?;
+            return Ok(());
+        }
+        port.delta(Delta::Text {
+            event: message.clone(),
+            text: text.clone(),
+        });
+        let mut blocks = vec![ReplyBlock::Text {
+            id: message,
+            text: format!("re: {text}"),
+            opaque: None,
+        }];
+        let permission = if text.contains("ask") {
+            Permission::Ask
+        } else {
+            Permission::Allow
+        };
+        if !used && (text.contains("tool") || text.contains("ask")) {
+            blocks.push(ReplyBlock::ToolUse {
+                id: EventId::generate(),
+                name: "bash".into(),
+                input: serde_json::json!({}),
+                call_id: "call".into(),
+                permission,
+                opaque: None,
+            });
+        }
+        let usage = Usage {
+            input: 3,
+            output: 2,
+            ..Usage::default()
+        };
+        let reply = Reply {
+            blocks,
+            model: "test/puppet".into(),
+            usage,
+            cost: None,
+            stop: ReplyStop::Done,
+        };
+        port.commit(Input::FinishRequest { request, reply }).await?;
+        Ok(())
+    }
+}
+
+struct AtWork<'a>(&'a Puppet);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.at_work.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Runtime for Puppet {
+    fn check(&self, agent: &Agent, _: Option<&Environment>) -> Result<(), Unsupported> {
+        if agent.spec.tools.iter().any(|tool| tool == "no-such-tool") {
+            return Err(Unsupported {
+                field: "tools",
+                message: "no such tool".into(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn drive(&self, _: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
+        let now = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_work.fetch_max(now, Ordering::SeqCst);
+        let _leaving = AtWork(self);
+        self.recovered
+            .fetch_add(usize::from(recovering), Ordering::SeqCst);
+        let _gone = self.go(&*port).await;
+    }
+
+    async fn abort(&self, _: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {
+        open.iter()
+            .map(|tool| (tool.id.clone(), Outcome::error("cut off")))
+            .collect()
+    }
+
+    async fn logs(&self, _: &SessionId, _: usize) -> Option<String> {
+        None
+    }
+
+    async fn workspace(&self, _: &SessionId) -> Result<Arc<dyn Workspace>, String> {
+        Err("the puppet has none".into())
+    }
+
+    async fn inventory(&self) -> Result<Vec<SessionId>, String> {
+        Ok(self.present.lock().unwrap().clone())
+    }
+
+    fn live_sandboxes(&self) -> usize {
+        0
+    }
+
+    async fn discard(&self, session: &SessionId) -> Result<(), String> {
+        self.discarded.lock().unwrap().push(session.clone());
+        Ok(())
+    }
+}
+
+/// An engine over a data folder that outlives it.
+pub(crate) struct Stage {
+    pub(crate) engine: Engine,
+    pub(crate) puppet: Arc<Puppet>,
+    pub(crate) ws: WorkspaceId,
+}
+
+impl Stage {
+    pub(crate) async fn over(folder: &std::path::Path, config: Config) -> Self {
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder, &Default::default()).unwrap());
+        let puppet = Puppet::new();
+        let deps = Deps {
+            store: Arc::clone(&store),
+            runtime: puppet.clone(),
+            models: Vec::new(),
+        };
+        Self {
+            engine: Engine::new(deps, config),
+            puppet,
+            store,
+            ws: WorkspaceId::default_workspace(),
+        }
+    }
+
+    pub(crate) async fn session(&self) -> SessionId {
+        self.session_of(spec()).await
+    }
+
+    pub(crate) async fn session_of(&self, spec: agent::Spec) -> SessionId {
+        let agent = self.engine.create_agent(&self.ws, spec, None).await.unwrap();
+        let create = CreateSession {
+            agent: agent.id,
+            environment: None,
+            id: None,
+            ephemeral: false,
+        };
+        self.engine
+            .create_session(&self.ws, create, None)
+            .await
+            .unwrap()
+            .id
+    }
+
+    pub(crate) async fn post(&self, session: &SessionId, text: &str) -> oma_engine::Posted {
+        self.engine
+            .post(&self.ws, session, message(text), None)
+            .await
+            .unwrap()
+    }
+
+    /// The whole log.
+    pub(crate) async fn log(&self, session: &SessionId) -> Vec<Event> {
+        let order = oma_domain::page::Order::Ascending;
+        self.engine
+            .events(&self.ws, session, None, order, 1000)
+            .await
+            .unwrap()
+            .rows
+    }
+
+    /// Follows the session until an event satisfies the test; returns everything seen.
+    pub(crate) async fn until(
+        &self,
+        session: &SessionId,
+        after: Seq,
+        done: impl Fn(&Event) -> bool,
+    ) -> Vec<Event> {
+        let mut frames = self.engine.follow(&self.ws, session, after, false).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(frame) = frames.next().await {
+            if let Frame::Event(event) = frame.unwrap() {
+                let last = done(&event);
+                seen.push(event);
+                if last {
+                    return seen;
+                }
+            }
+        }
+        panic!("the stream ended: {:?}", kinds(&seen));
+    }
+}
+
+pub(crate) fn spec() -> agent::Spec {
+    agent::Spec {
+        model: "test/puppet".into(),
+        instructions: String::new(),
+        tools: vec![],
+        name: None,
+        permission_policy: PermissionPolicy::default(),
+        callable_agents: vec![],
+        max_subagent_depth: 0,
+        mcp_servers: serde_json::Map::new(),
+        quota: None,
+        thinking_level: ThinkingLevel::Off,
+        channels: serde_json::json!({}),
+        runtime: RuntimeKind::Native,
+    }
+}
+
+pub(crate) fn message(text: &str) -> Post {
+    Post {
+        content: vec![ContentBlock::text(text)],
+        model: None,
+        thinking_level: None,
+        only_if_idle: false,
+    }
+}
+
+pub(crate) fn kinds(log: &[Event]) -> Vec<&'static str> {
+    log.iter().map(|event| event.body.kind()).collect()
+}
+
+pub(crate) fn says(event: &Event, wanted: &str) -> bool {
+    matches!(&*event.body, Body::AgentMessage { content, .. } if joined_text(content) == wanted)
+}
+
+pub(crate) fn is_idle(event: &Event) -> bool {
+    matches!(&*event.body, Body::StatusIdle { .. })
+}

@@ -1,0 +1,175 @@
+//! Running the open tool uses, each result committed as it lands.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use oma_domain::EventId;
+use oma_domain::session::{Gate, Input, OpenTool, Outcome};
+use oma_runtime::{PortError, SessionInfo};
+use oma_sandbox::protocol::{Call, Reply};
+use oma_sandbox::{Error as SandboxError, Origin};
+use oma_tools::Place;
+
+use crate::Native;
+use crate::turn::Run;
+
+/// The most tool uses of one session at work at once; the others follow.
+const PARALLEL: usize = 16;
+/// How long one command may take to be ended when its turn is cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
+
+const UNKNOWN_FATE: &str = "The server restarted and the sandbox is gone. This command may or may not have \
+run, in whole or in part: check before you run it again.";
+
+impl Run<'_> {
+    /// Runs the open tool uses until none is left that may run. Confirmations that come meanwhile open more.
+    pub(crate) async fn act(&mut self) -> Result<(), PortError> {
+        let recovering = std::mem::take(&mut self.recovering);
+        let mut started: HashSet<EventId> = HashSet::new();
+        let mut running = FuturesUnordered::new();
+        let first = self.port.state().0;
+        let old: HashSet<EventId> = match recovering {
+            true => first.open_tools().iter().map(|tool| tool.id.clone()).collect(),
+            false => HashSet::new(),
+        };
+        loop {
+            let (state, _) = self.port.state();
+            if !state.is_running() {
+                return Ok(());
+            }
+            let startable = state
+                .open_tools()
+                .iter()
+                .filter(|tool| tool.gate == Gate::Open && !started.contains(&tool.id))
+                .take(PARALLEL.saturating_sub(running.len()))
+                .cloned()
+                .collect::<Vec<_>>();
+            for tool in startable {
+                started.insert(tool.id.clone());
+                let (native, session, toolbox) = (self.native, self.session, self.toolbox.clone());
+                let may_have_run = old.contains(&tool.id);
+                running.push(async move {
+                    let outcome = native.run_tool(session, &toolbox, &tool, may_have_run).await;
+                    (tool.id, outcome)
+                });
+            }
+            if running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                Some((tool_use, outcome)) = running.next() => {
+                    match self.port.commit(Input::FinishTool { tool_use, outcome }).await {
+                        Ok(committed) => self.conversation.extend(&committed.events),
+                        Err(error) => return Err(error),
+                    }
+                }
+                () = self.port.changed() => {}
+            }
+        }
+        self.native.forget_results(self.session).await;
+        Ok(())
+    }
+}
+
+impl Native {
+    async fn run_tool(
+        &self,
+        session: &SessionInfo,
+        toolbox: &oma_tools::Toolbox,
+        tool: &OpenTool,
+        may_have_run: bool,
+    ) -> Outcome {
+        if let Err(message) = toolbox.validate(&tool.name, &tool.input) {
+            return Outcome::error(message);
+        }
+        metrics::counter!("tool_uses_total", "tool" => known_tool(&tool.name)).increment(1);
+        match toolbox.place(&tool.name) {
+            Place::Sandbox => self.run_in_sandbox(session, tool, may_have_run).await,
+            // These only read, so after a restart they are simply made again.
+            Place::Server => {
+                let outcome = toolbox.run_on_server(&tool.name, &tool.input).await;
+                self.spill(session, &tool.id, outcome).await
+            }
+            Place::Unknown => Outcome::error(format!("There is no tool called {}.", tool.name)),
+        }
+    }
+
+    async fn run_in_sandbox(&self, session: &SessionInfo, tool: &OpenTool, may_have_run: bool) -> Outcome {
+        let lease = match self.pool.acquire(&self.sandbox_spec(session)).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::error!(%error, "a sandbox could not be had");
+                return Outcome::error(unavailable(&error));
+            }
+        };
+        if may_have_run && lease.origin() == Origin::Replaced {
+            return Outcome::error(UNKNOWN_FATE);
+        }
+        let call = Call { tool: tool.name.clone(), input: tool.input.clone() };
+        match lease.hand().run(&tool.id, call).await {
+            Ok(Reply { content, is_error }) => Outcome { content, is_error },
+            Err(error) => {
+                tracing::error!(%error, tool = tool.name, "a tool's sandbox failed");
+                Outcome::error(format!(
+                    "The sandbox failed while the tool ran: {error}. It may or may not have finished; the next \
+                     tool use gets a fresh sandbox with the same workspace."
+                ))
+            }
+        }
+    }
+
+    /// Ends the commands of a dropped drive and returns what they had printed.
+    pub(crate) async fn end_tools(&self, session: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {
+        let Some(lease) = self.pool.peek(&session.id) else { return Vec::new() };
+        let cancels = open.iter().map(|tool| {
+            let lease = &lease;
+            async move {
+                let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, lease.hand().cancel(&tool.id)).await;
+                match cancelled {
+                    Ok(Ok(Some(Reply { content, .. }))) => {
+                        Some((tool.id.clone(), Outcome { content, is_error: true }))
+                    }
+                    Ok(Ok(None)) => None,
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "a command could not be ended");
+                        None
+                    }
+                    Err(_) => {
+                        tracing::error!(tool_use = %tool.id, "a command did not end in time");
+                        None
+                    }
+                }
+            }
+        });
+        let ended = futures_util::future::join_all(cancels).await;
+        ended.into_iter().flatten().collect()
+    }
+
+    /// Lets the hand forget results that are committed.
+    async fn forget_results(&self, session: &SessionInfo) {
+        if let Some(lease) = self.pool.peek(&session.id)
+            && let Err(error) = lease.hand().forget_all_but(&[]).await
+        {
+            tracing::warn!(%error, "a hand keeps results that are committed");
+        }
+    }
+}
+
+fn unavailable(error: &SandboxError) -> String {
+    match error {
+        SandboxError::TooWeak(_) => {
+            "The server refuses to start a sandbox here: the machine can't make it as strong as it is \
+             configured to be. The operator can see why with `oma doctor`."
+                .to_owned()
+        }
+        SandboxError::Exhausted(_) => "No sandbox became free in time. Try again in a while.".to_owned(),
+        _ => "The sandbox could not be started; the server's log says why.".to_owned(),
+    }
+}
+
+/// A tool's name as a metrics label: names that a model made up are not labels.
+fn known_tool(name: &str) -> &'static str {
+    oma_tools::known_names().iter().find(|known| **known == name).copied().unwrap_or("unknown")
+}

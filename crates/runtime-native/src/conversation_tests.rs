@@ -1,0 +1,196 @@
+//! What a model is shown of a log.
+
+use std::sync::Arc;
+
+use oma_domain::event::{Body, Purpose};
+use oma_domain::policy::Permission;
+use oma_domain::thinking::ThinkingLevel;
+use oma_domain::usage::Usage;
+use oma_domain::{ContentBlock, Event, EventId, Seq};
+use oma_models::{AssistantBlock, Message, UserBlock};
+
+use super::Conversation;
+
+fn id(text: &str) -> EventId {
+    EventId::parse(text).unwrap()
+}
+
+fn log(bodies: Vec<(&str, Body)>) -> Vec<Event> {
+    let event = |(index, (name, body)): (usize, (&str, Body))| Event {
+        id: id(name),
+        seq: Seq(index as u64 + 1),
+        session: oma_domain::SessionId::parse("ses_test").unwrap(),
+        at: oma_domain::Timestamp(0),
+        body: Arc::new(body),
+    };
+    bodies.into_iter().enumerate().map(event).collect()
+}
+
+fn user(text: &str) -> Body {
+    Body::UserMessage { content: vec![ContentBlock::text(text)] }
+}
+
+fn says(request: &str, text: &str) -> Body {
+    Body::AgentMessage {
+        request: id(request),
+        content: vec![ContentBlock::text(text)],
+        model: "p/m".into(),
+        usage: None,
+        cost: None,
+        interrupted: false,
+        opaque: None,
+    }
+}
+
+fn uses(request: &str, call_id: &str) -> Body {
+    Body::AgentToolUse {
+        request: id(request),
+        name: "bash".into(),
+        input: serde_json::json!({}),
+        call_id: call_id.into(),
+        permission: Permission::Allow,
+        opaque: None,
+    }
+}
+
+fn result(tool: &str, text: &str) -> Body {
+    let content = vec![ContentBlock::text(text)];
+    Body::AgentToolResult { tool_use: id(tool), name: "bash".into(), content, is_error: false }
+}
+
+fn end(request: &str) -> Body {
+    Body::ModelRequestEnd { request: id(request), is_error: false, usage: Usage::default(), cost: None }
+}
+
+fn begin() -> Body {
+    let (model, thinking_level) = ("p/m".into(), ThinkingLevel::Off);
+    Body::ModelRequestStart { model, thinking_level, purpose: Purpose::Reply }
+}
+
+/// One line a message: the role, then its blocks.
+fn shorthand(conversation: &Conversation) -> Vec<String> {
+    let user = |block: &UserBlock| match block {
+        UserBlock::Content(ContentBlock::Text { text }) => text.clone(),
+        UserBlock::Content(_) => "media".into(),
+        UserBlock::ToolResult { call_id, .. } => format!("result {call_id}"),
+    };
+    let assistant = |block: &AssistantBlock| match block {
+        AssistantBlock::Text { text, .. } => text.clone(),
+        AssistantBlock::Thinking { text, .. } => format!("thinks {text}"),
+        AssistantBlock::ToolUse { call_id, .. } => format!("use {call_id}"),
+    };
+    let line = |message: &Message| match message {
+        Message::User(blocks) => format!("user: {}", blocks.iter().map(user).collect::<Vec<_>>().join(" | ")),
+        Message::Assistant(blocks) => {
+            format!("agent: {}", blocks.iter().map(assistant).collect::<Vec<_>>().join(" | "))
+        }
+    };
+    conversation.messages().iter().map(line).collect()
+}
+
+fn fold(events: &[Event]) -> Conversation {
+    let mut conversation = Conversation::default();
+    conversation.extend(events);
+    conversation
+}
+
+#[test]
+fn blocks_of_one_request_are_one_message() {
+    let events = log(vec![
+        ("run", Body::StatusRunning),
+        ("m1", user("hi")),
+        ("r1", begin()),
+        ("t1", says("r1", "let me look")),
+        ("a", uses("r1", "call_a")),
+        ("b", uses("r1", "call_b")),
+        ("e1", end("r1")),
+        ("rb", result("b", "second")),
+        ("ra", result("a", "first")),
+        ("r2", begin()),
+        ("t2", says("r2", "done")),
+        ("e2", end("r2")),
+        ("m2", user("thanks")),
+    ]);
+    assert_eq!(
+        shorthand(&fold(&events)),
+        [
+            "user: hi",
+            "agent: let me look | use call_a | use call_b",
+            "user: result call_b | result call_a",
+            "agent: done",
+            "user: thanks"
+        ]
+    );
+}
+
+#[test]
+fn answers_of_different_requests_stay_apart_and_unanswered_messages_join() {
+    let events = log(vec![
+        ("m1", user("one")),
+        ("r1", begin()),
+        ("m2", user("two")),
+        ("t1", says("r1", "a")),
+        ("t2", says("r2", "b")),
+    ]);
+    assert_eq!(shorthand(&fold(&events)), ["user: one | two", "agent: a", "agent: b"]);
+}
+
+#[test]
+fn a_summary_replaces_what_it_covers() {
+    let events = log(vec![
+        ("m1", user("build it")),
+        ("a", uses("r1", "call_a")),
+        ("ra", result("a", "out")),
+        ("c", Body::Compaction { request: id("r2"), summary: "the story".into(), through: Seq(3) }),
+        ("m2", user("go on")),
+    ]);
+    let whole = fold(&events);
+    assert_eq!(
+        shorthand(&whole),
+        ["user: This is a summary of the conversation so far:\n\nthe story | go on"]
+    );
+    // Reading only what follows the summary gives the same.
+    let mut later = Conversation::after(Seq(3));
+    later.extend(&events[3..]);
+    assert_eq!(later.messages(), whole.messages());
+}
+
+#[test]
+fn events_are_folded_in_once_and_in_order() {
+    let events = log(vec![("m1", user("one")), ("m2", user("two")), ("m3", user("three"))]);
+    let mut conversation = fold(&events[..1]);
+    conversation.extend(&events[2..]);
+    assert_eq!(shorthand(&conversation), ["user: one"], "a gap is left to be read from the store");
+    conversation.extend(&events);
+    conversation.extend(&events);
+    assert_eq!(shorthand(&conversation), ["user: one | two | three"]);
+}
+
+#[test]
+fn what_was_added_since_the_last_count_is_weighed() {
+    let mut conversation = fold(&log(vec![("m1", user(&"x".repeat(400)))]));
+    assert_eq!(conversation.uncounted_tokens(), 100);
+    let mut more = log(vec![("m1", user("")), ("e", end("r1"))]);
+    more.remove(0);
+    conversation.extend(&more);
+    assert_eq!(conversation.uncounted_tokens(), 0);
+}
+
+#[test]
+fn shrinking_leaves_out_what_is_long() {
+    let image = ContentBlock::Image {
+        source: oma_domain::content::Source::Url { url: "https://example.com/a.png".into() },
+    };
+    let events = log(vec![
+        ("m1", Body::UserMessage { content: vec![ContentBlock::text("short"), image] }),
+        ("a", uses("r1", "call_a")),
+        ("ra", result("a", &"é".repeat(5_000))),
+    ]);
+    let conversation = fold(&events);
+    let Message::User(blocks) = &conversation.shrunk()[0] else { panic!("a user message") };
+    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks[1], UserBlock::Content(ContentBlock::text("[an image was left out]")));
+    let Message::User(blocks) = &conversation.shrunk()[2] else { panic!("a user message") };
+    let UserBlock::ToolResult { content, .. } = &blocks[0] else { panic!("a result") };
+    assert!(oma_domain::content::joined_text(content).chars().count() < 1_100);
+}

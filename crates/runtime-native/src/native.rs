@@ -1,0 +1,155 @@
+//! The runtime itself: what it works with, and its side of the `Runtime` trait.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oma_domain::agent::{Agent, RuntimeKind};
+use oma_domain::environment::{Environment, Networking};
+use oma_domain::session::{OpenTool, Outcome};
+use oma_domain::{EventId, SessionId};
+use oma_models::Registry;
+use oma_models::retry::Policy;
+use oma_runtime::{Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_sandbox::files::Workspace;
+use oma_sandbox::{Pool, Spec};
+use oma_tools::Toolbox;
+
+use crate::conversation::Conversation;
+use crate::turn::Run;
+
+/// Bounds of the native loop.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How full the model's context may get before it is summarised, in percent.
+    pub compact_at_percent: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { compact_at_percent: 80 }
+    }
+}
+
+/// The native runtime.
+pub struct Native {
+    pub(crate) models: Arc<Registry>,
+    pub(crate) retry: Policy,
+    pub(crate) tools: Arc<oma_tools::Config>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) config: Config,
+}
+
+impl Native {
+    /// A runtime over these models, tools and sandboxes.
+    #[must_use]
+    pub fn new(
+        models: Arc<Registry>,
+        retry: Policy,
+        tools: Arc<oma_tools::Config>,
+        pool: Arc<Pool>,
+        config: Config,
+    ) -> Self {
+        Self { models, retry, tools, pool, config }
+    }
+
+    pub(crate) fn sandbox_spec(&self, session: &SessionInfo) -> Spec {
+        Spec { session: session.id.clone() }
+    }
+
+    /// Puts a result that is too long for the model into the workspace, with a preview in its place.
+    pub(crate) async fn spill(&self, session: &SessionInfo, tool: &EventId, outcome: Outcome) -> Outcome {
+        let Some(spill) = oma_tools::spill(tool, &outcome.content, &self.tools) else { return outcome };
+        let written = match self.pool.workspace(&session.id).await {
+            Ok(workspace) => workspace.write(&spill.path, spill.whole.into()).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match written {
+            Ok(()) => Outcome { content: vec![oma_domain::ContentBlock::text(spill.preview)], ..outcome },
+            Err(error) => {
+                tracing::error!(%error, "a long result could not be written into the workspace");
+                Outcome { content: vec![oma_domain::ContentBlock::text(spill.preview_without_file)], ..outcome }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for Native {
+    fn check(&self, agent: &Agent, environment: Option<&Environment>) -> Result<(), Unsupported> {
+        let refuse = |field, message: &str| Err(Unsupported { field, message: message.to_owned() });
+        let spec = &agent.spec;
+        if spec.runtime != RuntimeKind::Native {
+            return refuse("runtime", "this server has no such runtime");
+        }
+        if let Some(unknown) = spec.tools.iter().find(|tool| !oma_tools::known_names().contains(&tool.as_str())) {
+            let known = oma_tools::known_names().join(", ");
+            let message = format!("there is no tool {unknown:?}; the tools are {known}");
+            return Err(Unsupported { field: "tools", message });
+        }
+        if !spec.mcp_servers.is_empty() {
+            return refuse("mcpServers", "MCP servers are not supported yet");
+        }
+        if !spec.callable_agents.is_empty() {
+            return refuse("callableAgents", "delegation is not supported yet");
+        }
+        if let Some(environment) = environment {
+            if environment.spec.packages.as_ref().is_some_and(|packages| !packages.is_empty()) {
+                return refuse("packages", "installing packages is not supported yet");
+            }
+            if environment.spec.networking != Networking::Unrestricted {
+                return refuse("networking", "limited networking is not supported yet");
+            }
+        }
+        Ok(())
+    }
+
+    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
+        let (state, _) = port.state();
+        let mut run = Run {
+            native: self,
+            session,
+            port: &*port,
+            toolbox: Toolbox::new(&session.agent.spec, &self.tools),
+            conversation: Conversation::after(state.compacted_through),
+            recovering,
+            overflowed: false,
+            compactions: 0,
+        };
+        match run.go().await {
+            Ok(()) => {}
+            Err(PortError::Gone(reason)) => tracing::info!(%reason, "a turn was left"),
+            Err(PortError::Rejected(rejection)) => tracing::error!(%rejection, "a turn's next step is not legal"),
+        }
+    }
+
+    async fn abort(&self, session: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {
+        self.end_tools(session, open).await
+    }
+
+    async fn logs(&self, session: &SessionId, tail: usize) -> Option<String> {
+        let lease = self.pool.peek(session)?;
+        match lease.hand().logs(tail).await {
+            Ok(text) => Some(text),
+            Err(error) => {
+                tracing::warn!(%error, "a sandbox's log could not be read");
+                None
+            }
+        }
+    }
+
+    async fn workspace(&self, session: &SessionId) -> Result<Arc<dyn Workspace>, String> {
+        self.pool.workspace(session).await.map_err(|error| error.to_string())
+    }
+
+    async fn inventory(&self) -> Result<Vec<SessionId>, String> {
+        self.pool.inventory().await.map_err(|error| error.to_string())
+    }
+
+    fn live_sandboxes(&self) -> usize {
+        self.pool.live()
+    }
+
+    async fn discard(&self, session: &SessionId) -> Result<(), String> {
+        self.pool.destroy(session).await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,156 @@
+//! Asking the model for the next answer, and showing it as it comes.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use oma_domain::EventId;
+use oma_domain::event::{FailureKind, Purpose};
+use oma_domain::session::{Input, Reply, ReplyBlock, State, Step};
+use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolSpec};
+use oma_runtime::{Delta, PortError};
+
+use crate::turn::Run;
+
+/// The ids that the blocks of an arriving answer were announced under.
+#[derive(Default)]
+struct Announced(Vec<Option<EventId>>);
+
+impl Announced {
+    /// The block's id, and whether it is new.
+    fn id(&mut self, index: usize) -> (EventId, bool) {
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        let known = self.0[index].clone();
+        let is_new = known.is_none();
+        let id = known.unwrap_or_else(EventId::generate);
+        self.0[index] = Some(id.clone());
+        (id, is_new)
+    }
+}
+
+impl Run<'_> {
+    /// Makes one model request and commits what came of it.
+    pub(crate) async fn sample(&mut self, state: &State, model: &Arc<dyn Model>) -> Result<(), PortError> {
+        let thinking = state.thinking_level.unwrap_or(self.session.agent.spec.thinking_level);
+        let id = EventId::generate();
+        let begin = Input::BeginRequest {
+            id: id.clone(),
+            model: model.name().to_owned(),
+            thinking_level: thinking,
+            purpose: Purpose::Reply,
+        };
+        let state = self.commit(begin).await?;
+        if !is_sampling(&state, &id) {
+            // A budget or the turn's limit ended it.
+            return Ok(());
+        }
+        self.warm_sandbox();
+        let tools = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
+            name: tool.name,
+            description: tool.description,
+            input_schema: tool.input_schema,
+        });
+        let request = Request {
+            system: self.session.agent.spec.instructions.clone(),
+            messages: self.conversation.messages().to_vec(),
+            tools: tools.collect(),
+            thinking,
+            max_tokens: None,
+            cache_key: self.session.id.to_string(),
+        };
+        let mut announced = Announced::default();
+        match self.stream(&**model, &request, &mut announced).await {
+            Ok(completion) => {
+                self.compactions = 0;
+                let reply = self.reply(completion, model.name(), &mut announced);
+                self.commit(Input::FinishRequest { request: id, reply }).await?;
+                Ok(())
+            }
+            Err(error) => self.fail(&state, id, error).await,
+        }
+    }
+
+    /// Streams one answer to its end, passing the pieces on.
+    async fn stream(
+        &self,
+        model: &dyn Model,
+        request: &Request,
+        announced: &mut Announced,
+    ) -> Result<Completion, Error> {
+        let mut pieces = model.stream(request).await?;
+        while let Some(piece) = pieces.next().await {
+            match piece? {
+                Chunk::Text { index, text } => {
+                    let (event, is_new) = announced.id(index);
+                    if is_new {
+                        self.port.delta(Delta::MessageStart { event: event.clone() });
+                    }
+                    self.port.delta(Delta::Text { event, text });
+                }
+                Chunk::Thinking { index, text } => {
+                    let (event, is_new) = announced.id(index);
+                    if is_new {
+                        self.port.delta(Delta::ThinkingStart { event: event.clone() });
+                    }
+                    self.port.delta(Delta::Thinking { event, text });
+                }
+                Chunk::ToolUse { .. } => {}
+                Chunk::Done(completion) => return Ok(*completion),
+            }
+        }
+        Err(Error::passing(FailureKind::ModelOverloaded, "the provider's answer ended before it was complete"))
+    }
+
+    fn reply(&self, completion: Completion, model: &str, announced: &mut Announced) -> Reply {
+        let Completion { blocks, usage, cost, stop } = completion;
+        let policy = &self.session.agent.spec.permission_policy;
+        let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
+            let (id, _) = announced.id(index);
+            match block {
+                AssistantBlock::Text { text, opaque } => ReplyBlock::Text { id, text, opaque },
+                AssistantBlock::Thinking { text, opaque } => ReplyBlock::Thinking { id, text, opaque },
+                AssistantBlock::ToolUse { call_id, name, input, opaque } => {
+                    let permission = policy.evaluate(&name);
+                    ReplyBlock::ToolUse { id, name, input, call_id, permission, opaque }
+                }
+            }
+        });
+        Reply { blocks: blocks.collect(), model: model.to_owned(), usage, cost, stop }
+    }
+
+    /// Records a failed request; waits and leaves the next attempt to the loop, or ends the turn.
+    pub(crate) async fn fail(&mut self, state: &State, request: EventId, error: Error) -> Result<(), PortError> {
+        let attempts = state.turn().map_or(0, |turn| turn.failed_attempts);
+        let overflow = error.failure.kind == FailureKind::ContextOverflow;
+        if overflow && self.compactions == 0 && !self.overflowed {
+            self.overflowed = true;
+            self.commit(Input::FailRequest { request, failure: error.failure, retry: true }).await?;
+            return Ok(());
+        }
+        let delay = self.native.retry.next_delay(attempts, &error);
+        let retry = delay.is_some();
+        tracing::warn!(%error, attempts, retry, "a model request failed");
+        self.commit(Input::FailRequest { request, failure: error.failure, retry }).await?;
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the session's sandbox beside the first request, if there is room for it.
+    fn warm_sandbox(&self) {
+        if self.toolbox.uses_sandbox() {
+            let pool = Arc::clone(&self.native.pool);
+            let spec = self.native.sandbox_spec(self.session);
+            tokio::spawn(async move { pool.try_warm(&spec).await });
+        }
+    }
+}
+
+/// Whether the turn waits for just this request.
+pub(crate) fn is_sampling(state: &State, id: &EventId) -> bool {
+    state.turn().is_some_and(
+        |turn| matches!(&turn.step, Step::Sampling { request, .. } if request == id),
+    )
+}

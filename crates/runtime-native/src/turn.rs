@@ -1,0 +1,87 @@
+//! One drive of a turn: looks at the state, does the next thing, until there is nothing left to do.
+
+use std::sync::Arc;
+
+use oma_domain::Seq;
+use oma_domain::event::Purpose;
+use oma_domain::session::{Input, State, Step};
+use oma_models::Model;
+use oma_runtime::{Committed, Port, PortError, SessionInfo};
+use oma_tools::Toolbox;
+
+use crate::Native;
+use crate::conversation::Conversation;
+
+/// What a drive carries from step to step. Everything in it can be made again from the log.
+pub(crate) struct Run<'a> {
+    pub(crate) native: &'a Native,
+    pub(crate) session: &'a SessionInfo,
+    pub(crate) port: &'a dyn Port,
+    pub(crate) toolbox: Toolbox,
+    pub(crate) conversation: Conversation,
+    /// Tool uses open now may have run before a restart.
+    pub(crate) recovering: bool,
+    /// The provider has said that the context is too long; cleared by a compaction.
+    pub(crate) overflowed: bool,
+    /// Compactions since the last answer: more than one without an answer between them leads nowhere.
+    pub(crate) compactions: u32,
+}
+
+impl Run<'_> {
+    /// Does the turn's work. Returns when the turn is over or blocked, or the port is gone.
+    pub(crate) async fn go(&mut self) -> Result<(), PortError> {
+        loop {
+            let (state, head) = self.port.state();
+            let Some(turn) = state.turn().filter(|_| state.is_running()) else { return Ok(()) };
+            let step = match &turn.step {
+                Step::Ready => self.request(&state, head, turn.purpose).await,
+                Step::Acting { .. } => self.act().await,
+                // Another drive's request: the engine closes it before it lets a new drive begin.
+                Step::Sampling { .. } => return Ok(()),
+            };
+            match step {
+                Ok(()) => {}
+                // Something came between, for example a confirmation: look again.
+                Err(PortError::Rejected(rejection)) => {
+                    tracing::debug!(%rejection, "a step was overtaken");
+                    let (now, _) = self.port.state();
+                    if *now == *state {
+                        return Err(PortError::Rejected(rejection));
+                    }
+                }
+                Err(gone @ PortError::Gone(_)) => return Err(gone),
+            }
+        }
+    }
+
+    async fn request(&mut self, state: &State, head: Seq, purpose: Purpose) -> Result<(), PortError> {
+        let name = state.model.as_deref().unwrap_or(&self.session.agent.spec.model);
+        let model = match self.native.models.resolve(name) {
+            Ok(model) => model,
+            Err(error) => {
+                self.commit(Input::FailTurn { failure: error.failure }).await?;
+                return Ok(());
+            }
+        };
+        self.conversation.catch_up(self.port, head).await?;
+        if purpose == Purpose::Compaction || self.is_full(state, &*model) {
+            self.compact(state, &model, purpose).await
+        } else {
+            self.sample(state, &model).await
+        }
+    }
+
+    /// Whether the context has to be summarised before the next request.
+    fn is_full(&self, state: &State, model: &dyn Model) -> bool {
+        let tokens = state.context_tokens + self.conversation.uncounted_tokens();
+        let limit = model.context_window() / 100 * self.native.config.compact_at_percent;
+        self.overflowed || (self.compactions == 0 && tokens >= limit && state.context_tokens > 0)
+    }
+
+    /// Commits an input and folds what it appended into the conversation.
+    pub(crate) async fn commit(&mut self, input: Input) -> Result<Arc<State>, PortError> {
+        let Committed { state, events } = self.port.commit(input).await?;
+        self.conversation.extend(&events);
+        Ok(state)
+    }
+}
