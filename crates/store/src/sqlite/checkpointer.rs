@@ -1,8 +1,10 @@
 //! The checkpointer: a thread that copies the write-ahead log into the database beside the writer, so that no
 //! commit waits for it.
 //!
-//! Invariant: the write-ahead log stays bounded. Normally the thread keeps up; when it can't, because writing
-//! never pauses, the writer itself waits once for a checkpoint.
+//! The log begins anew only when all of it has been copied at the moment of a write. When writing never pauses,
+//! the thread can't reach that moment; the writer then copies the short rest itself between two commits.
+//!
+//! Invariant: the write-ahead log stays bounded.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -11,10 +13,13 @@ use rusqlite::Connection;
 
 use crate::{Error, Result};
 
-/// A write-ahead log of this many pages (4 MiB) is worth a checkpoint.
+/// This many pages that are not copied yet (4 MiB) are worth a checkpoint.
 const WORTHWHILE: i64 = 1024;
 
-/// At this many pages (64 MiB) the writer waits for one.
+/// From this many pages on (16 MiB) the writer copies the rest itself, as far as readers let it.
+const LONG: i64 = 4 * 1024;
+
+/// From this many pages on (64 MiB) it waits for the readers, too.
 const TOO_LONG: i64 = 16 * 1024;
 
 /// The writer's end of the thread.
@@ -46,9 +51,13 @@ impl Checkpointer {
             Ok(log) => log,
             Err(error) => return tracing::warn!(%error, "the length of the write-ahead log is unknown"),
         };
-        if log.open() >= TOO_LONG {
-            // RESTART waits for the thread and for readers, by the connection's busy timeout at most.
-            if let Err(error) = checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)") {
+        if log.written >= LONG {
+            let how = if log.written >= TOO_LONG {
+                "PRAGMA wal_checkpoint(RESTART)"
+            } else {
+                "PRAGMA wal_checkpoint(PASSIVE)"
+            };
+            if let Err(error) = checkpoint(writer, how) {
                 tracing::warn!(%error, "the write-ahead log can't be checkpointed");
             }
         } else if log.open() >= WORTHWHILE {

@@ -5,12 +5,16 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
 const DATABASE: &str = "store.db";
+const LOG: &str = "store.db-wal";
+const INDEX: &str = "store.db-shm";
 const LOCK: &str = "store.lock";
 const PROBE: &str = "store.probe";
 
@@ -35,10 +39,9 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<(Self, Lock)> {
         let created = create(path)?;
         let database = path.join(DATABASE);
-        let known = database
-            .try_exists()
-            .map_err(|error| verdict(&database, &error))?;
-        restrict_folder(path, created || known)?;
+        if !created {
+            restrict_folder(path, &database)?;
+        }
 
         let lock_path = path.join(LOCK);
         let mut lock = private_file(&lock_path)?;
@@ -52,7 +55,7 @@ impl Folder {
         // SQLite gives its -wal and -shm files the mode of the database, so it has to be right beforehand. The
         // file is closed again before SQLite opens it: closing one later would drop SQLite's own locks.
         drop(private_file(&database)?);
-        for side in ["store.db-wal", "store.db-shm"] {
+        for side in [LOG, INDEX] {
             let side = path.join(side);
             match fs::set_permissions(&side, Permissions::from_mode(0o600)) {
                 Ok(()) => {}
@@ -73,11 +76,14 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
-    /// Tries to write a page and says what stands in the way, if it is something that has a name.
+    /// Tries to write a page, as far into a file as the write-ahead log reaches, and says what stands in the
+    /// way if it is something that has a name.
     pub(super) fn diagnose(&self) -> Option<Error> {
         let path = self.path.join(PROBE);
-        let attempt = private_file(&path).and_then(|mut file| {
-            file.write_all(&[0; 4096])
+        // A log that is missing is as short as can be.
+        let reach = fs::metadata(self.path.join(LOG)).map_or(0, |meta| meta.len());
+        let attempt = private_file(&path).and_then(|file| {
+            file.write_all_at(&[0; 4096], reach)
                 .and_then(|()| file.sync_all())
                 .map_err(|error| verdict(&path, &error))
         });
@@ -104,20 +110,27 @@ fn create(path: &Path) -> Result<bool> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+        // The umask may have taken our own rights.
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
+        // SQLite syncs what is in the folder; that the folder is there is ours to make durable.
+        .and_then(|()| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+            _ => File::open(".")?.sync_all(),
+        })
         .map_err(|error| verdict(path, &error))?;
     Ok(true)
 }
 
-/// Takes the folder away from everybody else. A folder that was there already and has other things in it is
-/// left as it is: somebody may have given us a shared one by mistake, and our files are private anyway.
-fn restrict_folder(path: &Path, ours: bool) -> Result<()> {
+/// Takes a folder that was there away from everybody else. One that has other things in it is left as it is:
+/// somebody may have given us a shared one by mistake, and our files are private anyway.
+fn restrict_folder(path: &Path, database: &Path) -> Result<()> {
     let mode = fs::metadata(path).map_err(|error| verdict(path, &error))?.mode() & 0o777;
-    if mode == 0o700 {
+    if mode & 0o077 == 0 {
         return Ok(());
     }
-    let empty = || -> io::Result<bool> { Ok(fs::read_dir(path)?.next().is_none()) };
-    if ours || empty().map_err(|error| verdict(path, &error))? {
-        return fs::set_permissions(path, Permissions::from_mode(0o700))
+    let ours = || -> io::Result<bool> { Ok(database.try_exists()? || fs::read_dir(path)?.next().is_none()) };
+    if ours().map_err(|error| verdict(path, &error))? {
+        return fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
             .map_err(|error| verdict(path, &error));
     }
     tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "the data folder is open to others");

@@ -27,6 +27,9 @@ mod snapshots;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -97,6 +97,12 @@ impl Readers {
         }
     }
 
+    /// How many connections are free.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.permits.available_permits()
+    }
+
     /// Waits for the reads under way and closes the connections.
     pub(super) async fn close(&self) {
         // An error means that it is closed already.

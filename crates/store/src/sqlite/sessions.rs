@@ -2,7 +2,7 @@
 
 use oma_domain::page::{Order, Page};
 use oma_domain::session::State;
-use oma_domain::{Seq, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{AgentId, Seq, Session, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
@@ -127,33 +127,21 @@ pub(super) fn list(
         Some(id) => Some(key(conn, workspace, id)?.ok_or_else(unknown_cursor)?),
         None => None,
     };
-    // Each combination is a statement of its own, so that each finds its own index.
-    let mut sql = format!("{WHOLE} WHERE s.workspace = ?");
-    let mut values: Vec<&dyn ToSql> = Vec::new();
     let workspace_text = workspace.as_str();
-    values.push(&workspace_text);
-    let agent = filter.agent.as_ref().map(oma_domain::AgentId::as_str);
+    let agent = filter.agent.as_ref().map(AgentId::as_str);
+    let one_more = limit + 1;
+    let mut values: Vec<&dyn ToSql> = vec![&workspace_text];
     if agent.is_some() {
-        sql.push_str(" AND s.agent_id = ?");
         values.push(&agent);
     }
     if filter.ephemeral.is_some() {
-        sql.push_str(" AND s.ephemeral = ?");
         values.push(&filter.ephemeral);
     }
     if after.is_some() {
-        sql.push_str(match order {
-            Order::Ascending => " AND s.key > ?",
-            Order::Descending => " AND s.key < ?",
-        });
         values.push(&after);
     }
-    sql.push_str(match order {
-        Order::Ascending => " ORDER BY s.key LIMIT ?",
-        Order::Descending => " ORDER BY s.key DESC LIMIT ?",
-    });
-    let one_more = limit + 1;
     values.push(&one_more);
+    let sql = list_sql(filter, order, after.is_some());
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query(values.as_slice())?;
     let mut shared = Shared::new(conn, workspace);
@@ -163,6 +151,26 @@ pub(super) fn list(
         |row| read(row, &mut shared, workspace),
         |session| session.id.clone(),
     )
+}
+
+/// The query of a list. Each combination is a statement of its own, so that each finds its own index.
+pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) -> String {
+    let agent = if filter.agent.is_some() {
+        " AND s.agent_id = ?"
+    } else {
+        ""
+    };
+    let ephemeral = if filter.ephemeral.is_some() {
+        " AND s.ephemeral = ?"
+    } else {
+        ""
+    };
+    let (cursor, direction) = match order {
+        Order::Ascending => (" AND s.key > ?", ""),
+        Order::Descending => (" AND s.key < ?", " DESC"),
+    };
+    let cursor = if continued { cursor } else { "" };
+    format!("{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{cursor} ORDER BY s.key{direction} LIMIT ?")
 }
 
 pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId) -> Result<bool, Failure> {

@@ -32,18 +32,18 @@ const GROUP: usize = 512;
 /// The way to the writer thread. Dropping it waits until all accepted work is on the disk.
 #[derive(Debug)]
 pub(super) struct Writer {
-    sender: Option<mpsc::Sender<Message>>,
+    pub(super) sender: Option<mpsc::Sender<Message>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     patience: Duration,
 }
 
-enum Message {
+pub(super) enum Message {
     Work(Box<dyn Work>),
     Close(oneshot::Sender<()>),
 }
 
 /// A piece of work in the queue.
-trait Work: Send {
+pub(super) trait Work: Send {
     /// Whether somebody still waits for it. From here on it is going to be carried out.
     fn claim(&self) -> bool;
     /// Carries it out. May be called again after a rollback.
@@ -53,7 +53,7 @@ trait Work: Send {
 }
 
 /// What became of a piece of work inside its transaction.
-enum Verdict {
+pub(super) enum Verdict {
     Done,
     Failed(Error),
 }

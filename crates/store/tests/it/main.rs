@@ -1,5 +1,11 @@
 //! The SQLite store against the contract, and against crashes, full disks and foreign hands.
+
 #![expect(clippy::unwrap_used, reason = "a failure is to end the test")]
+
+mod again;
+mod crash;
+mod disk;
+mod folder;
 
 use std::sync::Arc;
 
