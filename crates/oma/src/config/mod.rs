@@ -1,0 +1,189 @@
+//! The configuration: one declaration of each setting ([`sections`]), from which everything else follows.
+//!
+//! [`Config::load`] reads it: a flag counts more than an environment variable, that more than the file, that
+//! more than the default. Mistakes (an unknown key, a value that can't be read, settings that contradict each
+//! other) are errors that name the setting and where its value came from; all of them are reported at once.
+//!
+//! Invariant: secrets are held in `secrecy` types and shown redacted.
+
+pub(crate) mod args;
+pub(crate) mod document;
+pub(crate) mod file;
+pub(crate) mod places;
+pub(crate) mod reader;
+pub(crate) mod sections;
+pub(crate) mod setting;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::config::file::File;
+use crate::config::reader::{Effective, Problem, Reader, Sources};
+use crate::config::sections::{Engine, Log, Models, Provider, Sandbox, Server, Tools};
+use crate::config::setting::Section;
+use crate::config::value::Value as _;
+
+/// The configuration in force.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The HTTP server.
+    pub(crate) server: Server,
+    /// Where everything durable lives: `server.data_dir`, or what the environment suggests.
+    pub(crate) data_dir: PathBuf,
+    /// The engine.
+    pub(crate) engine: Engine,
+    /// Sandboxes.
+    pub(crate) sandbox: Sandbox,
+    /// Models.
+    pub(crate) models: Models,
+    /// Further providers, by name.
+    pub(crate) providers: BTreeMap<String, NamedProvider>,
+    /// Tools.
+    pub(crate) tools: Tools,
+    /// The log.
+    pub(crate) log: Log,
+    /// The file that was read.
+    pub(crate) file: Option<PathBuf>,
+    /// Whether that file holds a secret and others than its owner may read it.
+    pub(crate) exposed_file: bool,
+    /// Every value in force, for showing.
+    pub(crate) effective: Vec<Effective>,
+}
+
+/// A provider that the operator added.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedProvider {
+    /// How to reach it.
+    pub(crate) settings: Provider,
+    /// HTTP headers to send with each request.
+    pub(crate) headers: BTreeMap<String, SecretString>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The file can't be used.
+    #[error("the configuration file can't be used: {0}")]
+    File(String),
+    /// Settings are wrong.
+    #[error("the configuration is wrong:{}", .0.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    Settings(Vec<Problem>),
+}
+
+impl Config {
+    /// Reads the configuration from the process's environment, the given flags, and the file that they name
+    /// or that is found in its usual place.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) fn load(flags: args::Flags) -> Result<Self, Error> {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .collect();
+        let mut sources = Sources {
+            flags: flags.values,
+            env,
+            file: None,
+        };
+        let path = match flags.file {
+            Some(path) => Some(path),
+            None => places::config_file(&sources).map_err(Error::File)?,
+        };
+        if let Some(path) = path {
+            sources.file = Some(File::read(&path).map_err(Error::File)?);
+        }
+        Self::from_sources(&sources)
+    }
+
+    /// Reads the configuration from given sources.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) fn from_sources(sources: &Sources) -> Result<Self, Error> {
+        let mut reader = Reader::new(sources);
+        let server = Server::read(&mut reader, Server::KEY);
+        let engine = Engine::read(&mut reader, Engine::KEY);
+        let sandbox = Sandbox::read(&mut reader, Sandbox::KEY);
+        let models = Models::read(&mut reader, Models::KEY);
+        let providers = read_providers(&mut reader);
+        let tools = Tools::read(&mut reader, Tools::KEY);
+        let log = Log::read(&mut reader, Log::KEY);
+        reader.refuse_unknown();
+
+        let data_dir = server.as_ref().and_then(|server| {
+            let found = server.data_dir.clone().or_else(|| places::data_dir(sources));
+            match &found {
+                Some(path) => reader.settle("server.data_dir", path.to_json()),
+                None => reader.refuse(
+                    "server.data_dir",
+                    "it must be set, because the environment names no home folder",
+                ),
+            }
+            found
+        });
+        if let (Some(server), Some(tools)) = (&server, &tools) {
+            sections::check(&mut reader, server, tools);
+        }
+
+        let exposed_file = sources.file.as_ref().is_some_and(|file| {
+            file.shared && reader.effective.iter().any(|effective| {
+                effective.value == "[redacted]" && matches!(effective.origin, reader::Origin::File(_))
+            })
+        });
+        let Reader { effective, problems, .. } = reader;
+        match (server, data_dir, engine, sandbox, models, providers, tools, log) {
+            (
+                Some(server),
+                Some(data_dir),
+                Some(engine),
+                Some(sandbox),
+                Some(models),
+                Some(providers),
+                Some(tools),
+                Some(log),
+            ) if problems.is_empty() => Ok(Self {
+                server,
+                data_dir,
+                engine,
+                sandbox,
+                models,
+                providers,
+                tools,
+                log,
+                file: sources.file.as_ref().map(|file| file.path.clone()),
+                exposed_file,
+                effective,
+            }),
+            _ => Err(Error::Settings(problems)),
+        }
+    }
+}
+
+fn read_providers(reader: &mut Reader<'_>) -> Option<BTreeMap<String, NamedProvider>> {
+    let names = reader
+        .sources()
+        .file
+        .as_ref()
+        .map(|file| file.names_below(sections::PROVIDERS))
+        .unwrap_or_default();
+    let mut providers = BTreeMap::new();
+    let mut complete = true;
+    for name in names {
+        let key = format!("{}.{name}", sections::PROVIDERS);
+        let settings = Provider::read(reader, &key);
+        let headers = reader.headers(&format!("{key}.headers"));
+        match settings {
+            Some(settings) => {
+                providers.insert(name, NamedProvider { settings, headers });
+            }
+            None => complete = false,
+        }
+    }
+    complete.then_some(providers)
+}

@@ -1,0 +1,55 @@
+//! Where the configuration file and the data folder are when nobody says so.
+
+use std::path::PathBuf;
+
+use crate::config::reader::Sources;
+
+/// The variable that names the configuration file.
+pub(crate) const FILE_VARIABLE: &str = "OPENCLAW_CONFIG";
+/// The system's configuration file.
+const SYSTEM_FILE: &str = "/etc/openclaw/oma.toml";
+
+/// The configuration file: the one that the environment names, or the first that exists of the user's and
+/// the system's.
+///
+/// # Errors
+/// That the variable's value can't be a path.
+pub(crate) fn config_file(sources: &Sources) -> Result<Option<PathBuf>, String> {
+    match sources.env.get(FILE_VARIABLE) {
+        Some(value) if !value.is_empty() => return Ok(Some(PathBuf::from(value))),
+        _ => {}
+    }
+    let user = sources
+        .variable("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(home(sources)?.join(".config")))
+        .map(|folder| folder.join("openclaw/oma.toml"));
+    for path in user.into_iter().chain([PathBuf::from(SYSTEM_FILE)]) {
+        // A file that is there but can't be looked at is a mistake to report, not a file to pass over.
+        match path.try_exists() {
+            Ok(true) => return Ok(Some(path)),
+            Ok(false) => {}
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+    }
+    Ok(None)
+}
+
+/// The data folder: what a service manager provides, else the user's folder for data.
+#[must_use]
+pub(crate) fn data_dir(sources: &Sources) -> Option<PathBuf> {
+    if let Some(provided) = sources.variable("STATE_DIRECTORY") {
+        // A service manager may provide several, separated by colons; the first is ours.
+        return provided.split(':').next().map(PathBuf::from);
+    }
+    sources
+        .variable("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(home(sources)?.join(".local/share")))
+        .map(|folder| folder.join("openclaw"))
+}
+
+fn home(sources: &Sources) -> Option<PathBuf> {
+    sources.variable("HOME").map(PathBuf::from).filter(|path| path.is_absolute())
+}

@@ -1,0 +1,310 @@
+//! Every setting of the server, declared once.
+//!
+//! To add one, add it to its section here and use it where [`crate::serve`] builds the parts; the reader, the
+//! flags, `docs/configuration.md` and `oma config` follow by themselves.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::config::reader::Reader;
+use crate::config::setting::{Section, Setting, section};
+use crate::config::value::{Bytes, List, Listen, choices};
+
+/// The table below which the operator's own providers stand.
+pub(crate) const PROVIDERS: &str = "models.providers";
+
+section! {
+    /// The HTTP server.
+    Server in "server" {
+        /// The address and port to listen on; a bare port means 127.0.0.1, port 0 takes a free one.
+        listen: Listen { default "127.0.0.1:8080"; flag "listen"; env "OPENCLAW_LISTEN", "PORT"; }
+        /// The folder for everything durable: database, workspaces, sandboxes. Default: `$STATE_DIRECTORY`, else
+        /// `$XDG_DATA_HOME/openclaw`, else `~/.local/share/openclaw`.
+        data_dir: Option<PathBuf> { flag "data-dir"; env "OPENCLAW_DATA_DIR"; }
+        /// The token that API callers must present; without one, every caller may do everything.
+        api_token: Option<SecretString> { env "OPENCLAW_API_TOKEN"; }
+        /// A file with the token that API callers must present.
+        api_token_file: Option<PathBuf> { flag "api-token-file"; env "OPENCLAW_API_TOKEN_FILE"; }
+        /// Further host names under which the server may be addressed when it needs no token; loopback names
+        /// and the listen address always may.
+        allowed_hosts: List<String> { flag "allowed-hosts"; env "OPENCLAW_ALLOWED_HOSTS"; }
+        /// Whether the server may listen beyond the loopback interface without a token. Whoever reaches it then
+        /// runs commands on this machine and spends on its model keys.
+        allow_unauthenticated_remote: bool {
+            default "false"; flag "allow-unauthenticated-remote"; env "OPENCLAW_ALLOW_UNAUTHENTICATED_REMOTE";
+        }
+        /// Origins (`https://example.org`) whose web pages may change things here when the server needs no token.
+        allowed_origins: List<String> { env "OPENCLAW_ALLOWED_ORIGINS"; }
+        /// The longest that a chat completion may take before its turn is stopped.
+        run_timeout: Duration { default "10m"; between "1s", "1d"; env "OPENCLAW_RUN_TIMEOUT_MS"; }
+        /// The longest JSON body of a request.
+        max_body: Bytes { default "32MiB"; between "64KiB", "1GiB"; env "OPENCLAW_MAX_BODY"; }
+        /// The longest file that the files API reads or writes.
+        max_file: Bytes { default "64MiB"; between "64KiB", "4GiB"; env "OPENCLAW_MAX_FILE"; }
+        /// The most event streams that are open at once.
+        max_streams: usize { default "10000"; between "1", "1000000"; env "OPENCLAW_MAX_STREAMS"; }
+        /// The most connections that are open at once; further ones wait.
+        max_connections: usize { default "12000"; between "1", "1000000"; env "OPENCLAW_MAX_CONNECTIONS"; }
+        /// The source revision that `/healthz` names.
+        commit: Option<String> { env "OPENCLAW_COMMIT"; }
+    }
+}
+
+section! {
+    /// The engine, which runs the sessions' turns.
+    Engine in "engine" {
+        /// The most turns at work at once; others wait, first come first served.
+        max_turns: usize { default "64"; between "1", "10000"; flag "max-turns"; env "OPENCLAW_MAX_TURNS"; }
+        /// The most model requests in one turn.
+        max_requests_per_turn: u32 { default "250"; between "1", "100000"; env "OPENCLAW_MAX_REQUESTS_PER_TURN"; }
+        /// How long a stop waits for turns to end. Those that have not ended go on after the next start.
+        drain_timeout: Duration {
+            default "10s"; between "0s", "1h"; flag "drain-timeout"; env "OPENCLAW_DRAIN_TIMEOUT_MS";
+        }
+        /// How long an ephemeral session (a chat completion without a session key) stays after its last event.
+        ephemeral_age: Duration { default "10m"; between "1s", "30d"; env "OPENCLAW_IDLE_TIMEOUT_MS"; }
+        /// How long an `Idempotency-Key` is remembered.
+        idempotency_age: Duration { default "1d"; between "1m", "30d"; env "OPENCLAW_IDEMPOTENCY_AGE_MS"; }
+        /// How long a compaction that a client asks for may take.
+        compact_timeout: Duration { default "3m"; between "1s", "1h"; env "OPENCLAW_COMPACT_TIMEOUT_MS"; }
+    }
+}
+
+choices! {
+    /// How resource limits of a sandbox are enforced.
+    Enforcement: "`auto`, `cgroup` or `rlimit`" {
+        /// Control groups as root, rlimits otherwise.
+        Auto = "auto",
+        /// Control groups; sandboxes are refused where that is impossible.
+        Cgroup = "cgroup",
+        /// Resource limits of processes and a watch over their sum.
+        Rlimit = "rlimit",
+    }
+}
+
+section! {
+    /// Sandboxes, where the agents' commands run.
+    Sandbox in "sandbox" {
+        /// How limits are enforced: `auto` is control groups for root and rlimits for others. What is configured
+        /// but impossible on this machine is an error, never a weaker sandbox.
+        enforcement: Enforcement { default "auto"; flag "sandbox-enforcement"; env "OPENCLAW_SANDBOX_ENFORCEMENT"; }
+        /// The most sandboxes that live at once; others wait, and idle ones give way.
+        max_live: usize { default "32"; between "1", "10000"; flag "max-sandboxes"; env "OPENCLAW_MAX_ACTIVE_CONTAINERS"; }
+        /// How long a sandbox lives without work. Its workspace stays.
+        idle_timeout: Duration { default "10m"; between "1s", "7d"; env "OPENCLAW_SANDBOX_IDLE_TIMEOUT_MS"; }
+        /// How long a turn waits for a free sandbox.
+        wait_timeout: Duration { default "2m"; between "1s", "1h"; env "OPENCLAW_SANDBOX_WAIT_TIMEOUT_MS"; }
+        /// Memory of all processes of a sandbox together, its `/tmp` included.
+        memory: Bytes { default "2GiB"; between "32MiB", "16TiB"; env "OPENCLAW_SANDBOX_MEMORY"; }
+        /// Processes and threads of a sandbox.
+        processes: u32 { default "512"; between "16", "100000"; env "OPENCLAW_SANDBOX_PROCESSES"; }
+        /// Processors of a sandbox; 1.5 is one and a half. Enforced by control groups only.
+        cpus: f64 { default "2"; between "0.05", "1024"; env "OPENCLAW_SANDBOX_CPUS"; }
+        /// Bytes of a workspace.
+        disk: Bytes { default "4GiB"; between "1MiB", "1000TiB"; env "OPENCLAW_SANDBOX_DISK"; }
+        /// Files, folders and links of a workspace.
+        inodes: u64 { default "500000"; between "100", "1000000000"; env "OPENCLAW_SANDBOX_INODES"; }
+        /// What stays free of the file system below the workspaces, whatever their quotas say.
+        disk_floor: Bytes { default "1GiB"; between "0", "1000TiB"; env "OPENCLAW_SANDBOX_DISK_FLOOR"; }
+        /// Bytes of a sandbox's private `/tmp`.
+        tmp: Bytes { default "512MiB"; between "1MiB", "16TiB"; env "OPENCLAW_SANDBOX_TMP"; }
+        /// Open files of one process.
+        open_files: u64 { default "4096"; between "64", "1048576"; env "OPENCLAW_SANDBOX_OPEN_FILES"; }
+        /// How long a command runs when its call names no time.
+        command_timeout: Duration { default "2m"; between "1s", "1d"; env "OPENCLAW_COMMAND_TIMEOUT_MS"; }
+        /// The longest time that a call may ask for.
+        max_command_timeout: Duration { default "30m"; between "1s", "7d"; env "OPENCLAW_MAX_COMMAND_TIMEOUT_MS"; }
+        /// The most output of one command that is kept.
+        command_output: Bytes { default "8MiB"; between "1KiB", "256MiB"; env "OPENCLAW_COMMAND_OUTPUT"; }
+        /// Characters of a tool's result that the model is shown at once; a longer one goes to a file of the
+        /// workspace, with a preview in its place.
+        inline_result_chars: usize { default "30000"; between "1000", "1000000"; env "OPENCLAW_INLINE_RESULT_CHARS"; }
+        /// As root: the first of the host's user ids that sandboxes run under. None of them should have an account.
+        first_uid: u32 { default "200000"; between "1000", "4000000000"; env "OPENCLAW_SANDBOX_FIRST_UID"; }
+        /// As root: how many such user ids there are.
+        uids: u32 { default "65536"; between "1", "100000000"; env "OPENCLAW_SANDBOX_UIDS"; }
+        /// The control group below which sandboxes get theirs; the server's own without it.
+        cgroup_parent: Option<PathBuf> { env "OPENCLAW_SANDBOX_CGROUP_PARENT"; }
+        /// Further folders of the host that sandboxes may read.
+        readable: List<PathBuf> { env "OPENCLAW_SANDBOX_READABLE"; }
+        /// How long a sandbox with a command under way outlives its server, so that a restarted one finds it.
+        orphan_timeout: Duration { default "1h"; between "1s", "7d"; env "OPENCLAW_SANDBOX_ORPHAN_TIMEOUT_MS"; }
+        /// How long making a sandbox may take.
+        launch_timeout: Duration { default "20s"; between "1s", "10m"; env "OPENCLAW_SPAWN_TIMEOUT_MS"; }
+    }
+}
+
+choices! {
+    /// A wire protocol of model providers.
+    Protocol: "`anthropic`, `openai_chat`, `openai_responses`, `gemini` or `bedrock`" {
+        /// Anthropic's Messages API.
+        Anthropic = "anthropic",
+        /// OpenAI's Chat Completions API, which most others speak as well.
+        OpenaiChat = "openai_chat",
+        /// OpenAI's Responses API.
+        OpenaiResponses = "openai_responses",
+        /// Google's Gemini API.
+        Gemini = "gemini",
+        /// Amazon Bedrock's ConverseStream API.
+        Bedrock = "bedrock",
+    }
+}
+
+section! {
+    /// Language models. The well-known providers need only their usual variables (`ANTHROPIC_API_KEY`,
+    /// `OPENAI_API_KEY`, ...), see below.
+    Models in "models" {
+        /// How long a provider may send nothing before the request counts as stalled; local servers (Ollama, vLLM,
+        /// LM Studio) get ten minutes, because they may have to load the model first.
+        stall_timeout: Duration { default "90s"; between "1s", "1h"; env "OPENCLAW_MODEL_STALL_TIMEOUT_MS"; }
+        /// How long connecting to a provider may take.
+        connect_timeout: Duration { default "10s"; between "100ms", "5m"; env "OPENCLAW_MODEL_CONNECT_TIMEOUT_MS"; }
+        /// A JSON file with prices that count more than the built-in catalogue's.
+        price_file: Option<PathBuf> { env "OPENCLAW_PRICE_FILE"; }
+    }
+}
+
+section! {
+    /// A provider: agents name its models `<name>/<model>`. A well-known one needs no such table; with one, what
+    /// stands here counts more than its variables. Its HTTP headers stand in `models.providers.<name>.headers`.
+    Provider in "models.providers.<name>" {
+        /// The wire protocol that it speaks; must be set unless the provider is well known.
+        protocol: Option<Protocol> {}
+        /// Where it is, up to what the protocol's own paths are appended to; must be set unless the provider is
+        /// well known.
+        base_url: Option<String> {}
+        /// The environment variable that holds its key; none for a provider without keys.
+        api_key_env: Option<String> {}
+        /// The context window of its models in tokens, where neither they nor the catalogue say.
+        context_window: Option<u64> { between "1024", "1000000000"; }
+        /// The most output tokens of a request.
+        max_output_tokens: Option<u32> { between "1", "100000000"; }
+        /// Replaces `models.stall_timeout`.
+        stall_timeout: Option<Duration> { between "1s", "1h"; }
+        /// The models to list.
+        models: List<String> {}
+    }
+}
+
+choices! {
+    /// A provider of web search.
+    SearchProvider: "`brave`, `tavily` or `searxng`" {
+        /// Brave Search.
+        Brave = "brave",
+        /// Tavily.
+        Tavily = "tavily",
+        /// A SearXNG instance.
+        Searxng = "searxng",
+    }
+}
+
+section! {
+    /// The agents' tools that run in the server.
+    Tools in "tools" {
+        /// The provider of the `web_search` tool; without one there is no such tool.
+        search_provider: Option<SearchProvider> { env "OPENCLAW_SEARCH_PROVIDER"; }
+        /// The search provider's key (Brave, Tavily).
+        search_api_key: Option<SecretString> { env "OPENCLAW_SEARCH_API_KEY"; }
+        /// The search provider's address; needed for SearXNG.
+        search_url: Option<String> { env "OPENCLAW_SEARCH_URL"; }
+        /// How long a fetch may take.
+        fetch_timeout: Duration { default "30s"; between "1s", "10m"; env "OPENCLAW_FETCH_TIMEOUT_MS"; }
+        /// The largest body that is fetched.
+        fetch_max_bytes: Bytes { default "10MiB"; between "1KiB", "256MiB"; env "OPENCLAW_FETCH_MAX_BYTES"; }
+        /// Addresses (`10.0.0.0/8`) and places (`intranet.example:8443`) that tools may reach although they are
+        /// private.
+        dial_allow: List<String> { env "OPENCLAW_DIAL_ALLOW"; }
+    }
+}
+
+choices! {
+    /// How log lines look.
+    LogFormat: "`auto`, `json` or `text`" {
+        /// Text on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// A JSON object per line.
+        Json = "json",
+        /// For people.
+        Text = "text",
+    }
+}
+
+section! {
+    /// The log, which goes to the standard error stream.
+    Log in "log" {
+        /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as
+        /// `info,oma_engine=debug`.
+        level: String { default "info"; flag "log-level"; env "OPENCLAW_LOG_LEVEL"; }
+        /// What a line looks like: `auto` is text on a terminal and JSON elsewhere.
+        format: LogFormat { default "auto"; flag "log-format"; env "OPENCLAW_LOG_FORMAT"; }
+    }
+}
+
+/// A section as the flags and the reference see it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Its table's key.
+    pub(crate) key: &'static str,
+    /// What it is about.
+    pub(crate) doc: &'static str,
+    /// Its settings.
+    pub(crate) settings: &'static [Setting],
+}
+
+fn listed<S: Section>() -> Listed {
+    Listed {
+        key: S::KEY,
+        doc: S::DOC,
+        settings: S::SETTINGS,
+    }
+}
+
+/// All sections, in the order of the reference.
+pub(crate) fn all() -> impl Iterator<Item = Listed> {
+    [
+        listed::<Server>(),
+        listed::<Engine>(),
+        listed::<Sandbox>(),
+        listed::<Models>(),
+        listed::<Provider>(),
+        listed::<Tools>(),
+        listed::<Log>(),
+    ]
+    .into_iter()
+}
+
+/// Checks what settings must be to each other.
+pub(crate) fn check(reader: &mut Reader<'_>, server: &Server, tools: &Tools) {
+    let has_token = server.api_token.is_some() || server.api_token_file.is_some();
+    if server.api_token.is_some() && server.api_token_file.is_some() {
+        reader.refuse("server.api_token_file", "`server.api_token` is set as well; set only one of them");
+    }
+    if !has_token && !server.listen.0.ip().is_loopback() && !server.allow_unauthenticated_remote {
+        reader.refuse(
+            "server.listen",
+            "anybody who reaches this address could run commands and spend on the model keys: set \
+             OPENCLAW_API_TOKEN, listen on 127.0.0.1, or say --allow-unauthenticated-remote",
+        );
+    }
+    match tools.search_provider {
+        Some(SearchProvider::Brave | SearchProvider::Tavily) if tools.search_api_key.is_none() => {
+            reader.refuse("tools.search_provider", "this provider needs `tools.search_api_key`");
+        }
+        Some(SearchProvider::Searxng) if tools.search_url.is_none() => {
+            reader.refuse("tools.search_provider", "SearXNG needs `tools.search_url`");
+        }
+        _ => {}
+    }
+}
+
+/// What the reference says after the sections.
+pub(crate) const ELSEWHERE: &str = "
+## Client commands
+
+`oma chat`, `oma agent`, `oma session` and the other client commands read none of the above. They take the server's
+address from `--url` or `OPENCLAW_URL` (default `http://127.0.0.1:8080`) and the token from `--token-file`,
+`OPENCLAW_API_TOKEN_FILE` or `OPENCLAW_API_TOKEN`; a token is never an argument, because others could see it in the
+list of processes.
+";

@@ -1,0 +1,573 @@
+//! The kinds of values that settings have: how each is written in a file, in the environment or on the
+//! command line, and how it is shown.
+//!
+//! Invariant: what [`Value::to_json`] gives may be shown to anybody; secrets give a mark in their place.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+
+/// A value as a TOML file has it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Raw {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A list.
+    List(Vec<Raw>),
+    /// Something that no setting is (a date).
+    Other(&'static str),
+}
+
+impl Raw {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Integer(_) => "a whole number",
+            Self::Float(_) => "a number with a fraction",
+            Self::Boolean(_) => "true or false",
+            Self::List(_) => "a list",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+/// A kind of value.
+pub(crate) trait Value: Sized {
+    /// How it is written, for the reference table.
+    const NOTATION: &'static str;
+    /// What stands for it in the help of a flag.
+    const PLACEHOLDER: &'static str;
+    /// Whether it must never be shown.
+    const SECRET: bool = false;
+
+    /// Reads it from an environment variable or a flag.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that follow "…: ".
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// Reads it from a TOML value. Text, unless the kind says otherwise.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) => Self::parse(text),
+            other => Err(unexpected("text", other)),
+        }
+    }
+
+    /// The value of a setting that has no default and is not set; `None` when it must be set.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// How it compares with another, for kinds whose settings may have bounds.
+    fn order(&self, _other: &Self) -> Option<Ordering> {
+        None
+    }
+
+    /// For showing.
+    fn to_json(&self) -> serde_json::Value;
+}
+
+fn unexpected(wanted: &str, raw: &Raw) -> String {
+    format!("{wanted} is needed here, not {}", raw.kind())
+}
+
+impl<T: Value> Value for Option<T> {
+    const NOTATION: &'static str = T::NOTATION;
+    const PLACEHOLDER: &'static str = T::PLACEHOLDER;
+    const SECRET: bool = T::SECRET;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        T::parse(text).map(Some)
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        T::from_raw(raw).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn order(&self, other: &Self) -> Option<Ordering> {
+        self.as_ref()?.order(other.as_ref()?)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        self.as_ref().map_or(serde_json::Value::Null, T::to_json)
+    }
+}
+
+impl Value for String {
+    const NOTATION: &'static str = "text";
+    const PLACEHOLDER: &'static str = "TEXT";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+impl Value for bool {
+    const NOTATION: &'static str = "true or false";
+    const PLACEHOLDER: &'static str = "BOOL";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(format!("`{text}` is neither true nor false")),
+        }
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Boolean(value) => Ok(*value),
+            other => Err(unexpected("true or false", other)),
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ty),+) => {$(
+        impl Value for $integer {
+            const NOTATION: &'static str = "whole number";
+            const PLACEHOLDER: &'static str = "N";
+
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| format!("`{text}` is not a whole number from 0 to {}", <$integer>::MAX))
+            }
+
+            fn from_raw(raw: &Raw) -> Result<Self, String> {
+                match raw {
+                    Raw::Integer(value) => Self::parse(&value.to_string()),
+                    other => Err(unexpected("a whole number", other)),
+                }
+            }
+
+            fn order(&self, other: &Self) -> Option<Ordering> {
+                self.partial_cmp(other)
+            }
+
+            fn to_json(&self) -> serde_json::Value {
+                json!(self)
+            }
+        }
+    )+};
+}
+integers!(u32, u64, usize);
+
+impl Value for f64 {
+    const NOTATION: &'static str = "number";
+    const PLACEHOLDER: &'static str = "N";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(value),
+            _ => Err(format!("`{text}` is not a number")),
+        }
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Integer(value) => Self::parse(&value.to_string()),
+            Raw::Float(value) => Self::parse(&value.to_string()),
+            other => Err(unexpected("a number", other)),
+        }
+    }
+
+    fn order(&self, other: &Self) -> Option<Ordering> {
+        self.partial_cmp(other)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+impl Value for PathBuf {
+    const NOTATION: &'static str = "path";
+    const PLACEHOLDER: &'static str = "PATH";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('\0') {
+            return Err("a path can't contain a zero byte".to_owned());
+        }
+        Ok(Self::from(text))
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self.to_string_lossy())
+    }
+}
+
+impl Value for SecretString {
+    const NOTATION: &'static str = "secret";
+    const PLACEHOLDER: &'static str = "SECRET";
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let trimmed = text.trim();
+        if trimmed.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        if trimmed.chars().any(|char| !char.is_ascii_graphic()) {
+            // The value itself must not get into the message.
+            return Err("it has characters that an HTTP header can't carry".to_owned());
+        }
+        Ok(Self::from(trimmed))
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(if self.expose_secret().is_empty() { "" } else { "[redacted]" })
+    }
+}
+
+/// A list of values: `a,b,c` in the environment and in flags, a list in TOML.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct List<T>(pub(crate) Vec<T>);
+
+impl<T: Value> Value for List<T> {
+    const NOTATION: &'static str = "list";
+    const PLACEHOLDER: &'static str = "LIST";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(T::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::List(items) => items.iter().map(T::from_raw).collect::<Result<_, _>>().map(Self),
+            other => Err(unexpected("a list", other)),
+        }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self(Vec::new()))
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        self.0.iter().map(T::to_json).collect()
+    }
+}
+
+/// A number of bytes: `512MiB`, `2GB`, `4096`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+const SIZES: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+impl Value for Bytes {
+    const NOTATION: &'static str = "size (`512MiB`)";
+    const PLACEHOLDER: &'static str = "SIZE";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a size; write it like 512MiB, 2GB or 4096");
+        let trimmed = text.trim();
+        let digits = trimmed
+            .find(|char: char| !char.is_ascii_digit())
+            .unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let unit = unit.trim();
+        let factor = if unit.is_empty() {
+            1
+        } else {
+            SIZES
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+                .map(|(_, factor)| *factor)
+                .ok_or_else(wrong)?
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Integer(value) => Self::parse(&value.to_string()),
+            Raw::Text(text) => Self::parse(text),
+            other => Err(unexpected("a size", other)),
+        }
+    }
+
+    fn order(&self, other: &Self) -> Option<Ordering> {
+        self.partial_cmp(other)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self.to_string())
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = SIZES
+            .iter()
+            .filter(|(name, _)| name.ends_with("iB"))
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
+        match exact {
+            Some((name, factor)) => write!(formatter, "{}{name}", self.0 / factor),
+            None => write!(formatter, "{}B", self.0),
+        }
+    }
+}
+
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+/// Reads a duration such as `1h30m`, `10s` or `250ms`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration; write it like 250ms, 10s, 5m or 1h30m");
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|char: char| !char.is_ascii_digit())
+            .ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let letters = rest
+            .find(|char: char| !char.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
+        let factor = UNITS
+            .iter()
+            .find(|(unit, _)| *unit == &rest[..letters])
+            .map(|(_, factor)| *factor)
+            .ok_or_else(wrong)?;
+        rest = rest[letters..].trim_start();
+        total = number
+            .checked_mul(factor)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
+    }
+    Ok(Duration::from_millis(total))
+}
+
+/// Writes a duration as [`parse_duration`] reads it.
+#[must_use]
+pub(crate) fn show_duration(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if rest == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (unit, factor) in UNITS.iter().rev() {
+        if rest >= *factor {
+            text.push_str(&format!("{}{unit}", rest / factor));
+            rest %= factor;
+        }
+    }
+    text
+}
+
+impl Value for Duration {
+    const NOTATION: &'static str = "duration (`10s`)";
+    const PLACEHOLDER: &'static str = "DURATION";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_duration(text)
+    }
+
+    fn order(&self, other: &Self) -> Option<Ordering> {
+        self.partial_cmp(other)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(show_duration(*self))
+    }
+}
+
+/// Where to listen: `ADDR:PORT`, or a bare port, which means the loopback address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) SocketAddr);
+
+impl Value for Listen {
+    const NOTATION: &'static str = "`ADDR:PORT` or `PORT`";
+    const PLACEHOLDER: &'static str = "ADDR:PORT";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Ok(port) = text.parse::<u16>() {
+            return Ok(Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
+        }
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text.to_owned(),
+        };
+        numeric.parse().map(Self).map_err(|_| {
+            format!("`{text}` is not an address and a port; write it like 127.0.0.1:8080 or [::1]:8080")
+        })
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Integer(value) => Self::parse(&value.to_string()),
+            Raw::Text(text) => Self::parse(text),
+            other => Err(unexpected("an address and a port", other)),
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self.0.to_string())
+    }
+}
+
+/// Makes an enum of named choices a kind of value.
+macro_rules! choices {
+    ($(#[$meta:meta])* $name:ident: $notation:literal { $($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($(#[$doc])* $variant),+ }
+
+        impl $crate::config::value::Value for $name {
+            const NOTATION: &'static str = $notation;
+            const PLACEHOLDER: &'static str = "CHOICE";
+
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("`{text}` is none of: {}", [$($text),+].join(", "))),
+                }
+            }
+
+            fn to_json(&self) -> serde_json::Value {
+                serde_json::json!(match self { $(Self::$variant => $text),+ })
+            }
+        }
+    };
+}
+pub(crate) use choices;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read_and_refused() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("10s", 10_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("2d", 172_800_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "10", "s", "10 parsecs", "-1s", "1.5s", "99999999999999999999s", "999999999999999d", "10S"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_and_refused() {
+        for (text, bytes) in [("4096", 4096), ("512MiB", 512 << 20), ("2 GB", 2_000_000_000), ("1kib", 1024)] {
+            assert_eq!(Bytes::parse(text), Ok(Bytes(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "1.5GiB", "-1", "12 stone", "99999999999TiB"] {
+            assert!(Bytes::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listen_takes_addresses_and_bare_ports() {
+        for (text, address) in [
+            ("8080", "127.0.0.1:8080"),
+            ("localhost:1", "127.0.0.1:1"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("[::1]:0", "[::1]:0"),
+        ] {
+            assert_eq!(Listen::parse(text).map(|listen| listen.0.to_string()), Ok(address.to_owned()));
+        }
+        for text in ["", "65536", "example.com:80", "127.0.0.1", ":8080", "::1:80x"] {
+            assert!(Listen::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_toml_value_of_the_wrong_kind_is_refused() {
+        assert!(u32::from_raw(&Raw::Text("64".into())).is_err());
+        assert!(u32::from_raw(&Raw::Integer(-1)).is_err());
+        assert!(bool::from_raw(&Raw::Text("true".into())).is_err());
+        assert!(Duration::from_raw(&Raw::Integer(10)).is_err());
+        assert!(List::<String>::from_raw(&Raw::Text("a,b".into())).is_err());
+        assert!(String::from_raw(&Raw::Other("a date")).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = SecretString::parse(" token-1 ").expect("legal");
+        assert_eq!(secret.expose_secret(), "token-1");
+        assert_eq!(secret.to_json(), json!("[redacted]"));
+        let refused = SecretString::parse("hunter2 with spaces").expect_err("refused");
+        assert!(!refused.contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn shown_durations_read_back(millis in 0u64..10_000_000_000) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn shown_sizes_read_back(bytes in any::<u64>()) {
+            prop_assert_eq!(Bytes::parse(&Bytes(bytes).to_string()), Ok(Bytes(bytes)));
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in "\\PC*") {
+            let _ = parse_duration(&text);
+            let _ = Bytes::parse(&text);
+            let _ = Listen::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Keeps the generated documents current: a test compares each with what the code would write.
+//! `UPDATE_DOCS=1 cargo nextest run -p oma` writes them instead.
+
+use std::fmt::Write as _;
+
+use clap::CommandFactory as _;
+
+use crate::cli::Cli;
+
+/// Compares a document with its file, or writes it.
+pub(crate) fn assert_current(path: &str, text: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(std::path::Path::new(path).parent().expect("a folder")).expect("can be made");
+        std::fs::write(path, text).expect("can be written");
+        return;
+    }
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(found == text, "{path} is not current: run `UPDATE_DOCS=1 cargo nextest run -p oma`");
+}
+
+/// The command line in Markdown.
+fn markdown() -> String {
+    let mut text = String::from(
+        "# Command line\n\n<!-- Made from the command line's own help by a test in crates/oma/src/reference.rs; do not \
+         edit. -->\n\nEvery command takes `--json`: results go to standard output as JSON, and nothing else goes there. \
+         Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n",
+    );
+    let mut root = Cli::command();
+    root.build();
+    describe(&mut text, &mut root, "oma");
+    text
+}
+
+fn describe(text: &mut String, command: &mut clap::Command, path: &str) {
+    // The environment of whoever runs the test must not show.
+    let help = command.clone().term_width(100).render_long_help().to_string();
+    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+    let _ = write!(text, "\n## `{path}`\n\n```text\n{}\n```\n", help.join("\n").trim());
+    for inner in command.get_subcommands_mut() {
+        if inner.get_name() == "help" || inner.is_hide_set() {
+            continue;
+        }
+        let path = format!("{path} {}", inner.get_name());
+        describe(text, inner, &path);
+    }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_command_line_reference_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
+    assert_current(path, &markdown());
+}
