@@ -27,3 +27,11 @@ pub enum Error {
         source: std::io::Error,
     },
 }
+
+/// For `map_err`: what was tried goes into the message.
+pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Error {
+    Error::Io {
+        what: what.into(),
+        source,
+    }
+}

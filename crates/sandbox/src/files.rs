@@ -1,5 +1,10 @@
 //! The host's own access to a workspace, for the files API.
 
+pub(crate) mod beneath;
+pub(crate) mod ownership;
+pub(crate) mod removal;
+pub(crate) mod usage;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 

@@ -12,9 +12,19 @@
 //!
 //! Where it sits: above `domain`; the tools and the native runtime use it.
 
+mod client;
 pub mod error;
+pub mod files;
+pub mod hand;
+pub mod input;
+pub mod limits;
+pub mod local;
+mod pidfd;
 pub mod protocol;
+pub mod spill;
+mod wire;
 
+pub use client::Client;
 pub use error::Error;
 
 use std::time::Duration;
@@ -117,5 +127,3 @@ pub trait Provider: Send + Sync + 'static {
     /// [`Error`] when it can't be opened.
     async fn workspace(&self, session: &SessionId) -> Result<std::sync::Arc<dyn files::Workspace>, Error>;
 }
-
-pub mod files;

@@ -1,0 +1,65 @@
+//! For the tests and benches of this crate: the hand by itself (`hand --launch`, what `oma hand` is in the
+//! product), and a server that starts a command and waits to be killed (`serve DATA SESSION KEY COMMAND`).
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use oma_domain::{EventId, SessionId};
+use oma_sandbox::local::{Config, Local};
+use oma_sandbox::protocol::Call;
+use oma_sandbox::{Provider as _, Spec};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(name) if name == "hand" => oma_sandbox::hand::main(arguments),
+        Some(name) if name == "serve" => match serve(&arguments.collect::<Vec<_>>()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "{error}");
+                ExitCode::FAILURE
+            }
+        },
+        _ => ExitCode::from(2),
+    }
+}
+
+/// Says `attached` once the command has been given to the sandbox's hand, and waits for its end.
+fn serve(arguments: &[OsString]) -> Result<(), Failure> {
+    let [data, session, key, command] = arguments else {
+        return Err("expected DATA SESSION KEY COMMAND".into());
+    };
+    let text = |argument: &OsString| argument.to_str().map(str::to_owned).ok_or("not text");
+    let spec = Spec {
+        session: SessionId::parse(&text(session)?)?,
+    };
+    let key = EventId::parse(&text(key)?)?;
+    let input = serde_json::json!({ "command": text(command)? });
+    let call = Call {
+        tool: "bash".to_owned(),
+        input,
+    };
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let local = Local::open(Config::new(data)).await?;
+        let attached = local.attach(&spec).await?;
+        let run = attached.hand.run(&key, call);
+        let hand = attached.hand.clone();
+        let said = async {
+            // On the same connection, so its answer shows that the order before it has arrived.
+            hand.logs(0).await?;
+            writeln!(io::stdout(), "attached")?;
+            io::stdout().flush()?;
+            Ok::<(), Failure>(())
+        };
+        let (reply, said) = tokio::join!(run, said);
+        reply?;
+        said
+    })
+}

@@ -1,0 +1,103 @@
+//! Giving up every privilege, and what bounds a single process.
+
+use std::io;
+
+use rustix::fs::{Gid, Uid};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::namespaces::Maps;
+use super::{Failure, INSIDE_ID, Plan, Step as _};
+use crate::limits::Enforcement;
+
+/// The highest capability number that any kernel may have.
+const LAST_CAPABILITY: u32 = 63;
+
+/// Memory that a process may lock, in bytes: the usual default.
+const LOCKED_MEMORY: u64 = 8 << 20;
+
+/// Sets the resource limits, which everything in the sandbox inherits and can't raise.
+pub(super) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
+    let limits = &plan.limits;
+    let mut wanted = vec![
+        (Resource::Core, 0),
+        (Resource::Nofile, limits.open_files),
+        (Resource::Nproc, u64::from(limits.processes)),
+        (Resource::Fsize, limits.disk.max(limits.tmp)),
+        (Resource::Memlock, LOCKED_MEMORY),
+        (Resource::Nice, 0),
+        (Resource::Rtprio, 0),
+    ];
+    if plan.enforcement == Enforcement::Rlimit {
+        // Private writable memory of one process. The address space is no measure: runtimes reserve far more
+        // of it than they use.
+        wanted.push((Resource::Data, limits.memory));
+    }
+    for (resource, value) in wanted {
+        // A hard limit below what is wanted can't be raised without privilege, and is stricter anyway.
+        let hard = rustix::process::getrlimit(resource)
+            .maximum
+            .map_or(value, |now| now.min(value));
+        let new = Rlimit {
+            current: Some(hard),
+            maximum: Some(hard),
+        };
+        rustix::process::setrlimit(resource, new).step(&format!("limiting {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Becomes the session's user, with no capability and no way to gain one.
+pub(super) fn drop_privileges(plan: &Plan, maps: Maps) -> Result<(), Failure> {
+    if plan.uid.is_some() {
+        // The groups go before the user namespace: afterwards nobody may change them.
+        rustix::thread::set_thread_groups(&[]).step("leaving the groups")?;
+        maps.enter_user_namespace()?;
+    }
+    for capability in 0..=LAST_CAPABILITY {
+        // SAFETY: `prctl` with integers only.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if result != 0 {
+            let error = io::Error::last_os_error();
+            // The kernel knows no capability of that number or beyond it.
+            if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 {
+                break;
+            }
+            return Err(error).step("emptying the bounding set");
+        }
+    }
+    rustix::thread::clear_ambient_capability_set().step("emptying the ambient set")?;
+    let (uid, gid) = (Uid::from_raw(INSIDE_ID), Gid::from_raw(INSIDE_ID));
+    // The process has one thread, so the thread's ids are the process's.
+    rustix::thread::set_thread_res_gid(gid, gid, gid).step("becoming the session's group")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step("becoming the session's user")?;
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
+    .step("dropping the capabilities")?;
+    rustix::thread::set_no_new_privs(true).step("forbidding new privileges")?;
+    // Processes of the session have the same user as the hand: this keeps them out of its memory and its
+    // descriptors, through ptrace or /proc.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("closing the process")?;
+    check()
+}
+
+/// Trusts no system call's word for it: reads back what is left.
+fn check() -> Result<(), Failure> {
+    let left = rustix::thread::capabilities(None).step("reading the capabilities")?;
+    let gone = left.effective.is_empty() && left.permitted.is_empty() && left.inheritable.is_empty();
+    let user = rustix::process::getuid().as_raw() == INSIDE_ID
+        && rustix::process::geteuid().as_raw() == INSIDE_ID
+        && rustix::process::getgid().as_raw() == INSIDE_ID
+        && rustix::process::getegid().as_raw() == INSIDE_ID;
+    if gone && user && rustix::process::getpid().is_init() {
+        return Ok(());
+    }
+    Err(io::Error::other("some are left")).step("giving up the privileges")
+}

@@ -1,0 +1,308 @@
+//! The file system that a session sees: the host's programs, read-only, and its own workspace.
+//!
+//! Invariant: what is not named here is absent: no data folder, no home, no `/run`, no `/sys`, no socket.
+//! Invariant: only `/workspace`, `/tmp`, `/dev/shm` and `/dev/pts` can be written to.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+
+use super::{Failure, INSIDE_ID, Plan, Step as _, WORKSPACE};
+
+/// Folders of the root that hold the host's programs. A link is copied, a folder mounted.
+const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// What programs need of `/etc`. Each is world-readable and holds no secret; keys (`/etc/ssl/private`),
+/// passwords and the host's own names are not among them.
+const ETC: [&str; 33] = [
+    "alternatives",
+    "bash.bashrc",
+    "ca-certificates",
+    "crypto-policies",
+    "debian_version",
+    "fonts",
+    "gai.conf",
+    "inputrc",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "magic.mime",
+    "mime.types",
+    "os-release",
+    "perl",
+    "pki/ca-trust",
+    "pki/java",
+    "pki/tls/certs",
+    "profile",
+    "protocols",
+    "python3",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+];
+
+/// Device files, all harmless.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Files of `/proc` that tell about the host or steer it.
+const HIDDEN_FILES: [&str; 7] = [
+    "kcore",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+];
+
+/// Folders of `/proc` that must not be written to, whoever the session's user is on the host.
+const FROZEN_FOLDERS: [&str; 4] = ["bus", "fs", "irq", "sys"];
+
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
+
+/// Builds the root and moves into it.
+pub(super) fn build(plan: &Plan) -> Result<(), Failure> {
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("detaching the mounts")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let root = plan.root.as_path();
+    mount_new(
+        "tmpfs",
+        root,
+        MountFlags::NOSUID | MountFlags::NODEV,
+        "size=8m,nr_inodes=4096,mode=755",
+    )?;
+
+    for name in SYSTEM {
+        let source = Path::new("/").join(name);
+        match fs::symlink_metadata(&source) {
+            Ok(meta) if meta.is_symlink() => {
+                let to = fs::read_link(&source).step("reading a link of the system")?;
+                symlink(to, root.join(name)).step("copying a link of the system")?;
+            }
+            Ok(_) => bind(&source, &root.join(name), READ_ONLY | NO_SUID | NO_DEVICES)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).step(&format!("looking at {}", source.display())),
+        }
+    }
+    for source in &plan.readable {
+        let target = root.join(source.strip_prefix("/").unwrap_or(source));
+        bind(source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
+    }
+    etc(root)?;
+    proc(root)?;
+    devices(root, plan)?;
+    let tmp = format!(
+        "size={},nr_inodes={},mode=1777",
+        plan.limits.tmp, plan.limits.inodes
+    );
+    mount_new(
+        "tmpfs",
+        &root.join("tmp"),
+        MountFlags::NOSUID | MountFlags::NODEV,
+        &tmp,
+    )?;
+    fs::create_dir(root.join("var")).step("making /var")?;
+    symlink("../tmp", root.join("var/tmp")).step("making /var/tmp")?;
+    bind(&plan.workspace, &under(root, WORKSPACE), NO_SUID | NO_DEVICES)?;
+    enter(root)
+}
+
+fn under(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Makes the built tree the root, and forgets the old one.
+fn enter(root: &Path) -> Result<(), Failure> {
+    rustix::process::chdir(root).step("entering the new root")?;
+    // With both names the same, the old root lies on top of the new one, and is then taken off.
+    rustix::process::pivot_root(".", ".").step("changing the root")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).step("leaving the old root")?;
+    rustix::process::chdir("/").step("entering the new root")?;
+    set_attributes(CWD, Path::new("/"), READ_ONLY, 0)?;
+    rustix::process::chdir(WORKSPACE).step("entering the workspace")
+}
+
+fn etc(root: &Path) -> Result<(), Failure> {
+    let etc = root.join("etc");
+    fs::create_dir(&etc).step("making /etc")?;
+    for name in ETC {
+        let source = Path::new("/etc").join(name);
+        let target = etc.join(name);
+        let Ok(meta) = fs::symlink_metadata(&source) else {
+            continue;
+        };
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).step("making a folder in /etc")?;
+        }
+        if meta.is_symlink() {
+            // A link into /usr works in the sandbox as it does outside; any other one leads nowhere there.
+            let to = fs::read_link(&source).step("reading a link of /etc")?;
+            symlink(to, &target).step("copying a link of /etc")?;
+        } else {
+            bind(&source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
+        }
+    }
+    let id = INSIDE_ID;
+    let files = [
+        (
+            "passwd",
+            format!(
+                "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
+                 agent:x:{id}:{id}:agent:{WORKSPACE}:/bin/bash\n\
+                 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+            ),
+        ),
+        (
+            "group",
+            format!("root:x:0:\ntty:x:5:\nagent:x:{id}:\nnogroup:x:65534:\n"),
+        ),
+        (
+            "hosts",
+            "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n".to_owned(),
+        ),
+        ("hostname", "sandbox\n".to_owned()),
+        (
+            "nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n".to_owned(),
+        ),
+        ("resolv.conf", String::new()),
+        ("shells", "/bin/sh\n/bin/bash\n".to_owned()),
+    ];
+    for (name, text) in files {
+        fs::write(etc.join(name), text).step(&format!("writing /etc/{name}"))?;
+    }
+    Ok(())
+}
+
+fn proc(root: &Path) -> Result<(), Failure> {
+    let proc = root.join("proc");
+    mount_new(
+        "proc",
+        &proc,
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        "",
+    )?;
+    for name in HIDDEN_FILES {
+        let target = proc.join(name);
+        if target.exists() {
+            attach(Path::new("/dev/null"), &target, READ_ONLY)?;
+        }
+    }
+    for name in FROZEN_FOLDERS {
+        let target = proc.join(name);
+        if target.exists() {
+            attach(&target, &target, READ_ONLY)?;
+        }
+    }
+    Ok(())
+}
+
+fn devices(root: &Path, plan: &Plan) -> Result<(), Failure> {
+    let dev = root.join("dev");
+    fs::create_dir(&dev).step("making /dev")?;
+    for name in DEVICES {
+        bind(&Path::new("/dev").join(name), &dev.join(name), NO_SUID)?;
+    }
+    for (name, to) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(to, dev.join(name)).step("making a link in /dev")?;
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount_new(
+        "devpts",
+        &dev.join("pts"),
+        flags,
+        "newinstance,ptmxmode=0666,mode=0620,max=256",
+    )?;
+    let size = format!("size={},nr_inodes=65536,mode=1777", plan.limits.tmp / 4);
+    mount_new("tmpfs", &dev.join("shm"), flags | MountFlags::NODEV, &size)
+}
+
+/// Mounts a new file system on a folder, which is made when it does not exist.
+fn mount_new(kind: &str, target: &Path, flags: MountFlags, options: &str) -> Result<(), Failure> {
+    let step = format!("mounting {kind} for {}", target.display());
+    fs::create_dir_all(target).step(&step)?;
+    let options = std::ffi::CString::new(options)
+        .map_err(io::Error::from)
+        .step(&step)?;
+    rustix::mount::mount(kind, target, kind, flags, Some(options.as_c_str())).step(&step)
+}
+
+/// Shows a file or folder of the host at `target`, which is made, with the given attributes on all of it.
+fn bind(source: &Path, target: &Path, attributes: u64) -> Result<(), Failure> {
+    let step = format!("making a place for {}", source.display());
+    if fs::metadata(source).step(&step)?.is_dir() {
+        fs::create_dir_all(target).step(&step)?;
+    } else {
+        fs::File::create(target).step(&step)?;
+    }
+    attach(source, target, attributes)
+}
+
+/// Shows a file or folder of the host at a place that exists. The attributes are set before anything can be
+/// reached by the new path.
+fn attach(source: &Path, target: &Path, attributes: u64) -> Result<(), Failure> {
+    let step = format!("showing {}", source.display());
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = rustix::mount::open_tree(CWD, source, flags).step(&step)?;
+    set_attributes(&tree, Path::new(""), attributes, libc::AT_RECURSIVE)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&tree, "", CWD, target, flags).step(&step)
+}
+
+fn set_attributes(
+    at: impl std::os::fd::AsFd,
+    path: &Path,
+    set: u64,
+    flags: libc::c_int,
+) -> Result<(), Failure> {
+    let step = format!("setting the attributes of a mount {}", path.display());
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())
+        .map_err(io::Error::from)
+        .step(&step)?;
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is a C string and `attributes` a valid `mount_attr` of the given size; both outlive the
+    // call, which only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            std::os::fd::AsRawFd::as_raw_fd(&at.as_fd()),
+            path.as_ptr(),
+            flags | libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error()).step(&step);
+    }
+    Ok(())
+}

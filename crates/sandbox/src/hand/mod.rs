@@ -1,0 +1,118 @@
+//! The hand: the small server inside each sandbox.
+//!
+//! `oma hand --launch` is the whole command line ([`main`]); only the server runs it. It makes the sandbox
+//! ([`launch`]), becomes pid 1 in it and serves one frame protocol ([`server`]) on a socket that lies on the
+//! host and can't be seen from inside. [`calls`] remembers what runs and what waits; [`tools`] does the work;
+//! [`guard`] watches memory and disk; [`process`] starts, kills and reaps processes.
+//!
+//! Invariant: the hand trusts nothing of the session: it has the same user, so it is closed to ptrace and
+//! `/proc`, holds no secret, and as pid 1 can't be killed from inside.
+//! Invariant: when the hand ends, the kernel ends every process of the sandbox.
+
+mod calls;
+mod guard;
+pub(crate) mod launch;
+pub mod limits;
+pub mod log_ring;
+pub mod process;
+mod server;
+pub mod tools;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oma_domain::EventId;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::{Call, Reply};
+use launch::Launched;
+
+/// The argument after `hand` that makes a sandbox.
+pub(crate) const LAUNCH: &str = "--launch";
+
+/// Threads for what blocks: looking through files.
+const BLOCKING_THREADS: usize = 4;
+
+/// The whole of `oma hand`: `arguments` are those after `hand`. Must be called before anything else in the
+/// process: before any thread, and before any descriptor is opened.
+#[must_use]
+pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match (arguments.next(), arguments.next()) {
+        (Some(only), None) if only == LAUNCH => {}
+        _ => {
+            let _ = writeln!(
+                io::stderr(),
+                "This command is for the server's own use: it starts a sandbox."
+            );
+            return ExitCode::from(2);
+        }
+    }
+    let launched = match launch::launch() {
+        Ok(Some(launched)) => launched,
+        Ok(None) => return ExitCode::SUCCESS,
+        // It has been reported to the server already.
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(1 << 20)
+        .build();
+    match runtime.and_then(|runtime| runtime.block_on(work(launched))) {
+        Ok(()) => ExitCode::SUCCESS,
+        // There is nobody to tell: the server sees the connection end and the sandbox gone.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+#[async_trait]
+impl calls::Run for tools::Tools {
+    async fn run(&self, key: &EventId, call: Call, cancel: CancellationToken) -> Reply {
+        Self::run(self, key, call, cancel).await
+    }
+}
+
+async fn work(launched: Launched) -> io::Result<()> {
+    let Launched { plan, listener } = launched;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    guard::ignore_file_size_signal()?;
+
+    let log = Arc::new(log_ring::LogRing::new());
+    let workspace = PathBuf::from(launch::WORKSPACE);
+    let tools = Arc::new(tools::Tools::new(
+        workspace.clone(),
+        plan.tools.clone(),
+        Arc::clone(&log),
+    ));
+    let runner: Arc<dyn calls::Run> = Arc::<tools::Tools>::clone(&tools);
+    let calls = calls::Calls::new(runner);
+    let shared = server::Shared::new(Arc::clone(&calls), log);
+
+    let reaper = tokio::spawn(reap());
+    let guards = guard::start(&plan, workspace, &calls);
+    let served = server::serve(&listener, &shared, plan.orphan_timeout).await;
+    server::wind_down(&shared).await;
+    tools.shutdown().await;
+    for task in guards {
+        task.abort();
+    }
+    reaper.abort();
+    process::kill_everything();
+    served
+}
+
+/// Reaps what nobody waits for, after each word of a child's end.
+async fn reap() -> io::Result<()> {
+    let mut ends = signal(SignalKind::child())?;
+    while ends.recv().await.is_some() {
+        process::reap_strays();
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! The hand's end of its connections.
+//!
+//! The server that launched the hand may die and come back: calls belong to the hand and not to a connection.
+//! When no server has been connected for long enough, the hand ends itself and the sandbox with it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::{Calls, Outcome};
+use super::log_ring::LogRing;
+use crate::protocol::{Order, Report, VERSION};
+use crate::wire;
+
+/// How long a new connection may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections at once: one server, and one that has just died or is just starting, with room to spare.
+const MAX_CONNECTIONS: usize = 8;
+
+/// Answers that one connection may wait for.
+const MAX_PENDING: usize = 256;
+
+/// Reports that may wait for the socket to take them.
+const QUEUE: usize = 64;
+
+/// How long after its launch the first server must have come.
+const FIRST_SERVER: Duration = Duration::from_secs(30);
+
+/// How long running calls may take to end when the hand ends.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long the last answer may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) log: Arc<LogRing>,
+    /// Fires when the hand is to end.
+    pub(crate) end: CancellationToken,
+    connected: watch::Sender<usize>,
+}
+
+impl Shared {
+    pub(crate) fn new(calls: Arc<Calls>, log: Arc<LogRing>) -> Arc<Self> {
+        Arc::new(Self {
+            calls,
+            log,
+            end: CancellationToken::new(),
+            connected: watch::Sender::new(0),
+        })
+    }
+}
+
+/// Accepts connections until the server says `Shutdown`, or none has been there for `orphan_timeout`.
+///
+/// # Errors
+/// When the listening socket breaks.
+pub(crate) async fn serve(
+    listener: &UnixListener,
+    shared: &Arc<Shared>,
+    orphan_timeout: Duration,
+) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    let orphaned = orphaned(shared, orphan_timeout);
+    tokio::pin!(orphaned);
+    let outcome = loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(shared)));
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => break Err(error),
+            },
+            Some(_) = connections.join_next() => {}
+            () = &mut orphaned => break Ok(()),
+            () = shared.end.cancelled() => break Ok(()),
+        }
+    };
+    // The answer to `Shutdown` is still on its way out.
+    shared.end.cancel();
+    let _ = timeout(FAREWELL, connections.join_all()).await;
+    outcome
+}
+
+/// Ends every call, within a bound.
+pub(crate) async fn wind_down(shared: &Shared) {
+    let _ = timeout(GRACE, shared.calls.cancel_all()).await;
+}
+
+/// Whether the next `accept` may well work.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
+}
+
+/// Returns when no server has been connected for `patience`, or none has come at all: then the one that
+/// launched this hand died in that moment, and no other may know of it.
+async fn orphaned(shared: &Shared, patience: Duration) {
+    let mut connected = shared.connected.subscribe();
+    if timeout(FIRST_SERVER.min(patience), connected.wait_for(|count| *count > 0))
+        .await
+        .is_err()
+    {
+        return;
+    }
+    loop {
+        // The sender lives in `shared`, so the waits can't fail.
+        let _ = connected.wait_for(|count| *count == 0).await;
+        if timeout(patience, connected.wait_for(|count| *count > 0))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Counts a greeted connection while it lives.
+struct Presence<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Presence<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn connection(stream: UnixStream, shared: Arc<Shared>) {
+    let (read, write) = stream.into_split();
+    let mut reader = wire::Reader::new(read);
+    let mut writer = wire::Writer::new(write);
+
+    let hello = timeout(HELLO_TIMEOUT, reader.next::<Order>()).await;
+    let Ok(Ok(Some(Order::Hello { version }))) = hello else {
+        return;
+    };
+    let Ok(frame) = wire::encode(&Report::Hello {
+        version: VERSION,
+        known: shared.calls.known(),
+    }) else {
+        return;
+    };
+    // Also to a server of another version, so that it can say what is wrong; they part then.
+    if writer.send(frame).await.is_err() || version != VERSION {
+        return;
+    }
+    let _presence = Presence::new(&shared.connected);
+
+    let (reports, mut queue) = mpsc::channel::<Bytes>(QUEUE);
+    let writing = tokio::spawn(async move {
+        while let Some(frame) = queue.recv().await {
+            if writer.send(frame).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut pending = JoinSet::new();
+    loop {
+        tokio::select! {
+            order = reader.next::<Order>() => {
+                let Ok(Some(order)) = order else { break };
+                if pending.len() >= MAX_PENDING || !answer(order, &shared, &reports, &mut pending).await {
+                    break;
+                }
+            }
+            Some(_) = pending.join_next() => {}
+            () = shared.end.cancelled() => break,
+        }
+    }
+    // Whoever waited on this connection will ask again on another one; what runs goes on.
+    pending.shutdown().await;
+    drop(reports);
+    let _ = timeout(FAREWELL, writing).await;
+}
+
+/// Answers one order, now or when its call has finished. `false` ends the connection.
+async fn answer(
+    order: Order,
+    shared: &Arc<Shared>,
+    reports: &mpsc::Sender<Bytes>,
+    pending: &mut JoinSet<()>,
+) -> bool {
+    let report = match order {
+        // Only as the first frame.
+        Order::Hello { .. } => return false,
+        Order::Run { id, key, call } => {
+            pending.spawn(report_outcome(id, shared.calls.start(key, call), reports.clone()));
+            return true;
+        }
+        Order::Cancel { id, key } => match shared.calls.cancel(&key) {
+            Some(outcome) => {
+                pending.spawn(report_outcome(id, outcome, reports.clone()));
+                return true;
+            }
+            None => Report::Unknown { id },
+        },
+        Order::ForgetAllBut { id, keep } => {
+            shared.calls.forget_all_but(&keep);
+            Report::Ok { id }
+        }
+        Order::Logs { id, tail } => Report::Logs {
+            id,
+            text: shared.log.tail(tail),
+        },
+        Order::Shutdown { id } => {
+            wind_down(shared).await;
+            let sent = send(reports, &Report::Ok { id }).await;
+            shared.end.cancel();
+            return sent;
+        }
+    };
+    send(reports, &report).await
+}
+
+async fn report_outcome(id: u64, mut outcome: Outcome, reports: mpsc::Sender<Bytes>) {
+    let Ok(reply) = outcome.wait_for(Option::is_some).await.map(|reply| reply.clone()) else {
+        return;
+    };
+    if let Some(reply) = reply {
+        send(
+            &reports,
+            &Report::Done {
+                id,
+                reply: (*reply).clone(),
+            },
+        )
+        .await;
+    }
+}
+
+/// Whether the report is on its way. One that can't be encoded ends the connection; the parts of a report are
+/// bounded where they come into being, so this doesn't happen.
+async fn send(reports: &mpsc::Sender<Bytes>, report: &Report) -> bool {
+    match wire::encode(report) {
+        Ok(frame) => reports.send(frame).await.is_ok(),
+        Err(_) => false,
+    }
+}

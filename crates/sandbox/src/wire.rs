@@ -1,0 +1,134 @@
+//! Frames: how the messages of [`crate::protocol`] travel on a byte stream.
+//!
+//! A frame is its length (four bytes, big endian) and that many bytes of JSON.
+//!
+//! Invariant: nobody reads more than [`MAX_FRAME`] bytes for one frame, whatever length it claims.
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+
+use crate::Error;
+use crate::error::io;
+use crate::protocol::MAX_FRAME;
+
+fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder()
+        .max_frame_length(MAX_FRAME)
+        .new_codec()
+}
+
+/// Reads messages.
+pub(crate) struct Reader<R>(FramedRead<R, LengthDelimitedCodec>);
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub(crate) fn new(stream: R) -> Self {
+        Self(FramedRead::new(stream, codec()))
+    }
+
+    /// The next message; `None` at the end of the stream. Safe to drop and to call again.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        match self.0.next().await {
+            None => Ok(None),
+            Some(Ok(frame)) => match serde_json::from_slice(&frame) {
+                Ok(message) => Ok(Some(message)),
+                Err(error) => Err(Error::Protocol(format!("a frame is not understood: {error}"))),
+            },
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => Err(Error::Protocol(
+                format!("a frame is longer than {MAX_FRAME} bytes"),
+            )),
+            Some(Err(error)) => Err(Error::Lost(error.to_string())),
+        }
+    }
+}
+
+/// Writes messages.
+pub(crate) struct Writer<W>(FramedWrite<W, LengthDelimitedCodec>);
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    pub(crate) fn new(stream: W) -> Self {
+        Self(FramedWrite::new(stream, codec()))
+    }
+
+    /// Sends a frame that [`encode`] made.
+    pub(crate) async fn send(&mut self, frame: Bytes) -> Result<(), Error> {
+        self.0
+            .send(frame)
+            .await
+            .map_err(|error| Error::Lost(error.to_string()))
+    }
+}
+
+/// The JSON of a message.
+///
+/// # Errors
+/// [`Error::Protocol`] when it would not fit in a frame.
+pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Error> {
+    let json = serde_json::to_vec(message).map_err(|error| io("encoding a frame", error.into()))?;
+    if json.len() > MAX_FRAME {
+        return Err(Error::Protocol(format!(
+            "{} bytes don't fit in a frame",
+            json.len()
+        )));
+    }
+    Ok(Bytes::from(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Order, Report};
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn messages_arrive_whole_and_in_order() {
+        let (near, far) = tokio::io::duplex(7);
+        let sent = vec![Order::Hello { version: 1 }, Order::Logs { id: 7, tail: 3 }];
+        let frames: Vec<Bytes> = sent.iter().map(|order| encode(order).unwrap()).collect();
+        let writing = tokio::spawn(async move {
+            let mut writer = Writer::new(near);
+            for frame in frames {
+                writer.send(frame).await.unwrap();
+            }
+        });
+        let mut reader = Reader::new(far);
+        let mut got = Vec::new();
+        while let Some(order) = reader.next::<Order>().await.unwrap() {
+            got.push(order);
+        }
+        assert_eq!(got, sent);
+        writing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn hostile_bytes_are_refused() {
+        let too_long = u32::try_from(MAX_FRAME + 1).unwrap().to_be_bytes().to_vec();
+        let cases: [(&str, Vec<u8>); 4] = [
+            ("a length beyond the bound", too_long),
+            ("no JSON", [&3_u32.to_be_bytes()[..], b"abc"].concat()),
+            (
+                "an unknown message",
+                [&12_u32.to_be_bytes()[..], br#"{"op":"dig"}"#].concat(),
+            ),
+            ("cut off in the middle", [&9_u32.to_be_bytes()[..], b"{"].concat()),
+        ];
+        for (name, bytes) in cases {
+            let (mut near, far) = tokio::io::duplex(64);
+            near.write_all(&bytes).await.unwrap();
+            drop(near);
+            assert!(Reader::new(far).next::<Report>().await.is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_sent() {
+        let report = Report::Logs {
+            id: 1,
+            text: "x".repeat(MAX_FRAME),
+        };
+        assert!(matches!(encode(&report), Err(Error::Protocol(_))));
+    }
+}

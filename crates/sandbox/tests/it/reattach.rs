@@ -1,0 +1,135 @@
+//! Sandboxes outlive the server.
+
+use std::process::{Child, Command, Stdio};
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use oma_domain::{EventId, SessionId};
+use oma_sandbox::local::Local;
+use oma_sandbox::{Error, Origin, Provider as _, Spec};
+
+use crate::support::{Fixture, bash, config, exe, said, sh};
+
+/// Starts a server that runs `command`, and returns once its hand has it.
+fn server(data: &Path, session: &SessionId, key: &EventId, command: &str) -> Child {
+    let mut server = Command::new(exe())
+        .arg("serve")
+        .arg(data)
+        .args([session.as_str(), key.as_str(), command])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "attached\n");
+    server
+}
+
+fn kill(mut server: Child) {
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_running_command_survives_the_server_and_is_collected_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (session, key) = (SessionId::generate(), EventId::generate());
+    let command = "echo begun >> runs; while [ ! -e go ]; do sleep 0.05; done; echo ended";
+    kill(server(folder.path(), &session, &key, command));
+
+    let local = Local::open(config(folder.path())).await.unwrap();
+    let spec = Spec {
+        session: session.clone(),
+    };
+    let attached = local.attach(&spec).await.unwrap();
+    assert_eq!(attached.origin, Origin::Running);
+    let files = local.workspace(&session).await.unwrap();
+    files.write("go", bytes::Bytes::from_static(b"x")).await.unwrap();
+    let first = attached.hand.run(&key, bash(command)).await.unwrap();
+    assert_eq!(said(&first), ("ended".to_owned(), false));
+    assert_eq!(
+        attached.hand.run(&key, bash(command)).await.unwrap(),
+        first,
+        "the same again"
+    );
+    assert_eq!(sh(&*attached.hand, "cat runs").await.0, "begun", "it ran once");
+
+    attached.hand.forget_all_but(&[]).await.unwrap();
+    assert_eq!(attached.hand.cancel(&key).await.unwrap(), None, "forgotten");
+    local.destroy(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_result_waits_for_the_next_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (session, key) = (SessionId::generate(), EventId::generate());
+    let mut first = server(folder.path(), &session, &key, "echo done; echo x >> runs");
+    assert!(first.wait().unwrap().success());
+    let local = Local::open(config(folder.path())).await.unwrap();
+    let attached = local
+        .attach(&Spec {
+            session: session.clone(),
+        })
+        .await
+        .unwrap();
+    assert_eq!(attached.origin, Origin::Running);
+    assert_eq!(
+        said(&attached.hand.run(&key, bash("echo again")).await.unwrap()).0,
+        "done"
+    );
+    assert_eq!(sh(&*attached.hand, "cat runs").await.0, "x");
+    local.destroy(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (session, key) = (SessionId::generate(), EventId::generate());
+    kill(server(folder.path(), &session, &key, "sleep 1000"));
+    let record = std::fs::read(
+        folder
+            .path()
+            .join("sandboxes")
+            .join(session.as_str())
+            .join("record.json"),
+    );
+    let record: serde_json::Value = serde_json::from_slice(&record.unwrap()).unwrap();
+    let pid = i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+
+    let spec = Spec {
+        session: session.clone(),
+    };
+    {
+        let local = Local::open(config(folder.path())).await.unwrap();
+        assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Replaced);
+    }
+    let local = Local::open(config(folder.path())).await.unwrap();
+    let attached = local.attach(&spec).await.unwrap();
+    assert_eq!(
+        attached.origin,
+        Origin::Replaced,
+        "nothing has been run in the new one"
+    );
+    assert_eq!(sh(&*attached.hand, "echo a").await, ("a".to_owned(), false));
+    assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Running);
+    local.stop(&session).await.unwrap();
+    assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Started);
+    local.destroy(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_data_folder_has_one_server() {
+    let fixture = Fixture::new().await;
+    assert!(matches!(
+        Local::open(config(&fixture.data)).await,
+        Err(Error::Io { .. })
+    ));
+}
