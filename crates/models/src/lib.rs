@@ -1,7 +1,8 @@
 //! Language models: one request type, one stream of answers, an adapter for each provider's wire protocol.
 //!
 //! [`Registry::resolve`] turns `provider/model` into a [`Model`]. Adapters carry what the providers need back
-//! (thinking signatures, encrypted reasoning) as [`Opaque`] data, and report usage and errors in one shape.
+//! (thinking signatures, encrypted reasoning) as [`Opaque`](oma_domain::event::Opaque) data, and report usage
+//! and errors in one shape. [`scripted`] holds the built-in models that need no key.
 //!
 //! Invariant: an answer is complete or an error; a stream that is cut, stalls or ends without the provider's
 //! own end mark is an error, never a short answer.
@@ -9,10 +10,33 @@
 //!
 //! Where it sits: above `domain`; only the native runtime uses it.
 
+mod answer;
+mod anthropic;
+mod assembly;
+#[cfg(feature = "bedrock")]
+mod bedrock;
+mod capability;
+pub mod config;
+mod conversation;
 pub mod error;
+mod failure;
+mod gemini;
+mod http;
+mod media;
+mod openai_chat;
+mod openai_responses;
+pub mod price;
+mod provider;
+mod registry;
 pub mod request;
+pub mod retry;
+pub mod scripted;
+mod sse;
 
+pub use config::{Config, ConfigError, ProviderConfig};
 pub use error::Error;
+pub use provider::{EffortStyle, Protocol, ReasoningBack};
+pub use registry::{ModelInfo, Registry};
 pub use request::{AssistantBlock, Chunk, Completion, Message, ModelStream, Request, ToolSpec, UserBlock};
 
 use async_trait::async_trait;

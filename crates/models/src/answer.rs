@@ -1,0 +1,152 @@
+//! Drives a protocol's decoder over its frames.
+//!
+//! Invariant: a stream that ends before its decoder is satisfied is a passing error, never a short answer.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt, stream};
+use oma_domain::event::FailureKind;
+use oma_domain::session::ReplyStop;
+use oma_domain::usage::{Cost, NanoUsd, Usage};
+
+use reqwest::header::HeaderMap;
+
+use crate::registry::Target;
+use crate::request::{AssistantBlock, Chunk, Completion, ModelStream};
+use crate::{Error, failure, sse};
+
+/// Frames of a protocol: the data of server-sent events, or messages of an event stream.
+pub(crate) type Frames<F> = Pin<Box<dyn Stream<Item = Result<F, Error>> + Send>>;
+
+/// What a decoder knows when the answer is complete.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) blocks: Vec<AssistantBlock>,
+    /// Absent when the provider did not say.
+    pub(crate) usage: Option<Usage>,
+    /// The provider's own figure, in dollars.
+    pub(crate) cost: Option<f64>,
+    pub(crate) stop: ReplyStop,
+}
+
+/// Whether a decoder wants more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// More frames belong to the answer.
+    Open,
+    /// The provider's end mark has been seen.
+    Complete,
+}
+
+/// Understands one protocol's stream.
+pub(crate) trait Decoder: Send + 'static {
+    /// What one frame is.
+    type Frame: Send;
+
+    /// Takes in a frame.
+    fn frame(&mut self, frame: Self::Frame, out: &mut Vec<Chunk>) -> Result<Progress, Error>;
+
+    /// Whether the answer is complete although the stream ended without a separate end mark.
+    fn complete_at_end(&self) -> bool {
+        false
+    }
+
+    /// The whole answer, after the end mark.
+    fn finish(self) -> Result<Answer, Error>;
+}
+
+struct Drive<D: Decoder> {
+    frames: Frames<D::Frame>,
+    decoder: Option<D>,
+    ready: VecDeque<Chunk>,
+    target: Arc<Target>,
+}
+
+/// Posts a request whose answer is a stream of server-sent events.
+pub(crate) async fn ask<D: Decoder<Frame = String>>(
+    target: &Arc<Target>,
+    url: &str,
+    body: &serde_json::Value,
+    headers: HeaderMap,
+    decoder: D,
+) -> Result<ModelStream, Error> {
+    let bytes = target.endpoint.post(url, encoded(body)?, headers).await?;
+    Ok(stream_of(Box::pin(sse::events(bytes, sse::MAX_EVENT)), decoder, target))
+}
+
+/// A request's bytes.
+pub(crate) fn encoded(body: &serde_json::Value) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(body).map_err(|error| Error::fatal(FailureKind::Internal, error.to_string()))
+}
+
+/// The pieces of an answer.
+pub(crate) fn stream_of<D: Decoder>(frames: Frames<D::Frame>, decoder: D, target: &Arc<Target>) -> ModelStream {
+    let drive = Drive { frames, decoder: Some(decoder), ready: VecDeque::new(), target: Arc::clone(target) };
+    Box::pin(stream::unfold(drive, |mut drive| async move {
+        let next = drive.next().await?;
+        let next = next.map_err(|error| drive.target.endpoint.redacted(error));
+        if next.is_err() {
+            // An error is the last item: nothing after it could be trusted.
+            drive.decoder = None;
+            drive.ready.clear();
+        }
+        Some((next, drive))
+    }))
+}
+
+impl<D: Decoder> Drive<D> {
+    async fn next(&mut self) -> Option<Result<Chunk, Error>> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(Ok(chunk));
+            }
+            let decoder = self.decoder.as_mut()?;
+            let progress = match self.frames.next().await {
+                Some(Ok(frame)) => {
+                    let mut chunks = Vec::new();
+                    let progress = decoder.frame(frame, &mut chunks);
+                    self.ready.extend(chunks);
+                    progress
+                }
+                Some(Err(error)) => Err(error),
+                None if decoder.complete_at_end() => Ok(Progress::Complete),
+                None => Err(Error::passing(FailureKind::ModelOverloaded, "the answer ended before it was complete")),
+            };
+            match progress {
+                Ok(Progress::Open) => {}
+                Ok(Progress::Complete) => {
+                    let answer = self.decoder.take()?.finish();
+                    match answer {
+                        Ok(answer) => self.ready.push_back(Chunk::Done(Box::new(self.completion(answer)))),
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    fn completion(&self, answer: Answer) -> Completion {
+        let stated = answer.cost.filter(|usd| usd.is_finite() && *usd >= 0.0);
+        let cost = match stated {
+            Some(usd) => Some(Cost { amount: NanoUsd::from_usd(usd), source: "provider".to_owned() }),
+            None => answer.usage.and_then(|usage| self.target.prices.cost(&usage)),
+        };
+        if answer.usage.is_none() {
+            tracing::warn!(model = self.target.name, "the provider reported no usage");
+        }
+        Completion { blocks: answer.blocks, usage: answer.usage.unwrap_or_default(), cost, stop: answer.stop }
+    }
+}
+
+/// Reads one frame's JSON.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(data: &str) -> Result<T, Error> {
+    serde_json::from_str(data).map_err(|error| crate::sse::malformed(&error.to_string()))
+}
+
+/// The error that a frame reports.
+pub(crate) fn reported(value: &serde_json::Value) -> Error {
+    failure::in_stream(&failure::Report::from_json(value))
+}

@@ -1,0 +1,70 @@
+//! OpenAI's Responses API, without state on OpenAI's side.
+//!
+//! Nothing is stored there (`store: false`): the reasoning comes back encrypted and is returned verbatim with
+//! the next request, so a session depends on no other server's memory.
+
+mod decode;
+mod request;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use reqwest::header::HeaderMap;
+
+use crate::registry::Target;
+use crate::request::{ModelStream, Request};
+use crate::{Error, Model, answer};
+
+pub(crate) use request::effort;
+
+/// A model behind the Responses API.
+pub(crate) struct Responses {
+    target: Arc<Target>,
+    /// Whether summaries of thoughts are asked for. An organisation that OpenAI has not verified may not have
+    /// them from some models; then they are left out from that moment on.
+    summaries: AtomicBool,
+}
+
+impl Responses {
+    pub(crate) fn new(target: Target) -> Self {
+        Self { target: Arc::new(target), summaries: AtomicBool::new(true) }
+    }
+
+    async fn attempt(&self, request: &Request, summaries: bool) -> Result<ModelStream, Error> {
+        let body = request::build(&self.target, request, summaries);
+        let url = format!("{}/responses", self.target.base_url);
+        let decoder = decode::Decoder::new(Arc::clone(&self.target));
+        answer::ask(&self.target, &url, &body, HeaderMap::new(), decoder).await
+    }
+}
+
+#[async_trait]
+impl Model for Responses {
+    fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    fn context_window(&self) -> u64 {
+        self.target.context_window
+    }
+
+    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        let summaries = self.summaries.load(Ordering::Relaxed);
+        let result = self.attempt(request, summaries).await;
+        match &result {
+            Err(error) if summaries && refuses_summaries(error) => {
+                tracing::info!(model = self.target.name, "the provider gives no reasoning summaries; asking without");
+                self.summaries.store(false, Ordering::Relaxed);
+                self.attempt(request, false).await
+            }
+            _ => result,
+        }
+    }
+}
+
+fn refuses_summaries(error: &Error) -> bool {
+    let message = &error.failure.message;
+    error.status == Some(400)
+        && (message.contains("reasoning.summary") || message.contains("verified to generate reasoning summaries"))
+}

@@ -1,0 +1,96 @@
+//! Built-in models that need no key: for people who test an application against the service.
+//!
+//! - `scripted/echo` answers with the last text that the user sent.
+//! - `scripted/script` follows a script in JSON, which is the agent's instructions or a fenced block marked
+//!   `script` inside them. `docs/scripted-model.md` describes it for users.
+//!
+//! Where a script stands is read from the conversation alone: how many times the user spoke, and how often the
+//! model answered since. So an answer depends on nothing but the request, and a turn that is made again after
+//! a restart goes the same way. Nothing is random and nothing is kept between requests.
+//!
+//! Invariant: any script and any conversation give an answer or an error that says what is wrong.
+
+mod play;
+mod script;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oma_domain::event::FailureKind;
+
+use crate::registry::ModelInfo;
+use crate::request::{ModelStream, Request};
+use crate::{Error, Model};
+
+/// The provider's name.
+pub const PROVIDER: &str = "scripted";
+
+/// What the models say their context window is, in tokens.
+const CONTEXT_WINDOW: u64 = 200_000;
+
+/// Answers with what the user said.
+struct Echo;
+
+/// Follows the script in the system prompt.
+struct Scripted;
+
+#[async_trait]
+impl Model for Echo {
+    fn name(&self) -> &str {
+        "scripted/echo"
+    }
+
+    fn context_window(&self) -> u64 {
+        CONTEXT_WINDOW
+    }
+
+    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        play::echo(request)
+    }
+}
+
+#[async_trait]
+impl Model for Scripted {
+    fn name(&self) -> &str {
+        "scripted/script"
+    }
+
+    fn context_window(&self) -> u64 {
+        CONTEXT_WINDOW
+    }
+
+    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        let script = script::find(&request.system)
+            .map_err(|message| Error::fatal(FailureKind::ModelRequestFailed, message))?;
+        play::follow(&script, request)
+    }
+}
+
+/// A built-in model by the part of its name after `scripted/`.
+pub(crate) fn resolve(model: &str) -> Result<Arc<dyn Model>, Error> {
+    match model {
+        "echo" => Ok(Arc::new(Echo)),
+        "script" => Ok(Arc::new(Scripted)),
+        _ => {
+            let message = "the built-in models are scripted/echo and scripted/script";
+            Err(Error::fatal(FailureKind::ModelUnavailable, message))
+        }
+    }
+}
+
+/// The built-in models as the list shows them.
+pub(crate) fn models() -> Vec<ModelInfo> {
+    [("echo", "Built-in: echo"), ("script", "Built-in: follows a script in the instructions")]
+        .map(|(model, name)| ModelInfo {
+            id: format!("{PROVIDER}/{model}"),
+            provider: PROVIDER.to_owned(),
+            name: Some(name.to_owned()),
+            context_window: Some(CONTEXT_WINDOW),
+            input_modalities: vec!["text".to_owned(), "image".to_owned(), "document".to_owned()],
+            configured: true,
+        })
+        .into()
+}
+
+#[cfg(test)]
+mod tests;
