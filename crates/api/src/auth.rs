@@ -1,0 +1,189 @@
+//! Who is calling. Today there is one key and one workspace; every handler already takes both from
+//! [`Caller`], which only this module can make.
+
+use axum::extract::{Extension, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use oma_domain::WorkspaceId;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::AppState;
+use crate::dialect::Dialect;
+use crate::fault::Fault;
+
+/// The paths that need no key. They tell nothing about any workspace.
+pub const OPEN_PATHS: [&str; 6] = ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
+
+/// An authenticated caller.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    workspace: WorkspaceId,
+}
+
+impl Caller {
+    /// The workspace that the caller works in.
+    #[must_use]
+    pub fn workspace(&self) -> &WorkspaceId {
+        &self.workspace
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        // An unauthenticated request gets to no handler, except on open paths, whose handlers ask for no caller.
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Fault::internal("a handler ran without a caller"))
+    }
+}
+
+/// Lets a request through if it may pass, and says who is calling.
+pub(crate) async fn require(
+    State(state): State<AppState>,
+    Extension(dialect): Extension<Dialect>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if !OPEN_PATHS.contains(&request.uri().path()) {
+        if let Some(expected) = &state.config.api_token
+            && let Err(fault) = check(request.headers(), dialect, expected)
+        {
+            return fault.into_response();
+        }
+        request.extensions_mut().insert(Caller {
+            workspace: WorkspaceId::default_workspace(),
+        });
+    }
+    next.run(request).await
+}
+
+fn check(headers: &HeaderMap, dialect: Dialect, expected: &SecretString) -> Result<(), Fault> {
+    if matches(credential(headers, dialect)?, expected.expose_secret().as_bytes()) {
+        return Ok(());
+    }
+    Err(refused("The API key is not valid").with_challenge("Bearer error=\"invalid_token\""))
+}
+
+/// The key that a request presents. Claude clients may send it as `x-api-key` too.
+fn credential(headers: &HeaderMap, dialect: Dialect) -> Result<&[u8], Fault> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return match headers.get("x-api-key") {
+            Some(key) if dialect == Dialect::Claude => Ok(key.as_bytes()),
+            _ => Err(refused("The Authorization header is missing")),
+        };
+    };
+    let value = value.as_bytes().trim_ascii();
+    let (scheme, key) = value.split_at(
+        value
+            .iter()
+            .position(u8::is_ascii_whitespace)
+            .unwrap_or(value.len()),
+    );
+    let key = key.trim_ascii();
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(refused("The Authorization header must use the Bearer scheme"));
+    }
+    if key.is_empty() {
+        return Err(refused("The bearer token is empty"));
+    }
+    Ok(key)
+}
+
+fn refused(message: &str) -> Fault {
+    Fault::new(StatusCode::UNAUTHORIZED, "unauthorized", message).with_challenge("Bearer")
+}
+
+/// Compares digests, so that neither the content nor the length shows in the time that it takes.
+fn matches(presented: &[u8], expected: &[u8]) -> bool {
+    Sha256::digest(presented).ct_eq(&Sha256::digest(expected)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        let expected = SecretString::from("s3cret");
+        for (name, value, dialect, outcome) in [
+            ("authorization", "Bearer s3cret", Dialect::Openclaw, Ok(())),
+            ("authorization", "bearer   s3cret ", Dialect::Openclaw, Ok(())),
+            ("authorization", "BEARER s3cret", Dialect::Claude, Ok(())),
+            ("x-api-key", "s3cret", Dialect::Claude, Ok(())),
+            (
+                "x-api-key",
+                "s3cret",
+                Dialect::Openclaw,
+                Err("The Authorization header is missing"),
+            ),
+            (
+                "x-api-key",
+                "wrong",
+                Dialect::Claude,
+                Err("The API key is not valid"),
+            ),
+            (
+                "x-other",
+                "s3cret",
+                Dialect::Openclaw,
+                Err("The Authorization header is missing"),
+            ),
+            (
+                "authorization",
+                "Bearer",
+                Dialect::Openclaw,
+                Err("The bearer token is empty"),
+            ),
+            (
+                "authorization",
+                "Bearer  ",
+                Dialect::Openclaw,
+                Err("The bearer token is empty"),
+            ),
+            (
+                "authorization",
+                "s3cret",
+                Dialect::Openclaw,
+                Err("The Authorization header must use the Bearer scheme"),
+            ),
+            (
+                "authorization",
+                "Basic s3cret",
+                Dialect::Openai,
+                Err("The Authorization header must use the Bearer scheme"),
+            ),
+            (
+                "authorization",
+                "Bearer s3cre",
+                Dialect::Openclaw,
+                Err("The API key is not valid"),
+            ),
+            (
+                "authorization",
+                "Bearer s3cret2",
+                Dialect::Openclaw,
+                Err("The API key is not valid"),
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().expect("legal header"));
+            let found = check(&headers, dialect, &expected).map_err(|fault| {
+                assert_eq!(fault.status(), StatusCode::UNAUTHORIZED);
+                fault.message().to_owned()
+            });
+            assert_eq!(
+                found.as_ref().map_err(String::as_str),
+                outcome.as_ref().map(|()| &()).map_err(|text| *text),
+                "{name}: {value}"
+            );
+        }
+    }
+}

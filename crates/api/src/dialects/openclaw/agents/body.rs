@@ -1,0 +1,380 @@
+//! What clients send about agents.
+
+use oma_domain::agent::{RuntimeKind, Spec};
+use oma_domain::policy::PermissionPolicy;
+use oma_domain::quota::Quota;
+use oma_domain::thinking::ThinkingLevel;
+use oma_domain::usage::NanoUsd;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use crate::limits;
+use crate::validate::checks::{
+    boolean, discriminator, entries, integer, list, model, one_of, positive, text, url,
+};
+use crate::validate::{Body, Change, Object, Tree};
+
+/// An agent to create.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CreateAgent {
+    /// `provider/model`.
+    #[schema(min_length = 3, max_length = 256, example = "anthropic/claude-sonnet-4-5")]
+    model: String,
+    /// The system prompt.
+    #[schema(required = false, max_length = 1_000_000)]
+    instructions: String,
+    /// Names of built-in tools; empty means all of them.
+    #[schema(required = false, max_items = 256)]
+    tools: Vec<String>,
+    /// A name for people.
+    #[schema(max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// Which tool uses run, ask first or are denied.
+    #[schema(required = false, value_type = Policy)]
+    permission_policy: PermissionPolicy,
+    /// Ids of the agents that this one may delegate to.
+    #[schema(required = false, max_items = 256)]
+    callable_agents: Vec<String>,
+    /// How deep delegation may nest.
+    #[schema(required = false, maximum = 16)]
+    max_subagent_depth: u32,
+    /// MCP servers by name: `command`, `args`, `env`, `cwd` or `url`, `headers`; further fields are kept.
+    #[schema(required = false, value_type = Object)]
+    mcp_servers: Map<String, Value>,
+    /// Hard budgets of each of its sessions.
+    #[schema(value_type = Option<QuotaBody>, nullable = false)]
+    quota: Option<Quota>,
+    /// How hard the model thinks.
+    #[schema(required = false, value_type = Level)]
+    thinking_level: ThinkingLevel,
+    /// Chat channels: `{"telegram": {"enabled": false}}`.
+    #[schema(required = false, value_type = Object)]
+    channels: Value,
+}
+
+/// Changes to an agent. A field that is not sent stays; `null` clears it.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct UpdateAgent {
+    /// The version that the changes build on.
+    #[schema(minimum = 1)]
+    pub version: u32,
+    /// `provider/model`.
+    #[schema(min_length = 3, max_length = 256, nullable = false)]
+    model: Option<String>,
+    /// The system prompt.
+    #[schema(value_type = Option<String>, max_length = 1_000_000)]
+    instructions: Change<String>,
+    /// Names of built-in tools.
+    #[schema(value_type = Option<Vec<String>>, max_items = 256)]
+    tools: Change<Vec<String>>,
+    /// A name for people.
+    #[schema(value_type = Option<String>, max_length = 256)]
+    name: Change<String>,
+    /// Which tool uses run, ask first or are denied.
+    #[schema(value_type = Option<Policy>, nullable = false)]
+    permission_policy: Option<PermissionPolicy>,
+    /// Ids of the agents that this one may delegate to.
+    #[schema(value_type = Option<Vec<String>>, max_items = 256)]
+    callable_agents: Change<Vec<String>>,
+    /// How deep delegation may nest.
+    #[schema(maximum = 16, nullable = false)]
+    max_subagent_depth: Option<u32>,
+    /// MCP servers by name.
+    #[schema(value_type = Option<Object>)]
+    mcp_servers: Change<Map<String, Value>>,
+    /// Hard budgets of each of its sessions.
+    #[schema(value_type = Option<QuotaBody>)]
+    quota: Change<Quota>,
+    /// How hard the model thinks.
+    #[schema(value_type = Option<Level>, nullable = false)]
+    thinking_level: Option<ThinkingLevel>,
+    /// Chat channels.
+    #[schema(value_type = Option<Object>, nullable = false)]
+    channels: Option<Value>,
+}
+
+/// A task for an agent.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct RunAgent {
+    /// What to do.
+    #[schema(min_length = 1, max_length = 4_000_000)]
+    pub task: String,
+    /// A session of this agent that is to do it; a new one without it.
+    #[schema(min_length = 1, nullable = false)]
+    pub session_id: Option<String>,
+}
+
+/// Which tool uses run, ask first or are denied.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(
+    dead_code,
+    reason = "the domain's type does the work; this one describes it in the API document"
+)]
+pub struct Policy {
+    /// `always_allow`, `deny` or `always_ask`.
+    #[schema(example = "always_ask")]
+    r#type: String,
+    /// The tools that are denied (at least one), or that ask (all of them when absent or empty).
+    #[schema(max_items = 256, nullable = false)]
+    tools: Option<Vec<String>>,
+}
+
+/// Hard budgets of a session; an absent one does not bind.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuotaBody {
+    /// US dollars, above 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_cost_usd_per_session: Option<f64>,
+    /// Input and output tokens together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, nullable = false)]
+    max_tokens_per_session: Option<u64>,
+    /// Milliseconds since the session's creation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, nullable = false)]
+    max_wall_duration_ms: Option<u64>,
+}
+
+/// How hard the model thinks.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Level {
+    /// No thinking is asked for.
+    Off,
+    /// A little.
+    Low,
+    /// Some.
+    Medium,
+    /// Much.
+    High,
+    /// As much as the provider offers.
+    Xhigh,
+}
+
+impl QuotaBody {
+    /// The budgets as clients send and read them.
+    #[must_use]
+    pub fn of(quota: &Quota) -> Self {
+        Self {
+            max_cost_usd_per_session: quota.max_cost.map(NanoUsd::as_usd),
+            max_tokens_per_session: quota.max_tokens,
+            max_wall_duration_ms: quota.max_wall_ms,
+        }
+    }
+}
+
+impl Body for CreateAgent {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        let model = object.required("model", model);
+        let instructions = object.or("instructions", String::new(), text(0, limits::INSTRUCTIONS));
+        let tools = object.or("tools", Vec::new(), tool_names(0, 0));
+        let name = object.optional("name", text(0, limits::NAME));
+        let permission_policy = object.or("permissionPolicy", PermissionPolicy::AlwaysAllow, policy);
+        let callable_agents = object.or("callableAgents", Vec::new(), callable);
+        let max_subagent_depth = object.or("maxSubagentDepth", 0, depth);
+        let mcp_servers = object.or("mcpServers", Map::new(), mcp_servers);
+        let quota = object.optional("quota", quota);
+        let thinking_level = object.or("thinkingLevel", ThinkingLevel::Off, thinking_level);
+        let channels = object.or("channels", json!({"telegram": {"enabled": false}}), channels);
+        Some(Self {
+            model: model?,
+            instructions: instructions?,
+            tools: tools?,
+            name: name?,
+            permission_policy: permission_policy?,
+            callable_agents: callable_agents?,
+            max_subagent_depth: max_subagent_depth?,
+            mcp_servers: mcp_servers?,
+            quota: quota?,
+            thinking_level: thinking_level?,
+            channels: channels?,
+        })
+    }
+}
+
+impl CreateAgent {
+    /// The definition.
+    #[must_use]
+    pub fn into_spec(self) -> Spec {
+        Spec {
+            model: self.model,
+            instructions: self.instructions,
+            tools: self.tools,
+            name: self.name,
+            permission_policy: self.permission_policy,
+            callable_agents: self.callable_agents,
+            max_subagent_depth: self.max_subagent_depth,
+            mcp_servers: self.mcp_servers,
+            quota: self.quota,
+            thinking_level: self.thinking_level,
+            channels: self.channels,
+            runtime: RuntimeKind::Native,
+        }
+    }
+}
+
+impl Body for UpdateAgent {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        let version = object.required("version", integer(1, u64::from(u32::MAX)));
+        let model = object.optional("model", model);
+        let instructions = object.change("instructions", text(0, limits::INSTRUCTIONS));
+        let tools = object.change("tools", tool_names(0, 0));
+        let name = object.change("name", text(0, limits::NAME));
+        let permission_policy = object.optional("permissionPolicy", policy);
+        let callable_agents = object.change("callableAgents", callable);
+        let max_subagent_depth = object.optional("maxSubagentDepth", depth);
+        let mcp_servers = object.change("mcpServers", mcp_servers);
+        let quota = object.change("quota", quota);
+        let thinking_level = object.optional("thinkingLevel", thinking_level);
+        let channels = object.optional("channels", channels);
+        Some(Self {
+            version: u32::try_from(version?).ok()?,
+            model: model?,
+            instructions: instructions?,
+            tools: tools?,
+            name: name?,
+            permission_policy: permission_policy?,
+            callable_agents: callable_agents?,
+            max_subagent_depth: max_subagent_depth?,
+            mcp_servers: mcp_servers?,
+            quota: quota?,
+            thinking_level: thinking_level?,
+            channels: channels?,
+        })
+    }
+}
+
+impl UpdateAgent {
+    /// Lays the changes over a definition.
+    #[must_use]
+    pub fn apply(self, mut spec: Spec) -> Spec {
+        spec.model = self.model.unwrap_or(spec.model);
+        self.instructions.apply(&mut spec.instructions);
+        self.tools.apply(&mut spec.tools);
+        self.name.apply_optional(&mut spec.name);
+        spec.permission_policy = self.permission_policy.unwrap_or(spec.permission_policy);
+        self.callable_agents.apply(&mut spec.callable_agents);
+        spec.max_subagent_depth = self.max_subagent_depth.unwrap_or(spec.max_subagent_depth);
+        self.mcp_servers.apply(&mut spec.mcp_servers);
+        self.quota.apply_optional(&mut spec.quota);
+        spec.thinking_level = self.thinking_level.unwrap_or(spec.thinking_level);
+        spec.channels = self.channels.unwrap_or(spec.channels);
+        spec
+    }
+}
+
+impl Body for RunAgent {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        let task = object.required("task", text(1, limits::MESSAGE));
+        let session_id = object.optional("sessionId", text(1, limits::NAME));
+        Some(Self {
+            task: task?,
+            session_id: session_id?,
+        })
+    }
+}
+
+fn tool_names(min: usize, name_min: usize) -> impl Fn(&Value, &mut Tree) -> Option<Vec<String>> {
+    list(min, limits::TOOLS, text(name_min, limits::NAME))
+}
+
+fn callable(value: &Value, issues: &mut Tree) -> Option<Vec<String>> {
+    list(0, limits::CALLABLE_AGENTS, text(0, limits::NAME))(value, issues)
+}
+
+fn depth(value: &Value, issues: &mut Tree) -> Option<u32> {
+    integer(0, limits::SUBAGENT_DEPTH)(value, issues).and_then(|depth| u32::try_from(depth).ok())
+}
+
+/// A thinking level.
+pub(crate) fn thinking_level(value: &Value, issues: &mut Tree) -> Option<ThinkingLevel> {
+    one_of(&ThinkingLevel::NAMES)(value, issues).and_then(ThinkingLevel::parse)
+}
+
+fn policy(value: &Value, issues: &mut Tree) -> Option<PermissionPolicy> {
+    let mut object = Object::of(value, issues)?;
+    match discriminator(&mut object, &["always_allow", "deny", "always_ask"])? {
+        "deny" => Some(PermissionPolicy::Deny {
+            tools: object.required("tools", tool_names(1, 1))?,
+        }),
+        "always_ask" => Some(PermissionPolicy::AlwaysAsk {
+            tools: object.optional("tools", tool_names(0, 1))?,
+        }),
+        _ => Some(PermissionPolicy::AlwaysAllow),
+    }
+}
+
+fn quota(value: &Value, issues: &mut Tree) -> Option<Quota> {
+    let mut object = Object::of(value, issues)?;
+    let cost = object.optional("maxCostUsdPerSession", positive);
+    let tokens = object.optional("maxTokensPerSession", integer(1, u64::MAX));
+    let wall = object.optional("maxWallDurationMs", integer(1, u64::MAX));
+    object.only(&["maxCostUsdPerSession", "maxTokensPerSession", "maxWallDurationMs"]);
+    // A cap that is smaller than our unit of money is still a cap above 0.
+    let max_cost = cost?.map(|usd| NanoUsd::from_usd(usd).max(NanoUsd(1)));
+    Some(Quota {
+        max_cost,
+        max_tokens: tokens?,
+        max_wall_ms: wall?,
+    })
+}
+
+fn channels(value: &Value, issues: &mut Tree) -> Option<Value> {
+    let mut object = Object::of(value, issues)?;
+    let enabled = object.or("telegram", false, |value, issues| {
+        let mut telegram = Object::of(value, issues)?;
+        telegram.or("enabled", false, boolean)
+    })?;
+    Some(json!({"telegram": {"enabled": enabled}}))
+}
+
+fn mcp_servers(value: &Value, issues: &mut Tree) -> Option<Map<String, Value>> {
+    entries(limits::MCP_SERVERS, limits::NAME, mcp_server)(value, issues)
+}
+
+/// One MCP server. Known fields are checked, all are kept.
+fn mcp_server(value: &Value, issues: &mut Tree) -> Option<()> {
+    let mut object = Object::of(value, issues)?;
+    let string = || text(0, limits::MCP_STRING);
+    let checked = [
+        object.optional("command", string()).is_some(),
+        object
+            .optional("args", list(0, limits::MCP_ENTRIES, string()))
+            .is_some(),
+        object
+            .optional("env", entries(limits::MCP_ENTRIES, limits::NAME, variable))
+            .is_some(),
+        object.optional("cwd", string()).is_some(),
+        object.optional("url", url(limits::URL)).is_some(),
+        object
+            .optional("headers", entries(limits::MCP_ENTRIES, limits::NAME, header))
+            .is_some(),
+    ];
+    if value.to_string().len() > limits::MCP_SERVER {
+        issues.push(format!("Object must take at most {} bytes", limits::MCP_SERVER));
+        return None;
+    }
+    checked.iter().all(|good| *good).then_some(())
+}
+
+/// An environment variable's value: a string, a number or a truth value.
+fn variable(value: &Value, issues: &mut Tree) -> Option<()> {
+    match value {
+        Value::String(_) => header(value, issues),
+        Value::Number(_) | Value::Bool(_) => Some(()),
+        _ => {
+            issues.push("Invalid input");
+            None
+        }
+    }
+}
+
+fn header(value: &Value, issues: &mut Tree) -> Option<()> {
+    text(0, limits::MCP_STRING)(value, issues).map(drop)
+}

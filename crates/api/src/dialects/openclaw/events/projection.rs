@@ -1,0 +1,325 @@
+//! From the log's events to this dialect's: a pure function, used by the list and by the stream alike (I3).
+//!
+//! An event becomes one frame under its own id, with these exceptions. `span.*` events are none: they belong to
+//! no client of this dialect. A tool use that asks becomes two: the tool use, and the request for its
+//! confirmation under a derived id. The idle status of a turn that waits for confirmations is none, because for
+//! this dialect such a session is still running.
+
+use std::borrow::Cow;
+
+use oma_domain::Event;
+use oma_domain::content::{ContentBlock, Source};
+use oma_domain::event::{Body, StopReason};
+use oma_domain::policy::Permission;
+use oma_domain::usage::{Cost, Usage};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::cursor::Cursor;
+use crate::dialects::openclaw::sessions::view::{Tokens, stop_name};
+
+/// An event of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct EventView<'a> {
+    /// Its id; a valid cursor.
+    #[schema(value_type = String)]
+    pub event_id: String,
+    /// The session.
+    #[schema(value_type = String)]
+    pub session_id: Cow<'a, str>,
+    /// `user.message`, `user.interrupt`, `user.tool_confirmation`, `agent.message`, `agent.thinking`,
+    /// `agent.tool_use`, `agent.tool_confirmation_request`, `agent.tool_result`, `agent.error`,
+    /// `session.status_running`, `session.status_idle`, `session.status_failed`, `session.model_change`,
+    /// `session.thinking_level_change` or `session.compaction`.
+    pub r#type: &'static str,
+    /// Its text.
+    #[schema(value_type = String)]
+    pub content: Cow<'a, str>,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+    /// What the model request consumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub tokens: Option<Tokens>,
+    /// What the model request cost in US dollars; null when the price is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    #[expect(
+        clippy::option_option,
+        reason = "absent where there is no cost, null where it is unknown"
+    )]
+    pub cost_usd: Option<Option<f64>>,
+    /// The model, `provider/model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub model: Option<Cow<'a, str>>,
+    /// The tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub tool_name: Option<Cow<'a, str>>,
+    /// The tool use: the `event_id` of its `agent.tool_use`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub tool_call_id: Option<Cow<'a, str>>,
+    /// The tool's arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
+    pub tool_arguments: Option<&'a Value>,
+    /// Whether the tool failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub is_error: Option<bool>,
+    /// What to send back as `toolUseId` to confirm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub approval_id: Option<Cow<'a, str>>,
+    /// The status that a status event announces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub status: Option<&'static str>,
+    /// Why the session stopped working.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub stop_reason: Option<&'static str>,
+    /// The kind of an `agent.error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error_type: Option<&'static str>,
+    /// Whether the server tries again by itself after an `agent.error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retrying: Option<bool>,
+    /// Whether a cancel cut the message off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub interrupted: Option<bool>,
+    /// Why a tool use was denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub deny_message: Option<Cow<'a, str>>,
+}
+
+impl<'a> EventView<'a> {
+    /// A frame that has only what every frame has.
+    pub(crate) fn plain(event: &'a Event, kind: &'static str, content: impl Into<Cow<'a, str>>) -> Self {
+        Self {
+            event_id: event.id.to_string(),
+            session_id: Cow::Borrowed(event.session.as_str()),
+            r#type: kind,
+            content: content.into(),
+            created_at: event.at.as_millis(),
+            tokens: None,
+            cost_usd: None,
+            model: None,
+            tool_name: None,
+            tool_call_id: None,
+            tool_arguments: None,
+            is_error: None,
+            approval_id: None,
+            status: None,
+            stop_reason: None,
+            error_type: None,
+            retrying: None,
+            interrupted: None,
+            deny_message: None,
+        }
+    }
+}
+
+/// The frames of an event, in order; the index of each is its place in the list.
+#[must_use]
+pub fn project(event: &Event) -> Vec<EventView<'_>> {
+    let kind = event.body.kind();
+    let plain = |content: Cow<'static, str>| EventView::plain(event, kind, content);
+    let one = match &*event.body {
+        Body::ModelRequestStart { .. } | Body::ModelRequestEnd { .. } => return Vec::new(),
+        Body::StatusIdle {
+            stop_reason: StopReason::RequiresAction { .. },
+        } => return Vec::new(),
+        Body::AgentToolUse {
+            name,
+            input,
+            permission,
+            ..
+        } => return tool_use(event, name, input, *permission),
+        Body::UserMessage { content } => EventView::plain(event, kind, text_of(content)),
+        Body::UserInterrupt { dropped } => plain(match dropped.len() {
+            0 => "".into(),
+            1 => "1 waiting message was dropped".into(),
+            count => format!("{count} waiting messages were dropped").into(),
+        }),
+        Body::UserToolConfirmation {
+            tool_use,
+            allow,
+            deny_message,
+        } => EventView {
+            tool_call_id: Some(tool_use.as_str().into()),
+            approval_id: Some(tool_use.as_str().into()),
+            deny_message: deny_message.as_deref().map(Cow::Borrowed),
+            ..plain(if *allow { "allow" } else { "deny" }.into())
+        },
+        Body::AgentMessage {
+            content,
+            model,
+            usage,
+            cost,
+            interrupted,
+            ..
+        } => EventView {
+            tokens: usage.as_ref().map(Tokens::of),
+            cost_usd: cost_of(usage.as_ref(), cost.as_ref()),
+            model: Some(model.as_str().into()),
+            interrupted: interrupted.then_some(true),
+            ..EventView::plain(event, kind, text_of(content))
+        },
+        Body::AgentThinking { text, .. } => EventView::plain(event, kind, text.as_str()),
+        Body::AgentToolResult {
+            tool_use,
+            name,
+            content,
+            is_error,
+        } => {
+            let text = text_of(content);
+            EventView {
+                tool_name: Some(name.as_str().into()),
+                tool_call_id: Some(tool_use.as_str().into()),
+                is_error: Some(*is_error),
+                ..EventView::plain(
+                    event,
+                    kind,
+                    if text.is_empty() {
+                        "(no output)".into()
+                    } else {
+                        text
+                    },
+                )
+            }
+        }
+        Body::StatusRunning => EventView {
+            status: Some("running"),
+            ..plain("".into())
+        },
+        Body::StatusIdle { stop_reason } => idle(event, stop_reason),
+        Body::Error { failure, retrying } => EventView {
+            is_error: Some(true),
+            error_type: Some(failure.kind.as_str()),
+            retrying: Some(*retrying),
+            ..EventView::plain(event, "agent.error", failure.message.as_str())
+        },
+        Body::ModelChange { model } => EventView {
+            model: Some(model.as_str().into()),
+            ..EventView::plain(event, kind, model.as_str())
+        },
+        Body::ThinkingLevelChange { thinking_level } => plain(thinking_level.as_str().into()),
+        Body::Compaction { summary, .. } => {
+            let summary = if summary.is_empty() {
+                "(compacted)"
+            } else {
+                summary.as_str()
+            };
+            EventView::plain(event, kind, summary)
+        }
+    };
+    vec![one]
+}
+
+fn tool_use<'a>(
+    event: &'a Event,
+    name: &'a str,
+    input: &'a Value,
+    permission: Permission,
+) -> Vec<EventView<'a>> {
+    let used = EventView {
+        tool_name: Some(name.into()),
+        tool_call_id: Some(event.id.as_str().into()),
+        tool_arguments: Some(input),
+        ..EventView::plain(event, event.body.kind(), name)
+    };
+    if permission != Permission::Ask {
+        return vec![used];
+    }
+    // The request comes with the tool use, where name and arguments are known, and not with the idle status,
+    // which comes again after each partial answer.
+    let asks = EventView {
+        event_id: Cursor {
+            event: event.id.clone(),
+            index: 1,
+        }
+        .to_string(),
+        r#type: "agent.tool_confirmation_request",
+        content: format!("The agent asks to use the tool {name}.").into(),
+        approval_id: Some(event.id.as_str().into()),
+        ..used.clone()
+    };
+    vec![used, asks]
+}
+
+fn idle<'a>(event: &'a Event, stop: &'a StopReason) -> EventView<'a> {
+    let content: Cow<'a, str> = match stop {
+        StopReason::EndTurn | StopReason::RequiresAction { .. } => "".into(),
+        StopReason::MaxTokens => "The model reached its output limit.".into(),
+        StopReason::Refusal {
+            explanation: Some(text),
+        } => text.as_str().into(),
+        StopReason::Refusal { explanation: None } => "The model declined.".into(),
+        StopReason::Interrupted => "The turn was cancelled.".into(),
+        StopReason::BudgetReached { cap } => {
+            format!("The session's {} budget is used up.", cap.as_str()).into()
+        }
+        StopReason::Failed { failure } => failure.message.as_str().into(),
+    };
+    let failed = matches!(stop, StopReason::Failed { .. });
+    let (kind, status) = if failed {
+        ("session.status_failed", "failed")
+    } else {
+        ("session.status_idle", "idle")
+    };
+    EventView {
+        status: Some(status),
+        stop_reason: Some(stop_name(stop)),
+        ..EventView::plain(event, kind, content)
+    }
+}
+
+#[expect(
+    clippy::option_option,
+    reason = "absent where there is no cost, null where it is unknown"
+)]
+fn cost_of(usage: Option<&Usage>, cost: Option<&Cost>) -> Option<Option<f64>> {
+    match (usage, cost) {
+        (_, Some(cost)) => Some(Some(cost.amount.as_usd())),
+        (Some(_), None) => Some(None),
+        (None, None) => None,
+    }
+}
+
+/// The text of blocks; what is no text is named, so that a reader sees that something was there.
+fn text_of(blocks: &[ContentBlock]) -> Cow<'_, str> {
+    if let [ContentBlock::Text { text }] = blocks {
+        return text.as_str().into();
+    }
+    let lines: Vec<Cow<'_, str>> = blocks.iter().map(line_of).collect();
+    lines.join("\n").into()
+}
+
+fn line_of(block: &ContentBlock) -> Cow<'_, str> {
+    match block {
+        ContentBlock::Text { text } => text.as_str().into(),
+        ContentBlock::Image { source } => format!("[image: {}]", origin(source)).into(),
+        ContentBlock::Document {
+            title: Some(title), ..
+        } => format!("[document: {title}]").into(),
+        ContentBlock::Document {
+            source, title: None, ..
+        } => format!("[document: {}]", origin(source)).into(),
+    }
+}
+
+fn origin(source: &Source) -> &str {
+    match source {
+        Source::Base64 { media_type, .. } => media_type,
+        Source::Text { .. } => "text/plain",
+        Source::Url { url } => url,
+    }
+}

@@ -1,0 +1,280 @@
+//! Sessions: create, list, read, delete, cancel, compact, logs.
+
+pub mod body;
+pub mod view;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use oma_domain::{AgentId, EnvironmentId, SessionId};
+use oma_engine::{CreateSession, Error};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Deleted;
+use super::agents::cursor_fault;
+use super::error::ErrorBody;
+use crate::AppState;
+use crate::auth::Caller;
+use crate::fault::{Fault, Result};
+use crate::limits;
+use crate::listing::{Slice, collect};
+use crate::params::{Params, SessionPath};
+use crate::payload::Payload;
+use crate::validate::Body;
+use body::OpenSession;
+use view::{SessionList, SessionView, Status};
+
+/// How many log lines a client gets that does not say.
+const LOG_LINES: usize = 200;
+
+/// The routes of this module.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get, delete))
+        .routes(routes!(cancel))
+        .routes(routes!(compact))
+        .routes(routes!(logs))
+}
+
+/// Open a session.
+///
+/// It keeps the agent's current version for its whole life. An open session that waits for messages costs
+/// nothing: its sandbox is made when a tool needs it.
+#[utoipa::path(
+    post, path = "/v1/sessions", tag = "sessions", request_body = OpenSession,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request take effect once")),
+    responses(
+        (status = 200, body = SessionView), (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    ),
+)]
+async fn create(
+    State(state): State<AppState>,
+    caller: Caller,
+    payload: Payload,
+) -> Result<Json<SessionView>> {
+    let OpenSession {
+        agent_id,
+        environment_id,
+        vault_id,
+    } = OpenSession::parse(&payload.value)?;
+    // Checked in the order of the reference: what is named first is not found first.
+    let environment = match environment_id.as_deref().map(EnvironmentId::parse) {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(_)) => return Err(Error::EnvironmentNotFound.into()),
+    };
+    if vault_id.is_some() {
+        return Err(Fault::unsupported("vaultId", "this server has no vaults yet"));
+    }
+    let agent = AgentId::parse(&agent_id).map_err(|_| Fault::from(Error::AgentNotFound))?;
+    let create = CreateSession {
+        agent,
+        environment,
+        id: None,
+        ephemeral: false,
+    };
+    let session = state
+        .engine
+        .create_session(caller.workspace(), create, payload.key)
+        .await?;
+    Ok(Json(SessionView::of(&session)))
+}
+
+/// List sessions.
+///
+/// By creation, oldest first unless `order` says otherwise.
+#[utoipa::path(
+    get, path = "/v1/sessions", tag = "sessions",
+    params(
+        ("agent_id" = Option<String>, Query, description = "Only this agent's sessions"),
+        ("limit" = Option<u32>, Query, description = "1 to 1000; 1000 without it"),
+        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("order" = Option<String>, Query, description = "`asc` (the default) or `desc`"),
+    ),
+    responses((status = 200, body = SessionList), (status = 400, body = ErrorBody)),
+)]
+async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> Result<Json<SessionList>> {
+    let slice = Slice::read(&params, limits::PAGE)?;
+    let after = slice.after(|text| SessionId::parse(text).ok())?;
+    let agent = match params.get("agent_id").map(AgentId::parse) {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(problem)) => return Err(Fault::invalid_field(&["agent_id"], problem.to_string())),
+    };
+    let fetch = |after: Option<SessionId>, limit| {
+        let (engine, caller, agent) = (state.engine.clone(), caller.clone(), agent.clone());
+        async move {
+            let page = engine
+                .sessions(caller.workspace(), agent, slice.order, after.as_ref(), limit)
+                .await;
+            page.map_err(|error| cursor_fault(error, Error::SessionNotFound))
+        }
+    };
+    let rows = collect(slice.limit, after, fetch, SessionView::of, |session| {
+        session.id.clone()
+    })
+    .await?;
+    Ok(Json(SessionList::of(rows)))
+}
+
+/// Read a session.
+///
+/// `output` is the newest thing that the agent said.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = String, Path)),
+    responses((status = 200, body = SessionView), (status = 404, body = ErrorBody)),
+)]
+async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+) -> Result<Json<SessionView>> {
+    Ok(Json(SessionView::of(
+        &state.engine.session(caller.workspace(), &id).await?,
+    )))
+}
+
+/// Delete a session.
+///
+/// Stops whatever it does and removes it with its log, its sandbox and its workspace.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = String, Path)),
+    responses((status = 200, body = Deleted), (status = 404, body = ErrorBody)),
+)]
+async fn delete(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+) -> Result<Json<Deleted>> {
+    state.engine.delete_session(caller.workspace(), &id).await?;
+    Ok(Json(Deleted { deleted: true }))
+}
+
+/// A turn that was stopped.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Cancelled {
+    session_id: String,
+    session_status: Status,
+    /// Always true.
+    cancelled: bool,
+}
+
+/// Stop what a session does.
+///
+/// Aborts the model request and running commands, drops waiting messages and keeps what was said so far. The
+/// session is idle when this returns.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session_id}/cancel", tag = "sessions",
+    params(("session_id" = String, Path)),
+    responses((status = 200, body = Cancelled), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)),
+)]
+async fn cancel(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+) -> Result<Json<Cancelled>> {
+    state.engine.interrupt(caller.workspace(), &id, true).await?;
+    Ok(Json(Cancelled {
+        session_id: id.to_string(),
+        session_status: Status::Idle,
+        cancelled: true,
+    }))
+}
+
+/// A history that was summarised.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Compacted {
+    session_id: String,
+    session_status: Status,
+    /// Always true.
+    compacted: bool,
+}
+
+/// Summarise a session's history.
+///
+/// Later model requests carry the summary instead of what it covers; the log keeps everything. The summary
+/// is in the log as `session.compaction` when this returns.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session_id}/compact", tag = "sessions",
+    params(("session_id" = String, Path)),
+    responses(
+        (status = 200, body = Compacted), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 502, body = ErrorBody),
+    ),
+)]
+async fn compact(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+) -> Result<Json<Compacted>> {
+    state.engine.compact(caller.workspace(), &id).await?;
+    let session = state.engine.session(caller.workspace(), &id).await?;
+    let session_status = Status::of(&session.state);
+    Ok(Json(Compacted {
+        session_id: id.to_string(),
+        session_status,
+        compacted: true,
+    }))
+}
+
+/// Read the sandbox's output.
+///
+/// The newest lines that the session's sandbox printed, as plain text.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/logs", tag = "sessions",
+    params(
+        ("session_id" = String, Path),
+        ("tail" = Option<u32>, Query, description = "How many lines, 1 to 10000; 200 without it"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    ),
+)]
+async fn logs(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+    params: Params,
+) -> Result<Response> {
+    let text = state
+        .engine
+        .logs(caller.workspace(), &id, tail(params.get("tail")))
+        .await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+/// How many lines: what is no number counts as not given, like in the reference.
+fn tail(given: Option<&str>) -> usize {
+    match given.and_then(|text| text.trim().parse::<i64>().ok()) {
+        None | Some(0) => LOG_LINES,
+        Some(number) => usize::try_from(number).unwrap_or(1).clamp(1, limits::LOG_LINES),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tails() {
+        for (given, lines) in [
+            (None, 200),
+            (Some("50"), 50),
+            (Some("0"), 200),
+            (Some("x"), 200),
+            (Some("-3"), 1),
+            (Some("1000000"), 10_000),
+        ] {
+            assert_eq!(tail(given), lines, "{given:?}");
+        }
+    }
+}

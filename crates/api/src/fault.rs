@@ -1,0 +1,256 @@
+//! What went wrong with a request, before any dialect words it; and the one place that maps the engine's
+//! errors to statuses and codes.
+//!
+//! Handlers return a [`Fault`]; [`render`] turns it into the body that the caller's dialect prescribes.
+
+use axum::body::Body;
+use axum::extract::{Extension, Request};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use oma_domain::session::Rejection;
+use oma_engine::Error;
+use oma_sandbox::files;
+use serde_json::Value;
+
+use crate::dialect::Dialect;
+use crate::request_id::RequestId;
+use crate::validate::Tree;
+
+/// A request that was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault(Box<Inner>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Inner {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Option<Value>,
+    retry_after: Option<u32>,
+    challenge: Option<&'static str>,
+    cause: Option<String>,
+}
+
+/// The result of a handler.
+pub type Result<T> = std::result::Result<T, Fault>;
+
+impl Fault {
+    /// A fault with a stable code and a text for people.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            status,
+            code,
+            message: message.into(),
+            details: None,
+            retry_after: None,
+            challenge: None,
+            cause: None,
+        }))
+    }
+
+    /// A request that fails validation: every field that is wrong, with what is wrong about it.
+    #[must_use]
+    pub fn invalid(issues: &Tree) -> Self {
+        let message = format!("The request is not valid: {}", issues.first());
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message).with_details(issues.to_json())
+    }
+
+    /// A request with one bad field (a path such as `["messages", "0"]`).
+    #[must_use]
+    pub fn invalid_field(path: &[&str], problem: impl Into<String>) -> Self {
+        let mut issues = Tree::default();
+        let mut node = &mut issues;
+        for name in path {
+            node = node.at(name);
+        }
+        node.push(problem);
+        Self::invalid(&issues)
+    }
+
+    /// Something that this server can't do, named by the request field that asks for it.
+    #[must_use]
+    pub fn unsupported(field: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let mut issues = Tree::default();
+        issues.at(field).push(message.clone());
+        let text = format!("{field}: {message}");
+        Self::new(StatusCode::BAD_REQUEST, "unsupported", text).with_details(issues.to_json())
+    }
+
+    /// A fault of ours. `cause` goes to the log only.
+    #[must_use]
+    pub fn internal(cause: impl Into<String>) -> Self {
+        let message = "Something went wrong on the server; its log has more under this request's id.";
+        let mut fault = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message);
+        fault.0.cause = Some(cause.into());
+        fault
+    }
+
+    /// Adds the tree of bad fields.
+    #[must_use]
+    pub fn with_details(mut self, details: Value) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
+    /// Adds after how many seconds to try again.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.0.retry_after = Some(seconds);
+        self
+    }
+
+    /// Adds the `WWW-Authenticate` challenge.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: &'static str) -> Self {
+        self.0.challenge = Some(challenge);
+        self
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The stable code, in the openclaw dialect's spelling.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// The text for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The tree of bad fields.
+    #[must_use]
+    pub fn details(&self) -> Option<&Value> {
+        self.0.details.as_ref()
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        let fault = |status, code| Self::new(status, code, text.clone());
+        match error {
+            Error::AgentNotFound => fault(StatusCode::NOT_FOUND, "agent_not_found"),
+            Error::EnvironmentNotFound => fault(StatusCode::NOT_FOUND, "environment_not_found"),
+            Error::SessionNotFound => fault(StatusCode::NOT_FOUND, "session_not_found"),
+            Error::AgentArchived => fault(StatusCode::CONFLICT, "agent_archived"),
+            Error::VersionConflict { .. } => fault(StatusCode::CONFLICT, "version_conflict"),
+            Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
+            Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
+            Error::Unsupported { field, message } => Self::unsupported(field, message),
+            Error::Rejected(rejection) => rejected(&rejection, text),
+            Error::KeyReused => fault(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Error::File(error) => file(error),
+            Error::NoSandbox => fault(StatusCode::CONFLICT, "no_active_container"),
+            Error::CompactionFailed(_) => fault(StatusCode::BAD_GATEWAY, "compact_failed"),
+            Error::Unavailable(_) => {
+                fault(StatusCode::SERVICE_UNAVAILABLE, "unavailable").with_retry_after(1)
+            }
+            Error::DiskFull => fault(StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            Error::ReadOnly => fault(StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+            Error::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+fn rejected(rejection: &Rejection, text: String) -> Fault {
+    match rejection {
+        Rejection::NotRunning => Fault::new(StatusCode::CONFLICT, "session_not_running", text),
+        Rejection::Busy => Fault::new(StatusCode::CONFLICT, "session_busy", text),
+        Rejection::QuotaExceeded(_) => Fault::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", text),
+        Rejection::QueueFull => {
+            Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", text).with_retry_after(5)
+        }
+        Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
+        Rejection::NothingToCompact => Fault::new(StatusCode::CONFLICT, "nothing_to_compact", text),
+        Rejection::Stale => Fault::new(StatusCode::CONFLICT, "session_busy", text),
+    }
+}
+
+fn file(error: files::Error) -> Fault {
+    let text = error.to_string();
+    match error {
+        files::Error::NotFound => Fault::new(StatusCode::NOT_FOUND, "file_not_found", text),
+        files::Error::InvalidPath(_) => Fault::new(StatusCode::BAD_REQUEST, "invalid_path", text),
+        files::Error::TooLarge(_) => Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "file_too_large", text),
+        files::Error::Full => Fault::new(StatusCode::INSUFFICIENT_STORAGE, "workspace_full", text),
+        files::Error::Io(error) => Fault::internal(format!("workspace file: {error}")),
+    }
+}
+
+impl From<files::Error> for Fault {
+    fn from(error: files::Error) -> Self {
+        file(error)
+    }
+}
+
+impl IntoResponse for Fault {
+    /// Only the status; [`render`] adds the body, because only it knows the dialect.
+    fn into_response(self) -> Response {
+        let mut response = self.0.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Gives every fault the body of the caller's dialect, and logs what a client is not told.
+pub(crate) async fn render(
+    Extension(dialect): Extension<Dialect>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    let Some(fault) = response.extensions_mut().remove::<Fault>() else {
+        return response;
+    };
+    if let Some(cause) = &fault.0.cause {
+        tracing::error!(request_id = %id, %method, path, code = fault.code(), cause, "request failed");
+    } else if fault.status().is_server_error() {
+        tracing::warn!(request_id = %id, %method, path, code = fault.code(), "request refused");
+    }
+    let body = dialect.render(&fault, id.as_str()).to_string();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.remove(header::CONTENT_LENGTH);
+    if let Some(seconds) = fault.0.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = fault.0.challenge {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    *response.body_mut() = Body::from(body);
+    response
+}
+
+/// Answers for paths that no route has.
+pub(crate) async fn unknown_path(uri: Uri) -> Fault {
+    let path: String = uri.path().chars().take(200).collect();
+    Fault::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        format!("No route has the path {path}"),
+    )
+}
+
+/// Answers for methods that a path does not have; the router adds which ones it has.
+pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Fault {
+    let path: String = uri.path().chars().take(200).collect();
+    let method: String = method.as_str().chars().take(20).collect();
+    Fault::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("{path} does not take {method}"),
+    )
+}

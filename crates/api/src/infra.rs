@@ -1,0 +1,250 @@
+//! What is about the server and not about any workspace: its description, health and metrics.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::AppState;
+use crate::dialects::openclaw::error::ErrorBody;
+use crate::fault::{Fault, Result};
+
+/// How long the engine may take to say whether it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The routes of this module.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(root))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi_json))
+}
+
+/// What the server is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Description {
+    name: &'static str,
+    description: &'static str,
+    version: String,
+    /// Where the reference is.
+    docs: &'static str,
+    /// `required` or `disabled`, and how.
+    auth: &'static str,
+    /// Whether requests are limited, and how.
+    rate_limit: &'static str,
+    /// The routes by group.
+    #[schema(value_type = Object)]
+    endpoints: Value,
+}
+
+const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "agents",
+        &[
+            ("create", "POST /v1/agents"),
+            ("list", "GET /v1/agents"),
+            ("get", "GET /v1/agents/:agentId"),
+            ("update", "PATCH /v1/agents/:agentId"),
+            ("delete", "DELETE /v1/agents/:agentId"),
+            ("list_versions", "GET /v1/agents/:agentId/versions"),
+            ("archive", "POST /v1/agents/:agentId/archive"),
+            ("run", "POST /v1/agents/:agentId/run"),
+            ("list_files", "GET /v1/agents/:agentId/files"),
+            ("get_file", "GET /v1/agents/:agentId/files/:path"),
+            ("put_file", "PUT /v1/agents/:agentId/files/:path"),
+            ("delete_file", "DELETE /v1/agents/:agentId/files/:path"),
+        ],
+    ),
+    (
+        "environments",
+        &[
+            ("create", "POST /v1/environments"),
+            ("list", "GET /v1/environments"),
+            ("get", "GET /v1/environments/:environmentId"),
+            ("delete", "DELETE /v1/environments/:environmentId"),
+        ],
+    ),
+    (
+        "sessions",
+        &[
+            ("create", "POST /v1/sessions"),
+            ("list", "GET /v1/sessions"),
+            ("get", "GET /v1/sessions/:sessionId"),
+            ("delete", "DELETE /v1/sessions/:sessionId"),
+            ("post_event", "POST /v1/sessions/:sessionId/events"),
+            ("list_events", "GET /v1/sessions/:sessionId/events"),
+            ("stream_events", "GET /v1/sessions/:sessionId/events?stream=true"),
+            ("cancel", "POST /v1/sessions/:sessionId/cancel"),
+            ("compact", "POST /v1/sessions/:sessionId/compact"),
+            ("logs", "GET /v1/sessions/:sessionId/logs"),
+        ],
+    ),
+    (
+        "openai_compat",
+        &[
+            ("models", "GET /v1/models"),
+            ("chat_completions", "POST /v1/chat/completions"),
+        ],
+    ),
+    (
+        "health",
+        &[
+            ("liveness", "GET /healthz"),
+            ("readiness", "GET /readyz"),
+            ("metrics", "GET /metrics"),
+        ],
+    ),
+];
+
+/// The routes as the description lists them.
+pub(crate) fn endpoints() -> Value {
+    let groups = ENDPOINTS.iter().map(|(group, routes)| {
+        let routes: Map<String, Value> = routes
+            .iter()
+            .map(|(name, route)| ((*name).to_owned(), json!(route)))
+            .collect();
+        ((*group).to_owned(), Value::Object(routes))
+    });
+    Value::Object(groups.collect())
+}
+
+/// Describe the server.
+///
+/// A browser is sent to the reference.
+#[utoipa::path(
+    get, path = "/", tag = "server", security(()),
+    responses((status = 200, body = Description), (status = 302, description = "To the reference")),
+)]
+async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        return (StatusCode::FOUND, [(header::LOCATION, "/docs")]).into_response();
+    }
+    let required = state.config.api_token.is_some();
+    Json(Description {
+        name: "OpenClaw Managed Agents",
+        description: "Runs autonomous AI agent sessions behind an HTTP API",
+        version: state.config.version.clone(),
+        docs: "/docs",
+        auth: if required {
+            "required (Authorization: Bearer <OPENCLAW_API_TOKEN>)"
+        } else {
+            "disabled"
+        },
+        rate_limit: "disabled (not built yet)",
+        endpoints: endpoints(),
+    })
+    .into_response()
+}
+
+/// That the server lives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// Always true.
+    ok: bool,
+    version: String,
+    commit: String,
+    /// When the process started, in milliseconds since the epoch.
+    start_ts: i64,
+    /// Milliseconds since then.
+    uptime_ms: u64,
+    /// Always 0: nothing is kept warm.
+    max_warm: usize,
+    /// The most turns at once.
+    max_active: usize,
+}
+
+/// Say that the process lives.
+///
+/// Touches neither the store nor a sandbox.
+#[utoipa::path(get, path = "/healthz", tag = "server", security(()), responses((status = 200, body = Health)))]
+async fn healthz(State(state): State<AppState>) -> Json<Health> {
+    let config = &state.config;
+    Json(Health {
+        ok: true,
+        version: config.version.clone(),
+        commit: config.commit.clone(),
+        start_ts: config.started_at.as_millis(),
+        uptime_ms: oma_engine::now().millis_since(config.started_at),
+        max_warm: 0,
+        max_active: state.engine.stats().max_turns,
+    })
+}
+
+/// That the server can take work.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Ready {
+    /// Always true; otherwise the answer is an error.
+    ok: bool,
+}
+
+/// Say whether the server can take work.
+///
+/// Asks the store whether it accepts writes.
+#[utoipa::path(
+    get, path = "/readyz", tag = "server", security(()),
+    responses((status = 200, body = Ready), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)),
+)]
+async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
+    match tokio::time::timeout(READY_TIMEOUT, state.engine.ready()).await {
+        Ok(ready) => ready?,
+        Err(_) => {
+            let message = format!("The store did not answer within {READY_TIMEOUT:?}");
+            return Err(
+                Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with_retry_after(1),
+            );
+        }
+    }
+    Ok(Json(Ready { ok: true }))
+}
+
+/// Read the metrics.
+///
+/// In Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "server", security(()),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = ErrorBody)),
+)]
+async fn metrics(State(state): State<AppState>) -> Result<Response> {
+    let Some(handle) = &state.metrics else {
+        return Err(Fault::new(
+            StatusCode::NOT_FOUND,
+            "metrics_disabled",
+            "This process records no metrics",
+        ));
+    };
+    let stats = state.engine.stats();
+    for (name, value) in [
+        ("pool_active_containers", stats.live_sandboxes),
+        ("pool_warm_containers", 0),
+        ("turns_active", stats.active_turns),
+        ("turns_waiting", stats.waiting_turns),
+        ("sessions_live", stats.live_sessions),
+    ] {
+        ::metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
+    }
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((content_type, handle.render()).into_response())
+}
+
+/// Read this document.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "server", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")),
+)]
+async fn openapi_json() -> Response {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    match crate::openapi::document_text() {
+        Ok(text) => (content_type, text).into_response(),
+        Err(error) => Fault::internal(format!("the API document can't be worded: {error}")).into_response(),
+    }
+}

@@ -1,0 +1,112 @@
+//! The API's description, made from the handlers themselves. The copy at the root of the repository is checked
+//! against it by a test; `UPDATE_OPENAPI=1` writes it anew.
+
+use std::sync::LazyLock;
+
+use utoipa::openapi::path::PathItem;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::dialects::{openai, openclaw};
+use crate::{AppState, infra};
+
+const DESCRIPTION: &str = "Runs autonomous AI agent sessions: create an agent, open a session, post a message, \
+read or stream what happens.\n\nTimes are milliseconds since the epoch. Every answer that is not 2xx has the shape \
+of `ErrorBody`, except that `/v1/chat/completions` uses OpenAI's. A body that is not JSON counts as an empty \
+object. Lists are paged with `limit` and `after`; without them a list holds everything up to a stated limit, and \
+`has_more` says whether that was all. With an `Idempotency-Key` header a POST takes effect once, however often \
+it is repeated, also over restarts of the server.";
+
+/// All routes with their descriptions.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(infra::routes())
+        .merge(openclaw::models::routes())
+        .merge(openclaw::agents::routes())
+        .merge(openclaw::files::routes())
+        .merge(openclaw::environments::routes())
+        .merge(openclaw::sessions::routes())
+        .merge(openclaw::events::routes())
+        .merge(openai::routes())
+}
+
+static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(build);
+static TEXT: LazyLock<Result<String, String>> = LazyLock::new(|| {
+    DOCUMENT
+        .to_pretty_json()
+        .map(|text| text + "\n")
+        .map_err(|error| error.to_string())
+});
+
+/// The API's description.
+#[must_use]
+pub fn document() -> OpenApi {
+    DOCUMENT.clone()
+}
+
+/// The API's description as JSON text.
+///
+/// # Errors
+/// The reason why it can't be worded, which would be a fault of ours.
+pub fn document_text() -> Result<String, String> {
+    TEXT.clone()
+}
+
+fn build() -> OpenApi {
+    let (_, routes) = routes().split_for_parts();
+    let info = InfoBuilder::new()
+        .title("OpenClaw Managed Agents")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(
+            LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build(),
+        ))
+        .contact(Some(
+            ContactBuilder::new()
+                .url(Some(env!("CARGO_PKG_REPOSITORY")))
+                .build(),
+        ))
+        .build();
+    let tags = [
+        ("agents", "Versioned definitions of what a session runs."),
+        (
+            "sessions",
+            "Conversations with an agent, each with a log and a workspace of its own.",
+        ),
+        ("events", "What happens in a session: post, list, stream."),
+        ("files", "The workspaces of sessions."),
+        (
+            "environments",
+            "What a session's sandbox contains and what it may reach.",
+        ),
+        ("models", "The models that agents may name."),
+        ("chat", "OpenAI's chat completions, answered by agents."),
+        ("server", "Health, metrics and this document. Open to everybody."),
+    ];
+    let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
+    let mut document = OpenApiBuilder::new()
+        .info(info)
+        .tags(Some(tags))
+        .security(Some([SecurityRequirement::new("api_key", [] as [&str; 0])]))
+        .build();
+    document.merge(routes);
+    let bearer = Http::builder()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "The server's OPENCLAW_API_TOKEN. A server without one asks for no key.",
+        ))
+        .build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    // The router marks a parameter that takes the rest of a path with an asterisk; OpenAPI has no word for that.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths
+        .into_iter()
+        .map(|(path, item): (String, PathItem)| (path.replace("{*", "{"), item))
+        .collect();
+    document
+}
