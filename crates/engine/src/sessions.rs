@@ -60,6 +60,8 @@ impl Engine {
                     .await
             }
             (Err(oma_store::Error::Conflict), _) => Err(Error::SessionExists),
+            // It was deleted after it had been looked up.
+            (Err(oma_store::Error::NotFound), _) => Err(Error::EnvironmentNotFound),
             (Err(error), _) => Err(error.into()),
         }
     }

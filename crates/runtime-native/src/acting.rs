@@ -26,14 +26,24 @@ run, in whole or in part: check before you run it again.";
 impl Run<'_> {
     /// Runs the open tool uses until none is left that may run. Confirmations that come meanwhile open more.
     pub(crate) async fn act(&mut self) -> Result<(), PortError> {
-        let recovering = std::mem::take(&mut self.recovering);
+        // Tool uses that were open at a restart may have run, and only the sandbox knows. One look settles it
+        // for all of them: their results wait in the hand, or the hand is gone.
+        let mut lost: HashSet<EventId> = HashSet::new();
+        if std::mem::take(&mut self.recovering) {
+            let (state, _) = self.port.state();
+            let in_sandbox = |tool: &&OpenTool| self.toolbox.place(&tool.name) == Place::Sandbox;
+            let old: Vec<EventId> = state
+                .open_tools()
+                .iter()
+                .filter(in_sandbox)
+                .map(|tool| tool.id.clone())
+                .collect();
+            if !old.is_empty() && self.native.has_lost_sandbox(self.session).await {
+                lost.extend(old);
+            }
+        }
         let mut started: HashSet<EventId> = HashSet::new();
         let mut running = FuturesUnordered::new();
-        let first = self.port.state().0;
-        let old: HashSet<EventId> = match recovering {
-            true => first.open_tools().iter().map(|tool| tool.id.clone()).collect(),
-            false => HashSet::new(),
-        };
         loop {
             let (state, _) = self.port.state();
             if !state.is_running() {
@@ -49,9 +59,9 @@ impl Run<'_> {
             for tool in startable {
                 started.insert(tool.id.clone());
                 let (native, session, toolbox) = (self.native, self.session, self.toolbox.clone());
-                let may_have_run = old.contains(&tool.id);
+                let is_lost = lost.contains(&tool.id);
                 running.push(async move {
-                    let outcome = native.run_tool(session, &toolbox, &tool, may_have_run).await;
+                    let outcome = native.run_tool(session, &toolbox, &tool, is_lost).await;
                     (tool.id, outcome)
                 });
             }
@@ -79,14 +89,14 @@ impl Native {
         session: &SessionInfo,
         toolbox: &oma_tools::Toolbox,
         tool: &OpenTool,
-        may_have_run: bool,
+        is_lost: bool,
     ) -> Outcome {
         if let Err(message) = toolbox.validate(&tool.name, &tool.input) {
             return Outcome::error(message);
         }
         metrics::counter!("tool_uses_total", "tool" => known_tool(&tool.name)).increment(1);
         match toolbox.place(&tool.name) {
-            Place::Sandbox => self.run_in_sandbox(session, tool, may_have_run).await,
+            Place::Sandbox => self.run_in_sandbox(session, tool, is_lost).await,
             // These only read, so after a restart they are simply made again.
             Place::Server => {
                 let outcome = toolbox.run_on_server(&tool.name, &tool.input).await;
@@ -96,7 +106,10 @@ impl Native {
         }
     }
 
-    async fn run_in_sandbox(&self, session: &SessionInfo, tool: &OpenTool, may_have_run: bool) -> Outcome {
+    async fn run_in_sandbox(&self, session: &SessionInfo, tool: &OpenTool, is_lost: bool) -> Outcome {
+        if is_lost {
+            return Outcome::error(UNKNOWN_FATE);
+        }
         let lease = match self.pool.acquire(&self.sandbox_spec(session)).await {
             Ok(lease) => lease,
             Err(error) => {
@@ -104,11 +117,11 @@ impl Native {
                 return Outcome::error(unavailable(&error));
             }
         };
-        if may_have_run && lease.origin() == Origin::Replaced {
-            return Outcome::error(UNKNOWN_FATE);
-        }
-        let call = Call { tool: tool.name.clone(), input: tool.input.clone() };
-        match lease.hand().run(&tool.id, call).await {
+        let call = Call {
+            tool: tool.name.clone(),
+            input: tool.input.clone(),
+        };
+        match lease.run(&tool.id, call).await {
             Ok(Reply { content, is_error }) => Outcome { content, is_error },
             Err(error) => {
                 tracing::error!(%error, tool = tool.name, "a tool's sandbox failed");
@@ -120,17 +133,43 @@ impl Native {
         }
     }
 
+    /// Whether the sandbox that this session had is gone without a proper stop. A sandbox that can't be had
+    /// at all is not known to be lost: the tool uses then report that by themselves.
+    async fn has_lost_sandbox(&self, session: &SessionInfo) -> bool {
+        let lease = self.pool.acquire(&self.sandbox_spec(session)).await;
+        lease.is_ok_and(|lease| lease.origin() == Origin::Replaced)
+    }
+
     /// Ends the commands of a dropped drive and returns what they had printed.
-    pub(crate) async fn end_tools(&self, session: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {
-        let Some(lease) = self.pool.peek(&session.id) else { return Vec::new() };
-        let cancels = open.iter().map(|tool| {
+    pub(crate) async fn end_tools(
+        &self,
+        session: &SessionInfo,
+        open: &[OpenTool],
+    ) -> Vec<(EventId, Outcome)> {
+        // Right after a restart the commands may run in a sandbox that nobody has asked for yet.
+        let lease = match self.pool.peek(&session.id).await {
+            Some(lease) => lease,
+            None => match self.pool.acquire(&self.sandbox_spec(session)).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    tracing::error!(%error, "commands could not be ended");
+                    return Vec::new();
+                }
+            },
+        };
+        let in_sandbox = |tool: &&OpenTool| oma_tools::is_sandboxed(&tool.name);
+        let cancels = open.iter().filter(in_sandbox).map(|tool| {
             let lease = &lease;
             async move {
-                let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, lease.hand().cancel(&tool.id)).await;
+                let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, lease.cancel(&tool.id)).await;
                 match cancelled {
-                    Ok(Ok(Some(Reply { content, .. }))) => {
-                        Some((tool.id.clone(), Outcome { content, is_error: true }))
-                    }
+                    Ok(Ok(Some(Reply { content, .. }))) => Some((
+                        tool.id.clone(),
+                        Outcome {
+                            content,
+                            is_error: true,
+                        },
+                    )),
                     Ok(Ok(None)) => None,
                     Ok(Err(error)) => {
                         tracing::error!(%error, "a command could not be ended");
@@ -149,8 +188,8 @@ impl Native {
 
     /// Lets the hand forget results that are committed.
     async fn forget_results(&self, session: &SessionInfo) {
-        if let Some(lease) = self.pool.peek(&session.id)
-            && let Err(error) = lease.hand().forget_all_but(&[]).await
+        if let Some(lease) = self.pool.peek(&session.id).await
+            && let Err(error) = lease.forget_all_but(&[]).await
         {
             tracing::warn!(%error, "a hand keeps results that are committed");
         }
@@ -171,5 +210,9 @@ fn unavailable(error: &SandboxError) -> String {
 
 /// A tool's name as a metrics label: names that a model made up are not labels.
 fn known_tool(name: &str) -> &'static str {
-    oma_tools::known_names().iter().find(|known| **known == name).copied().unwrap_or("unknown")
+    oma_tools::known_names()
+        .iter()
+        .find(|known| **known == name)
+        .copied()
+        .unwrap_or("unknown")
 }

@@ -48,7 +48,11 @@ impl Run<'_> {
             return Ok(());
         }
         let full = state.context_tokens >= model.context_window() || self.overflowed;
-        let messages = if full { self.conversation.shrunk() } else { self.conversation.messages().to_vec() };
+        let messages = if full {
+            self.conversation.shrunk()
+        } else {
+            self.conversation.messages().to_vec()
+        };
         match summary(&**model, messages, self.session.id.to_string()).await {
             Ok((mut summary, completion)) => {
                 if purpose == Purpose::Reply
@@ -59,7 +63,13 @@ impl Run<'_> {
                 }
                 let Completion { usage, cost, .. } = completion;
                 self.overflowed = false;
-                self.commit(Input::FinishCompaction { request: id, summary, usage, cost }).await?;
+                self.commit(Input::FinishCompaction {
+                    request: id,
+                    summary,
+                    usage,
+                    cost,
+                })
+                .await?;
                 Ok(())
             }
             Err(error) => self.fail(&state_now, id, error).await,
@@ -93,9 +103,15 @@ async fn summary(
             })
             .collect();
         if text.is_empty() {
-            return Err(Error::passing(FailureKind::ModelRequestFailed, "the model gave no summary"));
+            return Err(Error::passing(
+                FailureKind::ModelRequestFailed,
+                "the model gave no summary",
+            ));
         }
         return Ok((text.join("\n"), *completion));
     }
-    Err(Error::passing(FailureKind::ModelOverloaded, "the provider's answer ended before it was complete"))
+    Err(Error::passing(
+        FailureKind::ModelOverloaded,
+        "the provider's answer ended before it was complete",
+    ))
 }

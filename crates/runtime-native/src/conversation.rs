@@ -36,7 +36,10 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// An empty conversation that begins after the newest summary's coverage.
     pub(crate) fn after(compacted_through: Seq) -> Self {
-        Self { seen: compacted_through, ..Self::default() }
+        Self {
+            seen: compacted_through,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn messages(&self) -> &[Message] {
@@ -72,15 +75,37 @@ impl Conversation {
                 self.last_user = Some(content.clone());
                 self.user(content.iter().cloned().map(UserBlock::Content));
             }
-            Body::AgentMessage { request, content, opaque, .. } => {
+            Body::AgentMessage {
+                request,
+                content,
+                opaque,
+                ..
+            } => {
                 let text = joined_text(content);
-                self.assistant(request, AssistantBlock::Text { text, opaque: opaque.clone() });
+                self.assistant(
+                    request,
+                    AssistantBlock::Text {
+                        text,
+                        opaque: opaque.clone(),
+                    },
+                );
             }
-            Body::AgentThinking { request, text, opaque } => {
+            Body::AgentThinking {
+                request,
+                text,
+                opaque,
+            } => {
                 let (text, opaque) = (text.clone(), opaque.clone());
                 self.assistant(request, AssistantBlock::Thinking { text, opaque });
             }
-            Body::AgentToolUse { request, name, input, call_id, opaque, .. } => {
+            Body::AgentToolUse {
+                request,
+                name,
+                input,
+                call_id,
+                opaque,
+                ..
+            } => {
                 self.calls.insert(event.id.clone(), call_id.clone());
                 let block = AssistantBlock::ToolUse {
                     call_id: call_id.clone(),
@@ -90,14 +115,24 @@ impl Conversation {
                 };
                 self.assistant(request, block);
             }
-            Body::AgentToolResult { tool_use, name, content, is_error } => {
+            Body::AgentToolResult {
+                tool_use,
+                name,
+                content,
+                is_error,
+            } => {
                 self.weigh(content);
                 let Some(call_id) = self.calls.remove(tool_use) else {
                     // Its use is covered by a summary, and so is this.
                     return;
                 };
                 let (name, content, is_error) = (name.clone(), content.clone(), *is_error);
-                self.user([UserBlock::ToolResult { call_id, name, content, is_error }]);
+                self.user([UserBlock::ToolResult {
+                    call_id,
+                    name,
+                    content,
+                    is_error,
+                }]);
             }
             Body::Compaction { summary, .. } => {
                 self.messages.clear();
@@ -156,7 +191,10 @@ impl Conversation {
 
     /// The newest user message's text, to be kept through a compaction.
     pub(crate) fn last_user_text(&self) -> Option<String> {
-        self.last_user.as_ref().map(|content| joined_text(content)).filter(|text| !text.is_empty())
+        self.last_user
+            .as_ref()
+            .map(|content| joined_text(content))
+            .filter(|text| !text.is_empty())
     }
 
     /// The messages with long tool results and media left out, for when even a summary does not fit.
@@ -178,7 +216,12 @@ impl Conversation {
                 Some(short) => UserBlock::Content(short),
                 None => block.clone(),
             },
-            UserBlock::ToolResult { call_id, name, content, is_error } => UserBlock::ToolResult {
+            UserBlock::ToolResult {
+                call_id,
+                name,
+                content,
+                is_error,
+            } => UserBlock::ToolResult {
                 call_id: call_id.clone(),
                 name: name.clone(),
                 content: shrink(content),

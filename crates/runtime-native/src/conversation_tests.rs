@@ -27,7 +27,9 @@ fn log(bodies: Vec<(&str, Body)>) -> Vec<Event> {
 }
 
 fn user(text: &str) -> Body {
-    Body::UserMessage { content: vec![ContentBlock::text(text)] }
+    Body::UserMessage {
+        content: vec![ContentBlock::text(text)],
+    }
 }
 
 fn says(request: &str, text: &str) -> Body {
@@ -55,16 +57,30 @@ fn uses(request: &str, call_id: &str) -> Body {
 
 fn result(tool: &str, text: &str) -> Body {
     let content = vec![ContentBlock::text(text)];
-    Body::AgentToolResult { tool_use: id(tool), name: "bash".into(), content, is_error: false }
+    Body::AgentToolResult {
+        tool_use: id(tool),
+        name: "bash".into(),
+        content,
+        is_error: false,
+    }
 }
 
 fn end(request: &str) -> Body {
-    Body::ModelRequestEnd { request: id(request), is_error: false, usage: Usage::default(), cost: None }
+    Body::ModelRequestEnd {
+        request: id(request),
+        is_error: false,
+        usage: Usage::default(),
+        cost: None,
+    }
 }
 
 fn begin() -> Body {
     let (model, thinking_level) = ("p/m".into(), ThinkingLevel::Off);
-    Body::ModelRequestStart { model, thinking_level, purpose: Purpose::Reply }
+    Body::ModelRequestStart {
+        model,
+        thinking_level,
+        purpose: Purpose::Reply,
+    }
 }
 
 /// One line a message: the role, then its blocks.
@@ -80,9 +96,15 @@ fn shorthand(conversation: &Conversation) -> Vec<String> {
         AssistantBlock::ToolUse { call_id, .. } => format!("use {call_id}"),
     };
     let line = |message: &Message| match message {
-        Message::User(blocks) => format!("user: {}", blocks.iter().map(user).collect::<Vec<_>>().join(" | ")),
+        Message::User(blocks) => format!(
+            "user: {}",
+            blocks.iter().map(user).collect::<Vec<_>>().join(" | ")
+        ),
         Message::Assistant(blocks) => {
-            format!("agent: {}", blocks.iter().map(assistant).collect::<Vec<_>>().join(" | "))
+            format!(
+                "agent: {}",
+                blocks.iter().map(assistant).collect::<Vec<_>>().join(" | ")
+            )
         }
     };
     conversation.messages().iter().map(line).collect()
@@ -132,7 +154,10 @@ fn answers_of_different_requests_stay_apart_and_unanswered_messages_join() {
         ("t1", says("r1", "a")),
         ("t2", says("r2", "b")),
     ]);
-    assert_eq!(shorthand(&fold(&events)), ["user: one | two", "agent: a", "agent: b"]);
+    assert_eq!(
+        shorthand(&fold(&events)),
+        ["user: one | two", "agent: a", "agent: b"]
+    );
 }
 
 #[test]
@@ -141,7 +166,14 @@ fn a_summary_replaces_what_it_covers() {
         ("m1", user("build it")),
         ("a", uses("r1", "call_a")),
         ("ra", result("a", "out")),
-        ("c", Body::Compaction { request: id("r2"), summary: "the story".into(), through: Seq(3) }),
+        (
+            "c",
+            Body::Compaction {
+                request: id("r2"),
+                summary: "the story".into(),
+                through: Seq(3),
+            },
+        ),
         ("m2", user("go on")),
     ]);
     let whole = fold(&events);
@@ -157,10 +189,18 @@ fn a_summary_replaces_what_it_covers() {
 
 #[test]
 fn events_are_folded_in_once_and_in_order() {
-    let events = log(vec![("m1", user("one")), ("m2", user("two")), ("m3", user("three"))]);
+    let events = log(vec![
+        ("m1", user("one")),
+        ("m2", user("two")),
+        ("m3", user("three")),
+    ]);
     let mut conversation = fold(&events[..1]);
     conversation.extend(&events[2..]);
-    assert_eq!(shorthand(&conversation), ["user: one"], "a gap is left to be read from the store");
+    assert_eq!(
+        shorthand(&conversation),
+        ["user: one"],
+        "a gap is left to be read from the store"
+    );
     conversation.extend(&events);
     conversation.extend(&events);
     assert_eq!(shorthand(&conversation), ["user: one | two | three"]);
@@ -179,18 +219,34 @@ fn what_was_added_since_the_last_count_is_weighed() {
 #[test]
 fn shrinking_leaves_out_what_is_long() {
     let image = ContentBlock::Image {
-        source: oma_domain::content::Source::Url { url: "https://example.com/a.png".into() },
+        source: oma_domain::content::Source::Url {
+            url: "https://example.com/a.png".into(),
+        },
     };
     let events = log(vec![
-        ("m1", Body::UserMessage { content: vec![ContentBlock::text("short"), image] }),
+        (
+            "m1",
+            Body::UserMessage {
+                content: vec![ContentBlock::text("short"), image],
+            },
+        ),
         ("a", uses("r1", "call_a")),
         ("ra", result("a", &"é".repeat(5_000))),
     ]);
     let conversation = fold(&events);
-    let Message::User(blocks) = &conversation.shrunk()[0] else { panic!("a user message") };
+    let Message::User(blocks) = &conversation.shrunk()[0] else {
+        panic!("a user message")
+    };
     assert_eq!(blocks.len(), 2);
-    assert_eq!(blocks[1], UserBlock::Content(ContentBlock::text("[an image was left out]")));
-    let Message::User(blocks) = &conversation.shrunk()[2] else { panic!("a user message") };
-    let UserBlock::ToolResult { content, .. } = &blocks[0] else { panic!("a result") };
+    assert_eq!(
+        blocks[1],
+        UserBlock::Content(ContentBlock::text("[an image was left out]"))
+    );
+    let Message::User(blocks) = &conversation.shrunk()[2] else {
+        panic!("a user message")
+    };
+    let UserBlock::ToolResult { content, .. } = &blocks[0] else {
+        panic!("a result")
+    };
     assert!(oma_domain::content::joined_text(content).chars().count() < 1_100);
 }

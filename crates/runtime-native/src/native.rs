@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
 use oma_domain::environment::{Environment, Networking};
 use oma_domain::session::{OpenTool, Outcome};
-use oma_domain::{EventId, SessionId};
+use oma_domain::{ContentBlock, EventId, SessionId};
 use oma_models::Registry;
 use oma_models::retry::Policy;
 use oma_runtime::{Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_sandbox::Spec;
 use oma_sandbox::files::Workspace;
-use oma_sandbox::{Pool, Spec};
+use oma_sandbox::pool::Pool;
+use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
 
 use crate::conversation::Conversation;
@@ -22,11 +24,16 @@ use crate::turn::Run;
 pub struct Config {
     /// How full the model's context may get before it is summarised, in percent.
     pub compact_at_percent: u64,
+    /// The longest result that the model is shown whole, in characters.
+    pub inline_result_chars: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { compact_at_percent: 80 }
+        Self {
+            compact_at_percent: 80,
+            inline_result_chars: 100_000,
+        }
     }
 }
 
@@ -35,7 +42,7 @@ pub struct Native {
     pub(crate) models: Arc<Registry>,
     pub(crate) retry: Policy,
     pub(crate) tools: Arc<oma_tools::Config>,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) pool: Pool,
     pub(crate) config: Config,
 }
 
@@ -46,29 +53,52 @@ impl Native {
         models: Arc<Registry>,
         retry: Policy,
         tools: Arc<oma_tools::Config>,
-        pool: Arc<Pool>,
+        pool: Pool,
         config: Config,
     ) -> Self {
-        Self { models, retry, tools, pool, config }
+        Self {
+            models,
+            retry,
+            tools,
+            pool,
+            config,
+        }
     }
 
     pub(crate) fn sandbox_spec(&self, session: &SessionInfo) -> Spec {
-        Spec { session: session.id.clone() }
+        Spec {
+            session: session.id.clone(),
+        }
     }
 
     /// Puts a result that is too long for the model into the workspace, with a preview in its place.
     pub(crate) async fn spill(&self, session: &SessionInfo, tool: &EventId, outcome: Outcome) -> Outcome {
-        let Some(spill) = oma_tools::spill(tool, &outcome.content, &self.tools) else { return outcome };
-        let written = match self.pool.workspace(&session.id).await {
-            Ok(workspace) => workspace.write(&spill.path, spill.whole.into()).await.map_err(|e| e.to_string()),
+        let inline = self.config.inline_result_chars;
+        let [ContentBlock::Text { text }] = outcome.content.as_slice() else {
+            return outcome;
+        };
+        if !spill::is_too_long(text, inline) {
+            return outcome;
+        }
+        let path = spill::path(tool);
+        let written = match self.pool.provider().workspace(&session.id).await {
+            Ok(files) => files
+                .write(&path, text.clone().into())
+                .await
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        match written {
-            Ok(()) => Outcome { content: vec![oma_domain::ContentBlock::text(spill.preview)], ..outcome },
-            Err(error) => {
-                tracing::error!(%error, "a long result could not be written into the workspace");
-                Outcome { content: vec![oma_domain::ContentBlock::text(spill.preview_without_file)], ..outcome }
+        let kept = match &written {
+            Ok(()) => Kept::At(&path),
+            Err(reason) => {
+                tracing::error!(%reason, "a long result could not be written into the workspace");
+                Kept::Lost("the workspace can't be written")
             }
+        };
+        let preview = spill::preview(text, inline, kept);
+        Outcome {
+            content: vec![ContentBlock::text(preview)],
+            ..outcome
         }
     }
 }
@@ -76,15 +106,27 @@ impl Native {
 #[async_trait]
 impl Runtime for Native {
     fn check(&self, agent: &Agent, environment: Option<&Environment>) -> Result<(), Unsupported> {
-        let refuse = |field, message: &str| Err(Unsupported { field, message: message.to_owned() });
+        let refuse = |field, message: &str| {
+            Err(Unsupported {
+                field,
+                message: message.to_owned(),
+            })
+        };
         let spec = &agent.spec;
         if spec.runtime != RuntimeKind::Native {
             return refuse("runtime", "this server has no such runtime");
         }
-        if let Some(unknown) = spec.tools.iter().find(|tool| !oma_tools::known_names().contains(&tool.as_str())) {
+        if let Some(unknown) = spec
+            .tools
+            .iter()
+            .find(|tool| !oma_tools::known_names().contains(&tool.as_str()))
+        {
             let known = oma_tools::known_names().join(", ");
             let message = format!("there is no tool {unknown:?}; the tools are {known}");
-            return Err(Unsupported { field: "tools", message });
+            return Err(Unsupported {
+                field: "tools",
+                message,
+            });
         }
         if !spec.mcp_servers.is_empty() {
             return refuse("mcpServers", "MCP servers are not supported yet");
@@ -93,7 +135,12 @@ impl Runtime for Native {
             return refuse("callableAgents", "delegation is not supported yet");
         }
         if let Some(environment) = environment {
-            if environment.spec.packages.as_ref().is_some_and(|packages| !packages.is_empty()) {
+            if environment
+                .spec
+                .packages
+                .as_ref()
+                .is_some_and(|packages| !packages.is_empty())
+            {
                 return refuse("packages", "installing packages is not supported yet");
             }
             if environment.spec.networking != Networking::Unrestricted {
@@ -118,7 +165,9 @@ impl Runtime for Native {
         match run.go().await {
             Ok(()) => {}
             Err(PortError::Gone(reason)) => tracing::info!(%reason, "a turn was left"),
-            Err(PortError::Rejected(rejection)) => tracing::error!(%rejection, "a turn's next step is not legal"),
+            Err(PortError::Rejected(rejection)) => {
+                tracing::error!(%rejection, "a turn's next step is not legal")
+            }
         }
     }
 
@@ -127,8 +176,8 @@ impl Runtime for Native {
     }
 
     async fn logs(&self, session: &SessionId, tail: usize) -> Option<String> {
-        let lease = self.pool.peek(session)?;
-        match lease.hand().logs(tail).await {
+        let lease = self.pool.peek(session).await?;
+        match lease.logs(tail).await {
             Ok(text) => Some(text),
             Err(error) => {
                 tracing::warn!(%error, "a sandbox's log could not be read");
@@ -138,18 +187,29 @@ impl Runtime for Native {
     }
 
     async fn workspace(&self, session: &SessionId) -> Result<Arc<dyn Workspace>, String> {
-        self.pool.workspace(session).await.map_err(|error| error.to_string())
+        self.pool
+            .provider()
+            .workspace(session)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn inventory(&self) -> Result<Vec<SessionId>, String> {
-        self.pool.inventory().await.map_err(|error| error.to_string())
+        self.pool
+            .provider()
+            .inventory()
+            .await
+            .map_err(|error| error.to_string())
     }
 
     fn live_sandboxes(&self) -> usize {
-        self.pool.live()
+        self.pool.counts().live
     }
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
-        self.pool.destroy(session).await.map_err(|error| error.to_string())
+        self.pool
+            .destroy(session)
+            .await
+            .map_err(|error| error.to_string())
     }
 }

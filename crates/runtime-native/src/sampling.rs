@@ -32,7 +32,9 @@ impl Announced {
 impl Run<'_> {
     /// Makes one model request and commits what came of it.
     pub(crate) async fn sample(&mut self, state: &State, model: &Arc<dyn Model>) -> Result<(), PortError> {
-        let thinking = state.thinking_level.unwrap_or(self.session.agent.spec.thinking_level);
+        let thinking = state
+            .thinking_level
+            .unwrap_or(self.session.agent.spec.thinking_level);
         let id = EventId::generate();
         let begin = Input::BeginRequest {
             id: id.clone(),
@@ -99,39 +101,80 @@ impl Run<'_> {
                 Chunk::Done(completion) => return Ok(*completion),
             }
         }
-        Err(Error::passing(FailureKind::ModelOverloaded, "the provider's answer ended before it was complete"))
+        Err(Error::passing(
+            FailureKind::ModelOverloaded,
+            "the provider's answer ended before it was complete",
+        ))
     }
 
     fn reply(&self, completion: Completion, model: &str, announced: &mut Announced) -> Reply {
-        let Completion { blocks, usage, cost, stop } = completion;
+        let Completion {
+            blocks,
+            usage,
+            cost,
+            stop,
+        } = completion;
         let policy = &self.session.agent.spec.permission_policy;
         let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
             let (id, _) = announced.id(index);
             match block {
                 AssistantBlock::Text { text, opaque } => ReplyBlock::Text { id, text, opaque },
                 AssistantBlock::Thinking { text, opaque } => ReplyBlock::Thinking { id, text, opaque },
-                AssistantBlock::ToolUse { call_id, name, input, opaque } => {
+                AssistantBlock::ToolUse {
+                    call_id,
+                    name,
+                    input,
+                    opaque,
+                } => {
                     let permission = policy.evaluate(&name);
-                    ReplyBlock::ToolUse { id, name, input, call_id, permission, opaque }
+                    ReplyBlock::ToolUse {
+                        id,
+                        name,
+                        input,
+                        call_id,
+                        permission,
+                        opaque,
+                    }
                 }
             }
         });
-        Reply { blocks: blocks.collect(), model: model.to_owned(), usage, cost, stop }
+        Reply {
+            blocks: blocks.collect(),
+            model: model.to_owned(),
+            usage,
+            cost,
+            stop,
+        }
     }
 
     /// Records a failed request; waits and leaves the next attempt to the loop, or ends the turn.
-    pub(crate) async fn fail(&mut self, state: &State, request: EventId, error: Error) -> Result<(), PortError> {
+    pub(crate) async fn fail(
+        &mut self,
+        state: &State,
+        request: EventId,
+        error: Error,
+    ) -> Result<(), PortError> {
         let attempts = state.turn().map_or(0, |turn| turn.failed_attempts);
         let overflow = error.failure.kind == FailureKind::ContextOverflow;
         if overflow && self.compactions == 0 && !self.overflowed {
             self.overflowed = true;
-            self.commit(Input::FailRequest { request, failure: error.failure, retry: true }).await?;
+            self.commit(Input::FailRequest {
+                request,
+                failure: error.failure,
+                retry: true,
+            })
+            .await?;
             return Ok(());
         }
         let delay = self.native.retry.next_delay(attempts, &error);
         let retry = delay.is_some();
         tracing::warn!(%error, attempts, retry, "a model request failed");
-        self.commit(Input::FailRequest { request, failure: error.failure, retry }).await?;
+        self.commit(Input::FailRequest {
+            request,
+            failure: error.failure,
+            retry,
+        })
+        .await?;
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
@@ -141,16 +184,14 @@ impl Run<'_> {
     /// Starts the session's sandbox beside the first request, if there is room for it.
     fn warm_sandbox(&self) {
         if self.toolbox.uses_sandbox() {
-            let pool = Arc::clone(&self.native.pool);
-            let spec = self.native.sandbox_spec(self.session);
-            tokio::spawn(async move { pool.try_warm(&spec).await });
+            self.native.pool.try_warm(&self.native.sandbox_spec(self.session));
         }
     }
 }
 
 /// Whether the turn waits for just this request.
 pub(crate) fn is_sampling(state: &State, id: &EventId) -> bool {
-    state.turn().is_some_and(
-        |turn| matches!(&turn.step, Step::Sampling { request, .. } if request == id),
-    )
+    state
+        .turn()
+        .is_some_and(|turn| matches!(&turn.step, Step::Sampling { request, .. } if request == id))
 }

@@ -32,7 +32,9 @@ impl Run<'_> {
     pub(crate) async fn go(&mut self) -> Result<(), PortError> {
         loop {
             let (state, head) = self.port.state();
-            let Some(turn) = state.turn().filter(|_| state.is_running()) else { return Ok(()) };
+            let Some(turn) = state.turn().filter(|_| state.is_running()) else {
+                return Ok(());
+            };
             let step = match &turn.step {
                 Step::Ready => self.request(&state, head, turn.purpose).await,
                 Step::Acting { .. } => self.act().await,
@@ -59,7 +61,10 @@ impl Run<'_> {
         let model = match self.native.models.resolve(name) {
             Ok(model) => model,
             Err(error) => {
-                self.commit(Input::FailTurn { failure: error.failure }).await?;
+                self.commit(Input::FailTurn {
+                    failure: error.failure,
+                })
+                .await?;
                 return Ok(());
             }
         };

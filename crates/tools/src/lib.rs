@@ -1,1 +1,26 @@
-//! placeholder
+//! The built-in tools as a model sees them: names, descriptions, schemas, checks, and where each one runs.
+//!
+//! [`Toolbox`] holds the tools that one agent has. Those that touch the workspace run in the session's sandbox,
+//! by the hand; the runtime sends them there. Those that only need the web run here, through the dial guard.
+//!
+//! Invariant: a tool that an agent's policy denies is neither offered nor run.
+//! Invariant: an input is checked before a sandbox is started for it.
+//!
+//! Where it sits: above the sandbox and egress, below the native runtime.
+
+mod sandboxed;
+mod toolbox;
+
+pub use toolbox::{Config, Definition, Place, Toolbox};
+
+/// The names of all tools that an agent may choose.
+#[must_use]
+pub fn known_names() -> &'static [&'static str] {
+    &["bash", "read", "write", "edit", "glob", "grep", "web_fetch", "web_search"]
+}
+
+/// Whether the tool runs in the session's sandbox.
+#[must_use]
+pub fn is_sandboxed(name: &str) -> bool {
+    oma_sandbox::input::TOOLS.contains(&name)
+}
