@@ -254,3 +254,85 @@ pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Fault {
         format!("{path} does not take {method}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use oma_domain::event::{Failure, FailureKind};
+    use oma_domain::quota::Exceeded;
+
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_status_and_code() {
+        let failure = Failure {
+            kind: FailureKind::ModelUnavailable,
+            message: "no key".into(),
+        };
+        for (error, status, code) in [
+            (Error::AgentNotFound, 404, "agent_not_found"),
+            (Error::EnvironmentNotFound, 404, "environment_not_found"),
+            (Error::SessionNotFound, 404, "session_not_found"),
+            (Error::AgentArchived, 409, "agent_archived"),
+            (
+                Error::VersionConflict {
+                    expected: 1,
+                    actual: 2,
+                },
+                409,
+                "version_conflict",
+            ),
+            (Error::EnvironmentInUse(2), 409, "environment_in_use"),
+            (Error::SessionExists, 409, "session_exists"),
+            (
+                Error::Unsupported {
+                    field: "tools",
+                    message: "none".into(),
+                },
+                400,
+                "unsupported",
+            ),
+            (Error::Rejected(Rejection::NotRunning), 409, "session_not_running"),
+            (Error::Rejected(Rejection::Busy), 409, "session_busy"),
+            (
+                Error::Rejected(Rejection::QuotaExceeded(Exceeded::Cost)),
+                429,
+                "quota_exceeded",
+            ),
+            (Error::Rejected(Rejection::QueueFull), 429, "queue_full"),
+            (Error::Rejected(Rejection::NotAsking), 409, "confirm_tool_failed"),
+            (
+                Error::Rejected(Rejection::NothingToCompact),
+                409,
+                "nothing_to_compact",
+            ),
+            (Error::KeyReused, 422, "idempotency_key_reused"),
+            (Error::File(files::Error::NotFound), 404, "file_not_found"),
+            (
+                Error::File(files::Error::InvalidPath("x".into())),
+                400,
+                "invalid_path",
+            ),
+            (Error::File(files::Error::TooLarge(1)), 413, "file_too_large"),
+            (Error::File(files::Error::Full), 507, "workspace_full"),
+            (
+                Error::File(files::Error::Io(std::io::Error::other("/secret/path"))),
+                500,
+                "internal",
+            ),
+            (Error::NoSandbox, 409, "no_active_container"),
+            (Error::CompactionFailed(failure), 502, "compact_failed"),
+            (Error::Unavailable("stopping".into()), 503, "unavailable"),
+            (Error::DiskFull, 507, "disk_full"),
+            (Error::ReadOnly, 503, "read_only"),
+            (Error::Internal("/secret/path".into()), 500, "internal"),
+        ] {
+            let name = format!("{error:?}");
+            let fault = Fault::from(error);
+            assert_eq!((fault.status().as_u16(), fault.code()), (status, code), "{name}");
+            assert!(
+                !fault.message().is_empty() && !fault.message().contains("secret"),
+                "{name}"
+            );
+        }
+    }
+}

@@ -134,7 +134,6 @@ impl AppState {
 }
 
 /// The whole API as one service. The caller listens, serves it and stops it.
-#[must_use]
 pub fn router(state: AppState) -> Router {
     let document = openapi::document();
     let site = reference::routes(&document);

@@ -78,10 +78,6 @@ impl<'a> Object<'a> {
     }
 
     /// A field that may be missing, but not be null. The outer `None` says that it is wrong.
-    #[expect(
-        clippy::option_option,
-        reason = "the two levels mean different things: wrong, and absent"
-    )]
     pub fn optional<T>(
         &mut self,
         name: &str,

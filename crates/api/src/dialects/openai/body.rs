@@ -78,10 +78,6 @@ impl Body for ChatRequest {
 }
 
 /// OpenAI's clients send null for what is not given.
-#[expect(
-    clippy::option_option,
-    reason = "the two levels mean different things: wrong, and absent"
-)]
 fn or_null<T>(
     object: &mut Object<'_>,
     name: &str,
@@ -138,10 +134,6 @@ fn message(value: &Value, issues: &mut Tree) -> Option<Spoken> {
 }
 
 /// One part of a message; an empty text says nothing.
-#[expect(
-    clippy::option_option,
-    reason = "the two levels mean different things: wrong, and nothing said"
-)]
 fn part(value: &Value, issues: &mut Tree) -> Option<Option<ContentBlock>> {
     let mut object = Object::of(value, issues)?;
     if discriminator(&mut object, &["text", "image_url"])? == "text" {

@@ -45,10 +45,6 @@ pub struct EventView<'a> {
     /// What the model request cost in US dollars; null when the price is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
-    #[expect(
-        clippy::option_option,
-        reason = "absent where there is no cost, null where it is unknown"
-    )]
     pub cost_usd: Option<Option<f64>>,
     /// The model, `provider/model`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -282,10 +278,6 @@ fn idle<'a>(event: &'a Event, stop: &'a StopReason) -> EventView<'a> {
     }
 }
 
-#[expect(
-    clippy::option_option,
-    reason = "absent where there is no cost, null where it is unknown"
-)]
 fn cost_of(usage: Option<&Usage>, cost: Option<&Cost>) -> Option<Option<f64>> {
     match (usage, cost) {
         (_, Some(cost)) => Some(Some(cost.amount.as_usd())),

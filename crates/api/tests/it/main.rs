@@ -1,0 +1,16 @@
+//! The API over the real engine and store, with a runtime that does what the user's message says.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
+
+mod access;
+mod agents;
+mod chat;
+mod environments;
+mod events;
+mod files;
+mod openapi;
+mod projection;
+mod puppet;
+mod server;
+mod sessions;
+mod stream;

@@ -1,0 +1,234 @@
+//! Every type of event as this dialect shows it.
+
+use std::sync::Arc;
+
+use oma_api::dialects::openclaw::events::projection::project;
+use oma_domain::content::{ContentBlock, Source};
+use oma_domain::event::{Body, Failure, FailureKind, Purpose, StopReason};
+use oma_domain::policy::Permission;
+use oma_domain::quota::Exceeded;
+use oma_domain::thinking::ThinkingLevel;
+use oma_domain::usage::{Cost, NanoUsd, Usage};
+use oma_domain::{Event, EventId, Seq, SessionId, Timestamp};
+use serde_json::{Map, Value, json};
+
+fn id(text: &str) -> EventId {
+    EventId::parse(text).unwrap()
+}
+
+fn text(text: &str) -> Vec<ContentBlock> {
+    vec![ContentBlock::text(text)]
+}
+
+fn idle(stop_reason: StopReason) -> Body {
+    Body::StatusIdle { stop_reason }
+}
+
+fn failure() -> Failure {
+    Failure {
+        kind: FailureKind::ModelOverloaded,
+        message: "The provider is busy.".into(),
+    }
+}
+
+fn message(usage: Option<Usage>, cost: Option<u64>, interrupted: bool) -> Body {
+    Body::AgentMessage {
+        request: id("evt_request"),
+        content: text("Hello!"),
+        model: "test/model".into(),
+        usage,
+        cost: cost.map(|nano| Cost {
+            amount: NanoUsd(nano),
+            source: "provider".into(),
+        }),
+        interrupted,
+        opaque: None,
+    }
+}
+
+fn tool_use(permission: Permission) -> Body {
+    Body::AgentToolUse {
+        request: id("evt_request"),
+        name: "bash".into(),
+        input: json!({"command": "ls"}),
+        call_id: "toolu_1".into(),
+        permission,
+        opaque: None,
+    }
+}
+
+fn result(content: Vec<ContentBlock>, is_error: bool) -> Body {
+    Body::AgentToolResult {
+        tool_use: id("evt_use"),
+        name: "bash".into(),
+        content,
+        is_error,
+    }
+}
+
+fn bodies() -> Vec<(&'static str, Body)> {
+    let usage = Usage {
+        input: 100,
+        output: 20,
+        cache_read: 50,
+        cache_write: 7,
+    };
+    let picture = Source::Base64 {
+        media_type: "image/png".into(),
+        data: "aGk=".into(),
+    };
+    let page = Source::Url {
+        url: "https://example.com/a.pdf".into(),
+    };
+    let mixed = vec![
+        ContentBlock::text("look"),
+        ContentBlock::Image { source: picture },
+        ContentBlock::Document {
+            source: page,
+            title: None,
+            context: None,
+        },
+    ];
+    vec![
+        ("user message", Body::UserMessage { content: text("Hi") }),
+        (
+            "user message with attachments",
+            Body::UserMessage { content: mixed },
+        ),
+        ("interrupt", Body::UserInterrupt { dropped: vec![] }),
+        (
+            "interrupt that drops",
+            Body::UserInterrupt {
+                dropped: vec![id("evt_a"), id("evt_b")],
+            },
+        ),
+        (
+            "allowed",
+            Body::UserToolConfirmation {
+                tool_use: id("evt_use"),
+                allow: true,
+                deny_message: None,
+            },
+        ),
+        (
+            "denied",
+            Body::UserToolConfirmation {
+                tool_use: id("evt_use"),
+                allow: false,
+                deny_message: Some("no".into()),
+            },
+        ),
+        ("message", message(Some(usage), Some(2_500_000), false)),
+        ("message of unknown price", message(Some(usage), None, false)),
+        ("message that was cut off", message(None, None, true)),
+        (
+            "thinking",
+            Body::AgentThinking {
+                request: id("evt_request"),
+                text: "Hm.".into(),
+                opaque: None,
+            },
+        ),
+        ("tool use", tool_use(Permission::Allow)),
+        ("tool use that asks", tool_use(Permission::Ask)),
+        ("tool use that is denied", tool_use(Permission::Deny)),
+        ("tool result", result(text("a\nb"), false)),
+        ("tool result without output", result(vec![], true)),
+        ("running", Body::StatusRunning),
+        ("end of turn", idle(StopReason::EndTurn)),
+        ("output limit", idle(StopReason::MaxTokens)),
+        ("refusal", idle(StopReason::Refusal { explanation: None })),
+        (
+            "refusal with words",
+            idle(StopReason::Refusal {
+                explanation: Some("I can't.".into()),
+            }),
+        ),
+        ("interrupted", idle(StopReason::Interrupted)),
+        (
+            "waits for confirmation",
+            idle(StopReason::RequiresAction {
+                tool_uses: vec![id("evt_use")],
+            }),
+        ),
+        ("budget", idle(StopReason::BudgetReached { cap: Exceeded::Cost })),
+        ("failed", idle(StopReason::Failed { failure: failure() })),
+        (
+            "error with retry",
+            Body::Error {
+                failure: failure(),
+                retrying: true,
+            },
+        ),
+        (
+            "last error",
+            Body::Error {
+                failure: failure(),
+                retrying: false,
+            },
+        ),
+        (
+            "model change",
+            Body::ModelChange {
+                model: "other/model".into(),
+            },
+        ),
+        (
+            "thinking level change",
+            Body::ThinkingLevelChange {
+                thinking_level: ThinkingLevel::High,
+            },
+        ),
+        (
+            "compaction",
+            Body::Compaction {
+                request: id("evt_request"),
+                summary: "So far.".into(),
+                through: Seq(9),
+            },
+        ),
+        (
+            "model request",
+            Body::ModelRequestStart {
+                model: "test/model".into(),
+                thinking_level: ThinkingLevel::Off,
+                purpose: Purpose::Reply,
+            },
+        ),
+        (
+            "end of model request",
+            Body::ModelRequestEnd {
+                request: id("evt_request"),
+                is_error: false,
+                usage,
+                cost: None,
+            },
+        ),
+    ]
+}
+
+#[test]
+fn every_event_type() {
+    let mut shown = Map::new();
+    let mut kinds = std::collections::BTreeSet::new();
+    for (name, body) in bodies() {
+        kinds.insert(body.kind());
+        let event = Event {
+            id: id("evt_1"),
+            seq: Seq(1),
+            session: SessionId::parse("ses_1").unwrap(),
+            at: Timestamp(1_700_000_000_000),
+            body: Arc::new(body),
+        };
+        let frames: Vec<Value> = project(&event).iter().map(|frame| json!(frame)).collect();
+        for frame in &frames {
+            // The published clients read these from every frame.
+            for field in ["event_id", "session_id", "type", "content"] {
+                assert!(frame[field].is_string(), "{name}: {field}");
+            }
+        }
+        shown.insert(name.to_owned(), frames.into());
+    }
+    assert_eq!(kinds.len(), 15, "a type of event is missing here: {kinds:?}");
+    insta::assert_json_snapshot!(shown);
+}

@@ -1,0 +1,265 @@
+//! A runtime that does what the user's message says, and a workspace in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oma_domain::agent::Agent;
+use oma_domain::content::joined_text;
+use oma_domain::environment::Environment;
+use oma_domain::event::{Body, Failure, FailureKind, Purpose};
+use oma_domain::session::{Gate, Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
+use oma_domain::usage::{Cost, NanoUsd, Usage};
+use oma_domain::{EventId, Seq, SessionId};
+use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_sandbox::files::{Entry, Error, Workspace};
+use serde_json::json;
+
+/// Messages with these words: `hang` never gets its answer, `fail` fails, `tool` uses a tool first, `long` is
+/// cut off by the output limit, `free` costs an unknown amount, `panic` panics in the log request. Anything
+/// else is echoed.
+#[derive(Default)]
+pub(crate) struct Puppet {
+    pub(crate) files: Arc<Memory>,
+}
+
+impl Puppet {
+    async fn go(&self, session: &SessionInfo, port: &dyn Port) -> Result<(), PortError> {
+        loop {
+            let (state, head) = port.state();
+            let Some(turn) = state.turn().filter(|_| state.is_running()) else {
+                return Ok(());
+            };
+            match &turn.step {
+                Step::Sampling { .. } => return Ok(()),
+                Step::Acting { open } => {
+                    for tool in open.iter().filter(|tool| tool.gate == Gate::Open) {
+                        let outcome = Outcome::text("42");
+                        port.commit(Input::FinishTool {
+                            tool_use: tool.id.clone(),
+                            outcome,
+                        })
+                        .await?;
+                    }
+                }
+                Step::Ready => {
+                    self.answer(session, port, head, turn.purpose, turn.requests > 0)
+                        .await?
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        session: &SessionInfo,
+        port: &dyn Port,
+        head: Seq,
+        purpose: Purpose,
+        again: bool,
+    ) -> Result<(), PortError> {
+        let log = port.history(Seq(head.0.saturating_sub(50)), 100).await?;
+        let said = log.iter().rev().find_map(|event| match &*event.body {
+            Body::UserMessage { content } => Some(joined_text(content)),
+            _ => None,
+        });
+        let said = said.unwrap_or_default();
+        let (state, _) = port.state();
+        let model = state
+            .model
+            .clone()
+            .unwrap_or_else(|| session.agent.spec.model.clone());
+        let thinking_level = state.thinking_level.unwrap_or(session.agent.spec.thinking_level);
+        let request = EventId::generate();
+        let begin = Input::BeginRequest {
+            id: request.clone(),
+            model: model.clone(),
+            thinking_level,
+            purpose,
+        };
+        port.commit(begin).await?;
+        let usage = Usage {
+            input: 10,
+            output: 5,
+            cache_read: 2,
+            cache_write: 0,
+        };
+        let cost = (!said.contains("free")).then(|| Cost {
+            amount: NanoUsd(1_500_000),
+            source: "test".into(),
+        });
+        if purpose == Purpose::Compaction {
+            let summary = "a summary".to_owned();
+            port.commit(Input::FinishCompaction {
+                request,
+                summary,
+                usage,
+                cost,
+            })
+            .await?;
+            return Ok(());
+        }
+        if said.contains("fail") {
+            let failure = Failure {
+                kind: FailureKind::ModelOverloaded,
+                message: "the provider says no".into(),
+            };
+            port.commit(Input::FailRequest {
+                request,
+                failure,
+                retry: false,
+            })
+            .await?;
+            return Ok(());
+        }
+        let message = EventId::generate();
+        port.delta(Delta::MessageStart {
+            event: message.clone(),
+        });
+        port.delta(Delta::Text {
+            event: message.clone(),
+            text: "re: ".into(),
+        });
+        if said.contains("hang") {
+            std::future::pending::<()>().await;
+        }
+        port.delta(Delta::Text {
+            event: message.clone(),
+            text: said.clone(),
+        });
+        let mut blocks = vec![ReplyBlock::Text {
+            id: message,
+            text: format!("re: {said}"),
+            opaque: None,
+        }];
+        if !again && said.contains("tool") {
+            blocks[0] = ReplyBlock::Thinking {
+                id: EventId::generate(),
+                text: "hm".into(),
+                opaque: None,
+            };
+            blocks.push(ReplyBlock::ToolUse {
+                id: EventId::generate(),
+                name: "bash".into(),
+                input: json!({"command": "true"}),
+                call_id: "call_1".into(),
+                permission: session.agent.spec.permission_policy.evaluate("bash"),
+                opaque: None,
+            });
+        }
+        let stop = if said.contains("long") {
+            ReplyStop::MaxTokens
+        } else {
+            ReplyStop::Done
+        };
+        port.commit(Input::FinishRequest {
+            request,
+            reply: Reply {
+                blocks,
+                model,
+                usage,
+                cost,
+                stop,
+            },
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Runtime for Puppet {
+    fn check(&self, agent: &Agent, _: Option<&Environment>) -> Result<(), Unsupported> {
+        match agent.spec.tools.iter().find(|tool| tool.starts_with("no-such")) {
+            Some(tool) => Err(Unsupported {
+                field: "tools",
+                message: format!("there is no tool {tool}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, _: bool) {
+        let _gone = self.go(session, &*port).await;
+    }
+
+    async fn abort(&self, _: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {
+        open.iter()
+            .map(|tool| (tool.id.clone(), Outcome::error("cut off")))
+            .collect()
+    }
+
+    async fn logs(&self, session: &SessionId, tail: usize) -> Option<String> {
+        assert_ne!(session.as_str(), "panics", "told to");
+        (session.as_str() != "bare").then(|| format!("{tail} lines"))
+    }
+
+    async fn workspace(&self, _: &SessionId) -> Result<Arc<dyn Workspace>, String> {
+        Ok(self.files.clone())
+    }
+
+    async fn inventory(&self) -> Result<Vec<SessionId>, String> {
+        Ok(Vec::new())
+    }
+
+    fn live_sandboxes(&self) -> usize {
+        3
+    }
+
+    async fn discard(&self, _: &SessionId) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Files of a workspace, by path.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<BTreeMap<String, Bytes>>);
+
+#[async_trait]
+impl Workspace for Memory {
+    async fn list(&self, path: &str, limit: usize) -> Result<Vec<Entry>, Error> {
+        let files = self.0.lock().unwrap();
+        if path == "missing" {
+            return Err(Error::NotFound);
+        }
+        let entry = |(name, bytes): (&String, &Bytes)| Entry {
+            name: name.clone(),
+            path: name.clone(),
+            is_dir: false,
+            size: bytes.len() as u64,
+            mtime_ms: 12.5,
+        };
+        Ok(files.iter().map(entry).take(limit).collect())
+    }
+
+    async fn read(&self, path: &str, max: u64) -> Result<Bytes, Error> {
+        let files = self.0.lock().unwrap();
+        match files.get(path) {
+            None if path == "folder" => Err(Error::InvalidPath("a folder".into())),
+            None => Err(Error::NotFound),
+            Some(bytes) if bytes.len() as u64 > max => Err(Error::TooLarge(max)),
+            Some(bytes) => Ok(bytes.clone()),
+        }
+    }
+
+    async fn write(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
+        if path == "full" {
+            return Err(Error::Full);
+        }
+        self.0.lock().unwrap().insert(path.to_owned(), bytes);
+        Ok(())
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), Error> {
+        if path == "folder" {
+            return Err(Error::InvalidPath("a folder".into()));
+        }
+        self.0
+            .lock()
+            .unwrap()
+            .remove(path)
+            .map(drop)
+            .ok_or(Error::NotFound)
+    }
+}
