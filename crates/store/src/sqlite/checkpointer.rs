@@ -8,9 +8,11 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::connection::BUSY_TIMEOUT;
 use crate::{Error, Result};
 
 /// This many pages that are not copied yet (4 MiB) are worth a checkpoint.
@@ -21,6 +23,9 @@ const LONG: i64 = 4 * 1024;
 
 /// From this many pages on (64 MiB) it waits for the readers, too.
 const TOO_LONG: i64 = 16 * 1024;
+
+/// How long it waits for them. A read takes milliseconds.
+const READERS_END: Duration = Duration::from_millis(100);
 
 /// The writer's end of the thread.
 #[derive(Debug)]
@@ -52,12 +57,12 @@ impl Checkpointer {
             Err(error) => return tracing::warn!(%error, "the length of the write-ahead log is unknown"),
         };
         if log.written >= LONG {
-            let how = if log.written >= TOO_LONG {
-                "PRAGMA wal_checkpoint(RESTART)"
+            let copied = if log.written >= TOO_LONG {
+                wait_for_readers(writer)
             } else {
-                "PRAGMA wal_checkpoint(PASSIVE)"
+                checkpoint(writer, "PRAGMA wal_checkpoint(PASSIVE)")
             };
-            if let Err(error) = checkpoint(writer, how) {
+            if let Err(error) = copied {
                 tracing::warn!(%error, "the write-ahead log can't be checkpointed");
             }
         } else if log.open() >= WORTHWHILE {
@@ -84,6 +89,15 @@ fn serve(conn: &Connection, woken: &Receiver<()>) {
             tracing::warn!(%error, "the write-ahead log can't be checkpointed");
         }
     }
+}
+
+/// Copies everything and has the log begin anew. The wait is short, because it comes again after each commit
+/// for as long as a reader keeps the log.
+fn wait_for_readers(writer: &Connection) -> rusqlite::Result<Log> {
+    writer.busy_timeout(READERS_END)?;
+    let log = checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)");
+    writer.busy_timeout(BUSY_TIMEOUT)?;
+    log
 }
 
 /// The write-ahead log, in pages.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 
 /// How long a connection waits for a lock of SQLite's. Within one server such waits are of microseconds: there
 /// is one writer, and readers never block it.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After a burst the write-ahead log is cut back to this size, in bytes.
 const WAL_KEPT: i64 = 64 << 20;

@@ -1,12 +1,22 @@
 //! The store on one machine: SQLite in a data folder.
 //!
-//! One writer thread commits in groups ([`writer`]); a few read-only connections work beside it ([`reader`]).
-//! A checkpoint thread keeps the write-ahead log short ([`checkpointer`]). The tables have a file each.
+//! The folder has `store.db`, while it is open its write-ahead log and that one's index (`-wal`, `-shm`), and
+//! `store.lock`. A backup of a running server is `sqlite3 store.db ".backup copy.db"`; a copy of the files is one
+//! only while no server has them open.
+//!
+//! Three kinds of threads work on it. One writer (`writer`) takes everything that waits, carries out each piece
+//! in a savepoint of its own, commits once and answers all: a commit alone costs one sync of the disk, and sixty
+//! at the same time cost one as well. A few read-only connections (`reader`) read beside it, each a consistent
+//! state. A checkpointer (`checkpointer`) copies the write-ahead log into the database, so that commits don't
+//! wait for that. The tables have a file each; `store` says which call uses which.
 //!
 //! Invariants kept here:
-//! - what was acknowledged is on the disk: `synchronous=FULL`, one sync per group of writes (I1);
+//! - what was acknowledged is on the disk: `synchronous=FULL` (I1);
 //! - one process has the data folder open, and nobody else can read it;
-//! - no read or write parses more of a log than the page that was asked for.
+//! - no read or write parses more of a log than the page that was asked for, and no list scans or sorts;
+//! - what a commit rewrites does not grow with the agent, the log or the number of sessions.
+//!
+//! Where it sits: below [`crate::Store`]; nothing else knows SQLite.
 
 mod agents;
 mod checkpointer;

@@ -234,20 +234,55 @@ async fn a_panicking_read_gives_its_connection_back() {
     assert_eq!(store.kept("x").await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn the_write_ahead_log_stays_short() {
-    let (store, folder) = open(&Options::default());
+/// Writes 600 values of 64 KiB and returns the greatest length of the write-ahead log, in MiB.
+async fn longest_log(store: &Sqlite, folder: &TempDir, prefix: &str) -> u64 {
     let value = vec![7; 64 << 10];
     let mut longest = 0;
     for number in 0..600 {
-        store.keep(&format!("piece {number}"), &value).await.unwrap();
+        store.keep(&format!("{prefix} {number}"), &value).await.unwrap();
         let log = std::fs::metadata(folder.path().join("data/store.db-wal"))
             .unwrap()
             .len();
         longest = longest.max(log);
     }
+    longest >> 20
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_stays_short_and_a_reader_that_keeps_it_stops_nobody() {
+    let (store, folder) = open(&Options::default());
+    let longest = longest_log(&store, &folder, "alone").await;
     // 38 MiB went through it.
-    assert!(longest < 20 << 20, "{longest} bytes");
+    assert!(longest < 20, "{longest} MiB");
+
+    // A read that does not end keeps the log from beginning anew; commits go on all the same.
+    let (release, released) = mpsc::channel::<()>();
+    let (begun, begin) = oneshot::channel();
+    let reading = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let read = move |conn: &Connection| {
+                conn.query_row("SELECT count(*) FROM kept", [], |_| Ok(()))?;
+                let _ = begun.send(());
+                let _ = released.recv();
+                Ok(())
+            };
+            store.readers.run(read).await
+        })
+    };
+    begin.await.unwrap();
+    let longest = longest_log(&store, &folder, "beside a reader").await;
+    assert!((20..64).contains(&longest), "{longest} MiB");
+    drop(release);
+    reading.await.unwrap().unwrap();
+    // Once it has ended, the log begins anew and is not written to its former end again.
+    store.keep("one more", b"x").await.unwrap();
+    store.keep("begins anew", b"x").await.unwrap();
+    let frames = |conn: &Connection| -> Result<i64, Failure> {
+        Ok(conn.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))?)
+    };
+    let written = store.readers.run(frames).await.unwrap();
+    assert!(written < 100, "{written} pages");
 }
 
 #[tokio::test]
