@@ -106,7 +106,29 @@ fn build() -> OpenApi {
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths
         .into_iter()
-        .map(|(path, item): (String, PathItem)| (path.replace("{*", "{"), item))
+        .map(|(path, item)| (path.replace("{*", "{"), named(item)))
         .collect();
     document
+}
+
+/// Makes the names of operations unique: a handler is called `list` in more than one module.
+fn named(mut item: PathItem) -> PathItem {
+    let operations = [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+    ];
+    for operation in operations.into_iter().flatten() {
+        let tag = operation
+            .tags
+            .iter()
+            .flatten()
+            .next()
+            .map_or("server", String::as_str);
+        let name = operation.operation_id.as_deref().unwrap_or_default();
+        operation.operation_id = Some(format!("{tag}_{name}"));
+    }
+    item
 }

@@ -26,13 +26,17 @@ async fn the_document_covers_every_route() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
-    let mut described = BTreeSet::new();
+    let (mut described, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             described.insert(format!("{} {}", method.to_uppercase(), path));
             for needed in ["summary", "tags", "operationId"] {
                 assert!(!operation[needed].is_null(), "{method} {path} has no {needed}");
             }
+            assert!(
+                names.insert(operation["operationId"].to_string()),
+                "{method} {path} has another's name"
+            );
             // The route exists and takes the method.
             let answer = server
                 .raw(&method.to_uppercase(), &path.replace(['{', '}'], ""), "{}")
@@ -168,4 +172,80 @@ async fn schemas_name_the_fields_that_are_read() {
         }
         assert_eq!(read, described, "{schema}");
     }
+}
+
+/// The limits that the schemas state are the limits that are enforced, to the character.
+#[tokio::test]
+async fn schemas_state_the_limits_that_hold() {
+    let server = Server::start().await;
+    let document = serde_json::to_value(oma_api::openapi::document()).unwrap();
+    let agent = server.agent(json!({})).await;
+    let session = server.session(&agent).await;
+    let mut checked = 0;
+    for (schema, method, path, rest) in [
+        (
+            "CreateAgent",
+            "POST",
+            "/v1/agents".to_owned(),
+            json!({"model": "a/b"}),
+        ),
+        (
+            "UpdateAgent",
+            "PATCH",
+            format!("/v1/agents/{agent}"),
+            json!({"version": 99}),
+        ),
+        ("RunAgent", "POST", format!("/v1/agents/{agent}/run"), json!({})),
+        (
+            "CreateEnvironment",
+            "POST",
+            "/v1/environments".to_owned(),
+            json!({"name": "e"}),
+        ),
+        (
+            "OpenSession",
+            "POST",
+            "/v1/sessions".to_owned(),
+            json!({"agentId": agent}),
+        ),
+        (
+            "Confirmation",
+            "POST",
+            format!("/v1/sessions/{session}/events"),
+            json!({"type": "user.tool_confirmation", "toolUseId": "x", "result": "deny"}),
+        ),
+    ] {
+        for (name, field) in document["components"]["schemas"][schema]["properties"]
+            .as_object()
+            .unwrap()
+        {
+            let (limit, problem): (u64, _) =
+                match (&field["maxLength"], &field["maxItems"], &field["maximum"]) {
+                    (Value::Number(limit), _, _) => (limit.as_u64().unwrap(), "String must contain at most"),
+                    (_, Value::Number(limit), _) => (limit.as_u64().unwrap(), "Array must contain at most"),
+                    (_, _, Value::Number(limit)) => {
+                        (limit.as_u64().unwrap(), "Number must be less than or equal to")
+                    }
+                    _ => continue,
+                };
+            checked += 1;
+            for (size, fits) in [(limit, true), (limit + 1, false)] {
+                let size_of = usize::try_from(size).unwrap();
+                let mut body = rest.clone();
+                body[name] = match problem.split(' ').next().unwrap() {
+                    "String" if name == "model" => json!(format!("a/{}", "x".repeat(size_of - 2))),
+                    "String" => json!("x".repeat(size_of)),
+                    "Array" => json!(vec!["x"; size_of]),
+                    _ => json!(size),
+                };
+                let answer = server.json(method, &path, &body).await.json();
+                let found = &answer["details"][name]["_errors"][0];
+                let refused = found
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(problem) && text.contains(&limit.to_string()));
+                assert_eq!(refused, !fits, "{schema}.{name} of {size}: {found}");
+            }
+        }
+    }
+    assert!(checked > 15, "{checked}");
 }

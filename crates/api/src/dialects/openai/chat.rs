@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use oma_domain::{Agent, AgentId, ContentBlock, EventId, Session, SessionId};
@@ -24,7 +24,7 @@ use crate::validate::Body;
 const AGENT: HeaderName = HeaderName::from_static("x-openclaw-agent-id");
 const KEY: HeaderName = HeaderName::from_static("x-openclaw-session-key");
 const SESSION: HeaderName = HeaderName::from_static("x-openclaw-session-id");
-/// OpenAI's clients repeat failed requests by themselves unless they are told not to.
+/// Tells OpenAI's clients whether to repeat a failed request.
 const RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The routes of this module.
@@ -55,29 +55,13 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         (status = 500, body = ChatErrorBody), (status = 504, body = ChatErrorBody),
     ),
 )]
-async fn complete(State(state): State<AppState>, caller: Caller, request: Request) -> Response {
-    let headers = request.headers().clone();
-    let mut response = match answer(&state, &caller, &headers, request).await {
-        Ok(response) => response,
-        Err(fault) => fault.into_response(),
-    };
-    response
-        .headers_mut()
-        .insert(RETRY, HeaderValue::from_static("false"));
-    response
-}
-
-async fn answer(
-    state: &AppState,
-    caller: &Caller,
-    headers: &HeaderMap,
-    request: Request,
-) -> Result<Response> {
+async fn complete(State(state): State<AppState>, caller: Caller, request: Request) -> Result<Response> {
     // The agent comes before the body, like in the reference.
-    let agent = agent(&state.engine, caller, headers).await?;
-    let payload = <Payload as axum::extract::FromRequest<AppState>>::from_request(request, state).await?;
+    let headers = request.headers().clone();
+    let agent = agent(&state.engine, &caller, &headers).await?;
+    let payload = Payload::from_request(request, &state).await?;
     let request = ChatRequest::parse(&payload.value)?;
-    let session_key = session_key(headers, request.user.as_deref())?;
+    let session_key = session_key(&headers, request.user.as_deref())?;
     let Some((content, streams, include_usage)) = request.last_user_message() else {
         return Err(Fault::invalid_field(
             &["messages"],
@@ -89,7 +73,7 @@ async fn answer(
     }
     let session = session(
         &state.engine,
-        caller,
+        &caller,
         &agent.id,
         session_key,
         payload.key.as_ref(),
@@ -97,11 +81,22 @@ async fn answer(
     .await?;
     let turn = start(&state.engine, &session, content, payload.key, streams).await?;
     let deadline = Instant::now() + state.config.chat_timeout;
-    let mut response = if streams {
-        stream::open(state, &session, turn, deadline, include_usage).await?
+    let answered = if streams {
+        stream::open(&state, &session, turn, deadline, include_usage).await
     } else {
-        Json(complete_whole(&session, turn, deadline).await?).into_response()
+        complete_whole(&session, turn, deadline)
+            .await
+            .map(|answer| Json(answer).into_response())
     };
+    let mut response = answered.unwrap_or_else(|fault| {
+        // OpenAI's clients repeat failed requests by themselves. This one has had its turn: asked again, the
+        // agent would do it all again.
+        let mut response = fault.into_response();
+        response
+            .headers_mut()
+            .insert(RETRY, HeaderValue::from_static("false"));
+        response
+    });
     if let Ok(value) = HeaderValue::from_str(session.id.as_str()) {
         response.headers_mut().insert(SESSION, value);
     }
@@ -196,16 +191,24 @@ async fn start(
     key: Option<IdempotencyKey>,
     deltas: bool,
 ) -> Result<Running> {
-    let keyed = key.is_some();
-    let started = Running::start(engine, session, content, key, deltas).await;
-    if started.is_err()
-        && session.ephemeral
-        && !keyed
-        && let Err(error) = engine.delete_session(&session.workspace, &session.id).await
-    {
-        tracing::warn!(session_id = %session.id, %error, "an unused session stays until it expires");
-    }
+    let (engine, session) = (engine.clone(), session.clone());
+    // In a task of its own: when the client leaves right here, the message may have been accepted, and whoever
+    // drops the turn then stops it.
+    let started = tokio::spawn(async move {
+        let keyed = key.is_some();
+        let started = Running::start(&engine, &session, content, key, deltas).await;
+        if started.is_err()
+            && session.ephemeral
+            && !keyed
+            && let Err(error) = engine.delete_session(&session.workspace, &session.id).await
+        {
+            tracing::warn!(session_id = %session.id, %error, "an unused session stays until it expires");
+        }
+        started
+    });
     started
+        .await
+        .unwrap_or_else(|error| Err(Fault::internal(format!("a turn could not be started: {error}"))))
 }
 
 /// Waits for the whole answer: the text of the turn's last model request.

@@ -161,8 +161,9 @@ impl Running {
 
     /// Stops the turn because it takes too long.
     pub(super) async fn give_up(mut self) {
-        self.guard.armed = false;
+        // Disarmed only afterwards: a client that leaves meanwhile must not leave the turn running.
         self.guard.interrupt().await;
+        self.guard.armed = false;
     }
 }
 

@@ -249,7 +249,12 @@ async fn logs(
         .engine
         .logs(caller.workspace(), &id, tail(params.get("tail")))
         .await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+    // Agents decide what is in there: a browser may not take it for a page.
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, text).into_response())
 }
 
 /// How many lines: what is no number counts as not given, like in the reference.
