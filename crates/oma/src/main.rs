@@ -26,6 +26,10 @@ use crate::cli::{Cli, Command};
 use crate::print::{Failure, Outcome, Output};
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "hand") {
+        return oma_sandbox::hand::main(arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),

@@ -3,69 +3,92 @@
 //! A thread of its own reads: a blocked read of a terminal can't be given up, and a runtime would wait for it
 //! when it ends.
 
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::io;
 use std::sync::mpsc;
 
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{Config, Editor};
 use tokio::sync::mpsc as channel;
 
-/// The longest line that is taken, in bytes.
-const MAX_LINE: u64 = 1 << 20;
+/// How many lines are remembered.
+const HISTORY: usize = 1000;
 
-/// Standard input, read when asked.
+/// What came of a prompt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A line.
+    Text(String),
+    /// The user pressed Ctrl-C.
+    Interrupted,
+    /// There is no more input.
+    End,
+}
+
+/// What a prompt asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A message, which the history remembers.
+    Message,
+    /// An answer to a question.
+    Answer,
+}
+
+/// The terminal, read when asked.
 #[derive(Debug)]
-pub(crate) struct Input {
-    wanted: mpsc::Sender<()>,
-    lines: channel::Receiver<io::Result<Option<String>>>,
-    /// Whether a line has been asked for and not come yet.
-    pending: bool,
+pub(super) struct Input {
+    prompts: mpsc::Sender<(String, Ask)>,
+    lines: channel::Receiver<io::Result<Line>>,
 }
 
 impl Input {
     /// Starts the reader.
     ///
     /// # Errors
-    /// That no thread can be started.
-    pub(crate) fn start() -> io::Result<Self> {
-        let (wanted, requests) = mpsc::channel::<()>();
+    /// That the terminal can't be used or no thread be started.
+    pub(super) fn start() -> io::Result<Self> {
+        let config = Config::builder()
+            .max_history_size(HISTORY)
+            .map_err(io::Error::other)?
+            .build();
+        let history = MemHistory::with_config(&config);
+        let mut editor = Editor::<(), MemHistory>::with_history(config, history).map_err(io::Error::other)?;
+        let (prompts, asked) = mpsc::channel::<(String, Ask)>();
         let (answers, lines) = channel::channel(1);
-        std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            while requests.recv().is_ok() {
-                if answers.blocking_send(read_line()).is_err() {
+        std::thread::Builder::new().name("terminal".to_owned()).spawn(move || {
+            while let Ok((prompt, ask)) = asked.recv() {
+                let line = read(&mut editor, &prompt, ask);
+                if answers.blocking_send(line).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Self { wanted, lines, pending: false })
+        Ok(Self { prompts, lines })
     }
 
-    /// Shows a prompt and waits for a line; `None` at the end of input. Cancel-safe: a line that is typed
-    /// after the wait was given up answers the next one.
+    /// Shows a prompt and waits for a line.
     ///
     /// # Errors
     /// What reading gives.
-    pub(crate) async fn line(&mut self, prompt: &str) -> io::Result<Option<String>> {
-        let mut stderr = io::stderr().lock();
-        stderr.write_all(prompt.as_bytes())?;
-        stderr.flush()?;
-        drop(stderr);
-        if !self.pending {
-            if self.wanted.send(()).is_err() {
-                return Ok(None);
-            }
-            self.pending = true;
+    pub(super) async fn line(&mut self, prompt: &str, ask: Ask) -> io::Result<Line> {
+        if self.prompts.send((prompt.to_owned(), ask)).is_err() {
+            return Ok(Line::End);
         }
-        let line = self.lines.recv().await;
-        self.pending = false;
-        line.unwrap_or(Ok(None))
+        self.lines.recv().await.unwrap_or(Ok(Line::End))
     }
 }
 
-fn read_line() -> io::Result<Option<String>> {
-    let mut line = Vec::new();
-    let read = io::stdin().lock().take(MAX_LINE).read_until(b'\n', &mut line)?;
-    if read == 0 {
-        return Ok(None);
+fn read(editor: &mut Editor<(), MemHistory>, prompt: &str, ask: Ask) -> io::Result<Line> {
+    match editor.readline(prompt) {
+        Ok(line) => {
+            if ask == Ask::Message && !line.trim().is_empty() {
+                editor.add_history_entry(&line).map_err(io::Error::other)?;
+            }
+            Ok(Line::Text(line))
+        }
+        Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
+        Err(ReadlineError::Eof) => Ok(Line::End),
+        Err(ReadlineError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)),
     }
-    let text = String::from_utf8_lossy(&line);
-    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
 }

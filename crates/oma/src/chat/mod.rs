@@ -12,7 +12,7 @@ use std::io::IsTerminal as _;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::chat::input::Input;
+use crate::chat::input::{Ask, Input, Line};
 use crate::client::{Client, Connection, Request};
 use crate::commands::{read_text, session};
 use crate::print::{Failure, Outcome, Output, Style};
@@ -225,6 +225,7 @@ impl Conversation {
                 _ => match self.turn(line).await {
                     // One turn that went wrong is no reason to leave.
                     Err(failure @ (Failure::Client(_) | Failure::Other(_))) => self.output.failure(&failure),
+                    Err(Failure::Told) => {}
                     other => other?,
                 },
             }
@@ -242,16 +243,12 @@ impl Conversation {
         let mut message = String::new();
         let mut prompt = "› ";
         loop {
-            let line = tokio::select! {
-                line = input.line(prompt) => line?,
-                _ = self.interrupts.recv() => {
-                    self.output.remark(Style::Plain, "")?;
-                    return Ok(None);
-                }
-            };
-            let Some(line) = line else {
-                self.output.remark(Style::Plain, "")?;
-                return Ok((!message.is_empty()).then_some(message));
+            let line = match input.line(prompt, Ask::Message).await? {
+                Line::Text(line) => line,
+                // Ctrl-C drops what was typed; on an empty prompt it leaves.
+                Line::Interrupted if !message.is_empty() => return Ok(Some(String::new())),
+                Line::Interrupted => return Ok(None),
+                Line::End => return Ok((!message.is_empty()).then_some(message)),
             };
             match line.strip_suffix('\\') {
                 Some(start) => {

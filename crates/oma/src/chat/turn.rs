@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::chat::input::{Ask, Line};
 use crate::chat::{Confirm, Conversation};
 use crate::client::Request;
 use crate::client::stream::{Follow, Frame};
@@ -46,7 +47,7 @@ impl Conversation {
     async fn watch(&mut self, follow: &mut Follow, posted: &Value, message: &str, shown: &mut Shown) -> Outcome {
         let mut begun = false;
         let mut cancel = Cancel::NotAsked;
-        let mut error = None;
+        let mut told = false;
         loop {
             let frame = tokio::select! {
                 frame = follow.next() => frame?,
@@ -61,20 +62,14 @@ impl Conversation {
             if frame.kind == "user.message" && is_ours(&frame, posted, message) {
                 begun = true;
             }
-            if matches!(frame.kind.as_str(), "agent.error" | "session.error") {
-                error = Some(frame.text("content").to_owned());
-            }
+            told |= matches!(frame.kind.as_str(), "agent.error" | "session.error");
             self.show(&frame, shown)?;
             match frame.kind.as_str() {
                 "agent.tool_confirmation_request" => self.decide(&frame, &mut cancel, shown).await?,
                 "session.deleted" => return Err(Failure::Other("the session was deleted".to_owned())),
-                "session.status_failed" if begun => {
-                    return Err(match (self.output.json, error) {
-                        (true, _) => Failure::Told,
-                        (false, Some(error)) => Failure::Other(error),
-                        (false, None) => Failure::Other(failure_text(&frame)),
-                    });
-                }
+                // Its reason has been shown as an error of its own.
+                "session.status_failed" if begun && (told || self.output.json) => return Err(Failure::Told),
+                "session.status_failed" if begun => return Err(Failure::Other(failure_text(&frame))),
                 _ if begun && is_settled(&frame) => break,
                 _ => {}
             }
@@ -98,6 +93,11 @@ impl Conversation {
             | "user.tool_confirmation"
             | "agent.tool_confirmation_request"
             | "session.status_failed" => {}
+            // Why it stopped, when it did not just finish: an output limit, a refusal, a used-up budget.
+            "session.status_idle" if !frame.text("content").is_empty() => {
+                shown.end_line(self.output)?;
+                self.output.remark(Style::Yellow, &plain(frame.text("content")))?;
+            }
             kind if kind.starts_with("session.status_") || kind.ends_with("_delta") => {}
             "agent.thinking" if !self.show_thinking => {}
             _ => {
@@ -151,21 +151,20 @@ impl Conversation {
                 };
                 loop {
                     let question = format!("allow {}? [y]es [n]o [a]ll ", plain(&call));
-                    let line = tokio::select! {
-                        line = input.line(&question) => line?,
-                        _ = self.interrupts.recv() => {
-                            return self.interrupt(cancel, shown).await;
-                        }
+                    let line = match input.line(&question, Ask::Answer).await? {
+                        Line::Text(line) => line.trim().to_ascii_lowercase(),
+                        Line::Interrupted => return self.interrupt(cancel, shown).await,
+                        // The end of input is no consent.
+                        Line::End => break false,
                     };
-                    match line.as_deref().map(|line| line.trim().to_ascii_lowercase()).as_deref() {
-                        Some("y" | "yes") => break true,
-                        Some("a" | "all") => {
+                    match line.as_str() {
+                        "y" | "yes" => break true,
+                        "a" | "all" => {
                             self.confirm = Confirm::Allow;
                             break true;
                         }
-                        // The end of input is no consent.
-                        Some("n" | "no") | None => break false,
-                        Some(_) => {}
+                        "n" | "no" => break false,
+                        _ => {}
                     }
                 }
             }

@@ -1,7 +1,20 @@
 //! `oma doctor`: what this machine offers and what is missing.
+//!
+//! Invariant: it changes nothing: no folder is made that was not there, no server is disturbed.
 
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status { Ok, Warn, Fail }
+use serde_json::{Value, json};
+
+use crate::config::value::Bytes;
 use crate::config::{Config, args};
-use crate::print::{Outcome, Output};
+use crate::print::{Failure, Outcome, Output, Style, plain};
+use crate::serve::{models, sandboxes};
+
+/// How many open files a busy server needs.
+const ENOUGH_OPEN_FILES: u64 = 8192;
 
 /// Tell what this machine offers and what is missing
 #[derive(Debug, clap::Args)]
@@ -10,13 +23,182 @@ pub(crate) struct Doctor {
     flags: args::Flags,
 }
 
+/// Something that was looked at.
+#[derive(Debug, Clone, PartialEq)]
+struct Finding {
+    /// What it belongs to.
+    group: &'static str,
+    name: String,
+    status: Status,
+    detail: String,
+    /// What would mend it.
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(group: &'static str, name: impl Into<String>, status: Status, detail: impl Into<String>) -> Self {
+        Self { group, name: name.into(), status, detail: detail.into(), remedy: None }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "group": self.group,
+            "name": self.name,
+            "status": word(self.status),
+            "detail": self.detail,
+            "remedy": self.remedy,
+        })
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Warn => "warn",
+        Status::Fail => "fail",
+    }
+}
+
 impl Doctor {
     /// Looks and tells.
     ///
     /// # Errors
     /// That something that the server needs is missing.
-    pub(crate) fn run(self, _output: Output) -> Outcome {
-        let _config = Config::load(self.flags)?;
-        Ok(())
+    pub(crate) fn run(self, output: Output) -> Outcome {
+        let config = Config::load(self.flags)?;
+        let mut findings = vec![data_folder(&config), open_files(), access(&config)];
+        findings.extend(providers(&config)?);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        findings.extend(runtime.block_on(sandbox(&config)));
+        let failed = findings.iter().any(|finding| finding.status == Status::Fail);
+        let value = json!({
+            "ok": !failed,
+            "checks": findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
+        });
+        output.result(&value, |_| render(&findings, output))?;
+        if failed { Err(Failure::Told) } else { Ok(()) }
     }
 }
+
+fn render(findings: &[Finding], output: Output) -> String {
+    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut group = "";
+    for finding in findings {
+        if finding.group != group {
+            group = finding.group;
+            text.push_str(&format!("{}\n", output.paint(Style::Bold, group)));
+        }
+        let (mark, style) = match finding.status {
+            Status::Ok => ("ok  ", Style::Green),
+            Status::Warn => ("warn", Style::Yellow),
+            Status::Fail => ("FAIL", Style::Red),
+        };
+        let mark = output.paint(style, mark);
+        text.push_str(&format!("  {mark} {:width$}  {}\n", finding.name, plain(&finding.detail)));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("       {:width$}  {}\n", "", output.paint(Style::Dim, &plain(remedy))));
+        }
+    }
+    text
+}
+
+/// Whether the data folder can be used, and how much room it has.
+fn data_folder(config: &Config) -> Finding {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let path = &config.data_dir;
+    let finding = |status, detail: String| Finding::new("server", "data folder", status, detail);
+    let shown = path.display();
+    let there = match path.metadata() {
+        Ok(metadata) => Some(metadata),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return finding(Status::Fail, format!("{shown}: {error}")),
+    };
+    if there.as_ref().is_some_and(|metadata| !metadata.is_dir()) {
+        return finding(Status::Fail, format!("{shown} is not a folder")).remedy("name another with --data-dir");
+    }
+    let Some(existing) = nearest_existing(path) else {
+        return finding(Status::Fail, format!("{shown} can't be made: no folder above it exists"));
+    };
+    if let Err(error) = rustix::fs::access(&existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        return finding(Status::Fail, format!("{} can't be written: {error}", existing.display()))
+            .remedy("change its owner, or name another folder with --data-dir");
+    }
+    let free = match rustix::fs::statvfs(&existing) {
+        Ok(space) => space.f_bavail.saturating_mul(space.f_frsize),
+        Err(error) => return finding(Status::Fail, format!("{}: {error}", existing.display())),
+    };
+    let room = format!("{} MiB free", free >> 20);
+    let floor = config.sandbox.disk_floor;
+    if free < floor.0.saturating_add(Bytes::MEBIBYTE.0 * 256) {
+        return finding(Status::Warn, format!("{shown}: only {room}"))
+            .remedy(format!("sandboxes can't write when less than {floor} is free (sandbox.disk_floor)"));
+    }
+    match there {
+        None => finding(Status::Ok, format!("{shown} will be made, {room}")),
+        Some(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            finding(Status::Warn, format!("{shown}: others may look into it, {room}")).remedy("chmod 700 it")
+        }
+        Some(_) => finding(Status::Ok, format!("{shown}, {room}")),
+    }
+}
+
+fn nearest_existing(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find(|ancestor| ancestor.exists()).map(Path::to_owned)
+}
+
+fn open_files() -> Finding {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let finding = |status, detail| Finding::new("server", "open files", status, detail);
+    match limit {
+        Some(limit) if limit < ENOUGH_OPEN_FILES => finding(Status::Warn, format!("at most {limit}"))
+            .remedy("raise the hard limit (ulimit -Hn, LimitNOFILE=) for many connections or sandboxes"),
+        Some(limit) => finding(Status::Ok, format!("at most {limit}")),
+        None => finding(Status::Ok, "no limit".to_owned()),
+    }
+}
+
+fn access(config: &Config) -> Finding {
+    let server = &config.server;
+    let address = server.listen.0;
+    let has_token = server.api_token.is_some() || server.api_token_file.is_some();
+    let finding = |status, detail: String| Finding::new("server", "access", status, detail);
+    if has_token {
+        finding(Status::Ok, format!("{address}, with a token"))
+    } else if address.ip().is_loopback() {
+        finding(Status::Warn, format!("{address}, without a token: every user of this machine may do everything"))
+            .remedy("set OPENCLAW_API_TOKEN")
+    } else {
+        finding(Status::Warn, format!("{address}, without a token: everybody who reaches it may do everything"))
+            .remedy("set OPENCLAW_API_TOKEN")
+    }
+}
+
+/// The providers that are configured; names only, never a key.
+fn providers(config: &Config) -> Result<Vec<Finding>, Failure> {
+    let configured = models::configure(config)?;
+    if configured.providers.is_empty() {
+        let none = Finding::new("models", "providers", Status::Warn, "none: only scripted/... models work")
+            .remedy("set ANTHROPIC_API_KEY, OPENAI_API_KEY or another provider's key");
+        return Ok(vec![none]);
+    }
+    Ok(configured
+        .providers
+        .iter()
+        .map(|(name, provider)| {
+            let has_key = provider.api_key.is_some()
+                || provider.aws.is_some()
+                || provider.headers.contains_key("authorization");
+            let key = if has_key { "with a key" } else { "without a key" };
+            Finding::new("models", name, Status::Ok, format!("{}, {key}", provider.base_url))
+        })
+        .collect())
+}
+
+async fn sandbox(config: &Config) -> Vec<Finding> { let _ = sandboxes::configure(config); Vec::new() }

@@ -34,7 +34,7 @@ use crate::config::value::Value as _;
 pub(crate) struct Config {
     /// The HTTP server.
     pub(crate) server: Server,
-    /// Where everything durable lives: `server.data_dir`, or what the environment suggests.
+    /// Where everything durable lives, as an absolute path.
     pub(crate) data_dir: PathBuf,
     /// The engine.
     pub(crate) engine: Engine,
@@ -117,15 +117,16 @@ impl Config {
         reader.refuse_unknown();
 
         let data_dir = server.as_ref().and_then(|server| {
-            let found = server.data_dir.clone().or_else(|| places::data_dir(sources));
-            match &found {
-                Some(path) => reader.settle("server.data_dir", path.to_json()),
-                None => reader.refuse(
-                    "server.data_dir",
-                    "it must be set, because the environment names no home folder",
-                ),
+            match places::data_dir(sources, server.data_dir.as_deref()) {
+                Ok(path) => {
+                    reader.settle("server.data_dir", path.to_json());
+                    Some(path)
+                }
+                Err(error) => {
+                    reader.refuse("server.data_dir", format!("there is no current folder: {error}"));
+                    None
+                }
             }
-            found
         });
         if let (Some(server), Some(tools)) = (&server, &tools) {
             sections::check(&mut reader, server, tools);

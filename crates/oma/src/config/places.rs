@@ -1,6 +1,6 @@
 //! Where the configuration file and the data folder are when nobody says so.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::reader::Sources;
 
@@ -35,19 +35,15 @@ pub(crate) fn config_file(sources: &Sources) -> Result<Option<PathBuf>, String> 
     Ok(None)
 }
 
-/// The data folder: what a service manager provides, else the user's folder for data.
-#[must_use]
-pub(crate) fn data_dir(sources: &Sources) -> Option<PathBuf> {
-    if let Some(provided) = sources.variable("STATE_DIRECTORY") {
-        // A service manager may provide several, separated by colons; the first is ours.
-        return provided.split(':').next().map(PathBuf::from);
-    }
-    sources
-        .variable("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(home(sources)?.join(".local/share")))
-        .map(|folder| folder.join("openclaw"))
+/// The data folder: what a service manager provides, else `data` in the current folder; always absolute, so
+/// that it stays the same folder whatever the process does.
+///
+/// # Errors
+/// That there is no current folder.
+pub(crate) fn data_dir(sources: &Sources, set: Option<&Path>) -> std::io::Result<PathBuf> {
+    // A service manager may provide several folders, separated by colons; the first is ours.
+    let provided = sources.variable("STATE_DIRECTORY").and_then(|folders| folders.split(':').next());
+    std::path::absolute(set.or(provided.map(Path::new)).unwrap_or(Path::new("data")))
 }
 
 fn home(sources: &Sources) -> Option<PathBuf> {

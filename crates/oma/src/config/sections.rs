@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use crate::config::reader::Reader;
 use crate::config::setting::{Section, Setting, section};
-use crate::config::value::{Bytes, List, Listen, choices};
+use crate::config::value::{Bytes, List, Listen, LogLevel, choices};
 
 /// The table below which the operator's own providers stand.
 pub(crate) const PROVIDERS: &str = "models.providers";
@@ -20,8 +20,8 @@ section! {
     Server in "server" {
         /// The address and port to listen on; a bare port means 127.0.0.1, port 0 takes a free one.
         listen: Listen { default "127.0.0.1:8080"; flag "listen"; env "OPENCLAW_LISTEN", "PORT"; }
-        /// The folder for everything durable: database, workspaces, sandboxes. Default: `$STATE_DIRECTORY`, else
-        /// `$XDG_DATA_HOME/openclaw`, else `~/.local/share/openclaw`.
+        /// The folder for everything durable: database, workspaces, sandboxes. Default: `$STATE_DIRECTORY`, which
+        /// service managers set, else `./data`.
         data_dir: Option<PathBuf> { flag "data-dir"; env "OPENCLAW_DATA_DIR"; }
         /// The token that API callers must present; without one, every caller may do everything.
         api_token: Option<SecretString> { env "OPENCLAW_API_TOKEN"; }
@@ -161,7 +161,8 @@ section! {
         stall_timeout: Duration { default "90s"; between "1s", "1h"; env "OPENCLAW_MODEL_STALL_TIMEOUT_MS"; }
         /// How long connecting to a provider may take.
         connect_timeout: Duration { default "10s"; between "100ms", "5m"; env "OPENCLAW_MODEL_CONNECT_TIMEOUT_MS"; }
-        /// A JSON file with prices that count more than the built-in catalogue's.
+        /// A TOML file with prices that count more than the built-in catalogue's: a table `["provider/model"]` per
+        /// model, with `input`, `output`, `cache_read` and `cache_write` in US dollars per million tokens.
         price_file: Option<PathBuf> { env "OPENCLAW_PRICE_FILE"; }
     }
 }
@@ -234,9 +235,9 @@ choices! {
 section! {
     /// The log, which goes to the standard error stream.
     Log in "log" {
-        /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as
+        /// What is logged: `off`, `error`, `warn`, `info`, `debug`, `trace`, or directives such as
         /// `info,oma_engine=debug`.
-        level: String { default "info"; flag "log-level"; env "OPENCLAW_LOG_LEVEL"; }
+        level: LogLevel { default "info"; flag "log-level"; env "OPENCLAW_LOG_LEVEL"; }
         /// What a line looks like: `auto` is text on a terminal and JSON elsewhere.
         format: LogFormat { default "auto"; flag "log-format"; env "OPENCLAW_LOG_FORMAT"; }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
+use tracing_subscriber::filter::EnvFilter;
 
 /// A value as a TOML file has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -281,6 +282,11 @@ impl<T: Value> Value for List<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bytes(pub(crate) u64);
 
+impl Bytes {
+    /// A mebibyte.
+    pub(crate) const MEBIBYTE: Self = Self(1 << 20);
+}
+
 const SIZES: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -459,6 +465,42 @@ impl Value for Listen {
     }
 }
 
+/// What is logged: a level, or directives for single modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogLevel(String);
+
+impl LogLevel {
+    /// The filter that it stands for.
+    ///
+    /// # Errors
+    /// Why it can't be understood; a value that was read always can.
+    pub(crate) fn filter(&self) -> Result<EnvFilter, String> {
+        // The filter's parser takes any word for the name of a module, so `wran` would silence the log.
+        let known = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+        let bare = self.0.split(',').map(str::trim).find(|word| {
+            !word.contains(['=', '[', ':']) && !known(&word.to_ascii_lowercase())
+        });
+        if let Some(word) = bare {
+            return Err(format!("`{word}` is none of: off, error, warn, info, debug, trace, and no `module=level`"));
+        }
+        EnvFilter::builder().parse(&self.0).map_err(|error| format!("`{}`: {error}", self.0))
+    }
+}
+
+impl Value for LogLevel {
+    const NOTATION: &'static str = "log level";
+    const PLACEHOLDER: &'static str = "LEVEL";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let level = Self(text.to_owned());
+        level.filter().map(|_| level)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self.0)
+    }
+}
+
 /// Makes an enum of named choices a kind of value.
 macro_rules! choices {
     ($(#[$meta:meta])* $name:ident: $notation:literal { $($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -529,6 +571,16 @@ mod tests {
         }
         for text in ["", "65536", "example.com:80", "127.0.0.1", ":8080", "::1:80x"] {
             assert!(Listen::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn log_levels_are_read_and_refused() {
+        for text in ["info", "WARN", "off", "info,oma_engine=debug", "oma_api[request]=trace"] {
+            assert!(LogLevel::parse(text).is_ok(), "{text}");
+        }
+        for text in ["", "wran", "info,loud", "oma_engine=loud"] {
+            assert!(LogLevel::parse(text).is_err(), "{text}");
         }
     }
 

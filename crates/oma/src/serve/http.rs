@@ -121,3 +121,89 @@ async fn connection(
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+    struct Running {
+        address: SocketAddr,
+        stopping: CancellationToken,
+        /// A request has reached the handler.
+        arrived: Arc<Notify>,
+        /// Lets the handler answer.
+        go_on: Arc<Semaphore>,
+        task: JoinHandle<()>,
+    }
+
+    async fn start(max_connections: usize) -> Running {
+        let arrived = Arc::new(Notify::new());
+        let go_on = Arc::new(Semaphore::new(0));
+        let (has_arrived, may_go_on) = (Arc::clone(&arrived), Arc::clone(&go_on));
+        let handler = move || async move {
+            has_arrived.notify_one();
+            let permit = may_go_on.acquire().await;
+            permit.map(|permit| permit.forget()).map_or("closed", |()| "answer")
+        };
+        let router = Router::new().route("/", get(handler));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stopping = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, router, max_connections, stopping.clone()));
+        Running { address, stopping, arrived, go_on, task }
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("read");
+        text
+    }
+
+    #[tokio::test]
+    async fn a_request_at_work_is_answered_before_the_end() {
+        let server = start(10).await;
+        let mut client = TcpStream::connect(server.address).await.expect("connects");
+        client.write_all(REQUEST).await.expect("written");
+        server.arrived.notified().await;
+        let idle = TcpStream::connect(server.address).await.expect("connects");
+        server.stopping.cancel();
+        // A connection without a request is closed at once, or was never accepted.
+        let mut idle = idle;
+        let mut nothing = [0; 1];
+        assert!(matches!(idle.read(&mut nothing).await, Ok(0) | Err(_)));
+        server.go_on.add_permits(1);
+        let answer = rest(client).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("answer"), "{answer}");
+        server.task.await.expect("ended");
+        assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait() {
+        let server = start(1).await;
+        let mut first = TcpStream::connect(server.address).await.expect("connects");
+        first.write_all(REQUEST).await.expect("written");
+        server.arrived.notified().await;
+        let mut second = TcpStream::connect(server.address).await.expect("the system queues it");
+        second.write_all(REQUEST).await.expect("written");
+        server.go_on.add_permits(2);
+        let mut head = [0; 12];
+        first.read_exact(&mut head).await.expect("answered");
+        // The first connection is kept open, so the second is not served until it goes.
+        let mut byte = [0; 1];
+        let waited = tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await;
+        assert!(waited.is_err(), "the second connection waits");
+        drop(first);
+        assert_eq!(second.read(&mut byte).await.expect("answered"), 1);
+        server.stopping.cancel();
+    }
+}

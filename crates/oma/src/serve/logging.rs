@@ -2,43 +2,34 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::sections::{Log, LogFormat};
 use crate::print::Failure;
+use crate::serve::json_log::JsonLines;
 
 /// Starts the log.
 ///
 /// # Errors
-/// That the level can't be understood, or that there is a log already.
+/// That there is a log already.
 pub(crate) fn start(log: &Log) -> Result<(), Failure> {
-    let filter = EnvFilter::builder()
-        .parse(&log.level)
-        .map_err(|error| Failure::Other(format!("log.level: `{}`: {error}", log.level)))?;
+    let filter = log
+        .level
+        .filter()
+        .map_err(|error| Failure::Other(format!("log.level: {error}")))?;
     let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if json {
-        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+        registry().with(filter).with(JsonLines::new(std::io::stderr)).try_init()
     } else {
-        builder.with_ansi(terminal).finish().try_init()
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+        registry().with(filter).with(lines).try_init()
     };
     started.map_err(|error| Failure::Other(format!("the log can't be started: {error}")))
-}
-
-/// Whether the level can be understood.
-///
-/// # Errors
-/// Why it can't.
-pub(crate) fn check_level(level: &str) -> Result<(), String> {
-    EnvFilter::builder()
-        .parse(level)
-        .map(|_| ())
-        .map_err(|error| format!("`{level}` is no log level: {error}"))
 }

@@ -1,13 +1,45 @@
-//! `oma serve`: the server.
+//! `oma serve`: puts the server together, runs it, and takes it down in order.
+//!
+//! [`parts`] builds what there is from the configuration, lowest first: store, models, tools, sandboxes, runtime,
+//! engine. Here is the order of things: the address is taken before anything is opened, so that a second server
+//! fails early; requests are answered as soon as the store is open, and recovery goes on beside them; on
+//! SIGTERM or SIGINT no new work is taken, turns get a bounded time to end, and what has not ended goes on
+//! after the next start. Sandboxes are left running for that.
+//!
+//! Invariant: without a token the server listens beyond loopback only if the configuration says so.
+//! Invariant: the process ends within the drain time and a few seconds, whatever hangs; a second signal ends it
+//! at once.
 
 pub(crate) mod announce;
 pub(crate) mod http;
+pub(crate) mod json_log;
 pub(crate) mod logging;
+pub(crate) mod models;
 pub(crate) mod open_files;
+pub(crate) mod parts;
+pub(crate) mod remarks;
+pub(crate) mod sandboxes;
 pub(crate) mod signals;
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use oma_engine::Engine;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{Config, args};
-use crate::print::{Outcome, Output};
+use crate::print::{Failure, Outcome, Output};
+use crate::serve::parts::Parts;
+use crate::serve::signals::StopSignals;
+
+/// How long connections may take to close after the turns have ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long threads that block may take to notice the end.
+const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
+/// The waits between attempts at recovery.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// Run the server
 #[derive(Debug, clap::Args)]
@@ -21,9 +53,102 @@ impl Serve {
     ///
     /// # Errors
     /// What keeps it from serving.
-    pub(crate) fn run(self, _output: Output) -> Outcome {
+    pub(crate) fn run(self, output: Output) -> Outcome {
         let config = Config::load(self.flags)?;
         logging::start(&config.log)?;
-        Ok(())
+        let open_files = open_files::raise();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let outcome = runtime.block_on(serve(config, output, open_files));
+        runtime.shutdown_timeout(THREADS_TIMEOUT);
+        outcome
+    }
+}
+
+async fn serve(config: Config, output: Output, open_files: Option<u64>) -> Outcome {
+    let mut signals = StopSignals::listen()?;
+    let listener = listen(config.server.listen.0).await?;
+    let address = listener.local_addr()?;
+    let stopping = CancellationToken::new();
+    let parts = Parts::build(&config, address, stopping.clone()).await?;
+
+    let server = tokio::spawn(http::serve(
+        listener,
+        oma_api::router(parts.api.clone()),
+        config.server.max_connections,
+        stopping.clone(),
+    ));
+    let sweeper = tokio::spawn({
+        let engine = parts.engine.clone();
+        async move { engine.sweep().await }
+    });
+    let recovery = tokio::spawn(recover(parts.engine.clone()));
+    let upkeep = tokio::spawn(oma_api::telemetry::upkeep(parts.metrics.clone(), stopping.clone()));
+
+    let facts = announce::facts(address, &config.data_dir);
+    let notice = announce::Notice::post(&config.data_dir, &facts)
+        .map_err(|error| Failure::Other(format!("{}: {error}", config.data_dir.display())))?;
+    remarks::started(&config, &parts, address, open_files);
+    output.result(&facts, |_| format!("oma {} listens on http://{address}", env!("CARGO_PKG_VERSION")))?;
+    announce::tell_service_manager("READY=1");
+
+    let signal = signals.next().await;
+    tracing::info!(signal, drain = ?config.engine.drain_timeout, "stopping");
+    announce::tell_service_manager("STOPPING=1");
+    recovery.abort();
+    stopping.cancel();
+    let drained = drain(&parts, server);
+    tokio::select! {
+        () = drained => {}
+        signal = signals.next() => {
+            // Nothing is lost by this: the log has everything that was accepted.
+            tracing::warn!(signal, "stopped at once; turns at work go on after the next start");
+            drop(notice);
+            return Err(Failure::Told);
+        }
+    }
+    sweeper.abort();
+    upkeep.abort();
+    parts.store.close().await;
+    drop(notice);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::Other(format!("server.listen: {address}: {error}")))
+}
+
+/// Ends the turns, then the connections that waited for them.
+async fn drain(parts: &Parts, mut server: tokio::task::JoinHandle<()>) {
+    parts.engine.stop().await;
+    match tokio::time::timeout(CLOSE_TIMEOUT, &mut server).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the HTTP server broke down"),
+        Err(_) => {
+            tracing::warn!("connections that did not close in time are cut off");
+            server.abort();
+        }
+    }
+}
+
+/// Wakes what the last stop cut off. A store that fails is asked again: giving up would leave sessions running
+/// for ever.
+async fn recover(engine: Engine) {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match engine.recover().await {
+            Ok(0) => return,
+            Ok(woken) => {
+                tracing::info!(sessions = woken, "sessions that the last stop cut off go on");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, retry_in = ?wait, "recovery failed");
+                tokio::time::sleep(wait).await;
+                wait = wait.saturating_mul(2).min(LAST_RETRY);
+            }
+        }
     }
 }

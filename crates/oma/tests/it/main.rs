@@ -5,3 +5,4 @@ mod arrows;
 mod command_line;
 mod fake_server;
 mod requests;
+mod server;

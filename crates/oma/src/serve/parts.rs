@@ -1,0 +1,131 @@
+//! What a server is made of, built from the configuration, lowest first.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use oma_api::{ApiConfig, AppState};
+use oma_engine::{Deps, Engine};
+use oma_runtime_native::Native;
+use oma_sandbox::Pool;
+use oma_sandbox::local::Local;
+use oma_store::sqlite::{Options, Sqlite};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::config::value::Value as _;
+use crate::print::Failure;
+use crate::serve::{models, sandboxes};
+
+/// The parts of a server that others than their neighbours need.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<Sqlite>,
+    pub(crate) enforcement: oma_sandbox::limits::Enforcement,
+    pub(crate) engine: Engine,
+    pub(crate) api: AppState,
+    pub(crate) metrics: PrometheusHandle,
+    /// The names of the providers that are configured.
+    pub(crate) providers: Vec<String>,
+}
+
+impl Parts {
+    /// Builds them.
+    ///
+    /// # Errors
+    /// What stands in the way, with the setting that could change it.
+    pub(crate) async fn build(
+        config: &Config,
+        address: SocketAddr,
+        stopping: CancellationToken,
+    ) -> Result<Self, Failure> {
+        // Before anything records a metric.
+        let metrics = oma_api::telemetry::install()
+            .map_err(|error| Failure::Other(format!("metrics can't be recorded: {error}")))?;
+        let api_token = api_token(config)?;
+        let configured = models::configure(config)?;
+        let providers = configured.providers.keys().cloned().collect();
+        let models = models::registry(configured)?;
+        let store = open_store(config).await?;
+        let local = Local::open(sandboxes::configure(config))
+            .await
+            .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
+        let enforcement = local.enforcement();
+        let pool = Pool::new(Arc::new(local), sandboxes::pool(config));
+        let native = oma_runtime_native::Config {
+            inline_result_chars: config.sandbox.inline_result_chars,
+            ..oma_runtime_native::Config::default()
+        };
+        let retry = oma_models::retry::Policy::default();
+        let tools = Arc::new(oma_tools::Config::default());
+        let listed = models::listed(&models);
+        let runtime = Native::new(models, retry, tools, pool, native);
+        let deps = Deps {
+            store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
+            runtime: Arc::new(runtime),
+            models: listed,
+        };
+        let engine = Engine::new(deps, engine(config));
+        let api = AppState::new(
+            engine.clone(),
+            api(config, address, api_token),
+            Some(metrics.clone()),
+            stopping,
+        );
+        Ok(Self { store, enforcement, engine, api, metrics, providers })
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
+    let folder = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&folder, &Options::default())).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(error)) => Err(Failure::Other(format!("{}: {error}", config.data_dir.display()))),
+        Err(error) => Err(Failure::Other(format!("opening the store broke down: {error}"))),
+    }
+}
+
+/// The token that callers must present, from its setting or its file.
+fn api_token(config: &Config) -> Result<Option<SecretString>, Failure> {
+    let Some(path) = &config.server.api_token_file else {
+        return Ok(config.server.api_token.clone());
+    };
+    let wrong = |reason: String| Failure::Other(format!("server.api_token_file: {}: {reason}", path.display()));
+    let text = crate::commands::read_text(path).map_err(|error| wrong(error.to_string()))?;
+    SecretString::parse(&text).map(Some).map_err(wrong)
+}
+
+fn engine(config: &Config) -> oma_engine::Config {
+    let engine = &config.engine;
+    oma_engine::Config {
+        max_turns: engine.max_turns,
+        max_requests_per_turn: engine.max_requests_per_turn,
+        drain_timeout: engine.drain_timeout,
+        ephemeral_age: engine.ephemeral_age,
+        idempotency_age: engine.idempotency_age,
+        compact_timeout: engine.compact_timeout,
+    }
+}
+
+fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) -> ApiConfig {
+    let server = &config.server;
+    let mut allowed_hosts = server.allowed_hosts.0.clone();
+    if !address.ip().is_unspecified() {
+        allowed_hosts.push(address.to_string());
+    }
+    let bytes = |limit: crate::config::value::Bytes| usize::try_from(limit.0).unwrap_or(usize::MAX);
+    let commit = server.commit.as_deref().or(crate::commands::COMMIT).unwrap_or("unknown");
+    ApiConfig {
+        api_token,
+        allowed_hosts,
+        allowed_origins: server.allowed_origins.0.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: commit.to_owned(),
+        max_json_body: bytes(server.max_body),
+        max_file: bytes(server.max_file),
+        chat_timeout: server.run_timeout,
+        max_streams: server.max_streams,
+        ..ApiConfig::default()
+    }
+}
