@@ -1,0 +1,105 @@
+//! Names to addresses: the lookup, and the check of what it gave.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::policy::Policy;
+
+/// How long a lookup may take, the wait for its turn included.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Lookups at once; each holds a thread while it waits for the name server.
+const MAX_LOOKUPS: usize = 32;
+
+/// Addresses of one name that are considered.
+const MAX_ADDRESSES: usize = 64;
+
+/// Looks names up.
+#[async_trait]
+pub trait Resolve: Send + Sync + 'static {
+    /// The addresses of a name.
+    ///
+    /// # Errors
+    /// When the name has none, or that could not be told.
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The resolver of the operating system.
+#[derive(Debug)]
+pub struct System {
+    lookups: Semaphore,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            lookups: Semaphore::new(MAX_LOOKUPS),
+        }
+    }
+}
+
+#[async_trait]
+impl Resolve for System {
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let _turn = self.lookups.acquire().await.map_err(io::Error::other)?;
+        let found = tokio::net::lookup_host((name, 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
+/// Resolves names for the connections to one port, and hands out only what may be dialled there.
+#[derive(Clone)]
+pub(crate) struct Checked {
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) port: u16,
+}
+
+impl Checked {
+    /// The addresses of the name, all of them checked.
+    async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Error> {
+        let unresolved = |reason: String| Error::Unresolved {
+            host: name.clone(),
+            reason,
+        };
+        let found = tokio::time::timeout(TIMEOUT, self.resolver.resolve(&name))
+            .await
+            .map_err(|_| unresolved(format!("no answer within {TIMEOUT:?}")))?
+            .map_err(|error| unresolved(error.to_string()))?;
+        if found.is_empty() {
+            return Err(unresolved("it has no address".to_owned()));
+        }
+        let trusted = self.policy.trusts_name(&name, self.port);
+        // One address that may not be dialled is enough: whoever mixes them is up to something.
+        let forbidden = found
+            .iter()
+            .find(|address| !trusted && !self.policy.allows(**address, self.port));
+        if let Some(address) = forbidden {
+            tracing::warn!(name, %address, port = self.port, "a name leads to an address that may not be dialled");
+            return Err(Error::Refused {
+                host: format!("{name}:{}", self.port),
+                reason: "it is not public",
+            });
+        }
+        let addresses = found.into_iter().take(MAX_ADDRESSES);
+        Ok(addresses
+            .map(|address| SocketAddr::new(address, self.port))
+            .collect())
+    }
+}
+
+impl reqwest::dns::Resolve for Checked {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let addresses = self.clone().addresses(name.as_str().to_owned());
+        Box::pin(async move {
+            let addresses = addresses.await?;
+            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
