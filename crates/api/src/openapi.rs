@@ -111,7 +111,8 @@ fn build() -> OpenApi {
     document
 }
 
-/// Makes the names of operations unique: a handler is called `list` in more than one module.
+/// Makes the names of operations unique, because a handler is called `list` in more than one module, and their
+/// summaries titles.
 fn named(mut item: PathItem) -> PathItem {
     let operations = [
         &mut item.get,
@@ -129,6 +130,11 @@ fn named(mut item: PathItem) -> PathItem {
             .map_or("server", String::as_str);
         let name = operation.operation_id.as_deref().unwrap_or_default();
         operation.operation_id = Some(format!("{tag}_{name}"));
+        // A handler's first line is a sentence, a summary is a title.
+        operation.summary = operation
+            .summary
+            .as_deref()
+            .map(|text| text.trim_end_matches('.').to_owned());
     }
     item
 }

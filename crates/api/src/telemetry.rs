@@ -72,6 +72,7 @@ pub(crate) async fn measure(request: Request, next: Next) -> Response {
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
+    tracing::debug!(method, route, status, elapsed = ?begun.elapsed(), "answered");
     metrics::counter!("http_requests_total", "method" => method, "route" => route.clone(), "status" => status)
         .increment(1);
     metrics::histogram!("http_request_duration_seconds", "method" => method, "route" => route)

@@ -115,12 +115,23 @@ pub struct RunAgent {
     reason = "the domain's type does the work; this one describes it in the API document"
 )]
 pub struct Policy {
-    /// `always_allow`, `deny` or `always_ask`.
-    #[schema(example = "always_ask")]
-    r#type: String,
+    /// Which of them.
+    r#type: PolicyType,
     /// The tools that are denied (at least one), or that ask (all of them when absent or empty).
     #[schema(max_items = 256, nullable = false)]
     tools: Option<Vec<String>>,
+}
+
+/// What a policy does.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum PolicyType {
+    /// Every tool use runs at once.
+    AlwaysAllow,
+    /// The listed tools are denied.
+    Deny,
+    /// The listed tools wait for a confirmation.
+    AlwaysAsk,
 }
 
 /// Hard budgets of a session; an absent one does not bind.

@@ -63,9 +63,8 @@ pub struct PackageLists {
     reason = "the domain's type does the work; this one describes it in the API document"
 )]
 pub struct NetworkingBody {
-    /// `unrestricted` or `limited`.
-    #[schema(example = "unrestricted")]
-    r#type: String,
+    /// Which of them.
+    r#type: NetworkingType,
     /// Limited: host names, or `*.name` for every name below it.
     #[schema(min_items = 1, max_items = 256, nullable = false)]
     allowed_hosts: Option<Vec<String>>,
@@ -75,6 +74,16 @@ pub struct NetworkingBody {
     /// Limited: also the package managers' registries.
     #[schema(nullable = false)]
     allow_package_managers: Option<bool>,
+}
+
+/// How much an environment may reach.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum NetworkingType {
+    /// Any public host.
+    Unrestricted,
+    /// Only the listed hosts.
+    Limited,
 }
 
 impl Body for CreateEnvironment {

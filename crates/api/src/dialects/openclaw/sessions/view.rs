@@ -1,7 +1,7 @@
 //! Sessions as clients read them.
 
 use oma_domain::event::StopReason;
-use oma_domain::session::{Phase, State, Step, Turn};
+use oma_domain::session::{Phase, State};
 use oma_domain::usage::{NanoUsd, Usage};
 use oma_domain::{Session, Timestamp};
 use serde::Serialize;
@@ -16,7 +16,8 @@ use crate::listing::Rows;
 pub enum Status {
     /// It waits for a message.
     Idle,
-    /// A message was accepted and the first model request for it has not begun.
+    /// The answer to a message that starts a turn. Reads say `running` from then on: clients that poll "while it
+    /// is running", as the reference's quick start does, must not take the first moment of a turn for its end.
     Starting,
     /// It works, or waits for a confirmation.
     Running,
@@ -33,14 +34,6 @@ impl Status {
                 stop: Some(StopReason::Failed { .. }),
             } => Self::Failed,
             Phase::Idle { .. } => Self::Idle,
-            Phase::Running {
-                turn:
-                    Turn {
-                        requests: 0,
-                        step: Step::Ready,
-                        ..
-                    },
-            } => Self::Starting,
             Phase::Running { .. } | Phase::Blocked { .. } => Self::Running,
         }
     }
