@@ -12,12 +12,17 @@ const STRING: u8 = 7;
 /// An event, or an exception when `is_exception`.
 pub(crate) fn message(kind: &str, payload: &Value, is_exception: bool) -> Bytes {
     let payload = payload.to_string();
-    let (message_type, type_header) =
-        if is_exception { ("exception", ":exception-type") } else { ("event", ":event-type") };
+    let (message_type, type_header) = if is_exception {
+        ("exception", ":exception-type")
+    } else {
+        ("event", ":event-type")
+    };
     let mut headers = BytesMut::new();
-    for (name, value) in
-        [(":message-type", message_type), (type_header, kind), (":content-type", "application/json")]
-    {
+    for (name, value) in [
+        (":message-type", message_type),
+        (type_header, kind),
+        (":content-type", "application/json"),
+    ] {
         headers.put_u8(short(name.len()));
         headers.put_slice(name.as_bytes());
         headers.put_u8(STRING);

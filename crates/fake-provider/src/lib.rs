@@ -59,7 +59,10 @@ impl Recorded {
     /// A header's value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(it, _)| it == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -85,7 +88,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new() -> Self {
-        Self { state: Arc::default(), served: Arc::new(tokio::sync::watch::Sender::new(0)) }
+        Self {
+            state: Arc::default(),
+            served: Arc::new(tokio::sync::watch::Sender::new(0)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -97,7 +103,11 @@ impl Shared {
         let mut state = self.lock();
         if state.violations.len() < MAX_RECORDED {
             let place = format!("request {} ({}): ", state.served + 1, recorded.path);
-            let found: Vec<String> = recorded.violations.iter().map(|what| format!("{place}{what}")).collect();
+            let found: Vec<String> = recorded
+                .violations
+                .iter()
+                .map(|what| format!("{place}{what}"))
+                .collect();
             state.violations.extend(found);
         }
         if state.requests.len() >= MAX_RECORDED {
@@ -164,7 +174,11 @@ impl FakeProvider {
             // Serving ends only when the task is aborted.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { shared, address, server })
+        Ok(Self {
+            shared,
+            address,
+            server,
+        })
     }
 
     /// The address that it listens on.
@@ -204,7 +218,12 @@ impl FakeProvider {
     /// Waits until so many requests have arrived.
     pub async fn wait_for_requests(&self, count: u64) {
         // The sender lives as long as `self`, so waiting can't fail.
-        let _ = self.shared.served.subscribe().wait_for(|served| *served >= count).await;
+        let _ = self
+            .shared
+            .served
+            .subscribe()
+            .wait_for(|served| *served >= count)
+            .await;
     }
 
     /// What real providers would have refused so far.

@@ -23,7 +23,10 @@ impl Gate {
     /// A closed gate.
     #[must_use]
     pub fn new() -> Self {
-        Self { reached: Arc::new(watch::Sender::new(false)), open: Arc::new(watch::Sender::new(false)) }
+        Self {
+            reached: Arc::new(watch::Sender::new(false)),
+            open: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// Lets the answer go on, now or when it gets there.
@@ -144,7 +147,11 @@ impl Reply {
     pub fn new() -> Self {
         Self {
             steps: Vec::new(),
-            usage: Some(Usage { input: 100, output: 20, ..Usage::default() }),
+            usage: Some(Usage {
+                input: 100,
+                output: 20,
+                ..Usage::default()
+            }),
             cost: None,
             stop: Stop::Done,
             chunk: 7,
@@ -156,14 +163,25 @@ impl Reply {
     /// A failure with a status and a message.
     #[must_use]
     pub fn failure(status: u16, kind: &str, message: &str) -> Self {
-        let refused = Refused { status, kind: kind.to_owned(), message: message.to_owned(), headers: Vec::new() };
-        Self { refused: Some(refused), ..Self::new() }
+        let refused = Refused {
+            status,
+            kind: kind.to_owned(),
+            message: message.to_owned(),
+            headers: Vec::new(),
+        };
+        Self {
+            refused: Some(refused),
+            ..Self::new()
+        }
     }
 
     /// Frames sent exactly as they are: the data of server-sent events.
     #[must_use]
     pub fn raw<S: Into<String>>(frames: impl IntoIterator<Item = S>) -> Self {
-        Self { raw: Some(frames.into_iter().map(Into::into).collect()), ..Self::new() }
+        Self {
+            raw: Some(frames.into_iter().map(Into::into).collect()),
+            ..Self::new()
+        }
     }
 
     /// Adds a header to a failure.
@@ -197,7 +215,10 @@ impl Reply {
     /// Adds a tool use.
     #[must_use]
     pub fn tool(self, name: &str, input: Value) -> Self {
-        self.step(Step::Tool { name: name.to_owned(), input })
+        self.step(Step::Tool {
+            name: name.to_owned(),
+            input,
+        })
     }
 
     /// Adds a gate.
@@ -209,7 +230,10 @@ impl Reply {
     /// Adds an error inside the stream.
     #[must_use]
     pub fn error(self, kind: &str, message: &str) -> Self {
-        self.step(Step::Error { kind: kind.to_owned(), message: message.to_owned() })
+        self.step(Step::Error {
+            kind: kind.to_owned(),
+            message: message.to_owned(),
+        })
     }
 
     /// States the usage; `None` leaves it out.

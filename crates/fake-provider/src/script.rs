@@ -90,21 +90,35 @@ struct RawError {
 /// What is wrong with it.
 pub fn replies(text: &str) -> Result<Vec<Reply>, String> {
     let replies: Vec<Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    replies.iter().map(|reply| build(reply, |_| 0, &str::to_owned)).collect()
+    replies
+        .iter()
+        .map(|reply| build(reply, |_| 0, &str::to_owned))
+        .collect()
 }
 
 /// The reply that the conversation itself asks for.
 pub(crate) fn from_conversation(view: &View, failures: &mut Failures) -> Reply {
     let position = view.position();
     let Some(script) = position.last_user.trim_start().strip_prefix(PREFIX) else {
-        return Reply::new().text(if position.last_user.is_empty() { "(no text)" } else { &position.last_user });
+        return Reply::new().text(if position.last_user.is_empty() {
+            "(no text)"
+        } else {
+            &position.last_user
+        });
     };
     let replies = match serde_json::from_str::<Vec<Value>>(script) {
         Ok(replies) => replies,
-        Err(error) => return Reply::failure(400, "invalid_request_error", &format!("the script is not valid: {error}")),
+        Err(error) => {
+            return Reply::failure(
+                400,
+                "invalid_request_error",
+                &format!("the script is not valid: {error}"),
+            );
+        }
     };
     let fill = |text: &str| {
-        text.replace("{{last_tool_result}}", &position.last_tool_result).replace("{{last_user}}", &position.last_user)
+        text.replace("{{last_tool_result}}", &position.last_tool_result)
+            .replace("{{last_user}}", &position.last_user)
     };
     match replies.get(position.reply) {
         None => Reply::new().text(AT_END),
@@ -113,13 +127,19 @@ pub(crate) fn from_conversation(view: &View, failures: &mut Failures) -> Reply {
                 if failures.len() >= MAX_FAILURES {
                     failures.clear();
                 }
-                let count = failures.entry(format!("{} {script}", position.reply)).or_default();
+                let count = failures
+                    .entry(format!("{} {script}", position.reply))
+                    .or_default();
                 *count = count.saturating_add(1).min(times.saturating_add(1));
                 *count
             };
             match build(reply, &mut failed, &fill) {
                 Ok(reply) => reply,
-                Err(error) => Reply::failure(400, "invalid_request_error", &format!("the script is not valid: {error}")),
+                Err(error) => Reply::failure(
+                    400,
+                    "invalid_request_error",
+                    &format!("the script is not valid: {error}"),
+                ),
             }
         }
     }
@@ -142,7 +162,8 @@ fn build(
         if let Some(status) = raw.status {
             if raw.times.is_none_or(|times| failed(times) <= times) {
                 let message = raw.message.unwrap_or_else(|| "as scripted".to_owned());
-                let mut failure = Reply::failure(status, raw.kind.as_deref().unwrap_or("scripted_error"), &message);
+                let mut failure =
+                    Reply::failure(status, raw.kind.as_deref().unwrap_or("scripted_error"), &message);
                 if let Some(wait) = raw.retry_after {
                     failure = failure.header("retry-after", &wait);
                 }
@@ -151,20 +172,31 @@ fn build(
             continue;
         }
         reply.steps.extend(raw.text.map(|text| Step::Text(fill(&text))));
-        reply.steps.extend(raw.thinking.map(|text| Step::Thinking(fill(&text))));
+        reply
+            .steps
+            .extend(raw.thinking.map(|text| Step::Thinking(fill(&text))));
         reply.steps.extend(raw.redacted.map(Step::Redacted));
         if let Some(name) = raw.tool {
             let input = raw.input.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-            reply.steps.push(Step::Tool { name, input: fill_value(&input, fill) });
+            reply.steps.push(Step::Tool {
+                name,
+                input: fill_value(&input, fill),
+            });
         }
-        reply.steps.extend(raw.delay_ms.map(|millis| Step::Delay(Duration::from_millis(millis))));
+        reply.steps.extend(
+            raw.delay_ms
+                .map(|millis| Step::Delay(Duration::from_millis(millis))),
+        );
         reply.steps.extend(raw.fault.map(|fault| match fault {
             Fault::Cut => Step::Cut,
             Fault::Stall => Step::Stall,
             Fault::Malformed => Step::Malformed,
             Fault::EndEarly => Step::EndEarly,
         }));
-        reply.steps.extend(raw.error.map(|error| Step::Error { kind: error.kind, message: error.message }));
+        reply.steps.extend(raw.error.map(|error| Step::Error {
+            kind: error.kind,
+            message: error.message,
+        }));
         if let Some(usage) = raw.usage {
             reply.usage = usage;
         }
@@ -186,9 +218,10 @@ fn fill_value(value: &Value, fill: &impl Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => fill(text).into(),
         Value::Array(items) => items.iter().map(|item| fill_value(item, fill)).collect(),
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), fill_value(value, fill))).collect()
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), fill_value(value, fill)))
+            .collect(),
         other => other.clone(),
     }
 }

@@ -67,7 +67,13 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let headers = named(&parts.headers);
     let mut violations = Vec::new();
     let view = protocol::check(protocol, &path, &headers, &body, &mut violations);
-    let recorded = Recorded { protocol, path, headers, body, violations };
+    let recorded = Recorded {
+        protocol,
+        path,
+        headers,
+        body,
+        violations,
+    };
     let reply = shared.reply(recorded, &view);
     match &reply.refused {
         Some(refused) => failure(protocol, refused),
@@ -77,7 +83,10 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
 
 fn named(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+        .collect()
 }
 
 fn failure(protocol: Protocol, refused: &Refused) -> Response {
@@ -101,7 +110,11 @@ fn success(protocol: Protocol, reply: &Reply, answers: usize) -> Response {
                 Frame::Gate(gate) => gate.pass().await,
                 Frame::Delay(delay) => tokio::time::sleep(delay).await,
                 Frame::Stall => std::future::pending::<()>().await,
-                Frame::Cut => return Some((Err(std::io::Error::other("cut")), VecDeque::new())),
+                Frame::Cut => {
+                    // What was written before goes out while this is not ready; an error would discard it.
+                    tokio::task::yield_now().await;
+                    return Some((Err(std::io::Error::other("cut")), VecDeque::new()));
+                }
             }
         }
     });

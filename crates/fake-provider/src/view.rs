@@ -47,7 +47,10 @@ impl Turn {
 
     pub(crate) fn result(&mut self, id: &str, text: String) {
         self.late_result |= !self.texts.is_empty() || self.media > 0;
-        self.results.push(ToolResult { id: id.to_owned(), text });
+        self.results.push(ToolResult {
+            id: id.to_owned(),
+            text,
+        });
     }
 
     pub(crate) fn signature(&mut self, signature: &str) {
@@ -85,8 +88,12 @@ impl View {
     }
 
     pub(crate) fn position(&self) -> Position {
-        let mut position =
-            Position { last_user: String::new(), last_tool_result: String::new(), reply: 0, answers: 0 };
+        let mut position = Position {
+            last_user: String::new(),
+            last_tool_result: String::new(),
+            reply: 0,
+            answers: 0,
+        };
         for turn in &self.turns {
             match turn.role {
                 Role::Model => {
@@ -118,7 +125,10 @@ impl View {
         }
         let mut seen = HashSet::new();
         let mut open: Vec<&str> = Vec::new();
-        let loop_start = self.turns.iter().rposition(|turn| turn.role == Role::User && !turn.texts.is_empty());
+        let loop_start = self
+            .turns
+            .iter()
+            .rposition(|turn| turn.role == Role::User && !turn.texts.is_empty());
         for (at, turn) in self.turns.iter().enumerate() {
             if turn.texts.iter().any(|text| text.trim().is_empty()) {
                 violations.push(format!("message {at} has an empty text"));
@@ -132,7 +142,9 @@ impl View {
                     let once: HashSet<&str> = given.iter().copied().collect();
                     let wanted: HashSet<&str> = open.drain(..).collect();
                     if once.len() != given.len() || once != wanted {
-                        violations.push(format!("message {at} has results {given:?} for the tool uses {wanted:?}"));
+                        violations.push(format!(
+                            "message {at} has results {given:?} for the tool uses {wanted:?}"
+                        ));
                     }
                     if turn.late_result {
                         violations.push(format!("message {at} has a tool result after other content"));
@@ -160,11 +172,17 @@ impl View {
 
 /// A tool use that followed thoughts says so in its id, so that they can be missed without any memory.
 fn check_thoughts(at: usize, turn: &Turn, violations: &mut Vec<String>) {
-    let Some(mark) = turn.calls.iter().find_map(|id| id.strip_prefix("toolu_")?.split('_').nth(2)) else {
+    let Some(mark) = turn
+        .calls
+        .iter()
+        .find_map(|id| id.strip_prefix("toolu_")?.split('_').nth(2))
+    else {
         return;
     };
     if mark != NO_THOUGHTS && mark != fingerprint(&turn.first_signatures.join(" ")) {
-        violations.push(format!("message {at} does not begin with the thoughts that its tool uses followed"));
+        violations.push(format!(
+            "message {at} does not begin with the thoughts that its tool uses followed"
+        ));
     }
 }
 
@@ -173,7 +191,11 @@ const NO_THOUGHTS: &str = "0";
 
 /// A tool use's id: unique in the conversation, the same each time, and marked with the thoughts before it.
 pub(crate) fn call_id(answers: usize, step: usize, signatures: &[String]) -> String {
-    let mark = if signatures.is_empty() { NO_THOUGHTS.to_owned() } else { fingerprint(&signatures.join(" ")) };
+    let mark = if signatures.is_empty() {
+        NO_THOUGHTS.to_owned()
+    } else {
+        fingerprint(&signatures.join(" "))
+    };
     format!("toolu_{answers}_{step}_{mark}")
 }
 

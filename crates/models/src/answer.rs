@@ -73,7 +73,11 @@ pub(crate) async fn ask<D: Decoder<Frame = String>>(
     decoder: D,
 ) -> Result<ModelStream, Error> {
     let bytes = target.endpoint.post(url, encoded(body)?, headers).await?;
-    Ok(stream_of(Box::pin(sse::events(bytes, sse::MAX_EVENT)), decoder, target))
+    Ok(stream_of(
+        Box::pin(sse::events(bytes, sse::MAX_EVENT)),
+        decoder,
+        target,
+    ))
 }
 
 /// A request's bytes.
@@ -82,8 +86,17 @@ pub(crate) fn encoded(body: &serde_json::Value) -> Result<Vec<u8>, Error> {
 }
 
 /// The pieces of an answer.
-pub(crate) fn stream_of<D: Decoder>(frames: Frames<D::Frame>, decoder: D, target: &Arc<Target>) -> ModelStream {
-    let drive = Drive { frames, decoder: Some(decoder), ready: VecDeque::new(), target: Arc::clone(target) };
+pub(crate) fn stream_of<D: Decoder>(
+    frames: Frames<D::Frame>,
+    decoder: D,
+    target: &Arc<Target>,
+) -> ModelStream {
+    let drive = Drive {
+        frames,
+        decoder: Some(decoder),
+        ready: VecDeque::new(),
+        target: Arc::clone(target),
+    };
     Box::pin(stream::unfold(drive, |mut drive| async move {
         let next = drive.next().await?;
         let next = next.map_err(|error| drive.target.endpoint.redacted(error));
@@ -112,14 +125,19 @@ impl<D: Decoder> Drive<D> {
                 }
                 Some(Err(error)) => Err(error),
                 None if decoder.complete_at_end() => Ok(Progress::Complete),
-                None => Err(Error::passing(FailureKind::ModelOverloaded, "the answer ended before it was complete")),
+                None => Err(Error::passing(
+                    FailureKind::ModelOverloaded,
+                    "the answer ended before it was complete",
+                )),
             };
             match progress {
                 Ok(Progress::Open) => {}
                 Ok(Progress::Complete) => {
                     let answer = self.decoder.take()?.finish();
                     match answer {
-                        Ok(answer) => self.ready.push_back(Chunk::Done(Box::new(self.completion(answer)))),
+                        Ok(answer) => self
+                            .ready
+                            .push_back(Chunk::Done(Box::new(self.completion(answer)))),
                         Err(error) => return Some(Err(error)),
                     }
                 }
@@ -131,13 +149,21 @@ impl<D: Decoder> Drive<D> {
     fn completion(&self, answer: Answer) -> Completion {
         let stated = answer.cost.filter(|usd| usd.is_finite() && *usd >= 0.0);
         let cost = match stated {
-            Some(usd) => Some(Cost { amount: NanoUsd::from_usd(usd), source: "provider".to_owned() }),
+            Some(usd) => Some(Cost {
+                amount: NanoUsd::from_usd(usd),
+                source: "provider".to_owned(),
+            }),
             None => answer.usage.and_then(|usage| self.target.prices.cost(&usage)),
         };
         if answer.usage.is_none() {
             tracing::warn!(model = self.target.name, "the provider reported no usage");
         }
-        Completion { blocks: answer.blocks, usage: answer.usage.unwrap_or_default(), cost, stop: answer.stop }
+        Completion {
+            blocks: answer.blocks,
+            usage: answer.usage.unwrap_or_default(),
+            cost,
+            stop: answer.stop,
+        }
     }
 }
 

@@ -23,9 +23,20 @@ const MAX_ANSWER: usize = 32 * 1024 * 1024;
 const MAX_BLOCKS: usize = 4096;
 
 enum Part {
-    Text { text: String, opaque: Option<Opaque> },
-    Thinking { text: String, opaque: Option<Opaque> },
-    ToolUse { call_id: String, name: String, arguments: String, opaque: Option<Opaque> },
+    Text {
+        text: String,
+        opaque: Option<Opaque>,
+    },
+    Thinking {
+        text: String,
+        opaque: Option<Opaque>,
+    },
+    ToolUse {
+        call_id: String,
+        name: String,
+        arguments: String,
+        opaque: Option<Opaque>,
+    },
 }
 
 /// An answer in the making.
@@ -51,9 +62,15 @@ impl Assembly {
         self.count(piece.len())?;
         match self.parts.last_mut() {
             Some(Part::Text { text, .. }) if !self.broken => text.push_str(piece),
-            _ => self.push(Part::Text { text: piece.to_owned(), opaque: None })?,
+            _ => self.push(Part::Text {
+                text: piece.to_owned(),
+                opaque: None,
+            })?,
         }
-        out.push(Chunk::Text { index: self.parts.len() - 1, text: piece.to_owned() });
+        out.push(Chunk::Text {
+            index: self.parts.len() - 1,
+            text: piece.to_owned(),
+        });
         Ok(())
     }
 
@@ -65,28 +82,54 @@ impl Assembly {
         self.count(piece.len())?;
         match self.parts.last_mut() {
             Some(Part::Thinking { text, .. }) if !self.broken => text.push_str(piece),
-            _ => self.push(Part::Thinking { text: piece.to_owned(), opaque: None })?,
+            _ => self.push(Part::Thinking {
+                text: piece.to_owned(),
+                opaque: None,
+            })?,
         }
-        out.push(Chunk::Thinking { index: self.parts.len() - 1, text: piece.to_owned() });
+        out.push(Chunk::Thinking {
+            index: self.parts.len() - 1,
+            text: piece.to_owned(),
+        });
         Ok(())
     }
 
     /// Begins a thought that may stay without text, because it only carries opaque data.
     pub(crate) fn begin_thinking(&mut self) -> Result<usize, Error> {
-        self.push(Part::Thinking { text: String::new(), opaque: None })?;
+        self.push(Part::Thinking {
+            text: String::new(),
+            opaque: None,
+        })?;
         Ok(self.parts.len() - 1)
     }
 
     /// Begins a tool use. A missing id gets one that is unique in the answer; the conversation's
     /// normalisation makes it unique in the history.
-    pub(crate) fn begin_tool(&mut self, call_id: &str, name: &str, out: &mut Vec<Chunk>) -> Result<usize, Error> {
+    pub(crate) fn begin_tool(
+        &mut self,
+        call_id: &str,
+        name: &str,
+        out: &mut Vec<Chunk>,
+    ) -> Result<usize, Error> {
         if conversation::is_blank(name) {
             return Err(malformed("a tool use without a name"));
         }
         let index = self.parts.len();
-        let call_id = if call_id.is_empty() { format!("call_{index}") } else { call_id.to_owned() };
-        self.push(Part::ToolUse { call_id, name: name.to_owned(), arguments: String::new(), opaque: None })?;
-        out.push(Chunk::ToolUse { index, name: name.to_owned() });
+        let call_id = if call_id.is_empty() {
+            format!("call_{index}")
+        } else {
+            call_id.to_owned()
+        };
+        self.push(Part::ToolUse {
+            call_id,
+            name: name.to_owned(),
+            arguments: String::new(),
+            opaque: None,
+        })?;
+        out.push(Chunk::ToolUse {
+            index,
+            name: name.to_owned(),
+        });
         Ok(index)
     }
 
@@ -114,7 +157,8 @@ impl Assembly {
 
     /// The last block, when it is text.
     pub(crate) fn last_text(&self) -> Option<usize> {
-        self.last().filter(|at| matches!(self.parts[*at], Part::Text { .. }))
+        self.last()
+            .filter(|at| matches!(self.parts[*at], Part::Text { .. }))
     }
 
     /// Whether nothing has arrived that a reader could see.
@@ -125,7 +169,8 @@ impl Assembly {
     /// Sets what the provider wants back with a block.
     pub(crate) fn set_opaque(&mut self, index: usize, value: Opaque) {
         if let Some(part) = self.parts.get_mut(index) {
-            let (Part::Text { opaque, .. } | Part::Thinking { opaque, .. } | Part::ToolUse { opaque, .. }) = part;
+            let (Part::Text { opaque, .. } | Part::Thinking { opaque, .. } | Part::ToolUse { opaque, .. }) =
+                part;
             *opaque = Some(value);
         }
     }
@@ -144,13 +189,23 @@ impl Assembly {
             blocks.push(match part {
                 Part::Text { text, opaque } => AssistantBlock::Text { text, opaque },
                 Part::Thinking { text, opaque } => AssistantBlock::Thinking { text, opaque },
-                Part::ToolUse { call_id, name, arguments, opaque } => {
+                Part::ToolUse {
+                    call_id,
+                    name,
+                    arguments,
+                    opaque,
+                } => {
                     let input = parsed(&arguments);
                     if input.is_none() && *stop == ReplyStop::MaxTokens && at == last {
                         continue;
                     }
                     let input = input.unwrap_or_else(|| json!({ "invalid_json": arguments }));
-                    AssistantBlock::ToolUse { call_id, name, input, opaque }
+                    AssistantBlock::ToolUse {
+                        call_id,
+                        name,
+                        input,
+                        opaque,
+                    }
                 }
             });
         }
@@ -181,7 +236,9 @@ fn parsed(arguments: &str) -> Option<Value> {
     if conversation::is_blank(arguments) {
         return Some(json!({}));
     }
-    serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object)
+    serde_json::from_str::<Value>(arguments)
+        .ok()
+        .filter(Value::is_object)
 }
 
 #[cfg(test)]
@@ -206,7 +263,9 @@ mod tests {
         let indexes: Vec<usize> = out
             .iter()
             .map(|chunk| match chunk {
-                Chunk::Text { index, .. } | Chunk::Thinking { index, .. } | Chunk::ToolUse { index, .. } => *index,
+                Chunk::Text { index, .. } | Chunk::Thinking { index, .. } | Chunk::ToolUse { index, .. } => {
+                    *index
+                }
                 Chunk::Done(_) => panic!("not done"),
             })
             .collect();
@@ -229,17 +288,25 @@ mod tests {
         for (arguments, stop, expected) in [
             ("", ReplyStop::Done, Some(json!({}))),
             ("{\"a\":1}", ReplyStop::MaxTokens, Some(json!({"a": 1}))),
-            ("{\"a\":", ReplyStop::Done, Some(json!({"invalid_json": "{\"a\":"}))),
+            (
+                "{\"a\":",
+                ReplyStop::Done,
+                Some(json!({"invalid_json": "{\"a\":"})),
+            ),
             ("[1]", ReplyStop::Done, Some(json!({"invalid_json": "[1]"}))),
             ("{\"a\":", ReplyStop::MaxTokens, None),
         ] {
             let mut assembly = Assembly::default();
             let tool = assembly.begin_tool("x", "bash", &mut Vec::new()).expect("room");
             assembly.arguments(tool, arguments).expect("a tool");
-            let input = assembly.finish(&stop).into_iter().next().map(|block| match block {
-                AssistantBlock::ToolUse { input, .. } => input,
-                other => panic!("{other:?}"),
-            });
+            let input = assembly
+                .finish(&stop)
+                .into_iter()
+                .next()
+                .map(|block| match block {
+                    AssistantBlock::ToolUse { input, .. } => input,
+                    other => panic!("{other:?}"),
+                });
             assert_eq!(input, expected, "{arguments} {stop:?}");
         }
     }

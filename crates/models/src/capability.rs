@@ -11,8 +11,28 @@ pub(crate) fn modalities(model: &str) -> Vec<String> {
         || any(&["claude"]) && !any(&["claude-2", "claude-3", "claude-v", "claude-instant"])
         || any(&["gpt-4o", "gpt-4.1", "gpt-5", "gpt-6"]);
     let images = documents
-        || any(&["claude-3", "o1", "o3", "o4-mini", "pixtral", "mistral-small", "mistral-medium", "mistral-large"])
-        || any(&["-vl", "vision", "kimi-k2.5", "kimi-k2.6", "kimi-k3", "grok-4", "llama-4", "gemma-3", "qwen3.5", "qwen3.6"]);
+        || any(&[
+            "claude-3",
+            "o1",
+            "o3",
+            "o4-mini",
+            "pixtral",
+            "mistral-small",
+            "mistral-medium",
+            "mistral-large",
+        ])
+        || any(&[
+            "-vl",
+            "vision",
+            "kimi-k2.5",
+            "kimi-k2.6",
+            "kimi-k3",
+            "grok-4",
+            "llama-4",
+            "gemma-3",
+            "qwen3.5",
+            "qwen3.6",
+        ]);
     let mut kinds = vec!["text".to_owned()];
     if images {
         kinds.push("image".to_owned());
@@ -81,35 +101,69 @@ pub(crate) fn claude(model: &str) -> Claude {
     let name = model.to_lowercase();
     if !name.contains("claude") {
         // Moonshot, DeepSeek and others took over the protocol when budgets were its only form.
-        return Claude { thinking: ClaudeThinking::Budget { interleaved: false }, max_output: 32_000 };
+        return Claude {
+            thinking: ClaudeThinking::Budget { interleaved: false },
+            max_output: 32_000,
+        };
     }
     let version = claude_version(&name);
     let always_on = name.contains("fable") || name.contains("mythos");
     match version {
-        Some(version) if version < (3, 5) => Claude { thinking: ClaudeThinking::None, max_output: 4_096 },
-        Some(version) if version < (3, 7) => Claude { thinking: ClaudeThinking::None, max_output: 8_192 },
-        Some(version) if version < (4, 0) => {
-            Claude { thinking: ClaudeThinking::Budget { interleaved: false }, max_output: 64_000 }
-        }
+        Some(version) if version < (3, 5) => Claude {
+            thinking: ClaudeThinking::None,
+            max_output: 4_096,
+        },
+        Some(version) if version < (3, 7) => Claude {
+            thinking: ClaudeThinking::None,
+            max_output: 8_192,
+        },
+        Some(version) if version < (4, 0) => Claude {
+            thinking: ClaudeThinking::Budget { interleaved: false },
+            max_output: 64_000,
+        },
         Some(version) if version < (4, 6) && !always_on => {
             // Opus 4 and 4.1 write half as much as the others of their time.
-            let max_output = if name.contains("opus") && version < (4, 5) { 32_000 } else { 64_000 };
-            Claude { thinking: ClaudeThinking::Budget { interleaved: true }, max_output }
+            let max_output = if name.contains("opus") && version < (4, 5) {
+                32_000
+            } else {
+                64_000
+            };
+            Claude {
+                thinking: ClaudeThinking::Budget { interleaved: true },
+                max_output,
+            }
         }
         Some(version) if version < (5, 0) && !always_on => Claude {
-            thinking: ClaudeThinking::Adaptive { off: ClaudeOff::Omit, xhigh: version >= (4, 7) },
+            thinking: ClaudeThinking::Adaptive {
+                off: ClaudeOff::Omit,
+                xhigh: version >= (4, 7),
+            },
             max_output: 64_000,
         },
         Some(version) if version < (5, 5) && !always_on => Claude {
-            thinking: ClaudeThinking::Adaptive { off: ClaudeOff::Disabled, xhigh: true },
+            thinking: ClaudeThinking::Adaptive {
+                off: ClaudeOff::Disabled,
+                xhigh: true,
+            },
             max_output: 128_000,
         },
-        Some(_) => {
-            Claude { thinking: ClaudeThinking::Adaptive { off: ClaudeOff::Never, xhigh: true }, max_output: 128_000 }
-        }
+        Some(_) => Claude {
+            thinking: ClaudeThinking::Adaptive {
+                off: ClaudeOff::Never,
+                xhigh: true,
+            },
+            max_output: 128_000,
+        },
         None => {
-            let off = if always_on { ClaudeOff::Never } else { ClaudeOff::Omit };
-            Claude { thinking: ClaudeThinking::Adaptive { off, xhigh: true }, max_output: 64_000 }
+            let off = if always_on {
+                ClaudeOff::Never
+            } else {
+                ClaudeOff::Omit
+            };
+            Claude {
+                thinking: ClaudeThinking::Adaptive { off, xhigh: true },
+                max_output: 64_000,
+            }
         }
     }
 }
@@ -121,7 +175,13 @@ fn claude_version(name: &str) -> Option<(u32, u32)> {
     // A date or a build number is no part of the version.
     let mut numbers = after
         .split(|ch: char| !ch.is_ascii_alphanumeric())
-        .map(|part| if part.len() <= 2 { part.parse::<u32>().ok() } else { None })
+        .map(|part| {
+            if part.len() <= 2 {
+                part.parse::<u32>().ok()
+            } else {
+                None
+            }
+        })
         .skip_while(Option::is_none);
     let major = numbers.next()??;
     let minor = numbers.next().flatten().unwrap_or(0);
@@ -142,15 +202,66 @@ mod tests {
             ("claude-3-7-sonnet-latest", Budget { interleaved: false }),
             ("claude-sonnet-4-20250514", Budget { interleaved: true }),
             ("claude-haiku-4-5", Budget { interleaved: true }),
-            ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", Budget { interleaved: true }),
-            ("claude-opus-4-6", Adaptive { off: Omit, xhigh: false }),
-            ("anthropic/claude-opus-4.8", Adaptive { off: Omit, xhigh: true }),
-            ("claude-sonnet-5", Adaptive { off: Disabled, xhigh: true }),
-            ("claude-opus-5-20260724", Adaptive { off: Disabled, xhigh: true }),
-            ("claude-opus-5-5", Adaptive { off: Never, xhigh: true }),
-            ("claude-fable-5", Adaptive { off: Never, xhigh: true }),
-            ("claude-mythos-preview", Adaptive { off: Never, xhigh: true }),
-            ("claude-next", Adaptive { off: Omit, xhigh: true }),
+            (
+                "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+                Budget { interleaved: true },
+            ),
+            (
+                "claude-opus-4-6",
+                Adaptive {
+                    off: Omit,
+                    xhigh: false,
+                },
+            ),
+            (
+                "anthropic/claude-opus-4.8",
+                Adaptive {
+                    off: Omit,
+                    xhigh: true,
+                },
+            ),
+            (
+                "claude-sonnet-5",
+                Adaptive {
+                    off: Disabled,
+                    xhigh: true,
+                },
+            ),
+            (
+                "claude-opus-5-20260724",
+                Adaptive {
+                    off: Disabled,
+                    xhigh: true,
+                },
+            ),
+            (
+                "claude-opus-5-5",
+                Adaptive {
+                    off: Never,
+                    xhigh: true,
+                },
+            ),
+            (
+                "claude-fable-5",
+                Adaptive {
+                    off: Never,
+                    xhigh: true,
+                },
+            ),
+            (
+                "claude-mythos-preview",
+                Adaptive {
+                    off: Never,
+                    xhigh: true,
+                },
+            ),
+            (
+                "claude-next",
+                Adaptive {
+                    off: Omit,
+                    xhigh: true,
+                },
+            ),
             ("kimi-k2.6", Budget { interleaved: false }),
         ] {
             assert_eq!(claude(name).thinking, thinking, "{name}");

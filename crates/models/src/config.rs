@@ -157,7 +157,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when a variable holds an address that isn't one.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let lookup = |name: &str| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let lookup = |name: &str| {
+            lookup(name)
+                .map(|value| value.trim().to_owned())
+                .filter(|value| !value.is_empty())
+        };
         let mut config = Self::default();
         for known in provider::KNOWN {
             let key = known.key_variables.iter().find_map(|name| lookup(name));
@@ -167,7 +171,10 @@ impl Config {
             if known.protocol == Protocol::Anthropic
                 && let Some(token) = lookup("ANTHROPIC_AUTH_TOKEN")
             {
-                provider.headers.insert("authorization".to_owned(), SecretString::from(format!("Bearer {token}")));
+                provider.headers.insert(
+                    "authorization".to_owned(),
+                    SecretString::from(format!("Bearer {token}")),
+                );
             }
             if known.protocol == Protocol::Bedrock {
                 let region = lookup("AWS_REGION").or_else(|| lookup("AWS_DEFAULT_REGION"));
@@ -192,7 +199,11 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`], naming the provider.
-    pub fn apply(&mut self, section: Section, lookup: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    pub fn apply(
+        &mut self,
+        section: Section,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
         if let Some(seconds) = section.connect_timeout_secs {
             self.connect_timeout = Duration::from_secs(seconds);
         }
@@ -238,7 +249,10 @@ impl ProviderConfig {
     /// Gives it another address. `openai` behind another's address is another's server, and what others have
     /// in common is Chat Completions.
     fn move_to(&mut self, name: &str, url: &str, local: bool) -> Result<(), ConfigError> {
-        self.base_url = address(url, local).map_err(|message| ConfigError { provider: name.to_owned(), message })?;
+        self.base_url = address(url, local).map_err(|message| ConfigError {
+            provider: name.to_owned(),
+            message,
+        })?;
         if name == "openai" && !is_openai(&self.base_url) {
             self.protocol = Protocol::OpenaiChat;
         }
@@ -256,7 +270,10 @@ impl ProviderSection {
         name: &str,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<ProviderConfig, ConfigError> {
-        let fail = |message: String| ConfigError { provider: name.to_owned(), message };
+        let fail = |message: String| ConfigError {
+            provider: name.to_owned(),
+            message,
+        };
         let plain = |ch: char| ch.is_ascii_lowercase() || ch.is_ascii_digit() || ch == '-' || ch == '_';
         if name.is_empty() || !name.chars().all(plain) || name == crate::scripted::PROVIDER {
             let rule = "a provider's name has lower-case letters, digits, `-` and `_`, and is not `scripted`";
@@ -275,23 +292,37 @@ impl ProviderSection {
             }
         };
         if let Some(url) = &self.base_url {
-            provider.move_to(known.map_or(name, |known| known.name), url, known.is_some_and(|known| known.local))?;
+            provider.move_to(
+                known.map_or(name, |known| known.name),
+                url,
+                known.is_some_and(|known| known.local),
+            )?;
         }
         if let Some(protocol) = self.protocol {
             provider.protocol = protocol;
         }
         if let Some(variable) = &self.api_key_env {
-            let key = lookup(variable).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
-            let key = key.ok_or_else(|| fail(format!("the variable {variable} of `api_key_env` is not set")))?;
+            let key = lookup(variable)
+                .map(|key| key.trim().to_owned())
+                .filter(|key| !key.is_empty());
+            let key =
+                key.ok_or_else(|| fail(format!("the variable {variable} of `api_key_env` is not set")))?;
             provider.api_key = Some(SecretString::from(key));
         }
         if self.api_key.is_some() {
             provider.api_key = self.api_key;
         }
-        provider.headers.extend(self.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)));
+        provider.headers.extend(
+            self.headers
+                .into_iter()
+                .map(|(name, value)| (name.to_ascii_lowercase(), value)),
+        );
         provider.context_window = self.context_window.or(provider.context_window);
         provider.max_output_tokens = self.max_output_tokens.or(provider.max_output_tokens);
-        provider.stall_timeout = self.stall_timeout_secs.map(Duration::from_secs).or(provider.stall_timeout);
+        provider.stall_timeout = self
+            .stall_timeout_secs
+            .map(Duration::from_secs)
+            .or(provider.stall_timeout);
         provider.catalogue = self.catalogue.or(provider.catalogue);
         provider.effort = self.effort.unwrap_or(provider.effort);
         provider.reasoning_back = self.reasoning_back.unwrap_or(provider.reasoning_back);
@@ -302,7 +333,10 @@ impl ProviderSection {
     }
 }
 
-fn aws_credentials(lookup: impl Fn(&str) -> Option<String>, region: Option<String>) -> Option<AwsCredentials> {
+fn aws_credentials(
+    lookup: impl Fn(&str) -> Option<String>,
+    region: Option<String>,
+) -> Option<AwsCredentials> {
     Some(AwsCredentials {
         access_key_id: lookup("AWS_ACCESS_KEY_ID")?,
         secret_access_key: SecretString::from(lookup("AWS_SECRET_ACCESS_KEY")?),
@@ -318,25 +352,37 @@ fn is_openai(base_url: &str) -> bool {
 /// A base URL in one form: with a scheme, without a trailing slash. Local servers are often given as
 /// `host:port` (`OLLAMA_HOST`), as the address they listen on, and without the `/v1` of their OpenAI API.
 fn address(text: &str, local: bool) -> Result<String, String> {
-    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let with_scheme = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
     let not_an_address = |_| format!("`{text}` is not an address");
     let mut url = reqwest::Url::parse(&with_scheme).map_err(not_an_address)?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(format!("`{text}` is not an http or https address"));
     }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err("an address has no user, password, query or fragment; put secrets into `headers`".to_owned());
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return Err(
+            "an address has no user, password, query or fragment; put secrets into `headers`".to_owned(),
+        );
     }
     if local {
         if url.host_str() == Some("0.0.0.0") {
-            url.set_host(Some("127.0.0.1")).map_err(|error| error.to_string())?;
+            url.set_host(Some("127.0.0.1"))
+                .map_err(|error| error.to_string())?;
         }
         if url.path() == "/" {
             url.set_path("/v1");
         }
         if !text.contains("://") && url.port().is_none() {
             // The one variable that is given this way is OLLAMA_HOST.
-            url.set_port(Some(11434)).map_err(|()| format!("`{text}` can't have a port"))?;
+            url.set_port(Some(11434))
+                .map_err(|()| format!("`{text}` can't have a port"))?;
         }
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())

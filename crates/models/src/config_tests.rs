@@ -5,8 +5,10 @@ use secrecy::ExposeSecret;
 use super::*;
 
 fn from(variables: &[(&str, &str)]) -> Config {
-    let variables: HashMap<String, String> =
-        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let variables: HashMap<String, String> = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     Config::from_env(|name| variables.get(name).cloned()).expect("a valid environment")
 }
 
@@ -28,19 +30,35 @@ fn the_usual_variables_are_known() {
         .providers
         .iter()
         .map(|(name, provider)| {
-            (name.as_str(), provider.base_url.as_str(), provider.api_key.as_ref().map(ExposeSecret::expose_secret))
+            (
+                name.as_str(),
+                provider.base_url.as_str(),
+                provider.api_key.as_ref().map(ExposeSecret::expose_secret),
+            )
         })
         .collect();
     assert_eq!(
         seen,
         [
             ("anthropic", "https://api.anthropic.com", Some("a")),
-            ("bedrock", "https://bedrock-runtime.eu-west-1.amazonaws.com", Some("f")),
-            ("gemini", "https://generativelanguage.googleapis.com/v1beta", Some("c")),
+            (
+                "bedrock",
+                "https://bedrock-runtime.eu-west-1.amazonaws.com",
+                Some("f")
+            ),
+            (
+                "gemini",
+                "https://generativelanguage.googleapis.com/v1beta",
+                Some("c")
+            ),
             ("moonshot", "https://api.moonshot.ai/v1", Some("d")),
             ("ollama", "http://127.0.0.1:11434/v1", None),
             ("openai", "https://api.openai.com/v1", Some("b")),
-            ("qwen", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", Some("e")),
+            (
+                "qwen",
+                "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+                Some("e")
+            ),
             ("vllm", "http://gpu:8000/v1", None),
         ]
     );
@@ -60,9 +78,18 @@ fn openai_speaks_responses_only_to_openai() {
 
 #[test]
 fn bad_addresses_are_refused() {
-    for url in ["ftp://x", "http://user:pw@host/v1", "http://host/v1?key=x", "http://"] {
+    for url in [
+        "ftp://x",
+        "http://user:pw@host/v1",
+        "http://host/v1?key=x",
+        "http://",
+    ] {
         let error = Config::from_env(|name| (name == "MISTRAL_BASE_URL").then(|| url.to_owned())).err();
-        assert_eq!(error.map(|error| error.provider), Some("mistral".to_owned()), "{url}");
+        assert_eq!(
+            error.map(|error| error.provider),
+            Some("mistral".to_owned()),
+            "{url}"
+        );
     }
 }
 
@@ -89,32 +116,62 @@ fn the_file_goes_over_the_environment() {
         "#,
     )
     .expect("a valid section");
-    config.apply(section, |name| (name == "GATEWAY_KEY").then(|| "k".to_owned())).expect("a valid configuration");
+    config
+        .apply(section, |name| (name == "GATEWAY_KEY").then(|| "k".to_owned()))
+        .expect("a valid configuration");
     assert_eq!(config.stall_timeout, Duration::from_secs(30));
     let anthropic = &config.providers["anthropic"];
     assert_eq!(anthropic.base_url, "https://proxy.example");
-    assert_eq!(anthropic.api_key.as_ref().map(ExposeSecret::expose_secret), Some("from-env"));
+    assert_eq!(
+        anthropic.api_key.as_ref().map(ExposeSecret::expose_secret),
+        Some("from-env")
+    );
     assert!(anthropic.headers.contains_key("x-team"));
-    assert_eq!(config.providers["moonshot"].max_output_tokens, Some(1000), "an alias means the provider");
+    assert_eq!(
+        config.providers["moonshot"].max_output_tokens,
+        Some(1000),
+        "an alias means the provider"
+    );
     let gateway = &config.providers["my-gateway"];
-    assert_eq!((gateway.protocol, gateway.reasoning_back), (Protocol::OpenaiChat, ReasoningBack::Content));
+    assert_eq!(
+        (gateway.protocol, gateway.reasoning_back),
+        (Protocol::OpenaiChat, ReasoningBack::Content)
+    );
     assert_eq!(gateway.models[0].context_window, Some(64_000));
-    assert_eq!(gateway.catalogue, None, "an unknown provider's prices are unknown");
+    assert_eq!(
+        gateway.catalogue, None,
+        "an unknown provider's prices are unknown"
+    );
     let debug = format!("{config:?}");
-    assert!(!debug.contains("from-env") && !debug.contains("blue"), "secrets are not shown: {debug}");
+    assert!(
+        !debug.contains("from-env") && !debug.contains("blue"),
+        "secrets are not shown: {debug}"
+    );
 }
 
 #[test]
 fn mistakes_in_the_file_are_named() {
     for (text, message) in [
-        ("[providers.mine]\nbase_url = \"http://x\"", "needs `protocol` and `base_url`"),
-        ("[providers.Mine]\nbase_url = \"http://x\"\nprotocol = \"anthropic\"", "lower-case letters"),
-        ("[providers.scripted]\nbase_url = \"http://x\"\nprotocol = \"anthropic\"", "not `scripted`"),
+        (
+            "[providers.mine]\nbase_url = \"http://x\"",
+            "needs `protocol` and `base_url`",
+        ),
+        (
+            "[providers.Mine]\nbase_url = \"http://x\"\nprotocol = \"anthropic\"",
+            "lower-case letters",
+        ),
+        (
+            "[providers.scripted]\nbase_url = \"http://x\"\nprotocol = \"anthropic\"",
+            "not `scripted`",
+        ),
         ("[providers.groq]\napi_key_env = \"NOT_SET\"", "NOT_SET"),
     ] {
         let section: Section = toml::from_str(text).expect("a section");
         let error = Config::default().apply(section, |_| None).expect_err(text);
         assert!(error.to_string().contains(message), "{error}");
     }
-    assert!(toml::from_str::<Section>("[providers.groq]\nbase_ulr = \"x\"").is_err(), "unknown fields");
+    assert!(
+        toml::from_str::<Section>("[providers.groq]\nbase_ulr = \"x\"").is_err(),
+        "unknown fields"
+    );
 }

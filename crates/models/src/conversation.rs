@@ -15,15 +15,16 @@ use std::collections::HashSet;
 
 use oma_domain::ContentBlock;
 use oma_domain::event::Opaque;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::request::{AssistantBlock, Message, UserBlock};
+use crate::request::{AssistantBlock, Message, ToolSpec, UserBlock};
 
 /// The key under which opaque data names the provider that made it.
 const MAKER: &str = "provider";
 
 /// What the model is told of a tool use whose result is not in the history.
-const NO_RESULT: &str = "The result of this tool use is not known: it was interrupted, and may or may not have run.";
+const NO_RESULT: &str =
+    "The result of this tool use is not known: it was interrupted, and may or may not have run.";
 
 /// The user's part where the history has none in a place that needs one.
 const CONTINUE: &str = "Continue.";
@@ -51,13 +52,18 @@ pub(crate) struct Rules<'r> {
 impl Rules<'_> {
     /// The opaque data, when this provider made it.
     pub(crate) fn own<'a>(&self, opaque: Option<&'a Opaque>) -> Option<&'a Value> {
-        opaque.filter(|it| it.protocol == self.protocol && it.data[MAKER] == self.provider).map(|it| &it.data)
+        opaque
+            .filter(|it| it.protocol == self.protocol && it.data[MAKER] == self.provider)
+            .map(|it| &it.data)
     }
 
     /// Opaque data that this provider made.
     pub(crate) fn opaque(&self, mut data: Map<String, Value>) -> Opaque {
         data.insert(MAKER.to_owned(), self.provider.into());
-        Opaque { protocol: self.protocol.to_owned(), data: Value::Object(data) }
+        Opaque {
+            protocol: self.protocol.to_owned(),
+            data: Value::Object(data),
+        }
     }
 }
 
@@ -76,7 +82,10 @@ pub(crate) fn normalise<'a>(messages: &'a [Message], rules: &Rules<'_>) -> Vec<T
     for turn in &mut turns {
         if let Turn::Assistant(blocks) = turn {
             // A message can't end with a thought: it is a rest of an answer that never came.
-            while blocks.last().is_some_and(|block| matches!(**block, AssistantBlock::Thinking { .. })) {
+            while blocks
+                .last()
+                .is_some_and(|block| matches!(**block, AssistantBlock::Thinking { .. }))
+            {
                 blocks.pop();
             }
         }
@@ -89,6 +98,32 @@ pub(crate) fn normalise<'a>(messages: &'a [Message], rules: &Rules<'_>) -> Vec<T
         turns.push(Turn::User(vec![text(CONTINUE)]));
     }
     turns
+}
+
+/// The tools of a request. Where it has none but its history uses some (a summary is asked for that way),
+/// bare definitions of those: Anthropic's API and Bedrock refuse tool uses without any definition.
+pub(crate) fn tools<'a>(tools: &'a [ToolSpec], turns: &[Turn<'_>]) -> Cow<'a, [ToolSpec]> {
+    if !tools.is_empty() {
+        return Cow::Borrowed(tools);
+    }
+    let mut bare: Vec<ToolSpec> = Vec::new();
+    for turn in turns {
+        let Turn::Assistant(blocks) = turn else { continue };
+        for block in blocks {
+            if let AssistantBlock::ToolUse { name, .. } = &**block
+                && bare.iter().all(|tool| tool.name != *name)
+            {
+                let (description, input_schema) =
+                    ("Not available now.".to_owned(), json!({"type": "object"}));
+                bare.push(ToolSpec {
+                    name: name.clone(),
+                    description,
+                    input_schema,
+                });
+            }
+        }
+    }
+    Cow::Owned(bare)
 }
 
 /// Whether providers would call this text empty.
@@ -156,7 +191,9 @@ fn paired(turns: Vec<Turn<'_>>, call_ids: CallIds) -> Vec<Turn<'_>> {
     for turn in turns {
         match turn {
             Turn::Assistant(blocks) => {
-                let blocks = blocks.into_iter().map(|block| renamed(block, call_ids, &mut taken, &mut open));
+                let blocks = blocks
+                    .into_iter()
+                    .map(|block| renamed(block, call_ids, &mut taken, &mut open));
                 all.push(Turn::Assistant(blocks.collect()));
             }
             Turn::User(blocks) => all.push(Turn::User(answered(blocks, std::mem::take(&mut open)))),
@@ -198,8 +235,9 @@ fn renamed<'a>(
 
 /// Puts one result for each open tool use first, then everything else.
 fn answered(blocks: Vec<Cow<'_, UserBlock>>, open: Vec<Call>) -> Vec<Cow<'_, UserBlock>> {
-    let (mut results, rest): (Vec<_>, Vec<_>) =
-        blocks.into_iter().partition(|block| matches!(**block, UserBlock::ToolResult { .. }));
+    let (mut results, rest): (Vec<_>, Vec<_>) = blocks
+        .into_iter()
+        .partition(|block| matches!(**block, UserBlock::ToolResult { .. }));
     let mut all = Vec::with_capacity(open.len() + rest.len());
     for call in open {
         let at = results.iter().position(
@@ -226,7 +264,9 @@ fn answered(blocks: Vec<Cow<'_, UserBlock>>, open: Vec<Call>) -> Vec<Cow<'_, Use
     for orphan in results {
         if let UserBlock::ToolResult { name, content, .. } = orphan.into_owned() {
             all.push(text(format!("Result of an earlier use of the tool {name}:")));
-            let readable = content.into_iter().filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
+            let readable = content
+                .into_iter()
+                .filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
             all.extend(readable.map(|content| Cow::Owned(UserBlock::Content(content))));
         }
     }
@@ -243,11 +283,17 @@ fn accepted_id(id: &str, attempt: u32, call_ids: CallIds) -> String {
             if plain.is_empty() {
                 plain.push_str("call");
             }
-            let suffix = if attempt == 0 { String::new() } else { format!("_{attempt}") };
+            let suffix = if attempt == 0 {
+                String::new()
+            } else {
+                format!("_{attempt}")
+            };
             plain.truncate(64 - suffix.len());
             plain + &suffix
         }
-        CallIds::Nine if attempt == 0 && id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+        CallIds::Nine
+            if attempt == 0 && id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
+        {
             id.to_owned()
         }
         CallIds::Nine => {

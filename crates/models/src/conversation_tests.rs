@@ -5,7 +5,11 @@ use serde_json::json;
 
 use super::*;
 
-const RULES: Rules<'static> = Rules { protocol: "anthropic", provider: "anthropic", call_ids: CallIds::Plain };
+const RULES: Rules<'static> = Rules {
+    protocol: "anthropic",
+    provider: "anthropic",
+    call_ids: CallIds::Plain,
+};
 
 fn say(text: &str) -> Message {
     Message::User(vec![UserBlock::Content(ContentBlock::text(text))])
@@ -16,40 +20,72 @@ fn answer(blocks: Vec<AssistantBlock>) -> Message {
 }
 
 fn words(text: &str) -> AssistantBlock {
-    AssistantBlock::Text { text: text.to_owned(), opaque: None }
+    AssistantBlock::Text {
+        text: text.to_owned(),
+        opaque: None,
+    }
 }
 
 fn thought(maker: &str) -> AssistantBlock {
-    let rules = Rules { provider: maker, ..RULES };
-    AssistantBlock::Thinking { text: "hm".to_owned(), opaque: Some(rules.opaque(Map::new())) }
+    let rules = Rules {
+        provider: maker,
+        ..RULES
+    };
+    AssistantBlock::Thinking {
+        text: "hm".to_owned(),
+        opaque: Some(rules.opaque(Map::new())),
+    }
 }
 
 fn tool(id: &str) -> AssistantBlock {
-    AssistantBlock::ToolUse { call_id: id.to_owned(), name: "bash".to_owned(), input: json!({}), opaque: None }
+    AssistantBlock::ToolUse {
+        call_id: id.to_owned(),
+        name: "bash".to_owned(),
+        input: json!({}),
+        opaque: None,
+    }
 }
 
 fn result(id: &str, text: &str) -> UserBlock {
     let content = vec![ContentBlock::text(text)];
-    UserBlock::ToolResult { call_id: id.to_owned(), name: "bash".to_owned(), content, is_error: false }
+    UserBlock::ToolResult {
+        call_id: id.to_owned(),
+        name: "bash".to_owned(),
+        content,
+        is_error: false,
+    }
 }
 
 /// A conversation in one line a turn.
 fn sketch(turns: &[Turn<'_>]) -> Vec<String> {
     let line = |turn: &Turn<'_>| match turn {
-        Turn::User(blocks) => blocks.iter().fold("user".to_owned(), |line, block| match &**block {
-            UserBlock::Content(ContentBlock::Text { text }) => format!("{line} {text}"),
-            UserBlock::Content(_) => format!("{line} (media)"),
-            UserBlock::ToolResult { call_id, content, is_error, .. } => {
-                let text = oma_domain::content::joined_text(content);
-                let text = if *is_error && text == NO_RESULT { "unknown" } else { &text };
-                format!("{line} {call_id}={text}")
-            }
-        }),
-        Turn::Assistant(blocks) => blocks.iter().fold("model".to_owned(), |line, block| match &**block {
-            AssistantBlock::Text { text, .. } => format!("{line} {text}"),
-            AssistantBlock::Thinking { .. } => format!("{line} (thought)"),
-            AssistantBlock::ToolUse { call_id, .. } => format!("{line} {call_id}()"),
-        }),
+        Turn::User(blocks) => blocks
+            .iter()
+            .fold("user".to_owned(), |line, block| match &**block {
+                UserBlock::Content(ContentBlock::Text { text }) => format!("{line} {text}"),
+                UserBlock::Content(_) => format!("{line} (media)"),
+                UserBlock::ToolResult {
+                    call_id,
+                    content,
+                    is_error,
+                    ..
+                } => {
+                    let text = oma_domain::content::joined_text(content);
+                    let text = if *is_error && text == NO_RESULT {
+                        "unknown"
+                    } else {
+                        &text
+                    };
+                    format!("{line} {call_id}={text}")
+                }
+            }),
+        Turn::Assistant(blocks) => blocks
+            .iter()
+            .fold("model".to_owned(), |line, block| match &**block {
+                AssistantBlock::Text { text, .. } => format!("{line} {text}"),
+                AssistantBlock::Thinking { .. } => format!("{line} (thought)"),
+                AssistantBlock::ToolUse { call_id, .. } => format!("{line} {call_id}()"),
+            }),
     };
     turns.iter().map(line).collect()
 }
@@ -58,10 +94,26 @@ fn sketch(turns: &[Turn<'_>]) -> Vec<String> {
 fn each_irregularity_is_mended() {
     let cases: Vec<(&str, Vec<Message>, Vec<&str>)> = vec![
         ("nothing at all", vec![], vec!["user Continue."]),
-        ("neighbours", vec![say("a"), say("b"), answer(vec![words("c")]), say("d")], vec!["user a b", "model c", "user d"]),
-        ("model first", vec![answer(vec![words("a")]), say("b")], vec!["user Continue.", "model a", "user b"]),
-        ("model last", vec![say("a"), answer(vec![words("b")])], vec!["user a", "model b", "user Continue."]),
-        ("empty texts", vec![say("a"), answer(vec![words(" \n")]), say(""), say("b")], vec!["user a b"]),
+        (
+            "neighbours",
+            vec![say("a"), say("b"), answer(vec![words("c")]), say("d")],
+            vec!["user a b", "model c", "user d"],
+        ),
+        (
+            "model first",
+            vec![answer(vec![words("a")]), say("b")],
+            vec!["user Continue.", "model a", "user b"],
+        ),
+        (
+            "model last",
+            vec![say("a"), answer(vec![words("b")])],
+            vec!["user a", "model b", "user Continue."],
+        ),
+        (
+            "empty texts",
+            vec![say("a"), answer(vec![words(" \n")]), say(""), say("b")],
+            vec!["user a b"],
+        ),
         (
             "a foreign thought",
             vec![say("a"), answer(vec![thought("other"), words("b")]), say("c")],
@@ -82,20 +134,40 @@ fn each_irregularity_is_mended() {
             vec![
                 say("a"),
                 answer(vec![tool("x"), tool("y")]),
-                Message::User(vec![UserBlock::Content(ContentBlock::text("hi")), result("y", "2"), result("x", "1")]),
+                Message::User(vec![
+                    UserBlock::Content(ContentBlock::text("hi")),
+                    result("y", "2"),
+                    result("x", "1"),
+                ]),
             ],
             vec!["user a", "model x() y()", "user x=1 y=2 hi"],
         ),
         (
             "a missing result",
-            vec![say("a"), answer(vec![tool("x"), tool("y")]), Message::User(vec![result("y", "2")])],
+            vec![
+                say("a"),
+                answer(vec![tool("x"), tool("y")]),
+                Message::User(vec![result("y", "2")]),
+            ],
             vec!["user a", "model x() y()", "user x=unknown y=2"],
         ),
-        ("no results at all", vec![say("a"), answer(vec![tool("x")])], vec!["user a", "model x()", "user x=unknown"]),
+        (
+            "no results at all",
+            vec![say("a"), answer(vec![tool("x")])],
+            vec!["user a", "model x()", "user x=unknown"],
+        ),
         (
             "a result too many",
-            vec![say("a"), answer(vec![tool("x")]), Message::User(vec![result("x", "1"), result("x", "2")])],
-            vec!["user a", "model x()", "user x=1 Result of an earlier use of the tool bash: 2"],
+            vec![
+                say("a"),
+                answer(vec![tool("x")]),
+                Message::User(vec![result("x", "1"), result("x", "2")]),
+            ],
+            vec![
+                "user a",
+                "model x()",
+                "user x=1 Result of an earlier use of the tool bash: 2",
+            ],
         ),
         (
             "a result whose tool use was compacted away",
@@ -115,7 +187,11 @@ fn each_irregularity_is_mended() {
         ),
         (
             "an id of another provider's form",
-            vec![say("a"), answer(vec![tool("functions.bash:0")]), Message::User(vec![result("functions.bash:0", "1")])],
+            vec![
+                say("a"),
+                answer(vec![tool("functions.bash:0")]),
+                Message::User(vec![result("functions.bash:0", "1")]),
+            ],
             vec!["user a", "model functions_bash_0()", "user functions_bash_0=1"],
         ),
     ];
@@ -127,7 +203,11 @@ fn each_irregularity_is_mended() {
 #[test]
 fn mistrals_ids_have_nine_characters_and_stay_the_same() {
     let id = accepted_id("toolu_01ABCDEFG", 0, CallIds::Nine);
-    assert_eq!(id, "sB6P7RBa7".to_owned(), "a changed id would break prompt caches");
+    assert_eq!(
+        id,
+        "sB6P7RBa7".to_owned(),
+        "a changed id would break prompt caches"
+    );
     assert_ne!(accepted_id("toolu_01ABCDEFG", 1, CallIds::Nine), id);
     assert_eq!(accepted_id("abcDEF123", 0, CallIds::Nine), "abcDEF123");
 }
@@ -136,7 +216,8 @@ fn any_message() -> impl Strategy<Value = Message> {
     let id = prop::sample::select(vec!["a", "b", "c", "call.1", "call:1", ""]);
     let text = prop::sample::select(vec!["", " ", "hi", "there"]);
     let user = prop_oneof![
-        text.clone().prop_map(|text| UserBlock::Content(ContentBlock::text(text))),
+        text.clone()
+            .prop_map(|text| UserBlock::Content(ContentBlock::text(text))),
         (id.clone(), text.clone()).prop_map(|(id, text)| result(id, text)),
     ];
     let assistant = prop_oneof![

@@ -22,13 +22,24 @@ impl Error {
     /// A failure that no retry mends.
     #[must_use]
     pub fn fatal(kind: FailureKind, message: impl Into<String>) -> Self {
-        let failure = Failure { kind, message: message.into() };
-        Self { failure, status: None, retryable: false, retry_after: None }
+        let failure = Failure {
+            kind,
+            message: message.into(),
+        };
+        Self {
+            failure,
+            status: None,
+            retryable: false,
+            retry_after: None,
+        }
     }
 
     /// A failure that may pass.
     #[must_use]
     pub fn passing(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { retryable: true, ..Self::fatal(kind, message) }
+        Self {
+            retryable: true,
+            ..Self::fatal(kind, message)
+        }
     }
 }

@@ -86,8 +86,14 @@ const OVERLOADED: &[&str] = &[
 ];
 
 /// Spellings of a rate limit, in lower case.
-const RATE_LIMITED: &[&str] =
-    &["rate_limit", "rate limit", "ratelimit", "too many requests", "resource_exhausted", "throttlingexception"];
+const RATE_LIMITED: &[&str] = &[
+    "rate_limit",
+    "rate limit",
+    "ratelimit",
+    "too many requests",
+    "resource_exhausted",
+    "throttlingexception",
+];
 
 /// What a provider's error body says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -110,8 +116,15 @@ impl Report {
                 let text = String::from_utf8_lossy(body);
                 let text = text.trim();
                 // A proxy's HTML page says nothing that the status doesn't.
-                let message = if text.starts_with('<') { String::new() } else { clipped(text) };
-                Self { message, ..Self::default() }
+                let message = if text.starts_with('<') {
+                    String::new()
+                } else {
+                    clipped(text)
+                };
+                Self {
+                    message,
+                    ..Self::default()
+                }
             }
         }
     }
@@ -122,12 +135,19 @@ impl Report {
             Value::Array(items) => items.first().unwrap_or(&Value::Null),
             other => other,
         };
-        let inner = match value.get("error").or_else(|| value.get("errors").and_then(|all| all.get(0))) {
+        let inner = match value
+            .get("error")
+            .or_else(|| value.get("errors").and_then(|all| all.get(0)))
+        {
             Some(error) => error,
             None => value,
         };
         let mut message = text_of(inner)
-            .or_else(|| ["message", "Message", "detail", "msg", "reason"].iter().find_map(|key| text_of(&inner[*key])))
+            .or_else(|| {
+                ["message", "Message", "detail", "msg", "reason"]
+                    .iter()
+                    .find_map(|key| text_of(&inner[*key]))
+            })
             .or_else(|| ["message", "detail"].iter().find_map(|key| text_of(&value[*key])))
             .unwrap_or_default();
         // OpenRouter wraps the upstream provider's error, and its own message says only that there was one.
@@ -148,9 +168,19 @@ impl Report {
             }
         }
         let details = inner["details"].as_array().map(Vec::as_slice).unwrap_or_default();
-        codes.extend(details.iter().filter_map(|detail| detail["reason"].as_str().map(str::to_owned)));
-        let retry_after = details.iter().find_map(|detail| seconds(detail["retryDelay"].as_str()?.strip_suffix('s')?));
-        Self { message: clipped(&message), codes: codes.join(" "), retry_after }
+        codes.extend(
+            details
+                .iter()
+                .filter_map(|detail| detail["reason"].as_str().map(str::to_owned)),
+        );
+        let retry_after = details
+            .iter()
+            .find_map(|detail| seconds(detail["retryDelay"].as_str()?.strip_suffix('s')?));
+        Self {
+            message: clipped(&message),
+            codes: codes.join(" "),
+            retry_after,
+        }
     }
 }
 
@@ -168,7 +198,10 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// At most [`MAX_MESSAGE`] bytes of a text, cut at a character.
 fn clipped(text: &str) -> String {
-    match text.char_indices().find(|(at, ch)| at + ch.len_utf8() > MAX_MESSAGE) {
+    match text
+        .char_indices()
+        .find(|(at, ch)| at + ch.len_utf8() > MAX_MESSAGE)
+    {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -180,7 +213,10 @@ pub(crate) fn from_response(status: u16, headers: &HeaderMap, body: &[u8]) -> Er
     let asked = retry_after(headers, SystemTime::now()).or(report.retry_after);
     let mut error = classified(Some(status), &report);
     error.retry_after = asked;
-    match headers.get("x-should-retry").map(reqwest::header::HeaderValue::as_bytes) {
+    match headers
+        .get("x-should-retry")
+        .map(reqwest::header::HeaderValue::as_bytes)
+    {
         Some(b"true") => error.retryable = true,
         Some(b"false") => error.retryable = false,
         _ => {}
@@ -191,8 +227,14 @@ pub(crate) fn from_response(status: u16, headers: &HeaderMap, body: &[u8]) -> Er
 /// The error for a report that came inside a stream, after a success status.
 pub(crate) fn in_stream(report: &Report) -> Error {
     // Some providers put the status that they would have answered with into the report's code.
-    let status = report.codes.split(' ').find_map(|code| code.parse().ok().filter(|code| (400..600).contains(code)));
-    Error { retry_after: report.retry_after, ..classified(status, report) }
+    let status = report
+        .codes
+        .split(' ')
+        .find_map(|code| code.parse().ok().filter(|code| (400..600).contains(code)));
+    Error {
+        retry_after: report.retry_after,
+        ..classified(status, report)
+    }
 }
 
 fn classified(status: Option<u16>, report: &Report) -> Error {
@@ -206,7 +248,11 @@ fn classified(status: Option<u16>, report: &Report) -> Error {
             (None, codes) => format!("the provider reported an error ({codes})"),
         };
     }
-    let base = if retryable { Error::passing(kind, message) } else { Error::fatal(kind, message) };
+    let base = if retryable {
+        Error::passing(kind, message)
+    } else {
+        Error::fatal(kind, message)
+    };
     Error { status, ..base }
 }
 
@@ -224,7 +270,8 @@ fn kind(status: Option<u16>, report: &Report) -> (FailureKind, bool) {
     match status {
         Some(401 | 403 | 407) => (FailureKind::ModelAuthentication, false),
         Some(404) => (FailureKind::ModelUnavailable, false),
-        Some(408 | 409 | 425) => (FailureKind::ModelOverloaded, true),
+        // 424 is Bedrock's status for a model that broke down.
+        Some(408 | 409 | 424 | 425) => (FailureKind::ModelOverloaded, true),
         Some(429) => (FailureKind::ModelRateLimited, true),
         Some(501 | 505) => (FailureKind::ModelRequestFailed, false),
         Some(500..) => (FailureKind::ModelOverloaded, true),
@@ -237,7 +284,12 @@ fn kind(status: Option<u16>, report: &Report) -> (FailureKind, bool) {
 
 /// The wait that the headers ask for: `retry-after-ms`, or `Retry-After` in seconds or as a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+    };
     if let Some(millis) = text("retry-after-ms").and_then(|value| value.parse::<f64>().ok()) {
         return Duration::try_from_secs_f64(millis / 1000.0).ok();
     }
@@ -249,7 +301,9 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 fn seconds(text: &str) -> Option<Duration> {
-    text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
 /// Removes our own secrets from an error: a provider may quote the key that it refuses.

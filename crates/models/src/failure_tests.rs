@@ -113,7 +113,13 @@ fn each_spelling_has_its_kind() {
             false,
             "Your account is suspended, please check your plan",
         ),
-        (402, r#"{"error":{"message":"Insufficient Balance","type":"unknown_error"}}"#, Billing, false, "Insufficient Balance"),
+        (
+            402,
+            r#"{"error":{"message":"Insufficient Balance","type":"unknown_error"}}"#,
+            Billing,
+            false,
+            "Insufficient Balance",
+        ),
         (
             400,
             r#"{"code":"Arrearage","message":"Access denied, please make sure your account is in good standing."}"#,
@@ -166,14 +172,37 @@ fn each_spelling_has_its_kind() {
             "Input is too long for requested model.",
         ),
         // No JSON at all
-        (503, "upstream connect error", ModelOverloaded, true, "upstream connect error"),
-        (502, "<html>bad gateway</html>", ModelOverloaded, true, "the provider answered with status 502 and no message"),
-        (301, "", ModelRequestFailed, false, "the provider answered with status 301 and no message"),
+        (
+            503,
+            "upstream connect error",
+            ModelOverloaded,
+            true,
+            "upstream connect error",
+        ),
+        (
+            502,
+            "<html>bad gateway</html>",
+            ModelOverloaded,
+            true,
+            "the provider answered with status 502 and no message",
+        ),
+        (
+            301,
+            "",
+            ModelRequestFailed,
+            false,
+            "the provider answered with status 301 and no message",
+        ),
     ];
     for (status, body, kind, retryable, message) in cases {
         let error = from_response(*status, &HeaderMap::new(), body.as_bytes());
         assert_eq!(
-            (error.failure.kind, error.retryable, error.failure.message.as_str(), error.status),
+            (
+                error.failure.kind,
+                error.retryable,
+                error.failure.message.as_str(),
+                error.status
+            ),
             (*kind, *retryable, *message, Some(*status)),
             "{body}"
         );
@@ -183,11 +212,31 @@ fn each_spelling_has_its_kind() {
 #[test]
 fn errors_inside_a_stream_are_classified_too() {
     for (json, kind, retryable) in [
-        (r#"{"type":"overloaded_error","message":"Overloaded"}"#, FailureKind::ModelOverloaded, true),
-        (r#"{"error":{"code":502,"message":"Provider disconnected"}}"#, FailureKind::ModelOverloaded, true),
-        (r#"{"code":"rate_limit_exceeded","message":"slow down"}"#, FailureKind::ModelRateLimited, true),
-        (r#"{"code":"invalid_prompt","message":"no"}"#, FailureKind::ModelRequestFailed, false),
-        (r#"{"code":"context_length_exceeded","message":"too long"}"#, FailureKind::ContextOverflow, false),
+        (
+            r#"{"type":"overloaded_error","message":"Overloaded"}"#,
+            FailureKind::ModelOverloaded,
+            true,
+        ),
+        (
+            r#"{"error":{"code":502,"message":"Provider disconnected"}}"#,
+            FailureKind::ModelOverloaded,
+            true,
+        ),
+        (
+            r#"{"code":"rate_limit_exceeded","message":"slow down"}"#,
+            FailureKind::ModelRateLimited,
+            true,
+        ),
+        (
+            r#"{"code":"invalid_prompt","message":"no"}"#,
+            FailureKind::ModelRequestFailed,
+            false,
+        ),
+        (
+            r#"{"code":"context_length_exceeded","message":"too long"}"#,
+            FailureKind::ContextOverflow,
+            false,
+        ),
     ] {
         let error = in_stream(&Report::from_json(&serde_json::from_str(json).expect("json")));
         assert_eq!((error.failure.kind, error.retryable), (kind, retryable), "{json}");
@@ -201,8 +250,16 @@ fn the_wait_is_read_from_every_spelling() {
         ("retry-after", "7", Some(Duration::from_secs(7))),
         ("retry-after", "0.5", Some(Duration::from_millis(500))),
         ("retry-after-ms", "1250", Some(Duration::from_millis(1250))),
-        ("retry-after", "Sun, 09 Sep 2001 01:47:10 GMT", Some(Duration::from_secs(30))),
-        ("retry-after", "Sun, 09 Sep 2001 01:46:00 GMT", Some(Duration::ZERO)),
+        (
+            "retry-after",
+            "Sun, 09 Sep 2001 01:47:10 GMT",
+            Some(Duration::from_secs(30)),
+        ),
+        (
+            "retry-after",
+            "Sun, 09 Sep 2001 01:46:00 GMT",
+            Some(Duration::ZERO),
+        ),
         ("retry-after", "soon", None),
         ("retry-after", "-3", None),
     ] {
@@ -227,8 +284,14 @@ fn the_provider_can_forbid_or_allow_a_retry() {
 #[test]
 fn a_quoted_key_is_removed() {
     let secret = SecretString::from("sk-very-secret-key".to_owned());
-    let error = Error::fatal(FailureKind::ModelAuthentication, "bad key sk-very-secret-key given");
-    assert_eq!(redacted(error, &[secret]).failure.message, "bad key [redacted] given");
+    let error = Error::fatal(
+        FailureKind::ModelAuthentication,
+        "bad key sk-very-secret-key given",
+    );
+    assert_eq!(
+        redacted(error, &[secret]).failure.message,
+        "bad key [redacted] given"
+    );
 }
 
 #[test]

@@ -35,7 +35,12 @@ pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, Error
         .http2_adaptive_window(true)
         .user_agent(concat!("openclaw-managed-agents/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| Error::fatal(FailureKind::Internal, format!("no HTTP client: {}", causes(&error))))
+        .map_err(|error| {
+            Error::fatal(
+                FailureKind::Internal,
+                format!("no HTTP client: {}", causes(&error)),
+            )
+        })
 }
 
 /// Where and how one provider is reached.
@@ -111,17 +116,29 @@ impl Endpoint {
 }
 
 fn stalled(after: Duration, what: &str) -> Error {
-    Error::passing(FailureKind::ModelOverloaded, format!("{what} for {} seconds", after.as_secs_f64()))
+    Error::passing(
+        FailureKind::ModelOverloaded,
+        format!("{what} for {} seconds", after.as_secs_f64()),
+    )
 }
 
 fn unreachable_provider(error: reqwest::Error) -> Error {
-    let host = error.url().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let host = error
+        .url()
+        .and_then(|url| url.host_str().map(str::to_owned))
+        .unwrap_or_default();
     let is_builder = error.is_builder();
     let causes = causes(&error.without_url());
     if is_builder {
-        return Error::fatal(FailureKind::ModelUnavailable, format!("the provider's address is not usable: {causes}"));
+        return Error::fatal(
+            FailureKind::ModelUnavailable,
+            format!("the provider's address is not usable: {causes}"),
+        );
     }
-    Error::passing(FailureKind::ModelOverloaded, format!("can't reach the provider at {host}: {causes}"))
+    Error::passing(
+        FailureKind::ModelOverloaded,
+        format!("can't reach the provider at {host}: {causes}"),
+    )
 }
 
 /// An error with its causes in one line.

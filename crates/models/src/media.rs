@@ -8,7 +8,7 @@ use oma_domain::content::Source;
 use crate::conversation::is_blank;
 
 /// What stands in front of a failed tool's output where the protocol has no mark for failure.
-const FAILED: &str = "[The tool failed]";
+pub(crate) const FAILED: &str = "[The tool failed]";
 
 /// A document's text, when it is one: plain text, or base64 of a text type.
 pub(crate) fn document_text(source: &Source) -> Option<String> {
@@ -31,9 +31,19 @@ pub(crate) fn as_text(block: &ContentBlock) -> String {
     match block {
         ContentBlock::Text { text } => text.clone(),
         ContentBlock::Image { source } => format!("[image: {}]", described(source)),
-        ContentBlock::Document { source, title, context } => {
-            let title = title.as_deref().map(|title| format!(" \"{title}\"")).unwrap_or_default();
-            let context = context.as_deref().map(|context| format!(" ({context})")).unwrap_or_default();
+        ContentBlock::Document {
+            source,
+            title,
+            context,
+        } => {
+            let title = title
+                .as_deref()
+                .map(|title| format!(" \"{title}\""))
+                .unwrap_or_default();
+            let context = context
+                .as_deref()
+                .map(|context| format!(" ({context})"))
+                .unwrap_or_default();
             match document_text(source) {
                 Some(text) => format!("Document{title}{context}:\n{text}"),
                 None => format!("[document{title}{context}: {}]", described(source)),
@@ -72,6 +82,8 @@ pub(crate) fn object_schema(schema: &serde_json::Value) -> serde_json::Value {
     if object.get("type").and_then(serde_json::Value::as_str) != Some("object") {
         object.insert("type".to_owned(), "object".into());
     }
-    object.entry("properties").or_insert_with(|| serde_json::json!({}));
+    object
+        .entry("properties")
+        .or_insert_with(|| serde_json::json!({}));
     object.into()
 }

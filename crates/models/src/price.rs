@@ -83,7 +83,10 @@ impl Rule {
 /// Whether the text begins with the pattern, in which `#` stands for a digit.
 fn begins(text: &str, pattern: &str) -> bool {
     text.len() >= pattern.len()
-        && text.bytes().zip(pattern.bytes()).all(|(have, want)| have == want || want == b'#' && have.is_ascii_digit())
+        && text
+            .bytes()
+            .zip(pattern.bytes())
+            .all(|(have, want)| have == want || want == b'#' && have.is_ascii_digit())
 }
 
 /// Prices in dollars per million tokens, and when they hold.
@@ -117,7 +120,11 @@ impl Rate {
     fn holds_at(&self, date: Date, minute: u16) -> bool {
         let begun = self.from.is_none_or(|from| from <= date);
         let in_hours = self.utc.is_none_or(|(start, end)| {
-            if start <= end { (start..end).contains(&minute) } else { minute >= start || minute < end }
+            if start <= end {
+                (start..end).contains(&minute)
+            } else {
+                minute >= start || minute < end
+            }
         });
         begun && in_hours
     }
@@ -137,7 +144,10 @@ impl Rate {
             (usage.cache_read, cache_read.unwrap_or(input)),
             (usage.cache_write, cache_write.unwrap_or(input)),
         ];
-        parts.into_iter().map(|(tokens, price)| millions(tokens) * price).sum()
+        parts
+            .into_iter()
+            .map(|(tokens, price)| millions(tokens) * price)
+            .sum()
     }
 }
 
@@ -162,8 +172,15 @@ impl Prices {
     fn cost_at(&self, usage: &Usage, at: Timestamp) -> Option<Cost> {
         let now = at.to_zoned(TimeZone::UTC);
         let minute = u16::try_from(now.hour()).ok()? * 60 + u16::try_from(now.minute()).ok()?;
-        let rate = self.rates.iter().rev().find(|rate| rate.holds_at(now.date(), minute))?;
-        Some(Cost { amount: NanoUsd::from_usd(rate.usd(usage)), source: self.source.clone() })
+        let rate = self
+            .rates
+            .iter()
+            .rev()
+            .find(|rate| rate.holds_at(now.date(), minute))?;
+        Some(Cost {
+            amount: NanoUsd::from_usd(rate.usd(usage)),
+            source: self.source.clone(),
+        })
     }
 }
 
@@ -179,13 +196,20 @@ pub(crate) fn find(provider: &str, model: &str) -> Option<&'static Entry> {
 
 /// All models of a provider in the catalogue.
 pub(crate) fn all(provider: &str) -> &'static [Entry] {
-    CATALOGUE.providers.get(provider).map(Vec::as_slice).unwrap_or_default()
+    CATALOGUE
+        .providers
+        .get(provider)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 impl Entry {
     /// Its prices.
     pub(crate) fn prices(&self) -> Prices {
-        Prices { source: CATALOGUE.source.clone(), rates: self.prices.clone() }
+        Prices {
+            source: CATALOGUE.source.clone(),
+            rates: self.prices.clone(),
+        }
     }
 }
 
@@ -207,7 +231,15 @@ impl Override {
     /// These figures as prices, whose source is `operator`.
     pub(crate) fn prices(&self) -> Prices {
         let p = Figures(self.input, self.output, self.cache_read, self.cache_write);
-        Prices { source: "operator".to_owned(), rates: vec![Rate { from: None, utc: None, p, t: Vec::new() }] }
+        Prices {
+            source: "operator".to_owned(),
+            rates: vec![Rate {
+                from: None,
+                utc: None,
+                p,
+                t: Vec::new(),
+            }],
+        }
     }
 }
 
@@ -231,9 +263,20 @@ impl Overrides {
     pub fn parse(text: &str) -> Result<Self, String> {
         let all: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         for (model, figures) in &all.0 {
-            let given = [Some(figures.input), Some(figures.output), figures.cache_read, figures.cache_write];
-            if given.into_iter().flatten().any(|price| !price.is_finite() || price < 0.0) {
-                return Err(format!("{model}: a price must be a number of dollars, not below zero"));
+            let given = [
+                Some(figures.input),
+                Some(figures.output),
+                figures.cache_read,
+                figures.cache_write,
+            ];
+            if given
+                .into_iter()
+                .flatten()
+                .any(|price| !price.is_finite() || price < 0.0)
+            {
+                return Err(format!(
+                    "{model}: a price must be a number of dollars, not below zero"
+                ));
             }
         }
         Ok(all)

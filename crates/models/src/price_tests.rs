@@ -3,7 +3,12 @@
 use super::*;
 
 fn usage(input: u64, output: u64, cache_read: u64, cache_write: u64) -> Usage {
-    Usage { input, output, cache_read, cache_write }
+    Usage {
+        input,
+        output,
+        cache_read,
+        cache_write,
+    }
 }
 
 fn at(text: &str) -> Timestamp {
@@ -19,14 +24,28 @@ fn usd(provider: &str, model: &str, usage: Usage, when: &str) -> f64 {
 fn the_vendored_catalogue_is_whole() {
     let catalogue: Catalogue =
         serde_json::from_str(include_str!("../data/prices.json")).expect("the file is valid");
-    assert!(catalogue.source.starts_with("genai-prices "), "{}", catalogue.source);
-    for (provider, least) in [("anthropic", 20), ("openai", 50), ("google", 20), ("openrouter", 300), ("deepseek", 4)] {
+    assert!(
+        catalogue.source.starts_with("genai-prices "),
+        "{}",
+        catalogue.source
+    );
+    for (provider, least) in [
+        ("anthropic", 20),
+        ("openai", 50),
+        ("google", 20),
+        ("openrouter", 300),
+        ("deepseek", 4),
+    ] {
         assert!(catalogue.providers[provider].len() >= least, "{provider}");
     }
     for entry in catalogue.providers.values().flatten() {
         for rate in &entry.prices {
             assert!(rate.p.0 >= 0.0 && rate.p.1 >= 0.0, "{}: {rate:?}", entry.id);
-            assert!(rate.t.is_sorted_by_key(|tier| tier.0), "{}: tiers in order", entry.id);
+            assert!(
+                rate.t.is_sorted_by_key(|tier| tier.0),
+                "{}: tiers in order",
+                entry.id
+            );
         }
     }
 }
@@ -35,20 +54,48 @@ fn the_vendored_catalogue_is_whole() {
 fn a_request_costs_what_its_tokens_cost() {
     let noon = "2026-11-23T12:00:00Z";
     // Opus 4.7: 5 in, 25 out, 0.5 cache read, 6.25 cache write.
-    let cost = usd("anthropic", "claude-opus-4-7", usage(1_000_000, 100_000, 2_000_000, 400_000), noon);
+    let cost = usd(
+        "anthropic",
+        "claude-opus-4-7",
+        usage(1_000_000, 100_000, 2_000_000, 400_000),
+        noon,
+    );
     assert!((cost - 11.0).abs() < 1e-9, "{cost}");
     // Haiku 5.5 has other prices above 100,000 input tokens, cached ones included.
-    let small = usd("anthropic", "claude-haiku-5-5-20261001", usage(50_000, 0, 50_000, 0), noon);
+    let small = usd(
+        "anthropic",
+        "claude-haiku-5-5-20261001",
+        usage(50_000, 0, 50_000, 0),
+        noon,
+    );
     assert!((small - 0.0055).abs() < 1e-9, "{small}");
-    let large = usd("anthropic", "claude-haiku-5-5-20261001", usage(50_001, 0, 50_000, 0), noon);
+    let large = usd(
+        "anthropic",
+        "claude-haiku-5-5-20261001",
+        usage(50_001, 0, 50_000, 0),
+        noon,
+    );
     assert!((large - 0.027_500_5).abs() < 1e-9, "{large}");
 }
 
 #[test]
 fn a_price_may_depend_on_the_hour() {
-    let cheap = usd("deepseek", "deepseek-v4-pro", usage(1_000_000, 0, 0, 0), "2026-11-23T00:59:00Z");
-    let peak = usd("deepseek", "deepseek-v4-pro", usage(1_000_000, 0, 0, 0), "2026-11-23T01:00:00Z");
-    assert!((cheap - 0.66).abs() < 1e-9 && (peak - 1.32).abs() < 1e-9, "{cheap} {peak}");
+    let cheap = usd(
+        "deepseek",
+        "deepseek-v4-pro",
+        usage(1_000_000, 0, 0, 0),
+        "2026-11-23T00:59:00Z",
+    );
+    let peak = usd(
+        "deepseek",
+        "deepseek-v4-pro",
+        usage(1_000_000, 0, 0, 0),
+        "2026-11-23T01:00:00Z",
+    );
+    assert!(
+        (cheap - 0.66).abs() < 1e-9 && (peak - 1.32).abs() < 1e-9,
+        "{cheap} {peak}"
+    );
 }
 
 #[test]
@@ -75,7 +122,9 @@ fn the_last_rate_that_holds_counts() {
         ("2026-01-01T00:59:00Z", 3.0),
         ("2026-01-01T01:00:00Z", 1.0),
     ] {
-        let cost = prices.cost_at(&usage(1_000_000, 0, 0, 0), at(when)).expect("a price");
+        let cost = prices
+            .cost_at(&usage(1_000_000, 0, 0, 0), at(when))
+            .expect("a price");
         assert_eq!(cost.amount, NanoUsd::from_usd(expected), "{when}");
     }
 }
@@ -108,9 +157,18 @@ fn an_unknown_model_has_no_price() {
 fn an_operators_file_is_checked() {
     let good = Overrides::parse("[\"a/b\"]\ninput = 1\noutput = 2.5\n").expect("valid");
     let prices = good.0["a/b"].prices();
-    let cost = prices.cost(&usage(1_000_000, 1_000_000, 1_000_000, 0)).expect("a price");
-    assert_eq!((cost.amount, cost.source.as_str()), (NanoUsd::from_usd(4.5), "operator"));
-    for bad in ["[\"a/b\"]\ninput = 1\n", "[\"a/b\"]\ninput = -1\noutput = 1\n", "[\"a/b\"]\ninput=1\noutput=1\nouput=1\n"] {
+    let cost = prices
+        .cost(&usage(1_000_000, 1_000_000, 1_000_000, 0))
+        .expect("a price");
+    assert_eq!(
+        (cost.amount, cost.source.as_str()),
+        (NanoUsd::from_usd(4.5), "operator")
+    );
+    for bad in [
+        "[\"a/b\"]\ninput = 1\n",
+        "[\"a/b\"]\ninput = -1\noutput = 1\n",
+        "[\"a/b\"]\ninput=1\noutput=1\nouput=1\n",
+    ] {
         assert!(Overrides::parse(bad).is_err(), "{bad}");
     }
 }

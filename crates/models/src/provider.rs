@@ -293,7 +293,9 @@ pub(crate) static KNOWN: &[Known] = &[
 
 /// A provider by its name or an alias.
 pub(crate) fn known(name: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| known.name == name || known.aliases.contains(&name))
+    KNOWN
+        .iter()
+        .find(|known| known.name == name || known.aliases.contains(&name))
 }
 
 /// What is assumed of a provider that only the configuration knows.

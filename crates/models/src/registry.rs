@@ -46,7 +46,11 @@ impl Target {
         Rules {
             protocol: self.config.protocol.as_str(),
             provider: &self.provider,
-            call_ids: if self.config.protocol == Protocol::OpenaiChat { self.known.call_ids } else { CallIds::Plain },
+            call_ids: if self.config.protocol == Protocol::OpenaiChat {
+                self.known.call_ids
+            } else {
+                CallIds::Plain
+            },
         }
     }
 }
@@ -78,7 +82,9 @@ pub struct Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").field("providers", &self.config.providers.keys()).finish_non_exhaustive()
+        f.debug_struct("Registry")
+            .field("providers", &self.config.providers.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,14 +94,27 @@ impl Registry {
     /// # Errors
     /// [`ConfigError`] for headers that can't be sent, or when there is no HTTP client to be had.
     pub fn from_config(config: Config) -> Result<Self, ConfigError> {
-        let client = http::client(config.connect_timeout)
-            .map_err(|error| ConfigError { provider: "*".to_owned(), message: error.failure.message })?;
+        let client = http::client(config.connect_timeout).map_err(|error| ConfigError {
+            provider: "*".to_owned(),
+            message: error.failure.message,
+        })?;
         for (name, provider) in &config.providers {
-            headers(provider).map_err(|message| ConfigError { provider: name.clone(), message })?;
+            headers(provider).map_err(|message| ConfigError {
+                provider: name.clone(),
+                message,
+            })?;
         }
-        let providers =
-            config.providers.iter().map(|(name, provider)| (name.clone(), Arc::new(provider.clone()))).collect();
-        Ok(Self { config, providers, client, cache: RwLock::default() })
+        let providers = config
+            .providers
+            .iter()
+            .map(|(name, provider)| (name.clone(), Arc::new(provider.clone())))
+            .collect();
+        Ok(Self {
+            config,
+            providers,
+            client,
+            cache: RwLock::default(),
+        })
     }
 
     /// The model of a name `provider/model`.
@@ -103,7 +122,12 @@ impl Registry {
     /// # Errors
     /// `ModelUnavailable` for an unknown provider or one without a key; the message says what to set.
     pub fn resolve(&self, name: &str) -> Result<Arc<dyn Model>, Error> {
-        if let Some(model) = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        if let Some(model) = self
+            .cache
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Ok(Arc::clone(model));
         }
         let model = self.build(name)?;
@@ -125,18 +149,23 @@ impl Registry {
                 continue;
             }
             let configured = self.config.providers.get(known.name);
-            let listed = configured.map(|provider| provider.models.as_slice()).unwrap_or_default();
+            let listed = configured
+                .map(|provider| provider.models.as_slice())
+                .unwrap_or_default();
             let entries = known.catalogue.map(price::all).unwrap_or_default();
-            all.extend(entries.iter().filter(|entry| !entry.old && listed.iter().all(|it| it.id != entry.id)).map(
-                |entry| ModelInfo {
-                    id: format!("{}/{}", known.name, entry.id),
-                    provider: known.name.to_owned(),
-                    name: entry.name.clone(),
-                    context_window: entry.window,
-                    input_modalities: capability::modalities(&entry.id),
-                    configured: configured.is_some_and(|provider| usable(known, provider)),
-                },
-            ));
+            all.extend(
+                entries
+                    .iter()
+                    .filter(|entry| !entry.old && listed.iter().all(|it| it.id != entry.id))
+                    .map(|entry| ModelInfo {
+                        id: format!("{}/{}", known.name, entry.id),
+                        provider: known.name.to_owned(),
+                        name: entry.name.clone(),
+                        context_window: entry.window,
+                        input_modalities: capability::modalities(&entry.id),
+                        configured: configured.is_some_and(|provider| usable(known, provider)),
+                    }),
+            );
         }
         for (name, provider) in &self.config.providers {
             all.extend(provider.models.iter().map(|model| {
@@ -158,7 +187,10 @@ impl Registry {
     fn build(&self, name: &str) -> Result<Arc<dyn Model>, Error> {
         let unavailable = |message: String| Error::fatal(FailureKind::ModelUnavailable, message);
         let Some((provider, model)) = name.split_once('/').filter(|(_, model)| !model.is_empty()) else {
-            return Err(unavailable(format!("`{}` is no model name: write provider/model", shown(name))));
+            return Err(unavailable(format!(
+                "`{}` is no model name: write provider/model",
+                shown(name)
+            )));
         };
         if name.len() > MAX_NAME || name.chars().any(|ch| ch.is_control() || ch.is_whitespace()) {
             return Err(unavailable(format!("`{}` is no model name", shown(name))));
@@ -175,7 +207,13 @@ impl Registry {
             (None, Some(known)) => return Err(unavailable(missing(known))),
             (None, None) => return Err(unavailable(self.unknown(provider))),
         };
-        let target = self.target(name, canonical, model, config, known.unwrap_or(&provider::UNKNOWN))?;
+        let target = self.target(
+            name,
+            canonical,
+            model,
+            config,
+            known.unwrap_or(&provider::UNKNOWN),
+        )?;
         adapter(target)
     }
 
@@ -187,23 +225,43 @@ impl Registry {
         config: Arc<ProviderConfig>,
         known: &'static Known,
     ) -> Result<Target, Error> {
-        let headers = headers(&config).map_err(|message| Error::fatal(FailureKind::ModelUnavailable, message))?;
+        let headers =
+            headers(&config).map_err(|message| Error::fatal(FailureKind::ModelUnavailable, message))?;
         let endpoint = Endpoint {
             client: self.client.clone(),
             headers,
             secrets: secrets(&config),
-            stall: config.stall_timeout.unwrap_or(self.config.stall_timeout).max(Duration::from_millis(1)),
+            stall: config
+                .stall_timeout
+                .unwrap_or(self.config.stall_timeout)
+                .max(Duration::from_millis(1)),
         };
-        let priced = config.catalogue.as_deref().and_then(|catalogue| price::find(catalogue, model));
-        let entry = priced.or_else(|| known.catalogue.and_then(|catalogue| price::find(catalogue, model)));
+        let priced = config
+            .catalogue
+            .as_deref()
+            .and_then(|catalogue| price::find(catalogue, model));
+        let entry = priced.or_else(|| {
+            known
+                .catalogue
+                .and_then(|catalogue| price::find(catalogue, model))
+        });
         let full_name = format!("{provider}/{model}");
-        let own_price = self.config.prices.0.get(name).or_else(|| self.config.prices.0.get(&full_name));
+        let own_price = self
+            .config
+            .prices
+            .0
+            .get(name)
+            .or_else(|| self.config.prices.0.get(&full_name));
         let prices = match (own_price, priced) {
             (Some(own), _) => own.prices(),
             (None, Some(entry)) => entry.prices(),
             (None, None) => Prices::default(),
         };
-        let listed = config.models.iter().find(|it| it.id == model).and_then(|it| it.context_window);
+        let listed = config
+            .models
+            .iter()
+            .find(|it| it.id == model)
+            .and_then(|it| it.context_window);
         let context_window = listed
             .or(config.context_window)
             .or_else(|| entry.and_then(|entry| entry.window))
@@ -224,9 +282,19 @@ impl Registry {
 
     fn unknown(&self, name: &str) -> String {
         let mut names: Vec<&str> = provider::KNOWN.iter().map(|known| known.name).collect();
-        names.extend(self.config.providers.keys().map(String::as_str).filter(|it| provider::known(it).is_none()));
+        names.extend(
+            self.config
+                .providers
+                .keys()
+                .map(String::as_str)
+                .filter(|it| provider::known(it).is_none()),
+        );
         names.push(scripted::PROVIDER);
-        format!("there is no provider `{}`; there are {}", shown(name), names.join(", "))
+        format!(
+            "there is no provider `{}`; there are {}",
+            shown(name),
+            names.join(", ")
+        )
     }
 }
 
@@ -261,7 +329,10 @@ fn missing(known: &Known) -> String {
             known.name
         );
     }
-    format!("no key for {}: set {variables}, or models.providers.{}.api_key_env in the configuration", known.name, known.name)
+    format!(
+        "no key for {}: set {variables}, or models.providers.{}.api_key_env in the configuration",
+        known.name, known.name
+    )
 }
 
 /// The start of a name that a client gave.
@@ -279,7 +350,11 @@ fn secrets(config: &ProviderConfig) -> Vec<SecretString> {
     // "Bearer x" is given as one value, but the token alone is what a provider would quote.
     let tokens: Vec<SecretString> = secrets
         .iter()
-        .filter_map(|it| it.expose_secret().strip_prefix("Bearer ").map(|token| SecretString::from(token.to_owned())))
+        .filter_map(|it| {
+            it.expose_secret()
+                .strip_prefix("Bearer ")
+                .map(|token| SecretString::from(token.to_owned()))
+        })
         .collect();
     secrets.extend(tokens);
     secrets
@@ -297,13 +372,20 @@ fn headers(config: &ProviderConfig) -> Result<HeaderMap, String> {
                 ("authorization", format!("Bearer {key}"))
             }
         };
-        headers.insert(name, sensitive(&value).ok_or("the key has characters that can't be sent in a header")?);
+        headers.insert(
+            name,
+            sensitive(&value).ok_or("the key has characters that can't be sent in a header")?,
+        );
     }
     if config.protocol == Protocol::Anthropic {
-        headers.insert("anthropic-version", HeaderValue::from_static(crate::anthropic::VERSION));
+        headers.insert(
+            "anthropic-version",
+            HeaderValue::from_static(crate::anthropic::VERSION),
+        );
     }
     for (name, value) in &config.headers {
-        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?;
+        let header =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?;
         let value = sensitive(value.expose_secret())
             .ok_or_else(|| format!("the value of the header `{name}` can't be sent"))?;
         headers.insert(header, value);

@@ -4,7 +4,10 @@ use super::*;
 
 fn registry(variables: &[(&str, &str)]) -> Registry {
     let config = Config::from_env(|name| {
-        variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        variables
+            .iter()
+            .find(|(variable, _)| *variable == name)
+            .map(|(_, value)| (*value).to_owned())
     });
     Registry::from_config(config.expect("a valid environment")).expect("a registry")
 }
@@ -20,10 +23,15 @@ fn refusal(registry: &Registry, name: &str) -> String {
 fn a_model_is_resolved_once() {
     let registry = registry(&[("ANTHROPIC_API_KEY", "key"), ("OPENROUTER_API_KEY", "key")]);
     let first = registry.resolve("anthropic/claude-opus-4-7").expect("resolved");
-    assert_eq!((first.name(), first.context_window()), ("anthropic/claude-opus-4-7", 1_000_000));
+    assert_eq!(
+        (first.name(), first.context_window()),
+        ("anthropic/claude-opus-4-7", 1_000_000)
+    );
     let again = registry.resolve("anthropic/claude-opus-4-7").expect("resolved");
     assert!(Arc::ptr_eq(&first, &again));
-    let nested = registry.resolve("openrouter/anthropic/claude-opus-4.7").expect("resolved");
+    let nested = registry
+        .resolve("openrouter/anthropic/claude-opus-4.7")
+        .expect("resolved");
     assert_eq!(nested.name(), "openrouter/anthropic/claude-opus-4.7");
 }
 
@@ -69,7 +77,11 @@ fn the_list_marks_what_can_be_used() {
     assert!(claude.configured);
     assert_eq!(claude.context_window, Some(1_000_000));
     assert_eq!(claude.input_modalities, ["text", "image", "document"]);
-    assert!(!models.iter().any(|model| model.provider == "openai" && model.configured));
+    assert!(
+        !models
+            .iter()
+            .any(|model| model.provider == "openai" && model.configured)
+    );
     assert!(find("scripted/echo").configured);
     let mut ids: Vec<&str> = models.iter().map(|model| model.id.as_str()).collect();
     ids.sort_unstable();
@@ -85,9 +97,17 @@ fn prices_are_the_providers_own_or_the_operators() {
         let (provider, model) = name.split_once('/').expect("a name");
         let known = provider::known(provider).unwrap_or(&provider::UNKNOWN);
         let config = Arc::clone(&registry.providers[known.name]);
-        let target = registry.target(name, known.name, model, config, known).expect("a target");
-        let usage = oma_domain::usage::Usage { input: 1_000_000, ..Default::default() };
-        target.prices.cost(&usage).map(|cost| (cost.amount.as_usd(), cost.source))
+        let target = registry
+            .target(name, known.name, model, config, known)
+            .expect("a target");
+        let usage = oma_domain::usage::Usage {
+            input: 1_000_000,
+            ..Default::default()
+        };
+        target
+            .prices
+            .cost(&usage)
+            .map(|cost| (cost.amount.as_usd(), cost.source))
     };
     let config = |base: Option<&str>| {
         Config::from_env(|name| match name {
@@ -99,9 +119,17 @@ fn prices_are_the_providers_own_or_the_operators() {
     };
     let name = "anthropic/claude-opus-4-7";
     let (usd, source) = price(config(None), name).expect("a price");
-    assert!((usd - 5.0).abs() < 1e-9 && source.starts_with("genai-prices "), "{usd} {source}");
-    assert_eq!(price(config(Some("https://elsewhere.example")), name), None, "another server, other prices");
+    assert!(
+        (usd - 5.0).abs() < 1e-9 && source.starts_with("genai-prices "),
+        "{usd} {source}"
+    );
+    assert_eq!(
+        price(config(Some("https://elsewhere.example")), name),
+        None,
+        "another server, other prices"
+    );
     let mut own = config(Some("https://elsewhere.example"));
-    own.prices = price::Overrides::parse("[\"anthropic/claude-opus-4-7\"]\ninput = 3\noutput = 4").expect("valid");
+    own.prices =
+        price::Overrides::parse("[\"anthropic/claude-opus-4-7\"]\ninput = 3\noutput = 4").expect("valid");
     assert_eq!(price(own, name), Some((3.0, "operator".to_owned())));
 }

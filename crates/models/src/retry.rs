@@ -70,29 +70,53 @@ mod tests {
 
     #[test]
     fn the_delay_doubles_within_its_bounds() {
-        let policy = Policy { max_attempts: 20, ..Policy::default() };
-        for (attempt, low, high) in
-            [(1, 250, 500), (2, 500, 1000), (3, 1000, 2000), (7, 15_000, 30_000), (19, 15_000, 30_000)]
-        {
+        let policy = Policy {
+            max_attempts: 20,
+            ..Policy::default()
+        };
+        for (attempt, low, high) in [
+            (1, 250, 500),
+            (2, 500, 1000),
+            (3, 1000, 2000),
+            (7, 15_000, 30_000),
+            (19, 15_000, 30_000),
+        ] {
             let delay = policy.next_delay(attempt, &overloaded(None)).expect("a delay");
             let bounds = Duration::from_millis(low)..=Duration::from_millis(high);
-            assert!(bounds.contains(&delay), "attempt {attempt}: {delay:?} not in {bounds:?}");
+            assert!(
+                bounds.contains(&delay),
+                "attempt {attempt}: {delay:?} not in {bounds:?}"
+            );
         }
     }
 
     #[test]
     fn what_the_provider_asks_for_is_never_undercut() {
         let policy = Policy::default();
-        assert_eq!(policy.next_delay(1, &overloaded(Some(60))), Some(Duration::from_secs(60)));
+        assert_eq!(
+            policy.next_delay(1, &overloaded(Some(60))),
+            Some(Duration::from_secs(60))
+        );
         let short = policy.next_delay(4, &overloaded(Some(1))).expect("a delay");
-        assert!(short >= Duration::from_secs(2), "back-off is the longer one: {short:?}");
+        assert!(
+            short >= Duration::from_secs(2),
+            "back-off is the longer one: {short:?}"
+        );
     }
 
     #[test]
     fn some_failures_are_final() {
         let policy = Policy::default();
-        assert_eq!(policy.next_delay(5, &overloaded(None)), None, "attempts are used up");
-        assert_eq!(policy.next_delay(1, &overloaded(Some(3600))), None, "an hour is too long to wait");
+        assert_eq!(
+            policy.next_delay(5, &overloaded(None)),
+            None,
+            "attempts are used up"
+        );
+        assert_eq!(
+            policy.next_delay(1, &overloaded(Some(3600))),
+            None,
+            "an hour is too long to wait"
+        );
         let fatal = Error::fatal(FailureKind::ModelRequestFailed, "no");
         assert_eq!(policy.next_delay(1, &fatal), None, "not retryable");
     }

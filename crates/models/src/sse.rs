@@ -47,7 +47,10 @@ pub(crate) fn events(body: Body, max_event: usize) -> impl Stream<Item = Result<
 
 /// The error for a frame that can't be understood. It may be a proxy's doing, so it may pass.
 pub(crate) fn malformed(what: &str) -> Error {
-    Error::passing(FailureKind::ModelRequestFailed, format!("the provider's stream is malformed: {what}"))
+    Error::passing(
+        FailureKind::ModelRequestFailed,
+        format!("the provider's stream is malformed: {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -58,20 +61,37 @@ mod tests {
     use super::*;
 
     async fn read(pieces: Vec<&'static str>, max_event: usize) -> Vec<Result<String, String>> {
-        let body: Body = Box::pin(stream::iter(pieces.into_iter().map(|piece| Ok(Bytes::from(piece)))));
-        events(body, max_event).map(|event| event.map_err(|error| error.failure.message)).collect().await
+        let body: Body = Box::pin(stream::iter(
+            pieces.into_iter().map(|piece| Ok(Bytes::from(piece))),
+        ));
+        events(body, max_event)
+            .map(|event| event.map_err(|error| error.failure.message))
+            .collect()
+            .await
     }
 
     #[tokio::test]
     async fn events_are_put_together_across_pieces() {
-        let events = read(vec!["event: a\nda", "ta: {\"x\"", ":1}\r\n\r\n: ping\n\nid: 3\n\ndata: 2\n", "data: 3\n\n"], 1000).await;
+        let events = read(
+            vec![
+                "event: a\nda",
+                "ta: {\"x\"",
+                ":1}\r\n\r\n: ping\n\nid: 3\n\ndata: 2\n",
+                "data: 3\n\n",
+            ],
+            1000,
+        )
+        .await;
         assert_eq!(events, [Ok("{\"x\":1}".to_owned()), Ok("2\n3".to_owned())]);
     }
 
     #[tokio::test]
     async fn an_endless_event_is_refused() {
         let events = read(vec!["data: aaaaaaaaaaaaaaaa", "bbbbbbbb", "cccc"], 16).await;
-        assert_eq!(events, [Err("the provider sent an event of more than 16 bytes".to_owned())]);
+        assert_eq!(
+            events,
+            [Err("the provider sent an event of more than 16 bytes".to_owned())]
+        );
     }
 
     #[tokio::test]

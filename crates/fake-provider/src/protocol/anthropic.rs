@@ -13,7 +13,10 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
     let body = check.body;
     let has_key = check.header("x-api-key").is_some() || check.header("authorization").is_some();
     check.that(has_key, "there is no x-api-key");
-    check.that(check.header("anthropic-version") == Some("2023-06-01"), "there is no anthropic-version");
+    check.that(
+        check.header("anthropic-version") == Some("2023-06-01"),
+        "there is no anthropic-version",
+    );
     check.that(body["stream"] == true, "stream is not true");
     check.that(body["model"].is_string(), "there is no model");
     let max_tokens = body["max_tokens"].as_u64().unwrap_or_default();
@@ -61,15 +64,27 @@ fn thinking(check: &mut Check<'_>, max_tokens: u64) {
         None => check.that(thinking.is_null(), "thinking has no type"),
         Some("enabled") => {
             let budget = thinking["budget_tokens"].as_u64().unwrap_or_default();
-            check.that(budget >= 1024 && budget < max_tokens, "budget_tokens is out of bounds");
+            check.that(
+                budget >= 1024 && budget < max_tokens,
+                "budget_tokens is out of bounds",
+            );
         }
-        Some("adaptive") => check.that(thinking.get("budget_tokens").is_none(), "adaptive thinking has no budget"),
-        Some("disabled") => check.that(thinking.get("display").is_none(), "disabled thinking has no display"),
+        Some("adaptive") => check.that(
+            thinking.get("budget_tokens").is_none(),
+            "adaptive thinking has no budget",
+        ),
+        Some("disabled") => check.that(
+            thinking.get("display").is_none(),
+            "disabled thinking has no display",
+        ),
         Some(other) => check.fail(format!("there is no thinking of type {other}")),
     }
     let effort = &check.body["output_config"]["effort"];
     let known = ["low", "medium", "high", "xhigh", "max"];
-    check.that(effort.is_null() || effort.as_str().is_some_and(|it| known.contains(&it)), "there is no such effort");
+    check.that(
+        effort.is_null() || effort.as_str().is_some_and(|it| known.contains(&it)),
+        "there is no such effort",
+    );
 }
 
 /// Checks a message's blocks and returns the number of its cache marks.
@@ -86,10 +101,15 @@ fn message(check: &mut Check<'_>, view: &mut View, role: Role, content: &Value) 
         if block["cache_control"].is_object() {
             marks += 1;
             check.that(!kind.contains("thinking"), "a thought has a cache mark");
-            check.that(at + 1 == blocks.len(), "a cache mark stands before the end of a message");
+            check.that(
+                at + 1 == blocks.len(),
+                "a cache mark stands before the end of a message",
+            );
         }
         match (role, kind) {
-            (_, "text") => turn.texts.push(block["text"].as_str().unwrap_or_default().to_owned()),
+            (_, "text") => turn
+                .texts
+                .push(block["text"].as_str().unwrap_or_default().to_owned()),
             (Role::User, "image" | "document") => {
                 turn.media += 1;
                 check.that(block["source"]["type"].is_string(), "a source has no type");
@@ -97,8 +117,14 @@ fn message(check: &mut Check<'_>, view: &mut View, role: Role, content: &Value) 
             (Role::User, "tool_result") => {
                 let texts = block["content"].as_array().into_iter().flatten();
                 let texts: Vec<&str> = texts.filter_map(|part| part["text"].as_str()).collect();
-                check.that(texts.iter().all(|text| !text.trim().is_empty()), "a tool result has an empty text");
-                turn.result(block["tool_use_id"].as_str().unwrap_or_default(), texts.join("\n"));
+                check.that(
+                    texts.iter().all(|text| !text.trim().is_empty()),
+                    "a tool result has an empty text",
+                );
+                turn.result(
+                    block["tool_use_id"].as_str().unwrap_or_default(),
+                    texts.join("\n"),
+                );
             }
             (Role::Model, "thinking") => {
                 let text = block["thinking"].as_str().unwrap_or_default();
@@ -115,7 +141,8 @@ fn message(check: &mut Check<'_>, view: &mut View, role: Role, content: &Value) 
                 check.tool_name(&block["name"]);
                 check.call_id(&block["id"]);
                 check.that(block["input"].is_object(), "a tool use's input is no object");
-                turn.calls.push(block["id"].as_str().unwrap_or_default().to_owned());
+                turn.calls
+                    .push(block["id"].as_str().unwrap_or_default().to_owned());
             }
             (_, other) => check.fail(format!("a message of this role has no block of type {other}")),
         }
@@ -141,7 +168,8 @@ pub(super) fn write(writer: &mut Writer<'_>) {
     writer.event("ping", &json!({"type": "ping"}));
     let mut index = 0;
     for (at, step) in reply.steps.iter().enumerate() {
-        let begin = |block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
+        let begin =
+            |block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
         let delta = |delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
         match step {
             Step::Thinking(text) => {
@@ -150,18 +178,30 @@ pub(super) fn write(writer: &mut Writer<'_>) {
                     &begin(json!({"type": "thinking", "thinking": "", "signature": ""})),
                 );
                 for piece in writer.pieces(text) {
-                    writer.event("content_block_delta", &delta(json!({"type": "thinking_delta", "thinking": piece})));
+                    writer.event(
+                        "content_block_delta",
+                        &delta(json!({"type": "thinking_delta", "thinking": piece})),
+                    );
                 }
                 let signature = view::signature(text);
-                writer.event("content_block_delta", &delta(json!({"type": "signature_delta", "signature": signature})));
+                writer.event(
+                    "content_block_delta",
+                    &delta(json!({"type": "signature_delta", "signature": signature})),
+                );
             }
             Step::Redacted(data) => {
-                writer.event("content_block_start", &begin(json!({"type": "redacted_thinking", "data": data})));
+                writer.event(
+                    "content_block_start",
+                    &begin(json!({"type": "redacted_thinking", "data": data})),
+                );
             }
             Step::Text(text) => {
                 writer.event("content_block_start", &begin(json!({"type": "text", "text": ""})));
                 for piece in writer.pieces(text) {
-                    writer.event("content_block_delta", &delta(json!({"type": "text_delta", "text": piece})));
+                    writer.event(
+                        "content_block_delta",
+                        &delta(json!({"type": "text_delta", "text": piece})),
+                    );
                 }
             }
             Step::Tool { name, input } => {
@@ -170,7 +210,10 @@ pub(super) fn write(writer: &mut Writer<'_>) {
                     "content_block_start",
                     &begin(json!({"type": "tool_use", "id": id, "name": name, "input": {}})),
                 );
-                writer.event("content_block_delta", &delta(json!({"type": "input_json_delta", "partial_json": ""})));
+                writer.event(
+                    "content_block_delta",
+                    &delta(json!({"type": "input_json_delta", "partial_json": ""})),
+                );
                 for piece in writer.pieces(&input.to_string()) {
                     writer.event(
                         "content_block_delta",
@@ -179,7 +222,10 @@ pub(super) fn write(writer: &mut Writer<'_>) {
                 }
             }
             Step::Error { kind, message } => {
-                writer.event("error", &json!({"type": "error", "error": {"type": kind, "message": message}}));
+                writer.event(
+                    "error",
+                    &json!({"type": "error", "error": {"type": kind, "message": message}}),
+                );
                 return;
             }
             other => {
@@ -190,7 +236,10 @@ pub(super) fn write(writer: &mut Writer<'_>) {
             }
         }
         if !writer.is_broken_off(at) {
-            writer.event("content_block_stop", &json!({"type": "content_block_stop", "index": index}));
+            writer.event(
+                "content_block_stop",
+                &json!({"type": "content_block_stop", "index": index}),
+            );
         }
         index += 1;
     }

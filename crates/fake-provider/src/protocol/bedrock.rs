@@ -16,9 +16,14 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
     let body = check.body;
     let authorization = check.header("authorization").unwrap_or_default().to_owned();
     let signed = authorization.starts_with("AWS4-HMAC-SHA256 ")
-        && ["Credential=", "SignedHeaders=", "Signature="].iter().all(|part| authorization.contains(part))
+        && ["Credential=", "SignedHeaders=", "Signature="]
+            .iter()
+            .all(|part| authorization.contains(part))
         && check.header("x-amz-date").is_some();
-    check.that(signed || authorization.starts_with("Bearer "), "the request is not signed and has no key");
+    check.that(
+        signed || authorization.starts_with("Bearer "),
+        "the request is not signed and has no key",
+    );
     let is_point = |block: &Value| block["cachePoint"].is_object();
     let mut points = 0;
     for tool in body["toolConfig"]["tools"].as_array().into_iter().flatten() {
@@ -27,9 +32,17 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
             continue;
         }
         check.tool_name(&tool["toolSpec"]["name"]);
-        check.schema(&tool["toolSpec"]["name"].to_string(), &tool["toolSpec"]["inputSchema"]["json"]);
+        check.schema(
+            &tool["toolSpec"]["name"].to_string(),
+            &tool["toolSpec"]["inputSchema"]["json"],
+        );
     }
-    points += body["system"].as_array().into_iter().flatten().filter(|block| is_point(block)).count();
+    points += body["system"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|block| is_point(block))
+        .count();
     let mut view = View::default();
     let mut last_role = None;
     for message in body["messages"].as_array().into_iter().flatten() {
@@ -43,15 +56,24 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
         };
         check.that(last_role != Some(role), "roles do not alternate");
         last_role = Some(role);
-        let blocks = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let blocks = message["content"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         points += blocks.iter().filter(|block| is_point(block)).count();
         for block in blocks {
             self::block(check, &mut view, role, block);
         }
     }
     check.that(points <= MAX_POINTS, "there are more than four cache points");
-    let uses_tools = view.turns.iter().any(|turn| !turn.calls.is_empty() || !turn.results.is_empty());
-    check.that(!uses_tools || body["toolConfig"].is_object(), "the history has tool uses, but there is no toolConfig");
+    let uses_tools = view
+        .turns
+        .iter()
+        .any(|turn| !turn.calls.is_empty() || !turn.results.is_empty());
+    check.that(
+        !uses_tools || body["toolConfig"].is_object(),
+        "the history has tool uses, but there is no toolConfig",
+    );
     view.check(true, check.violations);
     view
 }
@@ -62,11 +84,22 @@ fn block(check: &mut Check<'_>, view: &mut View, role: Role, block: &Value) {
         turn.texts.push(text.to_owned());
     } else if block["image"].is_object() || block["document"].is_object() {
         turn.media += 1;
-        let media = if block["image"].is_object() { &block["image"] } else { &block["document"] };
-        check.that(media["format"].is_string() && media["source"]["bytes"].is_string(), "media without bytes");
+        let media = if block["image"].is_object() {
+            &block["image"]
+        } else {
+            &block["document"]
+        };
+        check.that(
+            media["format"].is_string() && media["source"]["bytes"].is_string(),
+            "media without bytes",
+        );
     } else if block["toolResult"].is_object() {
         let result = &block["toolResult"];
-        let texts = result["content"].as_array().into_iter().flatten().filter_map(|part| part["text"].as_str());
+        let texts = result["content"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|part| part["text"].as_str());
         let texts: Vec<&str> = texts.collect();
         check.that(result["content"].is_array(), "a tool result has no content");
         turn.result(result["toolUseId"].as_str().unwrap_or_default(), texts.join("\n"));
@@ -75,14 +108,17 @@ fn block(check: &mut Check<'_>, view: &mut View, role: Role, block: &Value) {
         check.tool_name(&call["name"]);
         check.call_id(&call["toolUseId"]);
         check.that(call["input"].is_object(), "a tool use's input is no object");
-        turn.calls.push(call["toolUseId"].as_str().unwrap_or_default().to_owned());
+        turn.calls
+            .push(call["toolUseId"].as_str().unwrap_or_default().to_owned());
     } else if block["reasoningContent"].is_object() {
         let reasoning = &block["reasoningContent"];
         if let Some(redacted) = reasoning["redactedContent"].as_str() {
             turn.signature(redacted);
         } else {
             let text = reasoning["reasoningText"]["text"].as_str().unwrap_or_default();
-            let signature = reasoning["reasoningText"]["signature"].as_str().unwrap_or_default();
+            let signature = reasoning["reasoningText"]["signature"]
+                .as_str()
+                .unwrap_or_default();
             check.signature(text, signature);
             turn.signature(signature);
         }
@@ -94,7 +130,9 @@ fn block(check: &mut Check<'_>, view: &mut View, role: Role, block: &Value) {
 pub(super) fn write(writer: &mut Writer<'_>) {
     let reply = writer.reply;
     let emit = |writer: &mut Writer<'_>, kind: &str, data: Value| {
-        writer.frames.push(Frame::Bytes(event_stream::message(kind, &data, false)));
+        writer
+            .frames
+            .push(Frame::Bytes(event_stream::message(kind, &data, false)));
     };
     emit(writer, "messageStart", json!({"role": "assistant"}));
     let mut index = 0;
@@ -103,13 +141,21 @@ pub(super) fn write(writer: &mut Writer<'_>) {
         match step {
             Step::Thinking(text) => {
                 for piece in writer.pieces(text) {
-                    emit(writer, "contentBlockDelta", delta(json!({"reasoningContent": {"text": piece}})));
+                    emit(
+                        writer,
+                        "contentBlockDelta",
+                        delta(json!({"reasoningContent": {"text": piece}})),
+                    );
                 }
                 let signature = json!({"reasoningContent": {"signature": view::signature(text)}});
                 emit(writer, "contentBlockDelta", delta(signature));
             }
             Step::Redacted(data) => {
-                emit(writer, "contentBlockDelta", delta(json!({"reasoningContent": {"redactedContent": data}})));
+                emit(
+                    writer,
+                    "contentBlockDelta",
+                    delta(json!({"reasoningContent": {"redactedContent": data}})),
+                );
             }
             Step::Text(text) => {
                 for piece in writer.pieces(text) {
@@ -118,9 +164,17 @@ pub(super) fn write(writer: &mut Writer<'_>) {
             }
             Step::Tool { name, input } => {
                 let start = json!({"toolUse": {"toolUseId": writer.call_id(at), "name": name}});
-                emit(writer, "contentBlockStart", json!({"contentBlockIndex": index, "start": start}));
+                emit(
+                    writer,
+                    "contentBlockStart",
+                    json!({"contentBlockIndex": index, "start": start}),
+                );
                 for piece in writer.pieces(&input.to_string()) {
-                    emit(writer, "contentBlockDelta", delta(json!({"toolUse": {"input": piece}})));
+                    emit(
+                        writer,
+                        "contentBlockDelta",
+                        delta(json!({"toolUse": {"input": piece}})),
+                    );
                 }
             }
             Step::Error { kind, message } => {

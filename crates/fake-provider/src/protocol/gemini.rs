@@ -11,13 +11,22 @@ const FOREIGN: &str = "skip_thought_signature_validator";
 
 pub(super) fn check(check: &mut Check<'_>) -> View {
     let body = check.body;
-    check.that(check.header("x-goog-api-key").is_some(), "there is no x-goog-api-key");
-    check.that(check.path.contains("alt=sse"), "the answer is not asked for as events");
+    check.that(
+        check.header("x-goog-api-key").is_some(),
+        "there is no x-goog-api-key",
+    );
+    check.that(
+        check.path.contains("alt=sse"),
+        "the answer is not asked for as events",
+    );
     check.that(!check.path.contains("key="), "the key stands in the address");
     for tool in body["tools"].as_array().into_iter().flatten() {
         for declaration in tool["functionDeclarations"].as_array().into_iter().flatten() {
             check.tool_name(&declaration["name"]);
-            check.schema(&declaration["name"].to_string(), &declaration["parametersJsonSchema"]);
+            check.schema(
+                &declaration["name"].to_string(),
+                &declaration["parametersJsonSchema"],
+            );
         }
     }
     let signed = check.path.contains("gemini-3") || check.path.contains("gemini-4");
@@ -46,7 +55,13 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
     view
 }
 
-fn model(check: &mut Check<'_>, view: &mut View, at: usize, parts: &[Value], signed: bool) -> Vec<(String, String)> {
+fn model(
+    check: &mut Check<'_>,
+    view: &mut View,
+    at: usize,
+    parts: &[Value],
+    signed: bool,
+) -> Vec<(String, String)> {
     let turn = view.turn(Role::Model);
     let mut calls = Vec::new();
     for part in parts {
@@ -60,9 +75,16 @@ fn model(check: &mut Check<'_>, view: &mut View, at: usize, parts: &[Value], sig
         check.tool_name(&call["name"]);
         check.that(call["args"].is_object(), "a call's arguments are no object");
         let signature = part["thoughtSignature"].as_str();
-        let own = view::signature(&format!("{}{}", call["name"].as_str().unwrap_or_default(), call["args"]));
+        let own = view::signature(&format!(
+            "{}{}",
+            call["name"].as_str().unwrap_or_default(),
+            call["args"]
+        ));
         match signature {
-            None => check.that(!signed || !calls.is_empty(), "a turn's first call has no thought signature"),
+            None => check.that(
+                !signed || !calls.is_empty(),
+                "a turn's first call has no thought signature",
+            ),
             Some(it) => check.that(it == own || it == FOREIGN, "a call has another call's signature"),
         }
         let id = format!("{at}_{}", calls.len());
@@ -84,8 +106,13 @@ fn user(check: &mut Check<'_>, view: &mut View, parts: &[Value], mut calls: Vec<
             continue;
         }
         let name = response["name"].as_str().unwrap_or_default();
-        check.that(response["response"].is_object(), "a function response is no object");
-        let output = response["response"]["output"].as_str().or(response["response"]["error"].as_str());
+        check.that(
+            response["response"].is_object(),
+            "a function response is no object",
+        );
+        let output = response["response"]["output"]
+            .as_str()
+            .or(response["response"]["error"].as_str());
         // Responses stand in the order of their calls.
         if calls.first().is_some_and(|(called, _)| called == name) {
             let (_, id) = calls.remove(0);

@@ -63,7 +63,10 @@ impl Check<'_> {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(it, _)| it == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Checks that something holds.
@@ -76,14 +79,19 @@ impl Check<'_> {
     /// Checks a tool's schema.
     fn schema(&mut self, name: &str, schema: &Value) {
         if schema["type"] != "object" {
-            self.fail(format!("the schema of the tool {name} is no object schema: {schema}"));
+            self.fail(format!(
+                "the schema of the tool {name} is no object schema: {schema}"
+            ));
         }
     }
 
     /// Checks a tool's name.
     fn tool_name(&mut self, name: &Value) {
         let allowed = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';
-        if !name.as_str().is_some_and(|it| !it.is_empty() && it.len() <= 64 && it.chars().all(allowed)) {
+        if !name
+            .as_str()
+            .is_some_and(|it| !it.is_empty() && it.len() <= 64 && it.chars().all(allowed))
+        {
             self.fail(format!("{name} is no tool name"));
         }
     }
@@ -91,7 +99,10 @@ impl Check<'_> {
     /// Checks a tool use's id by the strictest common rule.
     fn call_id(&mut self, id: &Value) {
         let allowed = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';
-        if !id.as_str().is_some_and(|it| !it.is_empty() && it.len() <= 64 && it.chars().all(allowed)) {
+        if !id
+            .as_str()
+            .is_some_and(|it| !it.is_empty() && it.len() <= 64 && it.chars().all(allowed))
+        {
             self.fail(format!("{id} is no tool use id"));
         }
     }
@@ -99,7 +110,9 @@ impl Check<'_> {
     /// Checks a thought against the signature that was given with it.
     fn signature(&mut self, text: &str, signature: &str) {
         if view::signature(text) != signature {
-            self.fail(format!("the signature {signature} is not that of the thought {text:?}"));
+            self.fail(format!(
+                "the signature {signature} is not that of the thought {text:?}"
+            ));
         }
     }
 }
@@ -112,8 +125,16 @@ pub(crate) fn check(
     body: &Value,
     violations: &mut Vec<String>,
 ) -> View {
-    let mut check = Check { headers, path, body, violations };
-    check.that(check.header("content-type") == Some("application/json"), "the content-type is not application/json");
+    let mut check = Check {
+        headers,
+        path,
+        body,
+        violations,
+    };
+    check.that(
+        check.header("content-type") == Some("application/json"),
+        "the content-type is not application/json",
+    );
     match protocol {
         Protocol::Anthropic => anthropic::check(&mut check),
         Protocol::OpenaiChat => openai_chat::check(&mut check),
@@ -125,7 +146,12 @@ pub(crate) fn check(
 
 /// An error body.
 pub(crate) fn failure(protocol: Protocol, refused: &Refused) -> Value {
-    let Refused { status, kind, message, .. } = refused;
+    let Refused {
+        status,
+        kind,
+        message,
+        ..
+    } = refused;
     match protocol {
         Protocol::Anthropic => json!({"type": "error", "error": {"type": kind, "message": message}}),
         Protocol::OpenaiChat | Protocol::OpenaiResponses => {
@@ -141,7 +167,11 @@ pub(crate) fn frames(protocol: Protocol, reply: &Reply, answers: usize) -> Vec<F
     if let Some(raw) = &reply.raw {
         return raw.iter().map(|data| sse(None, data)).collect();
     }
-    let mut writer = Writer { frames: Vec::new(), reply, answers };
+    let mut writer = Writer {
+        frames: Vec::new(),
+        reply,
+        answers,
+    };
     match protocol {
         Protocol::Anthropic => anthropic::write(&mut writer),
         Protocol::OpenaiChat => openai_chat::write(&mut writer),
@@ -205,7 +235,10 @@ impl Writer<'_> {
     /// Whether a block that a step began stays open, because the next step breaks the answer off.
     fn is_broken_off(&self, step: usize) -> bool {
         let next = self.reply.steps.get(step + 1);
-        matches!(next, Some(Step::Cut | Step::Stall | Step::EndEarly | Step::Malformed | Step::Error { .. }))
+        matches!(
+            next,
+            Some(Step::Cut | Step::Stall | Step::EndEarly | Step::Malformed | Step::Error { .. })
+        )
     }
 
     /// The steps that are the same in all protocols; `malformed` is a frame that can't be understood.

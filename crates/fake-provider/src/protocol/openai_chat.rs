@@ -14,7 +14,10 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
     for tool in body["tools"].as_array().into_iter().flatten() {
         check.that(tool["type"] == "function", "a tool is no function");
         check.tool_name(&tool["function"]["name"]);
-        check.schema(&tool["function"]["name"].to_string(), &tool["function"]["parameters"]);
+        check.schema(
+            &tool["function"]["name"].to_string(),
+            &tool["function"]["parameters"],
+        );
     }
     // These providers refuse a tool call without the thoughts before it.
     let wants_reasoning = ["deepseek", "kimi"].iter().any(|name| model.contains(name));
@@ -24,13 +27,24 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
         match message["role"].as_str() {
             Some("system" | "developer") => {
                 check.that(at == 0, "a system message stands behind others");
-                let is_blank = message["content"].as_str().is_none_or(|text| text.trim().is_empty());
-                check.that(!is_blank, "the system message is empty");
+                let parts = message["content"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|part| &part["text"]);
+                let texts: Vec<&Value> = std::iter::once(&message["content"]).chain(parts).collect();
+                let has_text = texts
+                    .iter()
+                    .any(|text| text.as_str().is_some_and(|text| !text.trim().is_empty()));
+                check.that(has_text, "the system message is empty");
             }
             Some("user") => user(check, &mut view, &message["content"]),
             Some("assistant") => assistant(check, &mut view, message, wants_reasoning, is_mistral),
             Some("tool") => {
-                check.that(message["content"].is_string(), "a tool message's content is no text");
+                check.that(
+                    message["content"].is_string(),
+                    "a tool message's content is no text",
+                );
                 let text = message["content"].as_str().unwrap_or_default().to_owned();
                 let id = message["tool_call_id"].as_str().unwrap_or_default();
                 view.turn(Role::User).result(id, text);
@@ -50,7 +64,9 @@ fn user(check: &mut Check<'_>, view: &mut View, content: &Value) {
     }
     for part in content.as_array().into_iter().flatten() {
         match part["type"].as_str() {
-            Some("text") => turn.texts.push(part["text"].as_str().unwrap_or_default().to_owned()),
+            Some("text") => turn
+                .texts
+                .push(part["text"].as_str().unwrap_or_default().to_owned()),
             Some("image_url") => {
                 turn.media += 1;
                 check.that(part["image_url"]["url"].is_string(), "an image has no address");
@@ -64,27 +80,55 @@ fn user(check: &mut Check<'_>, view: &mut View, content: &Value) {
     }
 }
 
-fn assistant(check: &mut Check<'_>, view: &mut View, message: &Value, wants_reasoning: bool, is_mistral: bool) {
+fn assistant(
+    check: &mut Check<'_>,
+    view: &mut View,
+    message: &Value,
+    wants_reasoning: bool,
+    is_mistral: bool,
+) {
     let turn = view.turn(Role::Model);
-    check.that(turn.texts.is_empty() && turn.calls.is_empty(), "two assistant messages stand side by side");
+    check.that(
+        turn.texts.is_empty() && turn.calls.is_empty(),
+        "two assistant messages stand side by side",
+    );
     if let Some(text) = message["content"].as_str() {
         turn.texts.push(text.to_owned());
     }
-    let calls = message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default();
-    check.that(message.get("tool_calls").is_none() || !calls.is_empty(), "tool_calls is an empty list");
+    let calls = message["tool_calls"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    check.that(
+        message.get("tool_calls").is_none() || !calls.is_empty(),
+        "tool_calls is an empty list",
+    );
     for call in calls {
         check.that(call["type"] == "function", "a tool call is no function");
         check.tool_name(&call["function"]["name"]);
         check.call_id(&call["id"]);
         let id = call["id"].as_str().unwrap_or_default();
-        check.that(!is_mistral || id.len() == 9, "a tool call id has not nine characters");
-        let arguments = call["function"]["arguments"].as_str().and_then(|it| serde_json::from_str::<Value>(it).ok());
-        check.that(arguments.is_some_and(|it| it.is_object()), "a tool call's arguments are no JSON object");
+        check.that(
+            !is_mistral || id.len() == 9,
+            "a tool call id has not nine characters",
+        );
+        let arguments = call["function"]["arguments"]
+            .as_str()
+            .and_then(|it| serde_json::from_str::<Value>(it).ok());
+        check.that(
+            arguments.is_some_and(|it| it.is_object()),
+            "a tool call's arguments are no JSON object",
+        );
         turn.calls.push(id.to_owned());
     }
     if wants_reasoning && !calls.is_empty() {
-        let present = message["reasoning_content"].as_str().is_some_and(|text| !text.is_empty());
-        check.that(present, "reasoning_content is missing in an assistant message with tool calls");
+        let present = message["reasoning_content"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty());
+        check.that(
+            present,
+            "reasoning_content is missing in an assistant message with tool calls",
+        );
     }
 }
 
@@ -164,7 +208,12 @@ pub(super) fn write(writer: &mut Writer<'_>) {
 }
 
 /// Writes consecutive tool calls with their pieces interleaved, and returns how many there were.
-fn tools(writer: &mut Writer<'_>, start: usize, first: usize, chunk: &impl Fn(Value, Value) -> Value) -> usize {
+fn tools(
+    writer: &mut Writer<'_>,
+    start: usize,
+    first: usize,
+    chunk: &impl Fn(Value, Value) -> Value,
+) -> usize {
     let steps = &writer.reply.steps[start..];
     let group: Vec<(&String, &Value)> = steps
         .iter()

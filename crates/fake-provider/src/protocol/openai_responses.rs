@@ -30,19 +30,31 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
             "function_call" => {
                 check.tool_name(&item["name"]);
                 check.call_id(&item["call_id"]);
-                let arguments = item["arguments"].as_str().and_then(|it| serde_json::from_str::<Value>(it).ok());
-                check.that(arguments.is_some_and(|it| it.is_object()), "a call's arguments are no JSON object");
-                view.turn(Role::Model).calls.push(item["call_id"].as_str().unwrap_or_default().to_owned());
+                let arguments = item["arguments"]
+                    .as_str()
+                    .and_then(|it| serde_json::from_str::<Value>(it).ok());
+                check.that(
+                    arguments.is_some_and(|it| it.is_object()),
+                    "a call's arguments are no JSON object",
+                );
+                view.turn(Role::Model)
+                    .calls
+                    .push(item["call_id"].as_str().unwrap_or_default().to_owned());
             }
             "function_call_output" => {
                 let text = match &item["output"] {
                     Value::String(text) => text.clone(),
                     parts => {
-                        let texts = parts.as_array().into_iter().flatten().filter_map(|part| part["text"].as_str());
+                        let texts = parts
+                            .as_array()
+                            .into_iter()
+                            .flatten()
+                            .filter_map(|part| part["text"].as_str());
                         texts.collect::<Vec<_>>().join("\n")
                     }
                 };
-                view.turn(Role::User).result(item["call_id"].as_str().unwrap_or_default(), text);
+                view.turn(Role::User)
+                    .result(item["call_id"].as_str().unwrap_or_default(), text);
             }
             "reasoning" => reasoning(check, &mut view, item),
             other => check.fail(format!("there is no item {other}")),
@@ -63,7 +75,8 @@ fn message(check: &mut Check<'_>, view: &mut View, item: &Value) {
     for part in item["content"].as_array().into_iter().flatten() {
         match (role, part["type"].as_str().unwrap_or_default()) {
             (Role::User, "input_text") | (Role::Model, "output_text") => {
-                turn.texts.push(part["text"].as_str().unwrap_or_default().to_owned());
+                turn.texts
+                    .push(part["text"].as_str().unwrap_or_default().to_owned());
             }
             (Role::User, "input_image") => {
                 turn.media += 1;
@@ -81,7 +94,11 @@ fn message(check: &mut Check<'_>, view: &mut View, item: &Value) {
 
 fn reasoning(check: &mut Check<'_>, view: &mut View, item: &Value) {
     let encrypted = item["encrypted_content"].as_str().unwrap_or_default();
-    let texts = item["summary"].as_array().into_iter().flatten().filter_map(|part| part["text"].as_str());
+    let texts = item["summary"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|part| part["text"].as_str());
     let text: String = texts.collect::<Vec<_>>().join("\n\n");
     if !encrypted.starts_with("red-") {
         check.signature(&text, encrypted);
@@ -99,23 +116,34 @@ pub(super) fn write(writer: &mut Writer<'_>) {
         sequence += 1;
         writer.event(kind, &data);
     };
-    let response = |status: &str| json!({"id": "resp_fake", "object": "response", "status": status, "output": []});
-    emit(writer, "response.created", json!({"response": response("in_progress")}));
+    let response =
+        |status: &str| json!({"id": "resp_fake", "object": "response", "status": status, "output": []});
+    emit(
+        writer,
+        "response.created",
+        json!({"response": response("in_progress")}),
+    );
     let mut index = 0;
     for (at, step) in reply.steps.iter().enumerate() {
         let (item_id, item) = match step {
-            Step::Thinking(_) | Step::Redacted(_) => {
-                (format!("rs_{}_{at}", writer.answers), json!({"type": "reasoning", "summary": []}))
-            }
-            Step::Text(_) => {
-                (format!("msg_{}_{at}", writer.answers), json!({"type": "message", "role": "assistant", "content": []}))
-            }
+            Step::Thinking(_) | Step::Redacted(_) => (
+                format!("rs_{}_{at}", writer.answers),
+                json!({"type": "reasoning", "summary": []}),
+            ),
+            Step::Text(_) => (
+                format!("msg_{}_{at}", writer.answers),
+                json!({"type": "message", "role": "assistant", "content": []}),
+            ),
             Step::Tool { name, .. } => (
                 format!("fc_{}_{at}", writer.answers),
                 json!({"type": "function_call", "call_id": writer.call_id(at), "name": name, "arguments": ""}),
             ),
             Step::Error { kind, message } => {
-                emit(writer, "error", json!({"code": kind, "message": message, "param": null}));
+                emit(
+                    writer,
+                    "error",
+                    json!({"code": kind, "message": message, "param": null}),
+                );
                 return;
             }
             other => {
@@ -128,7 +156,11 @@ pub(super) fn write(writer: &mut Writer<'_>) {
         let mut item = item;
         item["id"] = item_id.clone().into();
         item["status"] = "in_progress".into();
-        emit(writer, "response.output_item.added", json!({"output_index": index, "item": item}));
+        emit(
+            writer,
+            "response.output_item.added",
+            json!({"output_index": index, "item": item}),
+        );
         item["status"] = "completed".into();
         match step {
             Step::Thinking(text) => {
@@ -157,7 +189,11 @@ pub(super) fn write(writer: &mut Writer<'_>) {
             _ => {}
         }
         if !writer.is_broken_off(at) {
-            emit(writer, "response.output_item.done", json!({"output_index": index, "item": item}));
+            emit(
+                writer,
+                "response.output_item.done",
+                json!({"output_index": index, "item": item}),
+            );
         }
         index += 1;
     }
@@ -169,7 +205,11 @@ pub(super) fn write(writer: &mut Writer<'_>) {
             ("response.incomplete", last)
         }
         Stop::Refusal(explanation) => {
-            emit(writer, "response.refusal.delta", json!({"output_index": index, "delta": explanation}));
+            emit(
+                writer,
+                "response.refusal.delta",
+                json!({"output_index": index, "delta": explanation}),
+            );
             ("response.completed", response("completed"))
         }
     };

@@ -81,21 +81,13 @@ enum Block {
 #[serde(tag = "type")]
 enum Delta {
     #[serde(rename = "text_delta")]
-    Text {
-        text: String,
-    },
+    Text { text: String },
     #[serde(rename = "thinking_delta")]
-    Thinking {
-        thinking: String,
-    },
+    Thinking { thinking: String },
     #[serde(rename = "signature_delta")]
-    Signature {
-        signature: String,
-    },
+    Signature { signature: String },
     #[serde(rename = "input_json_delta")]
-    InputJson {
-        partial_json: String,
-    },
+    InputJson { partial_json: String },
     #[serde(other)]
     Other,
 }
@@ -136,7 +128,13 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(target: Arc<Target>) -> Self {
-        Self { target, assembly: Assembly::default(), open: HashMap::new(), usage: None, stop: None }
+        Self {
+            target,
+            assembly: Assembly::default(),
+            open: HashMap::new(),
+            usage: None,
+            stop: None,
+        }
     }
 
     /// Counts are cumulative, and some servers behind this protocol leave them zero in one of the two places.
@@ -144,8 +142,12 @@ impl Decoder {
         let usage = self.usage.get_or_insert_default();
         usage.input = usage.input.max(wire.input_tokens.unwrap_or_default());
         usage.output = usage.output.max(wire.output_tokens.unwrap_or_default());
-        usage.cache_read = usage.cache_read.max(wire.cache_read_input_tokens.unwrap_or_default());
-        usage.cache_write = usage.cache_write.max(wire.cache_creation_input_tokens.unwrap_or_default());
+        usage.cache_read = usage
+            .cache_read
+            .max(wire.cache_read_input_tokens.unwrap_or_default());
+        usage.cache_write = usage
+            .cache_write
+            .max(wire.cache_creation_input_tokens.unwrap_or_default());
     }
 
     fn begin(&mut self, index: u64, block: Block, out: &mut Vec<Chunk>) -> Result<(), Error> {
@@ -166,9 +168,10 @@ impl Decoder {
                 self.assembly.set_opaque(at, self.target.rules().opaque(data));
                 return Ok(());
             }
-            Block::ToolUse { id, name, input } => {
-                Open::ToolUse { at: self.assembly.begin_tool(&id, &name, out)?, input }
-            }
+            Block::ToolUse { id, name, input } => Open::ToolUse {
+                at: self.assembly.begin_tool(&id, &name, out)?,
+                input,
+            },
             Block::Other => return Ok(()),
         };
         self.open.insert(index, open);
@@ -178,7 +181,9 @@ impl Decoder {
     fn delta(&mut self, index: u64, delta: Delta, out: &mut Vec<Chunk>) -> Result<(), Error> {
         match (delta, self.open.get_mut(&index)) {
             (Delta::Text { text }, Some(Open::Text)) => self.assembly.text(&text, out),
-            (Delta::Thinking { thinking }, Some(Open::Thinking { .. })) => self.assembly.thinking(&thinking, out),
+            (Delta::Thinking { thinking }, Some(Open::Thinking { .. })) => {
+                self.assembly.thinking(&thinking, out)
+            }
             (Delta::Signature { signature: piece }, Some(Open::Thinking { signature, .. })) => {
                 signature.push_str(&piece);
                 Ok(())
@@ -199,7 +204,8 @@ impl Decoder {
             }
             // Some servers behind this protocol send the whole input with the start.
             Some(Open::ToolUse { at, input })
-                if !self.assembly.has_arguments(at) && input.as_object().is_some_and(|input| !input.is_empty()) =>
+                if !self.assembly.has_arguments(at)
+                    && input.as_object().is_some_and(|input| !input.is_empty()) =>
             {
                 self.assembly.arguments(at, &input.to_string())?;
             }
@@ -243,7 +249,12 @@ impl answer::Decoder for Decoder {
         if !self.open.is_empty() {
             return Err(malformed("an end inside a block"));
         }
-        Ok(Answer { blocks: self.assembly.finish(&stop), usage: self.usage, cost: None, stop })
+        Ok(Answer {
+            blocks: self.assembly.finish(&stop),
+            usage: self.usage,
+            cost: None,
+            stop,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ mod request;
 
 pub(crate) use request::budget;
 #[cfg(feature = "bedrock")]
-pub(crate) use request::may_think;
+pub(crate) use request::thinking;
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{Error, Model, answer};
 pub(crate) const VERSION: &str = "2023-06-01";
 
 /// Lets models that think by budget think between tool uses.
-const INTERLEAVED: &str = "interleaved-thinking-2025-05-14";
+pub(crate) const INTERLEAVED: &str = "interleaved-thinking-2025-05-14";
 
 /// A model behind the Messages API.
 pub(crate) struct Messages {
@@ -34,7 +34,9 @@ pub(crate) struct Messages {
 
 impl Messages {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target: Arc::new(target) }
+        Self {
+            target: Arc::new(target),
+        }
     }
 
     /// The address; operators give the base with and without the version segment.

@@ -28,54 +28,85 @@ pub(super) struct Built {
 pub(super) fn build(target: &Target, request: &Request) -> Built {
     let rules = target.rules();
     let turns = conversation::normalise(&request.messages, &rules);
-    let claude = capability::claude(&target.model);
-    let max_tokens = request.max_tokens.or(target.max_output_tokens).unwrap_or(claude.max_output);
+    let default_max = capability::claude(&target.model).max_output;
+    let max_tokens = request
+        .max_tokens
+        .or(target.max_output_tokens)
+        .unwrap_or(default_max);
 
     let mut body = Map::new();
     body.insert("model".to_owned(), target.model.clone().into());
     body.insert("max_tokens".to_owned(), max_tokens.into());
     body.insert("stream".to_owned(), true.into());
-    let mut tools: Vec<Value> = request.tools.iter().map(tool).collect();
+    let specs = conversation::tools(&request.tools, &turns);
+    let mut tools: Vec<Value> = specs.iter().map(tool).collect();
     if !is_blank(&request.system) {
-        body.insert("system".to_owned(), json!([marked(json!({"type": "text", "text": request.system}))]));
+        body.insert(
+            "system".to_owned(),
+            json!([marked(json!({"type": "text", "text": request.system}))]),
+        );
     } else if let Some(last) = tools.pop() {
         tools.push(marked(last));
     }
     if !tools.is_empty() {
         body.insert("tools".to_owned(), tools.into());
+        if request.tools.is_empty() {
+            // They are only there because the history uses them.
+            body.insert("tool_choice".to_owned(), json!({"type": "none"}));
+        }
     }
     body.insert("messages".to_owned(), messages(&turns, &rules).into());
 
+    let (fields, interleaved) = thinking(&target.model, request, max_tokens, &turns);
+    body.extend(fields);
+    Built {
+        body: body.into(),
+        interleaved,
+    }
+}
+
+/// The fields that say how hard to think, and whether the beta for thoughts between tool uses is needed.
+pub(crate) fn thinking(
+    model: &str,
+    request: &Request,
+    max_tokens: u32,
+    turns: &[Turn<'_>],
+) -> (Map<String, Value>, bool) {
+    let mut fields = Map::new();
+    let mut set = |name: &str, value: Value| {
+        fields.insert(name.to_owned(), value);
+    };
     let mut interleaved = false;
-    match (claude.thinking, request.thinking) {
+    match (capability::claude(model).thinking, request.thinking) {
         (ClaudeThinking::None, _) | (ClaudeThinking::Budget { .. }, ThinkingLevel::Off) => {}
-        (ClaudeThinking::Budget { interleaved: knows_interleaved }, level) => {
+        (
+            ClaudeThinking::Budget {
+                interleaved: knows_interleaved,
+            },
+            level,
+        ) => {
             let budget = budget(level).min(max_tokens.saturating_sub(LEAST_BUDGET));
-            if budget >= LEAST_BUDGET && may_think(&turns) {
-                body.insert("thinking".to_owned(), json!({"type": "enabled", "budget_tokens": budget}));
+            if budget >= LEAST_BUDGET && may_think(turns) {
+                set("thinking", json!({"type": "enabled", "budget_tokens": budget}));
                 interleaved = knows_interleaved && !request.tools.is_empty();
             }
         }
         (ClaudeThinking::Adaptive { off, .. }, ThinkingLevel::Off) => match off {
             ClaudeOff::Omit => {}
-            ClaudeOff::Disabled => {
-                body.insert("thinking".to_owned(), json!({"type": "disabled"}));
-            }
-            ClaudeOff::Never => {
-                body.insert("output_config".to_owned(), json!({"effort": "low"}));
-            }
+            ClaudeOff::Disabled => set("thinking", json!({"type": "disabled"})),
+            ClaudeOff::Never => set("output_config", json!({"effort": "low"})),
         },
         (ClaudeThinking::Adaptive { xhigh, .. }, level) => {
             // The newer models show nothing of their thoughts unless they are told to.
-            body.insert("thinking".to_owned(), json!({"type": "adaptive", "display": "summarized"}));
+            set("thinking", json!({"type": "adaptive", "display": "summarized"}));
             let effort = match level {
                 ThinkingLevel::Xhigh if !xhigh => "max",
                 other => other.as_str(),
             };
-            body.insert("output_config".to_owned(), json!({"effort": effort}));
+            set("output_config", json!({"effort": effort}));
         }
     }
-    Built { body: body.into(), interleaved }
+    (fields, interleaved)
 }
 
 /// The tokens that a level may spend on thoughts, for models that take a budget.
@@ -91,14 +122,19 @@ pub(crate) fn budget(level: ThinkingLevel) -> u32 {
 
 /// With a budget, the API wants the message of a tool loop that is under way to begin with a thought. One that
 /// began without (thinking was off then, or another model wrote it) has to be finished without.
-pub(crate) fn may_think(turns: &[Turn<'_>]) -> bool {
+fn may_think(turns: &[Turn<'_>]) -> bool {
     let last = turns.iter().rev().find_map(|turn| match turn {
         Turn::Assistant(blocks) => Some(blocks),
         Turn::User(_) => None,
     });
     last.is_none_or(|blocks| {
-        let uses_tools = blocks.iter().any(|block| matches!(**block, AssistantBlock::ToolUse { .. }));
-        !uses_tools || blocks.first().is_some_and(|block| matches!(**block, AssistantBlock::Thinking { .. }))
+        let uses_tools = blocks
+            .iter()
+            .any(|block| matches!(**block, AssistantBlock::ToolUse { .. }));
+        !uses_tools
+            || blocks
+                .first()
+                .is_some_and(|block| matches!(**block, AssistantBlock::Thinking { .. }))
     })
 }
 
@@ -116,14 +152,21 @@ fn marked(mut block: Value) -> Value {
 }
 
 fn messages(turns: &[Turn<'_>], rules: &Rules<'_>) -> Vec<Value> {
-    let user_turns = turns.iter().enumerate().filter(|(_, turn)| matches!(turn, Turn::User(_)));
+    let user_turns = turns
+        .iter()
+        .enumerate()
+        .filter(|(_, turn)| matches!(turn, Turn::User(_)));
     let marks: Vec<usize> = user_turns.map(|(at, _)| at).rev().take(2).collect();
     let message = |(at, turn): (usize, &Turn<'_>)| {
         let (role, mut content): (_, Vec<Value>) = match turn {
             Turn::User(blocks) => ("user", blocks.iter().map(|block| user_block(block)).collect()),
-            Turn::Assistant(blocks) => {
-                ("assistant", blocks.iter().filter_map(|block| assistant_block(block, rules)).collect())
-            }
+            Turn::Assistant(blocks) => (
+                "assistant",
+                blocks
+                    .iter()
+                    .filter_map(|block| assistant_block(block, rules))
+                    .collect(),
+            ),
         };
         if marks.contains(&at)
             && let Some(last) = content.pop()
@@ -138,8 +181,15 @@ fn messages(turns: &[Turn<'_>], rules: &Rules<'_>) -> Vec<Value> {
 fn user_block(block: &UserBlock) -> Value {
     match block {
         UserBlock::Content(content) => content_block(content),
-        UserBlock::ToolResult { call_id, content, is_error, .. } => {
-            let readable = content.iter().filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
+        UserBlock::ToolResult {
+            call_id,
+            content,
+            is_error,
+            ..
+        } => {
+            let readable = content
+                .iter()
+                .filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
             let content: Vec<Value> = readable.map(content_block).collect();
             let mut value = json!({"type": "tool_result", "tool_use_id": call_id});
             if !content.is_empty() {
@@ -156,21 +206,33 @@ fn user_block(block: &UserBlock) -> Value {
 fn content_block(block: &ContentBlock) -> Value {
     match block {
         ContentBlock::Text { text } => json!({"type": "text", "text": text}),
-        ContentBlock::Image { source: Source::Base64 { media_type, data } } => {
+        ContentBlock::Image {
+            source: Source::Base64 { media_type, data },
+        } => {
             json!({"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}})
         }
-        ContentBlock::Image { source: Source::Url { url } } => {
+        ContentBlock::Image {
+            source: Source::Url { url },
+        } => {
             json!({"type": "image", "source": {"type": "url", "url": url}})
         }
-        ContentBlock::Image { source: Source::Text { data } } => json!({"type": "text", "text": data}),
-        ContentBlock::Document { source, title, context } => {
+        ContentBlock::Image {
+            source: Source::Text { data },
+        } => json!({"type": "text", "text": data}),
+        ContentBlock::Document {
+            source,
+            title,
+            context,
+        } => {
             let source = match (media::document_text(source), source) {
                 (Some(text), _) => json!({"type": "text", "media_type": "text/plain", "data": text}),
                 (None, Source::Url { url }) => json!({"type": "url", "url": url}),
                 (None, Source::Base64 { media_type, data }) => {
                     json!({"type": "base64", "media_type": media_type, "data": data})
                 }
-                (None, Source::Text { data }) => json!({"type": "text", "media_type": "text/plain", "data": data}),
+                (None, Source::Text { data }) => {
+                    json!({"type": "text", "media_type": "text/plain", "data": data})
+                }
             };
             let mut value = json!({"type": "document", "source": source});
             for (key, text) in [("title", title), ("context", context)] {
@@ -186,9 +248,9 @@ fn content_block(block: &ContentBlock) -> Value {
 fn assistant_block(block: &AssistantBlock, rules: &Rules<'_>) -> Option<Value> {
     match block {
         AssistantBlock::Text { text, .. } => Some(json!({"type": "text", "text": text})),
-        AssistantBlock::ToolUse { call_id, name, input, .. } => {
-            Some(json!({"type": "tool_use", "id": call_id, "name": name, "input": input}))
-        }
+        AssistantBlock::ToolUse {
+            call_id, name, input, ..
+        } => Some(json!({"type": "tool_use", "id": call_id, "name": name, "input": input})),
         AssistantBlock::Thinking { text, opaque } => {
             let own = rules.own(opaque.as_ref())?;
             match own["redacted"].as_str() {

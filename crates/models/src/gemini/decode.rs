@@ -83,7 +83,13 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(target: Arc<Target>) -> Self {
-        Self { target, assembly: Assembly::default(), usage: None, finish: None, blocked: None }
+        Self {
+            target,
+            assembly: Assembly::default(),
+            usage: None,
+            finish: None,
+            blocked: None,
+        }
     }
 
     fn part(&mut self, part: Part, out: &mut Vec<Chunk>) -> Result<(), Error> {
@@ -134,8 +140,14 @@ impl answer::Decoder for Decoder {
                 cache_write: 0,
             });
         }
-        if let Some(PromptFeedback { block_reason: Some(reason), block_reason_message }) = response.prompt_feedback {
-            let because = block_reason_message.map(|message| format!(": {message}")).unwrap_or_default();
+        if let Some(PromptFeedback {
+            block_reason: Some(reason),
+            block_reason_message,
+        }) = response.prompt_feedback
+        {
+            let because = block_reason_message
+                .map(|message| format!(": {message}"))
+                .unwrap_or_default();
             self.blocked = Some(format!("the provider blocked the prompt ({reason}){because}"));
         }
         if let Some(candidate) = response.candidates.into_iter().next() {
@@ -156,24 +168,37 @@ impl answer::Decoder for Decoder {
 
     fn finish(self) -> Result<Answer, Error> {
         let stop = match (self.blocked, self.finish) {
-            (Some(explanation), _) => ReplyStop::Refusal { explanation: Some(explanation) },
+            (Some(explanation), _) => ReplyStop::Refusal {
+                explanation: Some(explanation),
+            },
             (None, Some((reason, message))) => stop(&reason, message, self.assembly.is_empty())?,
             (None, None) => ReplyStop::Done,
         };
-        Ok(Answer { blocks: self.assembly.finish(&stop), usage: self.usage, cost: None, stop })
+        Ok(Answer {
+            blocks: self.assembly.finish(&stop),
+            usage: self.usage,
+            cost: None,
+            stop,
+        })
     }
 }
 
 fn stop(reason: &str, message: Option<String>, is_empty: bool) -> Result<ReplyStop, Error> {
-    let because = message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    let because = message
+        .as_deref()
+        .map(|message| format!(": {message}"))
+        .unwrap_or_default();
     let failed = format!("the model's answer failed ({reason}){because}");
     match reason {
         "STOP" => Ok(ReplyStop::Done),
         "MAX_TOKENS" => Ok(ReplyStop::MaxTokens),
-        "SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "ESCALATION" | "MODEL_ARMOR" => {
-            Ok(ReplyStop::Refusal { explanation: Some(format!("the provider stopped the answer ({reason}){because}")) })
+        "SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "ESCALATION"
+        | "MODEL_ARMOR" => Ok(ReplyStop::Refusal {
+            explanation: Some(format!("the provider stopped the answer ({reason}){because}")),
+        }),
+        "MISSING_THOUGHT_SIGNATURE" | "PUP_LIMITED_DISABLED" => {
+            Err(Error::fatal(FailureKind::ModelRequestFailed, failed))
         }
-        "MISSING_THOUGHT_SIGNATURE" | "PUP_LIMITED_DISABLED" => Err(Error::fatal(FailureKind::ModelRequestFailed, failed)),
         // The model wrote a call that is none; it mostly gets it right when it is asked again.
         "MALFORMED_FUNCTION_CALL" | "MALFORMED_RESPONSE" | "UNEXPECTED_TOOL_CALL" => {
             Err(Error::passing(FailureKind::ModelRequestFailed, failed))

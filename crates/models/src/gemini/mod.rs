@@ -19,7 +19,9 @@ pub(crate) struct GenerateContent {
 
 impl GenerateContent {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target: Arc::new(target) }
+        Self {
+            target: Arc::new(target),
+        }
     }
 
     /// The address; operators give the base with and without the version segment.
@@ -27,7 +29,11 @@ impl GenerateContent {
         let base = &self.target.base_url;
         let last = base.rsplit('/').next().unwrap_or_default();
         let version = if last.starts_with("v1") { "" } else { "/v1beta" };
-        let model = self.target.model.strip_prefix("models/").unwrap_or(&self.target.model);
+        let model = self
+            .target
+            .model
+            .strip_prefix("models/")
+            .unwrap_or(&self.target.model);
         format!("{base}{version}/models/{model}:streamGenerateContent?alt=sse")
     }
 }

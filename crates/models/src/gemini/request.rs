@@ -35,7 +35,10 @@ pub(super) fn build(target: &Target, request: &Request) -> Value {
     }
     let mut body = Map::new();
     if !is_blank(&request.system) {
-        body.insert("systemInstruction".to_owned(), json!({"parts": [{"text": request.system}]}));
+        body.insert(
+            "systemInstruction".to_owned(),
+            json!({"parts": [{"text": request.system}]}),
+        );
     }
     body.insert("contents".to_owned(), contents.into());
     if !request.tools.is_empty() {
@@ -47,7 +50,10 @@ pub(super) fn build(target: &Target, request: &Request) -> Value {
                 json!({"name": tool.name, "description": tool.description, "parametersJsonSchema": schema})
             })
             .collect();
-        body.insert("tools".to_owned(), json!([{"functionDeclarations": declarations}]));
+        body.insert(
+            "tools".to_owned(),
+            json!([{"functionDeclarations": declarations}]),
+        );
     }
     let mut generation = Map::new();
     if let Some(max) = request.max_tokens.or(target.max_output_tokens) {
@@ -80,7 +86,9 @@ fn thinking(model: &str, version: Option<(u32, u32)>, level: ThinkingLevel) -> O
             ThinkingLevel::Off => json!({"thinkingBudget": if is_pro { 128 } else { 0 }}),
             ThinkingLevel::Low => json!({"thinkingBudget": 4_096, "includeThoughts": true}),
             ThinkingLevel::Medium => json!({"thinkingBudget": 8_192, "includeThoughts": true}),
-            ThinkingLevel::High | ThinkingLevel::Xhigh => json!({"thinkingBudget": 24_576, "includeThoughts": true}),
+            ThinkingLevel::High | ThinkingLevel::Xhigh => {
+                json!({"thinkingBudget": 24_576, "includeThoughts": true})
+            }
         }),
         None if !model.contains("gemini") => None,
         _ => Some(match level {
@@ -91,7 +99,9 @@ fn thinking(model: &str, version: Option<(u32, u32)>, level: ThinkingLevel) -> O
                 json!({"thinkingLevel": "high", "includeThoughts": true})
             }
             ThinkingLevel::Medium => json!({"thinkingLevel": "medium", "includeThoughts": true}),
-            ThinkingLevel::High | ThinkingLevel::Xhigh => json!({"thinkingLevel": "high", "includeThoughts": true}),
+            ThinkingLevel::High | ThinkingLevel::Xhigh => {
+                json!({"thinkingLevel": "high", "includeThoughts": true})
+            }
         }),
     }
 }
@@ -102,9 +112,16 @@ fn user(blocks: &[Cow<'_, UserBlock>], ids: &[String]) -> Vec<Value> {
     for block in blocks {
         match &**block {
             UserBlock::Content(content) => media.push(part(content)),
-            UserBlock::ToolResult { call_id, name, content, is_error } => {
+            UserBlock::ToolResult {
+                call_id,
+                name,
+                content,
+                is_error,
+            } => {
                 // A response is a JSON object, so what isn't text follows after all responses.
-                let (texts, others): (Vec<_>, Vec<_>) = content.iter().partition(|block| part(block).get("text").is_some());
+                let (texts, others): (Vec<_>, Vec<_>) = content
+                    .iter()
+                    .partition(|block| part(block).get("text").is_some());
                 let key = if *is_error { "error" } else { "output" };
                 let mut response = json!({"name": name, "response": {key: media::result_text(texts, false)}});
                 if ids.contains(call_id) {
@@ -124,18 +141,26 @@ fn user(blocks: &[Cow<'_, UserBlock>], ids: &[String]) -> Vec<Value> {
 
 fn part(block: &ContentBlock) -> Value {
     match block {
-        ContentBlock::Image { source: Source::Base64 { media_type, data } } => {
+        ContentBlock::Image {
+            source: Source::Base64 { media_type, data },
+        } => {
             json!({"inlineData": {"mimeType": media_type, "data": data}})
         }
-        ContentBlock::Document { source: source @ Source::Base64 { media_type, data }, .. }
-            if media::document_text(source).is_none() =>
-        {
+        ContentBlock::Document {
+            source: source @ Source::Base64 { media_type, data },
+            ..
+        } if media::document_text(source).is_none() => {
             json!({"inlineData": {"mimeType": media_type, "data": data}})
         }
-        ContentBlock::Image { source: Source::Url { url } } => {
+        ContentBlock::Image {
+            source: Source::Url { url },
+        } => {
             json!({"fileData": {"mimeType": image_type(url), "fileUri": url}})
         }
-        ContentBlock::Document { source: Source::Url { url }, .. } => {
+        ContentBlock::Document {
+            source: Source::Url { url },
+            ..
+        } => {
             json!({"fileData": {"mimeType": "application/pdf", "fileUri": url}})
         }
         other => json!({"text": media::as_text(other)}),
@@ -173,7 +198,12 @@ fn model(
             }
             // Thoughts themselves are not wanted back; what counts is the signatures of the other parts.
             AssistantBlock::Thinking { .. } => {}
-            AssistantBlock::ToolUse { call_id, name, input, opaque } => {
+            AssistantBlock::ToolUse {
+                call_id,
+                name,
+                input,
+                opaque,
+            } => {
                 let own = rules.own(opaque.as_ref());
                 let mut part = json!({"functionCall": {"name": name, "args": input}});
                 if own.is_some_and(|own| own["hasId"] == true) {
@@ -183,7 +213,9 @@ fn model(
                 // Of parallel calls only the first is signed.
                 match own.and_then(|own| own["thoughtSignature"].as_str()) {
                     Some(signature) => part["thoughtSignature"] = signature.into(),
-                    None if is_first_call && needs_signatures => part["thoughtSignature"] = FOREIGN_SIGNATURE.into(),
+                    None if is_first_call && needs_signatures => {
+                        part["thoughtSignature"] = FOREIGN_SIGNATURE.into()
+                    }
                     None => {}
                 }
                 is_first_call = false;
@@ -205,14 +237,30 @@ mod tests {
             ("gemini-2.0-flash", Medium, None),
             ("gemini-2.5-flash", Off, Some(json!({"thinkingBudget": 0}))),
             ("gemini-2.5-pro", Off, Some(json!({"thinkingBudget": 128}))),
-            ("gemini-2.5-pro", Medium, Some(json!({"thinkingBudget": 8192, "includeThoughts": true}))),
+            (
+                "gemini-2.5-pro",
+                Medium,
+                Some(json!({"thinkingBudget": 8192, "includeThoughts": true})),
+            ),
             ("gemini-3-pro-preview", Off, Some(json!({"thinkingLevel": "low"}))),
-            ("gemini-3-pro-preview", Medium, Some(json!({"thinkingLevel": "high", "includeThoughts": true}))),
+            (
+                "gemini-3-pro-preview",
+                Medium,
+                Some(json!({"thinkingLevel": "high", "includeThoughts": true})),
+            ),
             ("gemini-3.6-flash", Off, Some(json!({"thinkingLevel": "minimal"}))),
-            ("gemini-3.6-flash", Medium, Some(json!({"thinkingLevel": "medium", "includeThoughts": true}))),
+            (
+                "gemini-3.6-flash",
+                Medium,
+                Some(json!({"thinkingLevel": "medium", "includeThoughts": true})),
+            ),
             ("gemma-3-27b-it", Medium, None),
         ] {
-            assert_eq!(thinking(model, version(model), level), expected, "{model} {level:?}");
+            assert_eq!(
+                thinking(model, version(model), level),
+                expected,
+                "{model} {level:?}"
+            );
         }
     }
 }

@@ -105,11 +105,18 @@ impl Decoder {
     }
 
     fn delta(&mut self, delta: Delta, out: &mut Vec<Chunk>) -> Result<(), Error> {
-        let reasoning = delta.reasoning_content.as_deref().or(delta.reasoning.as_str()).unwrap_or_default();
+        let reasoning = delta
+            .reasoning_content
+            .as_deref()
+            .or(delta.reasoning.as_str())
+            .unwrap_or_default();
         self.assembly.thinking(reasoning, out)?;
         for detail in delta.reasoning_details.into_iter().flatten() {
             if reasoning.is_empty() {
-                let text = detail["text"].as_str().or(detail["summary"].as_str()).unwrap_or_default();
+                let text = detail["text"]
+                    .as_str()
+                    .or(detail["summary"].as_str())
+                    .unwrap_or_default();
                 self.assembly.thinking(text, out)?;
             }
             self.detail(detail)?;
@@ -138,7 +145,8 @@ impl Decoder {
             Some("text") => self.assembly.text(part["text"].as_str().unwrap_or_default(), out),
             Some("thinking") => {
                 for piece in part["thinking"].as_array().into_iter().flatten() {
-                    self.assembly.thinking(piece["text"].as_str().unwrap_or_default(), out)?;
+                    self.assembly
+                        .thinking(piece["text"].as_str().unwrap_or_default(), out)?;
                 }
                 Ok(())
             }
@@ -152,7 +160,9 @@ impl Decoder {
             return Ok(());
         };
         let same = |last: &Value| {
-            last.get("type") == detail.get("type") && last.get("index") == detail.get("index") && last.get("index").is_some()
+            last.get("type") == detail.get("type")
+                && last.get("index") == detail.get("index")
+                && last.get("index").is_some()
         };
         if let Some(Value::Object(last)) = self.details.last_mut().filter(|last| same(last)) {
             for (key, value) in detail {
@@ -186,14 +196,20 @@ impl Decoder {
         let index = match piece.index {
             // Some servers number every call 0; another id with a name shows that it is another call.
             Some(index) => match self.calls.get(&index) {
-                Some(have) if !id.is_empty() && !have.id.is_empty() && have.id != id && !name.is_empty() => next,
+                Some(have) if !id.is_empty() && !have.id.is_empty() && have.id != id && !name.is_empty() => {
+                    next
+                }
                 _ => index,
             },
             // Without a number, a name begins a call and anything else belongs to the newest one.
             None if name.is_empty() => newest.ok_or_else(|| malformed("arguments without a tool call"))?,
             None => next,
         };
-        let call = self.calls.entry(index).or_insert_with(|| Call { id: String::new(), at: None, early: String::new() });
+        let call = self.calls.entry(index).or_insert_with(|| Call {
+            id: String::new(),
+            at: None,
+            early: String::new(),
+        });
         if call.id.is_empty() {
             call.id = id;
         }
@@ -230,7 +246,9 @@ impl answer::Decoder for Decoder {
         if let Some(error) = piece.error.filter(|error| !error.is_null()) {
             return Err(answer::reported(&error));
         }
-        let groq = piece.x_groq.and_then(|mut it| it.get_mut("usage").map(Value::take));
+        let groq = piece
+            .x_groq
+            .and_then(|mut it| it.get_mut("usage").map(Value::take));
         for usage in [piece.usage, groq].into_iter().flatten().filter(Value::is_object) {
             self.usage = Some(usage);
         }

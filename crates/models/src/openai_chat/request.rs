@@ -13,7 +13,7 @@ use crate::registry::Target;
 use crate::request::{AssistantBlock, Request, UserBlock};
 use crate::{media, openai_responses};
 
-pub(super) fn build(target: &Target, request: &Request) -> Value {
+pub(super) fn build(target: &Target, request: &Request, with_effort: bool) -> Value {
     let rules = target.rules();
     let turns = conversation::normalise(&request.messages, &rules);
     let mut messages = Vec::with_capacity(turns.len() + 1);
@@ -25,6 +25,9 @@ pub(super) fn build(target: &Target, request: &Request) -> Value {
             Turn::User(blocks) => user(blocks, &mut messages),
             Turn::Assistant(blocks) => messages.push(assistant(blocks, &rules, target.config.reasoning_back)),
         }
+    }
+    if target.known.usage == UsageStyle::WithCost && target.model.contains("claude") {
+        mark_caches(&mut messages);
     }
     let mut body = Map::new();
     body.insert("model".to_owned(), target.model.clone().into());
@@ -49,13 +52,19 @@ pub(super) fn build(target: &Target, request: &Request) -> Value {
     if let Some(max) = request.max_tokens.or(target.max_output_tokens) {
         // OpenAI's reasoning models refuse the old name, most others don't know the new one.
         let is_openai = target.base_url.contains("//api.openai.com");
-        let name = if is_openai { "max_completion_tokens" } else { "max_tokens" };
+        let name = if is_openai {
+            "max_completion_tokens"
+        } else {
+            "max_tokens"
+        };
         body.insert(name.to_owned(), max.into());
     }
     if target.known.cache_key && !request.cache_key.is_empty() {
         body.insert("prompt_cache_key".to_owned(), request.cache_key.clone().into());
     }
-    effort(target, request.thinking, &mut body);
+    if with_effort {
+        effort(target, request.thinking, &mut body);
+    }
     body.into()
 }
 
@@ -64,15 +73,25 @@ fn user(blocks: &[Cow<'_, UserBlock>], messages: &mut Vec<Value>) {
     for block in blocks {
         match &**block {
             UserBlock::Content(block) => content.push(part(block)),
-            UserBlock::ToolResult { call_id, name, content: result, is_error } => {
+            UserBlock::ToolResult {
+                call_id,
+                name,
+                content: result,
+                is_error,
+            } => {
                 // A tool message holds text only, so what else the tool gave follows in the user's message.
                 let (media, text): (Vec<_>, Vec<_>) = result.iter().partition(|block| is_media(block));
                 let mut text = media::result_text(text, *is_error);
                 if !media.is_empty() {
-                    content.push(json!({"type": "text", "text": format!("From the tool {name} ({call_id}):")}));
+                    content
+                        .push(json!({"type": "text", "text": format!("From the tool {name} ({call_id}):")}));
                     content.extend(media.into_iter().map(part));
                     let note = "The media that it gave are in the next message.";
-                    text = if text.is_empty() { note.to_owned() } else { format!("{text}\n{note}") };
+                    text = if text.is_empty() {
+                        note.to_owned()
+                    } else {
+                        format!("{text}\n{note}")
+                    };
                 }
                 messages.push(json!({"role": "tool", "tool_call_id": call_id, "content": text}));
             }
@@ -83,6 +102,33 @@ fn user(blocks: &[Cow<'_, UserBlock>], messages: &mut Vec<Value>) {
         // A plain string is understood by every server, a list of parts not by all.
         [only] if only["type"] == "text" => messages.push(json!({"role": "user", "content": only["text"]})),
         _ => messages.push(json!({"role": "user", "content": content})),
+    }
+}
+
+/// Marks for Claude's prompt cache, which OpenRouter passes on: at the end of the system prompt and of the last
+/// two messages that are not the model's. Other models' providers cache by themselves.
+fn mark_caches(messages: &mut [Value]) {
+    let mut ends = 0;
+    for message in messages.iter_mut().rev() {
+        let role = message["role"].as_str().unwrap_or_default().to_owned();
+        if role == "assistant" || role != "system" && ends == 2 {
+            continue;
+        }
+        ends += usize::from(role != "system");
+        let mark = json!({"type": "ephemeral"});
+        if role == "tool" {
+            message["cache_control"] = mark;
+            continue;
+        }
+        if let Some(text) = message["content"].as_str().map(str::to_owned) {
+            message["content"] = json!([{"type": "text", "text": text}]);
+        }
+        if let Some(last) = message["content"]
+            .as_array_mut()
+            .and_then(|parts| parts.last_mut())
+        {
+            last["cache_control"] = mark;
+        }
     }
 }
 
@@ -99,15 +145,21 @@ fn is_media(block: &ContentBlock) -> bool {
 
 fn part(block: &ContentBlock) -> Value {
     match block {
-        ContentBlock::Image { source: Source::Base64 { media_type, data } } => {
+        ContentBlock::Image {
+            source: Source::Base64 { media_type, data },
+        } => {
             json!({"type": "image_url", "image_url": {"url": media::data_url(media_type, data)}})
         }
-        ContentBlock::Image { source: Source::Url { url } } => {
+        ContentBlock::Image {
+            source: Source::Url { url },
+        } => {
             json!({"type": "image_url", "image_url": {"url": url}})
         }
-        ContentBlock::Document { source: source @ Source::Base64 { media_type, data }, title, .. }
-            if media::document_text(source).is_none() =>
-        {
+        ContentBlock::Document {
+            source: source @ Source::Base64 { media_type, data },
+            title,
+            ..
+        } if media::document_text(source).is_none() => {
             let name = title.clone().unwrap_or_else(|| "document.pdf".to_owned());
             json!({"type": "file", "file": {"filename": name, "file_data": media::data_url(media_type, data)}})
         }
@@ -130,7 +182,9 @@ fn assistant(blocks: &[Cow<'_, AssistantBlock>], rules: &Rules<'_>, back: Reason
         match &**block {
             AssistantBlock::Text { text, .. } => texts.push(text),
             AssistantBlock::Thinking { text, .. } => thoughts.push(text),
-            AssistantBlock::ToolUse { call_id, name, input, .. } => calls.push(json!({
+            AssistantBlock::ToolUse {
+                call_id, name, input, ..
+            } => calls.push(json!({
                 "id": call_id,
                 "type": "function",
                 "function": {"name": name, "arguments": input.to_string()},
@@ -139,7 +193,11 @@ fn assistant(blocks: &[Cow<'_, AssistantBlock>], rules: &Rules<'_>, back: Reason
     }
     let mut message = json!({"role": "assistant"});
     // Several servers refuse an absent content, others an empty one beside tool calls.
-    message["content"] = if texts.is_empty() { Value::Null } else { texts.join("\n").into() };
+    message["content"] = if texts.is_empty() {
+        Value::Null
+    } else {
+        texts.join("\n").into()
+    };
     let thoughts = thoughts.join("\n");
     match back {
         ReasoningBack::Content | ReasoningBack::RequiredContent if !thoughts.is_empty() => {
@@ -159,7 +217,11 @@ fn assistant(blocks: &[Cow<'_, AssistantBlock>], rules: &Rules<'_>, back: Reason
 fn effort(target: &Target, level: ThinkingLevel, body: &mut Map<String, Value>) {
     let on = level != ThinkingLevel::Off;
     // Above "high" only OpenAI's own servers and OpenRouter know a level.
-    let capped = if level == ThinkingLevel::Xhigh { "high" } else { level.as_str() };
+    let capped = if level == ThinkingLevel::Xhigh {
+        "high"
+    } else {
+        level.as_str()
+    };
     let model = target.model.to_lowercase();
     let mut set = |name: &str, value: Value| {
         body.insert(name.to_owned(), value);
@@ -177,7 +239,15 @@ fn effort(target: &Target, level: ThinkingLevel, body: &mut Map<String, Value>) 
         EffortStyle::Deepseek => {
             set("thinking", json!({"type": switch}));
             if on && !model.contains("chat") {
-                set("reasoning_effort", if level == ThinkingLevel::Xhigh { "max" } else { "high" }.into());
+                set(
+                    "reasoning_effort",
+                    if level == ThinkingLevel::Xhigh {
+                        "max"
+                    } else {
+                        "high"
+                    }
+                    .into(),
+                );
             }
         }
         EffortStyle::Moonshot if moonshot_switches(&model) => set("thinking", json!({"type": switch})),
@@ -196,7 +266,10 @@ fn moonshot_switches(model: &str) -> bool {
     let Some((_, version)) = model.split_once("kimi-k") else {
         return false;
     };
-    let number: String = version.chars().take_while(|ch| ch.is_ascii_digit() || *ch == '.').collect();
+    let number: String = version
+        .chars()
+        .take_while(|ch| ch.is_ascii_digit() || *ch == '.')
+        .collect();
     !model.contains("thinking") && number.parse::<f32>().is_ok_and(|number| number >= 2.5)
 }
 

@@ -27,7 +27,10 @@ enum Event {
     TextDelta { output_index: u64, delta: String },
     #[serde(rename = "response.refusal.delta")]
     RefusalDelta { delta: String },
-    #[serde(rename = "response.reasoning_summary_text.delta", alias = "response.reasoning_text.delta")]
+    #[serde(
+        rename = "response.reasoning_summary_text.delta",
+        alias = "response.reasoning_text.delta"
+    )]
     ReasoningDelta {
         output_index: u64,
         #[serde(alias = "content_index")]
@@ -54,9 +57,16 @@ enum Event {
 /// An item that has begun and not ended.
 enum Open {
     /// Whether any of its text has arrived.
-    Message { has_text: bool },
-    Reasoning { at: usize, part: Option<u64> },
-    Call { at: usize },
+    Message {
+        has_text: bool,
+    },
+    Reasoning {
+        at: usize,
+        part: Option<u64>,
+    },
+    Call {
+        at: usize,
+    },
 }
 
 pub(super) struct Decoder {
@@ -85,8 +95,13 @@ impl Decoder {
         let text = |key: &str| item[key].as_str().unwrap_or_default();
         let open = match text("type") {
             "message" => Open::Message { has_text: false },
-            "reasoning" => Open::Reasoning { at: self.assembly.begin_thinking()?, part: None },
-            "function_call" => Open::Call { at: self.assembly.begin_tool(text("call_id"), text("name"), out)? },
+            "reasoning" => Open::Reasoning {
+                at: self.assembly.begin_thinking()?,
+                part: None,
+            },
+            "function_call" => Open::Call {
+                at: self.assembly.begin_tool(text("call_id"), text("name"), out)?,
+            },
             // Built-in tools of the provider are not asked for; their items mean nothing to us.
             _ => return Ok(()),
         };
@@ -100,7 +115,8 @@ impl Decoder {
                 let parts = item["content"].as_array().map(Vec::as_slice).unwrap_or_default();
                 if !has_text {
                     for part in parts {
-                        self.assembly.text(part["text"].as_str().unwrap_or_default(), out)?;
+                        self.assembly
+                            .text(part["text"].as_str().unwrap_or_default(), out)?;
                     }
                 }
                 if let (Some(at), Some(phase)) = (self.assembly.last_text(), item["phase"].as_str()) {
@@ -110,20 +126,32 @@ impl Decoder {
             }
             // Without its encrypted content an item could only be found in OpenAI's store, which is not used.
             Some(Open::Reasoning { at, .. }) if item["encrypted_content"].is_string() => {
-                let kept = item.as_object().into_iter().flatten().filter(|(key, value)| *key != "status" && !value.is_null());
-                let item: Map<String, Value> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+                let kept = item
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter(|(key, value)| *key != "status" && !value.is_null());
+                let item: Map<String, Value> =
+                    kept.map(|(key, value)| (key.clone(), value.clone())).collect();
                 let data = Map::from_iter([("item".to_owned(), item.into())]);
                 self.assembly.set_opaque(at, self.target.rules().opaque(data));
             }
             Some(Open::Call { at }) if !self.assembly.has_arguments(at) => {
-                self.assembly.arguments(at, item["arguments"].as_str().unwrap_or_default())?;
+                self.assembly
+                    .arguments(at, item["arguments"].as_str().unwrap_or_default())?;
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn reasoning(&mut self, index: u64, part: Option<u64>, delta: &str, out: &mut Vec<Chunk>) -> Result<(), Error> {
+    fn reasoning(
+        &mut self,
+        index: u64,
+        part: Option<u64>,
+        delta: &str,
+        out: &mut Vec<Chunk>,
+    ) -> Result<(), Error> {
         let Some(Open::Reasoning { part: last, .. }) = self.open.get_mut(&index) else {
             return Err(malformed("a thought that belongs to no item"));
         };
@@ -145,7 +173,12 @@ impl Decoder {
         let cache_read = count("/input_tokens_details/cached_tokens").min(total);
         let cache_write = count("/input_tokens_details/cache_write_tokens").min(total - cache_read);
         let input = total - cache_read - cache_write;
-        self.usage = Some(Usage { input, output: count("/output_tokens"), cache_read, cache_write });
+        self.usage = Some(Usage {
+            input,
+            output: count("/output_tokens"),
+            cache_read,
+            cache_write,
+        });
     }
 }
 
@@ -164,7 +197,11 @@ impl answer::Decoder for Decoder {
                 _ => return Err(malformed("text that belongs to no message")),
             },
             Event::RefusalDelta { delta } => self.refusal.push_str(&delta),
-            Event::ReasoningDelta { output_index, summary_index, delta } => {
+            Event::ReasoningDelta {
+                output_index,
+                summary_index,
+                delta,
+            } => {
                 self.reasoning(output_index, summary_index, &delta, out)?;
             }
             Event::ArgumentsDelta { output_index, delta } => match self.open.get(&output_index) {
@@ -177,7 +214,10 @@ impl answer::Decoder for Decoder {
             }
             Event::Incomplete { response } => {
                 self.count(&response);
-                let reason = response.pointer("/incomplete_details/reason").and_then(Value::as_str).unwrap_or_default();
+                let reason = response
+                    .pointer("/incomplete_details/reason")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 self.stop = match reason {
                     "content_filter" => ReplyStop::Refusal { explanation: None },
                     "max_output_tokens" => ReplyStop::MaxTokens,
@@ -201,9 +241,16 @@ impl answer::Decoder for Decoder {
             return Err(malformed("an end inside an item"));
         }
         let stop = match self.stop {
-            ReplyStop::Done if !self.refusal.is_empty() => ReplyStop::Refusal { explanation: Some(self.refusal) },
+            ReplyStop::Done if !self.refusal.is_empty() => ReplyStop::Refusal {
+                explanation: Some(self.refusal),
+            },
             other => other,
         };
-        Ok(Answer { blocks: self.assembly.finish(&stop), usage: self.usage, cost: None, stop })
+        Ok(Answer {
+            blocks: self.assembly.finish(&stop),
+            usage: self.usage,
+            cost: None,
+            stop,
+        })
     }
 }

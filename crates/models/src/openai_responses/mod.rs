@@ -28,7 +28,10 @@ pub(crate) struct Responses {
 
 impl Responses {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target: Arc::new(target), summaries: AtomicBool::new(true) }
+        Self {
+            target: Arc::new(target),
+            summaries: AtomicBool::new(true),
+        }
     }
 
     async fn attempt(&self, request: &Request, summaries: bool) -> Result<ModelStream, Error> {
@@ -54,7 +57,10 @@ impl Model for Responses {
         let result = self.attempt(request, summaries).await;
         match &result {
             Err(error) if summaries && refuses_summaries(error) => {
-                tracing::info!(model = self.target.name, "the provider gives no reasoning summaries; asking without");
+                tracing::info!(
+                    model = self.target.name,
+                    "the provider gives no reasoning summaries; asking without"
+                );
                 self.summaries.store(false, Ordering::Relaxed);
                 self.attempt(request, false).await
             }
@@ -66,5 +72,6 @@ impl Model for Responses {
 fn refuses_summaries(error: &Error) -> bool {
     let message = &error.failure.message;
     error.status == Some(400)
-        && (message.contains("reasoning.summary") || message.contains("verified to generate reasoning summaries"))
+        && (message.contains("reasoning.summary")
+            || message.contains("verified to generate reasoning summaries"))
 }

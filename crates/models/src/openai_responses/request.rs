@@ -72,8 +72,12 @@ pub(super) fn build(target: &Target, request: &Request, summaries: bool) -> Valu
 /// Whether the model is one that reasons; the others refuse the parameters for it.
 fn reasons(model: &str) -> bool {
     let family = model.strip_prefix("ft:").unwrap_or(model);
-    let o_series = family.strip_prefix('o').is_some_and(|rest| rest.starts_with(|ch: char| ch.is_ascii_digit()));
-    o_series || family.starts_with("codex") || gpt_version(family).is_some_and(|version| version >= (5, 0)) && !family.contains("-chat")
+    let o_series = family
+        .strip_prefix('o')
+        .is_some_and(|rest| rest.starts_with(|ch: char| ch.is_ascii_digit()));
+    o_series
+        || family.starts_with("codex")
+        || gpt_version(family).is_some_and(|version| version >= (5, 0)) && !family.contains("-chat")
 }
 
 /// What an OpenAI model is told about effort; `None` to leave it at its default.
@@ -90,7 +94,9 @@ pub(crate) fn effort(model: &str, level: ThinkingLevel) -> Option<&'static str> 
             Some((5, 0)) if !model.contains("codex") => Some("minimal"),
             _ => Some("low"),
         },
-        ThinkingLevel::Xhigh if version.is_some_and(|it| it >= (5, 2)) || model.contains("codex-max") => Some("xhigh"),
+        ThinkingLevel::Xhigh if version.is_some_and(|it| it >= (5, 2)) || model.contains("codex-max") => {
+            Some("xhigh")
+        }
         ThinkingLevel::Xhigh => Some("high"),
         other => Some(other.as_str()),
     }
@@ -99,7 +105,9 @@ pub(crate) fn effort(model: &str, level: ThinkingLevel) -> Option<&'static str> 
 /// The version in `gpt-5.2-codex`, `gpt-6-sol`, `gpt-4.1-mini`, `gpt-4o`.
 fn gpt_version(model: &str) -> Option<(u32, u32)> {
     let version = model.strip_prefix("gpt-")?;
-    let end = version.find(|ch: char| !ch.is_ascii_digit() && ch != '.').unwrap_or(version.len());
+    let end = version
+        .find(|ch: char| !ch.is_ascii_digit() && ch != '.')
+        .unwrap_or(version.len());
     let mut numbers = version[..end].split('.').map(|part| part.parse::<u32>().ok());
     Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)))
 }
@@ -109,10 +117,19 @@ fn user(blocks: &[Cow<'_, UserBlock>], input: &mut Vec<Value>) {
     for block in blocks {
         match &**block {
             UserBlock::Content(block) => content.push(part(block)),
-            UserBlock::ToolResult { call_id, content: result, is_error, .. } => {
+            UserBlock::ToolResult {
+                call_id,
+                content: result,
+                is_error,
+                ..
+            } => {
                 let is_media = |block: &&ContentBlock| part(block)["type"] != "input_text";
                 let output = if result.iter().any(|block| is_media(&block)) {
-                    result.iter().map(part).collect()
+                    let failed = is_error.then(|| json!({"type": "input_text", "text": media::FAILED}));
+                    let readable = result
+                        .iter()
+                        .filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
+                    failed.into_iter().chain(readable.map(part)).collect()
                 } else {
                     Value::String(media::result_text(result, *is_error))
                 };
@@ -127,14 +144,23 @@ fn user(blocks: &[Cow<'_, UserBlock>], input: &mut Vec<Value>) {
 
 fn part(block: &ContentBlock) -> Value {
     match block {
-        ContentBlock::Image { source: Source::Base64 { media_type, data } } => {
+        ContentBlock::Image {
+            source: Source::Base64 { media_type, data },
+        } => {
             json!({"type": "input_image", "image_url": media::data_url(media_type, data)})
         }
-        ContentBlock::Image { source: Source::Url { url } } => json!({"type": "input_image", "image_url": url}),
-        ContentBlock::Document { source: Source::Url { url }, .. } => json!({"type": "input_file", "file_url": url}),
-        ContentBlock::Document { source: source @ Source::Base64 { media_type, data }, title, .. }
-            if media::document_text(source).is_none() =>
-        {
+        ContentBlock::Image {
+            source: Source::Url { url },
+        } => json!({"type": "input_image", "image_url": url}),
+        ContentBlock::Document {
+            source: Source::Url { url },
+            ..
+        } => json!({"type": "input_file", "file_url": url}),
+        ContentBlock::Document {
+            source: source @ Source::Base64 { media_type, data },
+            title,
+            ..
+        } if media::document_text(source).is_none() => {
             let name = title.clone().unwrap_or_else(|| "document.pdf".to_owned());
             json!({"type": "input_file", "filename": name, "file_data": media::data_url(media_type, data)})
         }
@@ -155,9 +181,19 @@ fn assistant(blocks: &[Cow<'_, AssistantBlock>], rules: &Rules<'_>, input: &mut 
                 input.push(message);
             }
             AssistantBlock::Thinking { opaque, .. } => {
-                input.extend(rules.own(opaque.as_ref()).map(|own| own["item"].clone()).filter(Value::is_object));
+                input.extend(
+                    rules
+                        .own(opaque.as_ref())
+                        .map(|own| own["item"].clone())
+                        .filter(Value::is_object),
+                );
             }
-            AssistantBlock::ToolUse { call_id, name, input: arguments, .. } => input.push(json!({
+            AssistantBlock::ToolUse {
+                call_id,
+                name,
+                input: arguments,
+                ..
+            } => input.push(json!({
                 "type": "function_call",
                 "call_id": call_id,
                 "name": name,

@@ -8,6 +8,9 @@
 //! model answered since. So an answer depends on nothing but the request, and a turn that is made again after
 //! a restart goes the same way. Nothing is random and nothing is kept between requests.
 //!
+//! A request without a script, in a conversation that has answers already, is the runtime's wish for a summary:
+//! the script was there when those answers were made. It gets one that lists what the user said.
+//!
 //! Invariant: any script and any conversation give an answer or an error that says what is wrong.
 
 mod play;
@@ -60,9 +63,12 @@ impl Model for Scripted {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        let script = script::find(&request.system)
-            .map_err(|message| Error::fatal(FailureKind::ModelRequestFailed, message))?;
-        play::follow(&script, request)
+        match script::find(&request.system) {
+            Ok(Some(script)) => play::follow(&script, request),
+            Ok(None) if play::has_answered(request) => play::summary(request),
+            Ok(None) => Err(Error::fatal(FailureKind::ModelRequestFailed, script::MISSING)),
+            Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
+        }
     }
 }
 
@@ -80,16 +86,19 @@ pub(crate) fn resolve(model: &str) -> Result<Arc<dyn Model>, Error> {
 
 /// The built-in models as the list shows them.
 pub(crate) fn models() -> Vec<ModelInfo> {
-    [("echo", "Built-in: echo"), ("script", "Built-in: follows a script in the instructions")]
-        .map(|(model, name)| ModelInfo {
-            id: format!("{PROVIDER}/{model}"),
-            provider: PROVIDER.to_owned(),
-            name: Some(name.to_owned()),
-            context_window: Some(CONTEXT_WINDOW),
-            input_modalities: vec!["text".to_owned(), "image".to_owned(), "document".to_owned()],
-            configured: true,
-        })
-        .into()
+    [
+        ("echo", "Built-in: echo"),
+        ("script", "Built-in: follows a script in the instructions"),
+    ]
+    .map(|(model, name)| ModelInfo {
+        id: format!("{PROVIDER}/{model}"),
+        provider: PROVIDER.to_owned(),
+        name: Some(name.to_owned()),
+        context_window: Some(CONTEXT_WINDOW),
+        input_modalities: vec!["text".to_owned(), "image".to_owned(), "document".to_owned()],
+        configured: true,
+    })
+    .into()
 }
 
 #[cfg(test)]

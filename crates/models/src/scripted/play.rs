@@ -35,6 +35,9 @@ struct Position {
     last_tool_result: String,
 }
 
+/// Characters of what the user said in a line of a summary.
+const SUMMARY_LINE: usize = 200;
+
 enum Action {
     Say(Chunk),
     Wait(Duration),
@@ -43,9 +46,55 @@ enum Action {
 
 pub(super) fn echo(request: &Request) -> Result<ModelStream, Error> {
     let position = position(&request.messages);
-    let text = if is_blank(&position.last_user) { "(no text)".to_owned() } else { position.last_user.clone() };
-    let script = Script { turns: Vec::new(), chunk_chars: ECHO_CHUNK, chunk_delay: Duration::ZERO };
+    let text = if is_blank(&position.last_user) {
+        "(no text)".to_owned()
+    } else {
+        position.last_user.clone()
+    };
+    let script = Script {
+        turns: Vec::new(),
+        chunk_chars: ECHO_CHUNK,
+        chunk_delay: Duration::ZERO,
+    };
     play(&script, &[Step::Text(text)], &position, request, false)
+}
+
+/// Whether the model has answered in this conversation before.
+pub(super) fn has_answered(request: &Request) -> bool {
+    position(&request.messages).answers > 0
+}
+
+/// Lists what the user said before the newest message, which is the wish for a summary.
+pub(super) fn summary(request: &Request) -> Result<ModelStream, Error> {
+    let texts = request.messages.iter().filter_map(|message| match message {
+        Message::User(blocks) => {
+            let content = blocks.iter().filter_map(|block| match block {
+                UserBlock::Content(ContentBlock::Text { text }) => Some(text.as_str()),
+                _ => None,
+            });
+            let text: String = content.collect::<Vec<_>>().join(" ");
+            (!is_blank(&text)).then_some(text)
+        }
+        Message::Assistant(_) => None,
+    });
+    let mut texts: Vec<String> = texts.collect();
+    texts.pop();
+    let lines = texts
+        .iter()
+        .map(|text| format!("\n- {}", text.chars().take(SUMMARY_LINE).collect::<String>()));
+    let text = format!("The user said:{}", lines.collect::<String>());
+    let script = Script {
+        turns: Vec::new(),
+        chunk_chars: ECHO_CHUNK,
+        chunk_delay: Duration::ZERO,
+    };
+    play(
+        &script,
+        &[Step::Text(text)],
+        &position(&request.messages),
+        request,
+        false,
+    )
 }
 
 /// Plays the reply that the conversation asks for. Beyond the last turn, the last turn repeats.
@@ -53,13 +102,20 @@ pub(super) fn follow(script: &Script, request: &Request) -> Result<ModelStream, 
     let position = position(&request.messages);
     let turn = script.turns.get(position.turn).or(script.turns.last());
     let at_end = [Step::Text(AT_END.to_owned())];
-    let steps = turn.and_then(|turn| turn.get(position.reply)).map_or(at_end.as_slice(), Vec::as_slice);
+    let steps = turn
+        .and_then(|turn| turn.get(position.reply))
+        .map_or(at_end.as_slice(), Vec::as_slice);
     play(script, steps, &position, request, true)
 }
 
 fn position(messages: &[Message]) -> Position {
-    let mut position =
-        Position { turn: 0, reply: 0, answers: 0, last_user: String::new(), last_tool_result: String::new() };
+    let mut position = Position {
+        turn: 0,
+        reply: 0,
+        answers: 0,
+        last_user: String::new(),
+        last_tool_result: String::new(),
+    };
     let mut spoken = 0_usize;
     let mut in_answer = false;
     for message in messages {
@@ -77,7 +133,9 @@ fn position(messages: &[Message]) -> Position {
                 for block in blocks {
                     match block {
                         UserBlock::Content(block) => content.push(block.clone()),
-                        UserBlock::ToolResult { content, .. } => position.last_tool_result = joined_text(content),
+                        UserBlock::ToolResult { content, .. } => {
+                            position.last_tool_result = joined_text(content)
+                        }
                     }
                 }
                 if !content.is_empty() {
@@ -103,7 +161,13 @@ fn play(
     let mut blocks: Vec<AssistantBlock> = Vec::new();
     let mut usage = None;
     let mut stop = ReplyStop::Done;
-    let filled = |text: &str| if templates { fill(text, position) } else { text.to_owned() };
+    let filled = |text: &str| {
+        if templates {
+            fill(text, position)
+        } else {
+            text.to_owned()
+        }
+    };
     for (at, step) in steps.iter().enumerate() {
         let index = blocks.len();
         match step {
@@ -127,7 +191,10 @@ fn play(
                 blocks.push(AssistantBlock::Thinking { text, opaque: None });
             }
             Step::Tool { name, input } => {
-                actions.push_back(Action::Say(Chunk::ToolUse { index, name: name.clone() }));
+                actions.push_back(Action::Say(Chunk::ToolUse {
+                    index,
+                    name: name.clone(),
+                }));
                 blocks.push(AssistantBlock::ToolUse {
                     call_id: format!("call_{}_{at}", position.answers),
                     name: name.clone(),
@@ -136,11 +203,22 @@ fn play(
                 });
             }
             Step::Delay(delay) => actions.push_back(Action::Wait(*delay)),
-            Step::Error { kind, message, retry_after } => {
+            Step::Error {
+                kind,
+                message,
+                retry_after,
+            } => {
                 let passing = matches!(kind, FailureKind::ModelOverloaded | FailureKind::ModelRateLimited);
                 let message = filled(message);
-                let error = if passing { Error::passing(*kind, message) } else { Error::fatal(*kind, message) };
-                let error = Error { retry_after: *retry_after, ..error };
+                let error = if passing {
+                    Error::passing(*kind, message)
+                } else {
+                    Error::fatal(*kind, message)
+                };
+                let error = Error {
+                    retry_after: *retry_after,
+                    ..error
+                };
                 if actions.is_empty() {
                     return Err(error);
                 }
@@ -149,11 +227,20 @@ fn play(
             }
             Step::Usage(stated) => usage = Some(*stated),
             Step::MaxTokens => stop = ReplyStop::MaxTokens,
-            Step::Refusal(explanation) => stop = ReplyStop::Refusal { explanation: explanation.clone() },
+            Step::Refusal(explanation) => {
+                stop = ReplyStop::Refusal {
+                    explanation: explanation.clone(),
+                }
+            }
         }
     }
     let usage = usage.unwrap_or_else(|| estimate(request, &blocks));
-    let completion = Completion { blocks, usage, cost: None, stop };
+    let completion = Completion {
+        blocks,
+        usage,
+        cost: None,
+        stop,
+    };
     actions.push_back(Action::Say(Chunk::Done(Box::new(completion))));
     Ok(run(actions))
 }
@@ -212,9 +299,10 @@ fn fill_value(value: &Value, position: &Position) -> Value {
     match value {
         Value::String(text) => fill(text, position).into(),
         Value::Array(items) => items.iter().map(|item| fill_value(item, position)).collect(),
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), fill_value(value, position))).collect()
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), fill_value(value, position)))
+            .collect(),
         other => other.clone(),
     }
 }
@@ -242,11 +330,19 @@ fn estimate(request: &Request, blocks: &[AssistantBlock]) -> Usage {
             Message::Assistant(blocks) => blocks.iter().map(of_answer).sum(),
         }
     };
-    let tools = request.tools.iter().map(|tool| tool.description.len() + tool.input_schema.to_string().len());
+    let tools = request
+        .tools
+        .iter()
+        .map(|tool| tool.description.len() + tool.input_schema.to_string().len());
     let input = request.system.chars().count()
         + request.messages.iter().map(of_message).sum::<usize>()
         + tools.sum::<usize>();
     let output: usize = blocks.iter().map(of_answer).sum();
     let tokens = |chars: usize| u64::try_from(chars.div_ceil(4)).unwrap_or(u64::MAX);
-    Usage { input: tokens(input), output: tokens(output), cache_read: 0, cache_write: 0 }
+    Usage {
+        input: tokens(input),
+        output: tokens(output),
+        cache_read: 0,
+        cache_write: 0,
+    }
 }

@@ -38,9 +38,16 @@ pub(super) struct Script {
 pub(super) enum Step {
     Thinking(String),
     Text(String),
-    Tool { name: String, input: Value },
+    Tool {
+        name: String,
+        input: Value,
+    },
     Delay(Duration),
-    Error { kind: FailureKind, message: String, retry_after: Option<Duration> },
+    Error {
+        kind: FailureKind,
+        message: String,
+        retry_after: Option<Duration>,
+    },
     Usage(Usage),
     MaxTokens,
     Refusal(Option<String>),
@@ -111,28 +118,38 @@ enum Stop {
     Refusal,
 }
 
+/// What is said when there is no script.
+pub(super) const MISSING: &str =
+    "scripted/script needs a script: write it as the agent's instructions, as JSON or in a ```script block";
+
 /// Finds and reads the script in a system prompt: in a fence, or as JSON that begins a line.
-pub(super) fn find(system: &str) -> Result<Script, String> {
+pub(super) fn find(system: &str) -> Result<Option<Script>, String> {
     if let Some((_, after)) = system.split_once(FENCE) {
-        let end = after.find("\n```").ok_or("the ```script block in the agent's instructions has no end")?;
-        return read(&after[..end]).map_err(|error| format!("the script in the agent's instructions: {error}"));
+        let end = after
+            .find("\n```")
+            .ok_or("the ```script block in the agent's instructions has no end")?;
+        let script = read(&after[..end]);
+        return script
+            .map(Some)
+            .map_err(|error| format!("the script in the agent's instructions: {error}"));
     }
     let mut first_error = None;
     let starts = std::iter::once(0).chain(system.match_indices('\n').map(|(at, _)| at + 1));
-    let starts = starts.filter(|at| system[*at..].trim_start_matches(' ').starts_with(['{', '['])).take(MAX_CANDIDATES);
+    let starts = starts
+        .filter(|at| system[*at..].trim_start_matches(' ').starts_with(['{', '[']))
+        .take(MAX_CANDIDATES);
     for start in starts {
         match read(&system[start..]) {
-            Ok(script) => return Ok(script),
+            Ok(script) => return Ok(Some(script)),
             Err(error) => {
                 first_error.get_or_insert(error);
             }
         }
     }
-    Err(match first_error {
-        Some(error) => format!("the script in the agent's instructions: {error}"),
-        None => "scripted/script needs a script: write it as the agent's instructions, as JSON or in a ```script block"
-            .to_owned(),
-    })
+    match first_error {
+        Some(error) => Err(format!("the script in the agent's instructions: {error}")),
+        None => Ok(None),
+    }
 }
 
 /// Reads the JSON value that the text begins with.
@@ -147,7 +164,11 @@ fn read(text: &str) -> Result<Script, String> {
         return Err(format!("it is longer than {MAX_SCRIPT} bytes"));
     }
     let options = match value {
-        Value::Array(turns) => Options { turns, chunk_chars: default_chunk(), chunk_delay_ms: 0 },
+        Value::Array(turns) => Options {
+            turns,
+            chunk_chars: default_chunk(),
+            chunk_delay_ms: 0,
+        },
         other => serde_json::from_value(other).map_err(|error| error.to_string())?,
     };
     if options.chunk_chars == 0 {
@@ -156,7 +177,11 @@ fn read(text: &str) -> Result<Script, String> {
     if options.turns.is_empty() {
         return Err("it has no turns".to_owned());
     }
-    let turns = options.turns.into_iter().enumerate().map(|(at, turn)| read_turn(at + 1, turn));
+    let turns = options
+        .turns
+        .into_iter()
+        .enumerate()
+        .map(|(at, turn)| read_turn(at + 1, turn));
     Ok(Script {
         turns: turns.collect::<Result<_, _>>()?,
         chunk_chars: options.chunk_chars,
@@ -188,7 +213,17 @@ fn read_turn(turn: usize, value: Value) -> Result<Vec<Vec<Step>>, String> {
 
 fn read_step(value: Value) -> Result<Step, String> {
     let raw: RawStep = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let RawStep { thinking, text, tool, input, delay_ms, error, usage, stop, explanation } = raw;
+    let RawStep {
+        thinking,
+        text,
+        tool,
+        input,
+        delay_ms,
+        error,
+        usage,
+        stop,
+        explanation,
+    } = raw;
     if input.is_some() && tool.is_none() {
         return Err("`input` belongs to a `tool`".to_owned());
     }
@@ -217,8 +252,18 @@ fn read_step(value: Value) -> Result<Step, String> {
         });
     }
     steps.extend(usage.map(|usage| {
-        let RawUsage { input, output, cache_read, cache_write } = usage;
-        Step::Usage(Usage { input, output, cache_read, cache_write })
+        let RawUsage {
+            input,
+            output,
+            cache_read,
+            cache_write,
+        } = usage;
+        Step::Usage(Usage {
+            input,
+            output,
+            cache_read,
+            cache_write,
+        })
     }));
     steps.extend(stop.map(|stop| match stop {
         Stop::MaxTokens => Step::MaxTokens,
@@ -226,23 +271,42 @@ fn read_step(value: Value) -> Result<Step, String> {
     }));
     match (steps.pop(), steps.is_empty()) {
         (Some(step), true) => Ok(step),
-        _ => Err("a step has exactly one of `thinking`, `text`, `tool`, `delay_ms`, `error`, `usage` and `stop`".to_owned()),
+        _ => Err(
+            "a step has exactly one of `thinking`, `text`, `tool`, `delay_ms`, `error`, `usage` and `stop`"
+                .to_owned(),
+        ),
     }
 }
 
 fn delay(millis: u64) -> Result<Duration, String> {
     let delay = Duration::from_millis(millis);
-    if delay > MAX_DELAY { Err(format!("a delay is at most {} ms", MAX_DELAY.as_millis())) } else { Ok(delay) }
+    if delay > MAX_DELAY {
+        Err(format!("a delay is at most {} ms", MAX_DELAY.as_millis()))
+    } else {
+        Ok(delay)
+    }
 }
 
 impl ErrorKind {
     fn defaults(self) -> (FailureKind, &'static str) {
         match self {
             Self::Overloaded => (FailureKind::ModelOverloaded, "the scripted model is overloaded"),
-            Self::RateLimited => (FailureKind::ModelRateLimited, "the scripted model limits the rate"),
-            Self::RequestFailed => (FailureKind::ModelRequestFailed, "the scripted model refuses the request"),
-            Self::Unavailable => (FailureKind::ModelUnavailable, "the scripted model is not available"),
-            Self::Authentication => (FailureKind::ModelAuthentication, "the scripted model refuses the key"),
+            Self::RateLimited => (
+                FailureKind::ModelRateLimited,
+                "the scripted model limits the rate",
+            ),
+            Self::RequestFailed => (
+                FailureKind::ModelRequestFailed,
+                "the scripted model refuses the request",
+            ),
+            Self::Unavailable => (
+                FailureKind::ModelUnavailable,
+                "the scripted model is not available",
+            ),
+            Self::Authentication => (
+                FailureKind::ModelAuthentication,
+                "the scripted model refuses the key",
+            ),
             Self::Billing => (FailureKind::Billing, "the scripted account is out of credit"),
             Self::ContextOverflow => (FailureKind::ContextOverflow, "the scripted context is full"),
         }

@@ -35,7 +35,10 @@ fn result(text: &str) -> Message {
 }
 
 fn answer() -> Message {
-    Message::Assistant(vec![AssistantBlock::Text { text: "…".to_owned(), opaque: None }])
+    Message::Assistant(vec![AssistantBlock::Text {
+        text: "…".to_owned(),
+        opaque: None,
+    }])
 }
 
 /// The answer, after checking that its pieces joined are its blocks.
@@ -64,18 +67,26 @@ async fn ask(model: &str, request: &Request) -> Result<Completion, Error> {
 }
 
 async fn text(system: &str, messages: Vec<Message>) -> String {
-    let completion = ask("script", &request(system, messages)).await.expect("an answer");
+    let completion = ask("script", &request(system, messages))
+        .await
+        .expect("an answer");
     let texts = completion.blocks.iter().map(|block| match block {
         AssistantBlock::Text { text, .. } => text.clone(),
         AssistantBlock::Thinking { text, .. } => format!("({text})"),
-        AssistantBlock::ToolUse { call_id, name, input, .. } => format!("{call_id}:{name}{input}"),
+        AssistantBlock::ToolUse {
+            call_id, name, input, ..
+        } => format!("{call_id}:{name}{input}"),
     });
     texts.collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test]
 async fn echo_repeats_the_last_text() {
-    let messages = vec![say("first"), answer(), say("the last {{last_user}} text, which is a little longer")];
+    let messages = vec![
+        say("first"),
+        answer(),
+        say("the last {{last_user}} text, which is a little longer"),
+    ];
     let completion = ask("echo", &request("", messages)).await.expect("an answer");
     assert_eq!(
         completion.blocks,
@@ -98,7 +109,10 @@ async fn a_script_is_followed_by_position() {
 ```
 More words."#;
     let first = vec![say("one")];
-    assert_eq!(text(script, first.clone()).await, r#"(hm) call_0_1:bash{"command":"echo one"}"#);
+    assert_eq!(
+        text(script, first.clone()).await,
+        r#"(hm) call_0_1:bash{"command":"echo one"}"#
+    );
     let mut second = first;
     second.extend([answer(), answer(), result("ok")]);
     assert_eq!(text(script, second.clone()).await, "It said ok.");
@@ -107,34 +121,79 @@ More words."#;
     second.push(say("two"));
     assert_eq!(text(script, second.clone()).await, "Second: two");
     second.extend([answer(), say("three")]);
-    assert_eq!(text(script, second).await, "Second: three", "the last turn repeats");
-    assert_eq!(text(script, vec![]).await, r#"(hm) call_0_1:bash{"command":"echo "}"#, "no message at all");
+    assert_eq!(
+        text(script, second).await,
+        "Second: three",
+        "the last turn repeats"
+    );
+    assert_eq!(
+        text(script, vec![]).await,
+        r#"(hm) call_0_1:bash{"command":"echo "}"#,
+        "no message at all"
+    );
 }
 
 #[tokio::test]
 async fn a_script_without_a_fence_may_stand_among_other_lines() {
     assert_eq!(text(r#"[[{"text": "a"}]]"#, vec![say("x")]).await, "a");
-    assert_eq!(text("Rules:\n[not json\n [[{\"text\": \"b\"}]]\nThe end.", vec![say("x")]).await, "b");
+    assert_eq!(
+        text(
+            "Rules:\n[not json\n [[{\"text\": \"b\"}]]\nThe end.",
+            vec![say("x")]
+        )
+        .await,
+        "b"
+    );
+}
+
+#[tokio::test]
+async fn a_summary_needs_no_script() {
+    let messages = vec![say("one"), answer(), say("two"), answer(), say("Summarise.")];
+    assert_eq!(
+        text("You summarise.", messages).await,
+        "The user said:\n- one\n- two"
+    );
 }
 
 #[tokio::test]
 async fn ends_and_usage_can_be_scripted() {
     let script = r#"[[[{"text": "half"}, {"usage": {"input": 5, "output": 6, "cache_read": 7}}, {"stop": "max_tokens"}]],
         [[{"stop": "refusal", "explanation": "no"}]]]"#;
-    let first = ask("script", &request(script, vec![say("a")])).await.expect("an answer");
-    assert_eq!((first.usage.input, first.usage.cache_read, first.stop), (5, 7, ReplyStop::MaxTokens));
-    let second = ask("script", &request(script, vec![say("a"), answer(), say("b")])).await.expect("an answer");
-    assert_eq!(second.stop, ReplyStop::Refusal { explanation: Some("no".to_owned()) });
+    let first = ask("script", &request(script, vec![say("a")]))
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (first.usage.input, first.usage.cache_read, first.stop),
+        (5, 7, ReplyStop::MaxTokens)
+    );
+    let second = ask("script", &request(script, vec![say("a"), answer(), say("b")]))
+        .await
+        .expect("an answer");
+    assert_eq!(
+        second.stop,
+        ReplyStop::Refusal {
+            explanation: Some("no".to_owned())
+        }
+    );
 }
 
 #[tokio::test]
 async fn failures_can_be_scripted() {
     let early = r#"[[[{"error": {"kind": "rate_limited", "retry_after_ms": 1500}}]]]"#;
-    let error = ask("script", &request(early, vec![say("a")])).await.expect_err("fails");
+    let error = ask("script", &request(early, vec![say("a")]))
+        .await
+        .expect_err("fails");
     assert_eq!(error.failure.kind, FailureKind::ModelRateLimited);
-    assert_eq!((error.retryable, error.retry_after), (true, Some(std::time::Duration::from_millis(1500))));
+    assert_eq!(
+        (error.retryable, error.retry_after),
+        (true, Some(std::time::Duration::from_millis(1500)))
+    );
     let late = r#"[[[{"text": "some"}, {"error": {"kind": "context_overflow", "message": "full"}}]]]"#;
-    let mut stream = resolve("script").expect("a model").stream(&request(late, vec![say("a")])).await.expect("begins");
+    let mut stream = resolve("script")
+        .expect("a model")
+        .stream(&request(late, vec![say("a")]))
+        .await
+        .expect("begins");
     assert!(matches!(stream.next().await, Some(Ok(Chunk::Text { .. }))));
     let error = stream.next().await.expect("an item").expect_err("fails");
     assert_eq!((error.failure.message.as_str(), error.retryable), ("full", false));
@@ -143,9 +202,12 @@ async fn failures_can_be_scripted() {
 
 #[tokio::test(start_paused = true)]
 async fn delays_are_kept() {
-    let script = r#"{"turns": [[[{"delay_ms": 300}, {"text": "abcd"}]]], "chunk_chars": 2, "chunk_delay_ms": 100}"#;
+    let script =
+        r#"{"turns": [[[{"delay_ms": 300}, {"text": "abcd"}]]], "chunk_chars": 2, "chunk_delay_ms": 100}"#;
     let begun = tokio::time::Instant::now();
-    ask("script", &request(script, vec![say("a")])).await.expect("an answer");
+    ask("script", &request(script, vec![say("a")]))
+        .await
+        .expect("an answer");
     assert_eq!(begun.elapsed(), std::time::Duration::from_millis(500));
 }
 
@@ -154,9 +216,18 @@ async fn mistakes_are_explained() {
     for (script, part) in [
         ("Be nice.", "needs a script"),
         ("```script\n[[]]", "has no end"),
-        ("```script\n[[{\"text\": 1}]]\n```", "turn 1, reply 1, step 1: invalid type"),
-        (r#"[[{"text": "a", "thinking": "b"}]]"#, "turn 1, reply 1, step 1: a step has exactly one of"),
-        (r#"[[[{"text": "a"}, {"says": "b"}]]]"#, "turn 1, reply 1, step 2: unknown field `says`"),
+        (
+            "```script\n[[{\"text\": 1}]]\n```",
+            "turn 1, reply 1, step 1: invalid type",
+        ),
+        (
+            r#"[[{"text": "a", "thinking": "b"}]]"#,
+            "turn 1, reply 1, step 1: a step has exactly one of",
+        ),
+        (
+            r#"[[[{"text": "a"}, {"says": "b"}]]]"#,
+            "turn 1, reply 1, step 2: unknown field `says`",
+        ),
         (r#"[[{"input": {}}]]"#, "belongs to a `tool`"),
         (r#"[[{"tool": "bash", "input": []}]]"#, "an object as its `input`"),
         (r#"[[{"delay_ms": 99999999}]]"#, "at most 600000 ms"),
@@ -164,9 +235,18 @@ async fn mistakes_are_explained() {
         (r#"{"turns": [[]], "chunk_chars": 0}"#, "at least 1"),
         (r#"[5]"#, "turn 1 is not a list"),
     ] {
-        let error = ask("script", &request(script, vec![say("a")])).await.expect_err(script);
-        assert!(error.failure.message.contains(part), "{script}: {}", error.failure.message);
-        assert_eq!((error.failure.kind, error.retryable), (FailureKind::ModelRequestFailed, false));
+        let error = ask("script", &request(script, vec![say("a")]))
+            .await
+            .expect_err(script);
+        assert!(
+            error.failure.message.contains(part),
+            "{script}: {}",
+            error.failure.message
+        );
+        assert_eq!(
+            (error.failure.kind, error.retryable),
+            (FailureKind::ModelRequestFailed, false)
+        );
     }
 }
 
@@ -175,6 +255,7 @@ proptest! {
     fn no_script_makes_it_panic(script in "[\\[\\]{}\"a-z:,0-9 `\n]{0,80}|\\PC{0,60}") {
         let _ = script::find(&script);
         let _ = script::find(&format!("```script\n{script}\n```"));
-        let _ = script::find(&json!([[{"text": script}]]).to_string()).expect("valid");
+        let found = script::find(&json!([[{"text": script}]]).to_string());
+        prop_assert!(found.expect("valid").is_some());
     }
 }

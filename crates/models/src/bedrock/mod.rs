@@ -1,0 +1,75 @@
+//! Amazon Bedrock's ConverseStream API.
+//!
+//! Requests carry an API key (`AWS_BEARER_TOKEN_BEDROCK`) or are signed with AWS credentials; answers are
+//! binary event streams. Behind the cargo feature `bedrock`, because of AWS's libraries for these two.
+
+mod decode;
+mod frames;
+mod request;
+mod sign;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oma_domain::event::FailureKind;
+use reqwest::header::HeaderMap;
+
+use crate::registry::Target;
+use crate::request::{ModelStream, Request};
+use crate::{Error, Model, answer};
+
+/// A model behind the ConverseStream API.
+pub(crate) struct Converse {
+    target: Arc<Target>,
+}
+
+impl Converse {
+    pub(crate) fn new(target: Target) -> Self {
+        Self {
+            target: Arc::new(target),
+        }
+    }
+
+    /// The address. A model's id may be an ARN, so everything that isn't plain is escaped.
+    fn url(&self) -> String {
+        let mut model = String::with_capacity(self.target.model.len());
+        for byte in self.target.model.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                model.push(char::from(byte));
+            } else {
+                model.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        format!("{}/model/{model}/converse-stream", self.target.base_url)
+    }
+}
+
+#[async_trait]
+impl Model for Converse {
+    fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    fn context_window(&self) -> u64 {
+        self.target.context_window
+    }
+
+    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        let body = answer::encoded(&request::build(&self.target, request))?;
+        let url = self.url();
+        let headers = match (&self.target.config.api_key, &self.target.config.aws) {
+            (None, Some(credentials)) => {
+                sign::headers(credentials, &url, &body, std::time::SystemTime::now())
+                    .map_err(|message| Error::fatal(FailureKind::ModelAuthentication, message))?
+            }
+            _ => HeaderMap::new(),
+        };
+        let bytes = self.target.endpoint.post(&url, body, headers).await?;
+        let decoder = decode::Decoder::new(Arc::clone(&self.target));
+        Ok(answer::stream_of(
+            Box::pin(frames::events(bytes)),
+            decoder,
+            &self.target,
+        ))
+    }
+}

@@ -1,0 +1,254 @@
+//! The requests that the adapters write, for a conversation with everything in it.
+
+use oma_domain::ContentBlock;
+use oma_domain::content::Source;
+use oma_domain::event::Opaque;
+use oma_domain::thinking::ThinkingLevel;
+use oma_fake_provider::Reply;
+use oma_models::{AssistantBlock, Message, Request, UserBlock};
+use serde_json::json;
+
+use crate::harness::{Harness, MODELS, bash, request, say};
+
+/// A long session's history: media, a foreign thought, parallel tools with an image and a failure, an
+/// interrupted tool, an empty answer, neighbours of one role.
+fn rich() -> Vec<Message> {
+    let image = |data: &str| ContentBlock::Image {
+        source: Source::Base64 {
+            media_type: "image/png".to_owned(),
+            data: data.to_owned(),
+        },
+    };
+    let tool = |id: &str, command: &str| AssistantBlock::ToolUse {
+        call_id: id.to_owned(),
+        name: "bash".to_owned(),
+        input: json!({"command": command}),
+        opaque: None,
+    };
+    let result = |id: &str, content: Vec<ContentBlock>, is_error: bool| UserBlock::ToolResult {
+        call_id: id.to_owned(),
+        name: "bash".to_owned(),
+        content,
+        is_error,
+    };
+    vec![
+        Message::User(vec![
+            UserBlock::Content(ContentBlock::text("Look at these.")),
+            UserBlock::Content(image("AAAA")),
+            UserBlock::Content(ContentBlock::Image {
+                source: Source::Url {
+                    url: "https://example.com/cat.webp".to_owned(),
+                },
+            }),
+            UserBlock::Content(ContentBlock::Document {
+                source: Source::Text {
+                    data: "plain words".to_owned(),
+                },
+                title: Some("Notes".to_owned()),
+                context: Some("written yesterday".to_owned()),
+            }),
+            UserBlock::Content(ContentBlock::Document {
+                source: Source::Base64 {
+                    media_type: "application/pdf".to_owned(),
+                    data: "BBBB".to_owned(),
+                },
+                title: Some("Report.pdf".to_owned()),
+                context: None,
+            }),
+        ]),
+        Message::Assistant(vec![
+            AssistantBlock::Thinking {
+                text: "somebody else's thought".to_owned(),
+                opaque: Some(Opaque {
+                    protocol: "elsewhere".to_owned(),
+                    data: json!({"signature": "x"}),
+                }),
+            },
+            AssistantBlock::Text {
+                text: "I'll run two commands.".to_owned(),
+                opaque: None,
+            },
+            tool("functions.bash:0", "screenshot"),
+            tool("functions.bash:1", "false"),
+        ]),
+        Message::User(vec![
+            result("functions.bash:1", vec![ContentBlock::text("exit 1")], true),
+            result(
+                "functions.bash:0",
+                vec![ContentBlock::text("taken"), image("CCCC")],
+                false,
+            ),
+        ]),
+        Message::Assistant(vec![tool("functions.bash:0", "sleep 100")]),
+        say("stop that"),
+        Message::Assistant(vec![AssistantBlock::Text {
+            text: "  ".to_owned(),
+            opaque: None,
+        }]),
+        say("and go on"),
+    ]
+}
+
+#[tokio::test]
+async fn each_protocol_writes_a_rich_conversation() {
+    let harness = Harness::start().await;
+    let all = MODELS.iter().chain(&[
+        "mistral/mistral-large-latest",
+        "openrouter/openai/gpt-6-sol",
+        "moonshot/kimi-k2.6",
+    ]);
+    for model in all {
+        harness.provider.push(Reply::new().text("ok"));
+        let request = Request {
+            max_tokens: Some(9_000),
+            ..request(rich())
+        };
+        harness.ask(model, &request).await.expect(model);
+        let recorded = harness.provider.requests().pop().expect("a request");
+        assert_eq!(recorded.violations, [] as [String; 0], "{model}");
+        let name = model.replace(['/', ':', '.'], "-");
+        insta::assert_json_snapshot!(name, recorded.body);
+    }
+    harness.provider.assert_clean();
+}
+
+#[tokio::test]
+async fn thinking_levels_are_said_in_each_models_way() {
+    let harness = Harness::start().await;
+    let mut table = Vec::new();
+    let models = [
+        "anthropic/claude-sonnet-4-5",
+        "anthropic/claude-opus-4-6",
+        "anthropic/claude-sonnet-5",
+        "anthropic/claude-fable-5",
+        "deepseek/deepseek-v4-pro",
+        "moonshot/kimi-k2.6",
+        "qwen/qwen3.6-plus",
+        "openrouter/x/y",
+        "groq/openai/gpt-oss-120b",
+        "openai/gpt-5.2",
+        "responses/gpt-6-sol",
+        "gemini/gemini-2.5-flash",
+        "gemini/gemini-3.6-flash",
+    ];
+    for model in models {
+        for thinking in [
+            ThinkingLevel::Off,
+            ThinkingLevel::Low,
+            ThinkingLevel::High,
+            ThinkingLevel::Xhigh,
+        ] {
+            harness.provider.push(Reply::new().text("ok"));
+            harness
+                .ask(
+                    model,
+                    &Request {
+                        thinking,
+                        ..request(vec![say("hi")])
+                    },
+                )
+                .await
+                .expect(model);
+            let body = harness.provider.requests().pop().expect("a request").body;
+            let keys = [
+                "thinking",
+                "output_config",
+                "reasoning_effort",
+                "reasoning",
+                "enable_thinking",
+                "thinking_budget",
+                "generationConfig",
+            ];
+            let said = keys
+                .iter()
+                .filter_map(|key| body.get(*key).map(|value| format!("{key}={value}")));
+            table.push(format!(
+                "{model} {}: {}",
+                thinking.as_str(),
+                said.collect::<Vec<_>>().join(" ")
+            ));
+        }
+    }
+    insta::assert_snapshot!(table.join("\n"));
+}
+
+#[tokio::test]
+async fn a_summary_request_may_leave_the_tools_out() {
+    let harness = Harness::start().await;
+    for model in MODELS {
+        let request = Request {
+            tools: Vec::new(),
+            thinking: ThinkingLevel::Off,
+            ..request(rich())
+        };
+        harness.provider.push(Reply::new().text("a summary"));
+        harness.ask(model, &request).await.expect(model);
+    }
+    harness.provider.assert_clean();
+}
+
+#[tokio::test]
+async fn a_tool_loop_that_began_without_thoughts_ends_without() {
+    let harness = Harness::start().await;
+    let messages = vec![
+        say("hi"),
+        Message::Assistant(vec![AssistantBlock::ToolUse {
+            call_id: "x".to_owned(),
+            name: "bash".to_owned(),
+            input: json!({}),
+            opaque: None,
+        }]),
+        Message::User(vec![UserBlock::ToolResult {
+            call_id: "x".to_owned(),
+            name: "bash".to_owned(),
+            content: vec![],
+            is_error: false,
+        }]),
+    ];
+    for (messages, thinks) in [(messages, false), (vec![say("hi")], true)] {
+        harness.provider.push(Reply::new().text("ok"));
+        harness
+            .ask("anthropic/claude-sonnet-4-5", &request(messages))
+            .await
+            .expect("ok");
+        let recorded = harness.provider.requests().pop().expect("a request");
+        assert_eq!(recorded.body.get("thinking").is_some(), thinks);
+        let beta = recorded.header("anthropic-beta");
+        assert_eq!(beta, thinks.then_some("interleaved-thinking-2025-05-14"));
+    }
+}
+
+#[tokio::test]
+async fn keys_are_sent_in_each_protocols_place() {
+    let harness = Harness::start().await;
+    let mut seen = Vec::new();
+    for model in MODELS {
+        harness.provider.push(Reply::new().text("ok"));
+        harness
+            .ask(
+                model,
+                &Request {
+                    tools: vec![bash()],
+                    ..request(vec![say("hi")])
+                },
+            )
+            .await
+            .expect(model);
+        let recorded = harness.provider.requests().pop().expect("a request");
+        let names = ["x-api-key", "x-goog-api-key", "authorization"];
+        let header = names
+            .into_iter()
+            .find(|name| recorded.header(name).is_some())
+            .unwrap_or("none");
+        seen.push(format!("{model}: {header} {}", recorded.path));
+    }
+    let expected = [
+        "anthropic/claude-opus-4-8: x-api-key /v1/messages",
+        "deepseek/deepseek-v4-pro: authorization /v1/chat/completions",
+        "responses/gpt-6-sol: authorization /v1/responses",
+        "gemini/gemini-3.6-flash: x-goog-api-key /v1beta/models/gemini-3.6-flash:streamGenerateContent?alt=sse",
+        #[cfg(feature = "bedrock")]
+        "bedrock/anthropic.claude-opus-4-8-v1:0: authorization /model/anthropic.claude-opus-4-8-v1%3A0/converse-stream",
+    ];
+    assert_eq!(seen, expected);
+}
