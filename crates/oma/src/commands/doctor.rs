@@ -4,8 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status { Ok, Warn, Fail }
+use oma_sandbox::doctor::Status;
 use serde_json::{Value, json};
 
 use crate::config::value::Bytes;
@@ -201,4 +200,16 @@ fn providers(config: &Config) -> Result<Vec<Finding>, Failure> {
         .collect())
 }
 
-async fn sandbox(config: &Config) -> Vec<Finding> { let _ = sandboxes::configure(config); Vec::new() }
+async fn sandbox(config: &Config) -> Vec<Finding> {
+    oma_sandbox::doctor::probe(&sandboxes::configure(config))
+        .await
+        .into_iter()
+        .map(|check| Finding {
+            group: "sandbox",
+            name: check.name.to_string(),
+            status: check.status,
+            detail: check.detail,
+            remedy: check.remedy.map(Into::into),
+        })
+        .collect()
+}

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oma_egress::Rule;
 use secrecy::SecretString;
 
 use crate::config::reader::Reader;
@@ -214,9 +215,9 @@ section! {
         fetch_timeout: Duration { default "30s"; between "1s", "10m"; env "OPENCLAW_FETCH_TIMEOUT_MS"; }
         /// The largest body that is fetched.
         fetch_max_bytes: Bytes { default "10MiB"; between "1KiB", "256MiB"; env "OPENCLAW_FETCH_MAX_BYTES"; }
-        /// Addresses (`10.0.0.0/8`) and places (`intranet.example:8443`) that tools may reach although they are
-        /// private.
-        dial_allow: List<String> { env "OPENCLAW_DIAL_ALLOW"; }
+        /// What tools may reach although it is not public, or not at port 80 or 443: networks (`10.0.0.0/8`),
+        /// addresses (`10.1.2.3:8080`), hosts (`intranet.example`, `*.corp.example:8443`).
+        dial_allow: List<Rule> { env "OPENCLAW_DIAL_ALLOW"; }
     }
 }
 

@@ -24,8 +24,6 @@ pub(crate) struct Setting {
     pub(crate) env: &'static [&'static str],
     /// What it is for.
     pub(crate) doc: &'static str,
-    /// Whether its value must never be shown.
-    pub(crate) secret: bool,
 }
 
 /// A table of the configuration file.
@@ -76,7 +74,6 @@ macro_rules! section {
                     flag: $crate::config::setting::optional!($($flag)?),
                     env: &[$($($env),+)?],
                     doc: concat!($($doc, "\n"),+),
-                    secret: <$kind as $crate::config::value::Value>::SECRET,
                 },)+
             ];
 

@@ -186,7 +186,8 @@ fn every_declaration_is_consistent() {
             for variable in setting.env {
                 assert!(variables.insert(variable), "{name}: {variable} is taken");
             }
-            assert!(!setting.secret || setting.flag.is_none(), "{name}: a secret has no flag, others could see it");
+            let secret = setting.notation == <secrecy::SecretString as value::Value>::NOTATION;
+            assert!(!secret || setting.flag.is_none(), "{name}: a secret has no flag, others could see it");
             if let Some((least, greatest)) = setting.between {
                 assert!(least != greatest, "{name}");
             }

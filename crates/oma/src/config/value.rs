@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oma_egress::Rule;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tracing_subscriber::filter::EnvFilter;
@@ -49,8 +50,6 @@ pub(crate) trait Value: Sized {
     const NOTATION: &'static str;
     /// What stands for it in the help of a flag.
     const PLACEHOLDER: &'static str;
-    /// Whether it must never be shown.
-    const SECRET: bool = false;
 
     /// Reads it from an environment variable or a flag.
     ///
@@ -90,7 +89,6 @@ fn unexpected(wanted: &str, raw: &Raw) -> String {
 impl<T: Value> Value for Option<T> {
     const NOTATION: &'static str = T::NOTATION;
     const PLACEHOLDER: &'static str = T::PLACEHOLDER;
-    const SECRET: bool = T::SECRET;
 
     fn parse(text: &str) -> Result<Self, String> {
         T::parse(text).map(Some)
@@ -226,7 +224,6 @@ impl Value for PathBuf {
 impl Value for SecretString {
     const NOTATION: &'static str = "secret";
     const PLACEHOLDER: &'static str = "SECRET";
-    const SECRET: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
         let trimmed = text.trim();
@@ -427,6 +424,19 @@ impl Value for Duration {
 
     fn to_json(&self) -> serde_json::Value {
         json!(show_duration(*self))
+    }
+}
+
+impl Value for Rule {
+    const NOTATION: &'static str = "network, address or host";
+    const PLACEHOLDER: &'static str = "RULE";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: oma_egress::policy::InvalidRule| error.to_string())
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self.to_string())
     }
 }
 

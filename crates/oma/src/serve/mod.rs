@@ -20,6 +20,7 @@ pub(crate) mod parts;
 pub(crate) mod remarks;
 pub(crate) mod sandboxes;
 pub(crate) mod signals;
+pub(crate) mod tools;
 
 use std::net::SocketAddr;
 use std::time::Duration;

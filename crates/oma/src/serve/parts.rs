@@ -6,6 +6,7 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
 use oma_engine::{Deps, Engine};
+use oma_models::retry::Policy;
 use oma_runtime_native::Native;
 use oma_sandbox::Pool;
 use oma_sandbox::local::Local;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{models, sandboxes};
+use crate::serve::{models, sandboxes, tools};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -46,6 +47,7 @@ impl Parts {
         let configured = models::configure(config)?;
         let providers = configured.providers.keys().cloned().collect();
         let models = models::registry(configured)?;
+        let tools = Arc::new(tools::configure(config)?);
         let store = open_store(config).await?;
         let local = Local::open(sandboxes::configure(config))
             .await
@@ -56,10 +58,8 @@ impl Parts {
             inline_result_chars: config.sandbox.inline_result_chars,
             ..oma_runtime_native::Config::default()
         };
-        let retry = oma_models::retry::Policy::default();
-        let tools = Arc::new(oma_tools::Config::default());
         let listed = models::listed(&models);
-        let runtime = Native::new(models, retry, tools, pool, native);
+        let runtime = Native::new(models, Policy::default(), tools, pool, native);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),

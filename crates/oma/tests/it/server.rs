@@ -195,7 +195,7 @@ fn with_a_token_only_its_bearers_get_in_and_it_is_never_shown() {
 
 /// An agent whose answer takes long.
 fn slow_session(server: &Server) -> String {
-    let script = json!([[{"text": "begun "}, {"delay_ms": 3_600_000}, {"text": "done"}]]).to_string();
+    let script = json!([[[{"text": "begun "}, {"delay_ms": 600_000}, {"text": "done"}]]]).to_string();
     let agent = server.ask(&["agent", "create", "--model", "scripted/script", "--instructions", &script]);
     let session = server.ask(&["session", "create", agent["agent_id"].as_str().expect("an id")]);
     let session = session["session_id"].as_str().expect("an id").to_owned();
