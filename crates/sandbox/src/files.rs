@@ -1,5 +1,6 @@
 //! The host's own access to a workspace, for the files API.
 
+pub(crate) mod access;
 pub(crate) mod beneath;
 pub(crate) mod ownership;
 pub(crate) mod removal;

@@ -13,6 +13,7 @@
 //! Where it sits: above `domain`; the tools and the native runtime use it.
 
 mod client;
+pub mod doctor;
 pub mod error;
 pub mod files;
 pub mod hand;
@@ -20,12 +21,14 @@ pub mod input;
 pub mod limits;
 pub mod local;
 mod pidfd;
+pub mod pool;
 pub mod protocol;
 pub mod spill;
 mod wire;
 
 pub use client::Client;
 pub use error::Error;
+pub use pool::{Lease, Pool, PoolConfig};
 
 use std::time::Duration;
 

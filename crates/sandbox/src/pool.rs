@@ -33,7 +33,11 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { max_live: 32, wait: Duration::from_secs(120), idle_timeout: Duration::from_secs(600) }
+        Self {
+            max_live: 32,
+            wait: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(600),
+        }
     }
 }
 
@@ -188,7 +192,14 @@ impl Pool {
         let places = Arc::new(Semaphore::new(config.max_live.clamp(1, Semaphore::MAX_PERMITS)));
         let (runtime, idled) = (Handle::current(), Arc::new(Notify::new()));
         let state = Mutex::default();
-        let inner = Arc::new(Inner { provider, config, runtime, places, state, idled: Arc::clone(&idled) });
+        let inner = Arc::new(Inner {
+            provider,
+            config,
+            runtime,
+            places,
+            state,
+            idled: Arc::clone(&idled),
+        });
         tokio::spawn(stop_idle(Arc::downgrade(&inner), idled));
         Self { inner }
     }
@@ -218,7 +229,9 @@ impl Pool {
             let mut state = self.inner.lock();
             self.inner.join(&mut state, session).ok().flatten()?
         };
-        let spec = Spec { session: session.clone() };
+        let spec = Spec {
+            session: session.clone(),
+        };
         match self.inner.lease(hold, &spec, false).await {
             Ok(lease) => Some(lease),
             Err(error) => {
@@ -267,7 +280,11 @@ impl Pool {
     pub fn counts(&self) -> Counts {
         let state = self.inner.lock();
         let leased = state.entries.values().filter(|entry| entry.users > 0).count();
-        Counts { live: state.entries.len(), leased, ..state.counts }
+        Counts {
+            live: state.entries.len(),
+            leased,
+            ..state.counts
+        }
     }
 
     /// The provider below, for what needs no place: the workspaces.
@@ -304,7 +321,10 @@ impl Inner {
             Stage::Stopping(gone) => Err(Blocked::Stopping(gone.clone())),
             Stage::Up => {
                 entry.users += 1;
-                Ok(Some(Hold { inner: Arc::clone(self), session: session.clone() }))
+                Ok(Some(Hold {
+                    inner: Arc::clone(self),
+                    session: session.clone(),
+                }))
             }
         }
     }
@@ -318,7 +338,10 @@ impl Inner {
             _place: place,
         };
         state.entries.insert(session.clone(), entry);
-        Hold { inner: Arc::clone(self), session: session.clone() }
+        Hold {
+            inner: Arc::clone(self),
+            session: session.clone(),
+        }
     }
 
     async fn wait(self: &Arc<Self>, session: &SessionId, mut blocked: Blocked) -> Hold {
@@ -350,7 +373,11 @@ impl Inner {
     /// Gets the sandbox for the place that is held. `used` says whether the lease goes to somebody who acts on
     /// how the sandbox came to be.
     async fn lease(self: &Arc<Self>, hold: Hold, spec: &Spec, used: bool) -> Result<Lease, Error> {
-        let origin = self.lock().entries.get(&spec.session).map(|entry| Arc::clone(&entry.origin));
+        let origin = self
+            .lock()
+            .entries
+            .get(&spec.session)
+            .map(|entry| Arc::clone(&entry.origin));
         let origin = origin.unwrap_or_default();
         let mut unheard = origin.lock().await;
         match self.provider.attach(spec).await {
@@ -362,8 +389,17 @@ impl Inner {
                         fresh
                     }
                 };
-                *unheard = if used || origin == Origin::Running { None } else { Some(origin) };
-                Ok(Lease { hand: attached.hand, origin, boot: attached.boot, _hold: Arc::new(hold) })
+                *unheard = if used || origin == Origin::Running {
+                    None
+                } else {
+                    Some(origin)
+                };
+                Ok(Lease {
+                    hand: attached.hand,
+                    origin,
+                    boot: attached.boot,
+                    _hold: Arc::new(hold),
+                })
             }
             Err(error) => {
                 drop(hold);
@@ -381,7 +417,10 @@ impl Inner {
         let mut leaving = state.entries.values().filter(stopping).count();
         while leaving < state.counts.waiting {
             let idle = state.entries.iter().filter(|(_, entry)| entry.is_idle());
-            let Some(session) = idle.min_by_key(|(_, entry)| entry.idle_since).map(|(key, _)| key.clone()) else {
+            let Some(session) = idle
+                .min_by_key(|(_, entry)| entry.idle_since)
+                .map(|(key, _)| key.clone())
+            else {
                 return;
             };
             self.begin_stop(state, &session);
@@ -431,7 +470,11 @@ impl Inner {
         let idle = state.entries.iter().filter(|(_, entry)| entry.is_idle());
         let (due, later): (Vec<_>, Vec<_>) = idle.partition(|(_, entry)| deadline(entry) <= now);
         let next = later.iter().map(|(_, entry)| deadline(entry)).min();
-        for session in due.into_iter().map(|(session, _)| session.clone()).collect::<Vec<_>>() {
+        for session in due
+            .into_iter()
+            .map(|(session, _)| session.clone())
+            .collect::<Vec<_>>()
+        {
             self.begin_stop(&mut state, &session);
             state.counts.idled += 1;
         }

@@ -6,11 +6,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
+
+use super::access;
 
 /// Removes all that is in `folder`, which nobody else may be using; the folder itself stays.
 ///
@@ -58,7 +60,7 @@ fn unlink(at: &OwnedFd, name: &CString) -> io::Result<Kind> {
 
 /// Empties a folder of `top`: its files are removed, its folders moved up to `top`.
 fn lift(top: &OwnedFd, name: &CString, counter: &mut u64) -> io::Result<()> {
-    let folder = open_folder(top, name)?;
+    let folder = access::open_folder(top, name.as_c_str())?;
     let mut entries = Dir::read_from(&folder)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
@@ -67,7 +69,7 @@ fn lift(top: &OwnedFd, name: &CString, counter: &mut u64) -> io::Result<()> {
             continue;
         }
         // Moving a folder changes it (its `..`), so it must be writable.
-        make_accessible(&folder, &inner)?;
+        access::grant(&folder, inner.as_c_str())?;
         loop {
             *counter += 1;
             let target = format!(".removed-{counter}");
@@ -80,24 +82,6 @@ fn lift(top: &OwnedFd, name: &CString, counter: &mut u64) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn open_folder(top: &OwnedFd, name: &CString) -> io::Result<OwnedFd> {
-    make_accessible(top, name)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(top, name.as_c_str(), flags, Mode::empty())?)
-}
-
-/// Gives the owner every right on a folder, without following a link that may stand in its place.
-fn make_accessible(at: &OwnedFd, name: &CString) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::openat(at, name.as_c_str(), flags, Mode::empty())?;
-    if rustix::fs::fstat(&folder)?.st_mode & 0o700 == 0o700 {
-        return Ok(());
-    }
-    // A descriptor that only names a file can't change it, but the name that `/proc` gives it can.
-    let path = format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd());
-    Ok(rustix::fs::chmod(path, Mode::RWXU)?)
 }
 
 #[cfg(test)]
@@ -119,8 +103,8 @@ mod tests {
         symlink(&outside, tree.join("link")).unwrap();
         symlink(&outside, tree.join("closed/link")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, tree.join("fifo"), Mode::RWXU).unwrap();
-        fs::set_permissions(tree.join("closed/inner"), fs::Permissions::from_mode(0)).unwrap();
-        fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("closed/inner"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
 
         // Deeper than a path may be long.
         let mut at: OwnedFd =

@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType};
 
-/// The deepest nesting that is followed. What lies deeper counts by its entry only, until it is brought up.
+use super::access;
+
+/// The deepest nesting that is followed.
 const MAX_DEPTH: usize = 256;
 
 /// What a folder holds, its own entry not counted.
@@ -17,17 +19,18 @@ pub(crate) struct Usage {
     pub(crate) bytes: u64,
     /// Files, folders, links, and anything else.
     pub(crate) inodes: u64,
+    /// Something could not be looked at, so there may be more than that.
+    pub(crate) hidden: bool,
 }
 
-/// Measures a folder. Follows no link and leaves no file system; a file with two names counts once. What
-/// can't be looked at (a folder without the permission to list it) counts by its entry. Stops early once more
+/// Measures a folder. Follows no link and leaves no file system; a file with two names counts once. A folder
+/// whose owner may not list it is made listable, for otherwise it could hide any amount. Stops early once more
 /// than `stop_at` inodes are seen, since then the answer is known.
 ///
 /// # Errors
 /// When the folder itself can't be listed.
 pub(crate) fn measure(folder: &Path, stop_at: u64) -> io::Result<Usage> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::open(folder, flags, Mode::empty())?;
+    let root = access::open_folder(rustix::fs::CWD, folder)?;
     let device = rustix::fs::fstat(&root)?.st_dev;
     let mut walk = Walk {
         usage: Usage::default(),
@@ -49,7 +52,6 @@ struct Walk {
 
 impl Walk {
     fn folder(&mut self, folder: OwnedFd, depth: usize) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut entries = Dir::read_from(&folder)?;
         let mut inner = Vec::new();
         while let Some(entry) = entries.read() {
@@ -71,16 +73,20 @@ impl Walk {
             if self.usage.inodes > self.stop_at {
                 return Ok(());
             }
-            if is_folder && stat.st_dev == self.device && depth < MAX_DEPTH {
+            if is_folder && (depth >= MAX_DEPTH || stat.st_dev != self.device) {
+                self.usage.hidden = true;
+            } else if is_folder {
                 inner.push(name.to_owned());
             }
         }
         drop(entries);
         for name in inner {
-            if let Ok(next) = rustix::fs::openat(&folder, name.as_c_str(), flags, Mode::empty()) {
-                // A folder that vanishes or can't be listed is no reason to give up on the others.
-                let _ = self.folder(next, depth + 1);
-            }
+            let looked = match access::open_folder(&folder, name.as_c_str()) {
+                Ok(next) => self.folder(next, depth + 1),
+                Err(error) => Err(error),
+            };
+            // One that has vanished meanwhile is no more; another one is no reason to give up on the rest.
+            self.usage.hidden |= looked.is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
             if self.usage.inodes > self.stop_at {
                 return Ok(());
             }
@@ -93,6 +99,7 @@ impl Walk {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn counts_each_file_once_and_follows_nothing() {
@@ -117,5 +124,16 @@ mod tests {
         assert!(measure(root, u64::MAX).unwrap().bytes < 1 << 20);
         assert_eq!(measure(root, 2).unwrap().inodes, 3, "stops early");
         assert!(measure(&root.join("absent"), 1).is_err());
+
+        for mode in [0o000, 0o300] {
+            fs::set_permissions(root.join("inner"), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(
+                measure(root, u64::MAX).unwrap().bytes >= 100_000,
+                "nothing is hidden"
+            );
+        }
+        let deep = root.join("e/".repeat(MAX_DEPTH + 2));
+        fs::create_dir_all(deep).unwrap();
+        assert!(measure(root, u64::MAX).unwrap().hidden);
     }
 }

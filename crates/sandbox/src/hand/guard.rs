@@ -4,7 +4,7 @@
 //! and when it is too much, the command of the biggest process is killed, as the kernel would do.
 //!
 //! *Disk*: while anything runs, the workspace is measured. A full measurement costs time in proportion to the
-//! number of files, so it takes at most a twentieth of the hand's time, except that it comes early when the
+//! number of files, so it takes at most a tenth of the hand's time, except that it comes early when the
 //! file system has lost as much space as the session has left. Over the quota, every running command is
 //! killed; later ones start with a file size limit of zero, with which deleting works and writing does not.
 
@@ -14,13 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::calls::Calls;
+use super::calls::{Calls, Outcome};
 use super::launch::Plan;
 use super::process::{Table, kill_command_of, kill_commands};
 use crate::files::usage::{self, Usage};
 use crate::limits::{Enforcement, Limits};
+
+/// How long a command may take to end once what it had started was killed.
+const KILL_GRACE: Duration = Duration::from_millis(200);
 
 /// How often memory is summed up while anything runs.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,7 +35,7 @@ const DISK_INTERVAL: Duration = Duration::from_millis(100);
 const IDLE_FACTOR: u32 = 20;
 
 /// A full measurement comes after this many times what the last one took.
-const MEASURE_SHARE: u32 = 20;
+const MEASURE_SHARE: u32 = 10;
 
 /// A full measurement comes at least this long after the last, unless space is vanishing.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
@@ -40,6 +43,10 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// The most a session may write while nobody looks: with this much left or less, a measurement comes for
 /// every change.
 const SMALL: u64 = 16 << 20;
+
+/// What may come on top of an exceeded quota before commands are killed again.
+const SLACK: u64 = 256 << 10;
+const SLACK_INODES: u64 = 16;
 
 /// Writing past the size limit must fail and not kill: children inherit this.
 ///
@@ -128,8 +135,8 @@ struct Disk {
     took: Duration,
     /// Free bytes and inodes of the file system at the last measurement.
     free: (u64, u64),
-    /// The quota is exceeded.
-    over: bool,
+    /// The quota is exceeded; what was there after commands were last killed for it.
+    over: Option<Usage>,
 }
 
 async fn watch_disk(workspace: PathBuf, limits: Limits, calls: Arc<Calls>) {
@@ -140,7 +147,7 @@ async fn watch_disk(workspace: PathBuf, limits: Limits, calls: Arc<Calls>) {
         measured: Instant::now(),
         took: Duration::ZERO,
         free: (0, 0),
-        over: false,
+        over: None,
     };
     // Before the first command: a workspace may be over its quota from the start.
     disk.look(&calls, true).await;
@@ -163,34 +170,56 @@ impl Disk {
         if !force && !floor && !self.measurement_is_due(free) {
             return;
         }
-        let started = Instant::now();
-        let (folder, stop_at) = (self.workspace.clone(), self.limits.inodes);
-        let measured = tokio::task::spawn_blocking(move || usage::measure(&folder, stop_at)).await;
-        let Ok(Ok(usage)) = measured else {
-            // The session has made its own workspace unreadable: look again next time.
+        let Some(usage) = self.measure(free).await else {
             return;
         };
-        let grown = usage.bytes > self.usage.bytes || usage.inodes > self.usage.inodes;
-        (self.usage, self.free, self.measured) = (usage, free, Instant::now());
-        self.took = started.elapsed();
-
-        let excess = excess(&self.limits, usage, free);
-        match (excess, self.over) {
-            (Some(why), was_over) => {
-                self.over = true;
+        match (excess(&self.limits, usage, free), self.over) {
+            (Some(why), before) => {
                 limit_file_size(true);
-                if !was_over || grown {
-                    calls.note_running(&why);
-                    // The second time even the shells go: one of them may be what writes.
-                    kill_commands(was_over).await;
+                if before.is_some_and(|before| !has_grown(before, usage)) {
+                    return;
                 }
+                let noted = calls.note_running(&why);
+                // The shells live on, with their state, if what was written came from below them. A command
+                // that goes on all the same is the shell's own doing, and then the shell goes too.
+                kill_commands(false).await;
+                if timeout(KILL_GRACE, all_ended(noted)).await.is_err() {
+                    kill_commands(true).await;
+                }
+                // What was written until they were dead is not held against what comes next.
+                self.over = Some(self.measure(free).await.unwrap_or(usage));
             }
-            (None, true) => {
-                self.over = false;
+            (None, Some(_)) => {
+                self.over = None;
                 limit_file_size(false);
             }
-            (None, false) => {}
+            (None, None) => {}
         }
+    }
+
+    /// Measures the workspace. `free` is what was free just before.
+    async fn measure(&mut self, free: (u64, u64)) -> Option<Usage> {
+        let started = Instant::now();
+        // Far beyond the quota the exact number does not matter any more.
+        let stop_at = self
+            .limits
+            .inodes
+            .saturating_add(self.limits.inodes / 4 + 64 * SLACK_INODES);
+        let folder = self.workspace.clone();
+        let measured = tokio::task::spawn_blocking(move || usage::measure(&folder, stop_at)).await;
+        let usage = match measured {
+            Ok(Ok(usage)) => usage,
+            // The session keeps the hand from looking.
+            Ok(Err(_)) => Usage {
+                hidden: true,
+                ..self.usage
+            },
+            // The runtime is shutting down.
+            Err(_) => return None,
+        };
+        (self.usage, self.free, self.measured) = (usage, free, Instant::now());
+        self.took = started.elapsed();
+        Some(usage)
     }
 
     /// Whether the session may by now be over its quota, or it is time anyway.
@@ -206,9 +235,21 @@ impl Disk {
         vanished > left / 2
             || (left <= SMALL && vanished > 0)
             || vanished_inodes > left_inodes / 2
-            || self.over
+            || self.over.is_some()
             || age >= MEASURE_INTERVAL
     }
+}
+
+async fn all_ended(calls: Vec<Outcome>) {
+    for mut call in calls {
+        // An error means that nobody will ever tell, which is an end too.
+        let _ = call.wait_for(Option::is_some).await;
+    }
+}
+
+/// Whether something still writes. A command that only looks about may leave a little behind.
+fn has_grown(before: Usage, now: Usage) -> bool {
+    now.bytes > before.bytes + SLACK || now.inodes > before.inodes + SLACK_INODES
 }
 
 /// Free bytes and inodes of the file system below the workspace.
@@ -231,6 +272,12 @@ fn excess(limits: &Limits, usage: Usage, free: (u64, u64)) -> Option<String> {
             "[the workspace holds more files than its quota of {may}: running commands were killed, and \
              nothing more can be written until some are deleted]"
         ))
+    } else if usage.hidden {
+        Some(
+            "[a part of the workspace can't be measured, because it can't be listed or is nested too deeply: \
+             running commands were killed, and nothing more can be written until that is changed]"
+                .to_owned(),
+        )
     } else if free.0 < limits.disk_floor {
         Some("[the machine's disk is almost full: running commands were killed, and nothing more can be written until there is room again]".to_owned())
     } else {

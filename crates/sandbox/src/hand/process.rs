@@ -472,11 +472,16 @@ mod tests {
     async fn what_left_its_session_dies_with_the_tree() {
         let mut command = Command::new("sh");
         // The middle shell exits, so the sleeper has neither the session nor the parent of the command.
-        command.args(["-c", "sh -c 'setsid sleep 1000 & echo $!'; read line"]);
+        command.args(["-c", "sh -c 'setsid sleep 1000 & echo $!'; echo ready; read line"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let (mut child, tree) = Tree::spawn(&mut command).unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let escapee: i32 = lines.next_line().await.unwrap().unwrap().parse().unwrap();
+        assert_eq!(
+            lines.next_line().await.unwrap().as_deref(),
+            Some("ready"),
+            "the middle shell has ended"
+        );
         let before = tree.members();
         assert!(before.iter().any(|process| process.pid == escapee), "{before:?}");
 

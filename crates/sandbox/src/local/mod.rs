@@ -15,6 +15,7 @@ mod process;
 mod record;
 
 pub use config::Config;
+pub(crate) use config::is_root;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -116,6 +117,12 @@ impl Local {
     pub fn enforcement(&self) -> Enforcement {
         self.inner.config.enforcement()
     }
+}
+
+/// The control groups that a configuration leads to, in words; or why there are none.
+pub(crate) fn find_groups(config: &Config) -> Result<String, String> {
+    let found = Cgroups::find(config.cgroup_parent.as_deref())?;
+    Ok(format!("version {}", found.version()))
 }
 
 fn make_private(folder: &Path) -> Result<(), Error> {
@@ -444,7 +451,13 @@ impl Inner {
             .join("trash")
             .join(ulid::Ulid::generate().to_string());
         make_private(&trash)?;
-        match fs::rename(self.workspace_path(session), trash.join("workspace")) {
+        let path = self.workspace_path(session);
+        // A folder must be writable to be moved.
+        match files::access::grant(rustix::fs::CWD, path.as_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        match fs::rename(path, trash.join("workspace")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }

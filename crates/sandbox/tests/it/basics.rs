@@ -15,7 +15,6 @@ async fn a_command_runs() {
         "echo hello; id -u; pwd; hostname; ls /; echo x > a",
     )
     .await;
-    println!("{text} {:?}", attached.boot);
     assert!(!failed && text.contains("hello"), "{text}");
     assert_eq!(fixture.attach(&session).await.origin, Origin::Running);
     fixture.local.stop(&session).await.unwrap();

@@ -1,5 +1,12 @@
 //! The sandbox suite: real sandboxes, as the user that runs the tests and, from root, as an ordinary user too.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking, their helpers too")]
 
 mod basics;
+mod bombs;
+mod doctor;
+mod host_files;
+mod isolation;
+mod lifecycle;
+mod ordinary_user;
 mod reattach;
 mod support;

@@ -9,7 +9,7 @@ use oma_domain::{EventId, SessionId};
 use oma_sandbox::local::Local;
 use oma_sandbox::{Error, Origin, Provider as _, Spec};
 
-use crate::support::{Fixture, bash, config, exe, said, sh};
+use crate::support::{Fixture, bash, config, exe, hand_pid, said, sh};
 
 /// Starts a server that runs `command`, and returns once its hand has it.
 fn server(data: &Path, session: &SessionId, key: &EventId, command: &str) -> Child {
@@ -89,20 +89,8 @@ async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
     let folder = tempfile::tempdir().unwrap();
     let (session, key) = (SessionId::generate(), EventId::generate());
     kill(server(folder.path(), &session, &key, "sleep 1000"));
-    let record = std::fs::read(
-        folder
-            .path()
-            .join("sandboxes")
-            .join(session.as_str())
-            .join("record.json"),
-    );
-    let record: serde_json::Value = serde_json::from_slice(&record.unwrap()).unwrap();
-    let pid = i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    let pid = hand_pid(folder.path(), &session);
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 
     let spec = Spec {
         session: session.clone(),

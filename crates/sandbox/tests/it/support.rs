@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use oma_domain::content::joined_text;
 use oma_domain::{EventId, SessionId};
+use oma_sandbox::limits::Enforcement;
 use oma_sandbox::local::{Config, Local};
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Attached, Hand, Provider, Spec};
@@ -13,7 +14,7 @@ use oma_sandbox::{Attached, Hand, Provider, Spec};
 pub(crate) struct Fixture {
     pub(crate) data: PathBuf,
     pub(crate) local: Local,
-    _folder: tempfile::TempDir,
+    pub(crate) _folder: tempfile::TempDir,
 }
 
 /// The hand's program.
@@ -61,6 +62,73 @@ impl Fixture {
             .await
             .unwrap()
     }
+}
+
+/// The ways of enforcement that can be tested as this user.
+pub(crate) fn enforcements() -> Vec<Enforcement> {
+    if rustix::process::geteuid().is_root() {
+        vec![Enforcement::Cgroup, Enforcement::Rlimit]
+    } else {
+        vec![Enforcement::Rlimit]
+    }
+}
+
+impl Fixture {
+    /// After all sessions were destroyed: no record, no workspace, no rubbish, no control group, no mount.
+    pub(crate) fn assert_nothing_left(&self) {
+        for name in ["sandboxes", "workspaces", "trash"] {
+            let left: Vec<_> = std::fs::read_dir(self.data.join(name))
+                .unwrap()
+                .flatten()
+                .collect();
+            assert!(left.is_empty(), "{name}: {left:?}");
+        }
+        let instance = std::fs::read_to_string(self.data.join("sandboxes.instance")).unwrap();
+        let groups = std::process::Command::new("find")
+            .args(["/sys/fs/cgroup", "-name", &format!("*{instance}*")])
+            .output();
+        assert_eq!(String::from_utf8_lossy(&groups.unwrap().stdout), "");
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.data.to_str().unwrap()));
+    }
+}
+
+/// That no process of the machine has `marker` in its command line.
+pub(crate) fn assert_no_process(marker: &str) {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        assert!(
+            !line.contains(&format!("sleep {marker}")),
+            "{:?}: {line}",
+            entry.path()
+        );
+    }
+}
+
+/// The host's pid of a session's hand.
+pub(crate) fn hand_pid(data: &Path, session: &SessionId) -> rustix::process::Pid {
+    let path = data.join("sandboxes").join(session.as_str()).join("record.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let pid = i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap();
+    rustix::process::Pid::from_raw(pid).unwrap()
+}
+
+/// Returns when the process has ended.
+pub(crate) fn wait_for_end(pid: rustix::process::Pid) {
+    let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return;
+    };
+    let mut polled = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    assert_eq!(
+        rustix::event::poll(&mut polled, Some(&patience)),
+        Ok(1),
+        "it goes on"
+    );
 }
 
 /// A call of `bash`.

@@ -1,5 +1,8 @@
 //! For the tests and benches of this crate: the hand by itself (`hand --launch`, what `oma hand` is in the
-//! product), and a server that starts a command and waits to be killed (`serve DATA SESSION KEY COMMAND`).
+//! product), a server that starts a command and waits to be killed (`serve DATA SESSION KEY COMMAND`), and
+//! what a hostile program tries from inside a sandbox (`probe SOCKET`).
+
+mod probe;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -22,6 +25,10 @@ fn main() -> ExitCode {
                 let _ = writeln!(io::stderr(), "{error}");
                 ExitCode::FAILURE
             }
+        },
+        Some(name) if name == "probe" => match probe::main(arguments.next().as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
         },
         _ => ExitCode::from(2),
     }

@@ -1,0 +1,296 @@
+//! What this machine offers for sandboxes, for `oma doctor`.
+//!
+//! Invariant: a check tells what was really seen: the last ones make namespaces and start a sandbox.
+
+use std::fs;
+use std::time::Instant;
+
+use oma_domain::{EventId, SessionId};
+
+use crate::error::io as io_error;
+use crate::limits::Enforcement;
+use crate::local::{Config, Local, is_root};
+use crate::protocol::Call;
+use crate::{Error, Provider as _, Spec};
+
+/// The oldest kernel that has all the calls that a sandbox is made with.
+const MIN_KERNEL: (u32, u32) = (5, 14);
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Sandboxes work, but less well than they could.
+    Warn,
+    /// Sandboxes don't work as configured.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it ended.
+    pub status: Status,
+    /// What was seen.
+    pub detail: String,
+    /// What would help, where something would.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Ok,
+            detail: detail.into(),
+            remedy: None,
+        }
+    }
+
+    fn bad(name: &'static str, status: Status, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            name,
+            status,
+            detail: detail.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// Looks at everything that a sandbox of this configuration needs. The data folder of the configuration is
+/// not touched: the trial sandbox gets one of its own.
+pub async fn probe(config: &Config) -> Vec<Check> {
+    let mut checks = vec![kernel(), user(), user_namespaces()];
+    checks.extend(namespaces());
+    checks.push(overlay());
+    checks.push(groups(config));
+    checks.push(seccomp());
+    checks.push(landlock());
+    checks.push(shell());
+    checks.extend(trial(config).await);
+    checks
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn kernel() -> Check {
+    let name = "kernel";
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= MIN_KERNEL {
+        return Check::ok(name, release);
+    }
+    let (major, minor) = MIN_KERNEL;
+    Check::bad(
+        name,
+        Status::Fail,
+        release,
+        format!("Linux {major}.{minor} or newer is needed"),
+    )
+}
+
+fn user() -> Check {
+    let uid = rustix::process::geteuid().as_raw();
+    if is_root() {
+        Check::ok("user", "root: each session runs as a host user of its own")
+    } else {
+        Check::ok(
+            "user",
+            format!("user {uid}: sessions run as this user, kept apart by their namespaces"),
+        )
+    }
+}
+
+fn user_namespaces() -> Check {
+    let name = "user namespaces";
+    let switched_off = [
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ];
+    for (path, off) in switched_off {
+        if read(path).as_deref() == Some(off) && (!is_root() || path.contains("max_user")) {
+            let key = path.trim_start_matches("/proc/sys/").replace('/', ".");
+            let on = if off == "0" { "1 (or more)" } else { "0" };
+            return Check::bad(
+                name,
+                Status::Fail,
+                format!("{key} is {off}"),
+                format!("set {key} to {on}"),
+            );
+        }
+    }
+    match read("/proc/sys/user/max_user_namespaces") {
+        Some(most) => Check::ok(name, format!("up to {most}")),
+        None => Check::bad(
+            name,
+            Status::Fail,
+            "the kernel has none",
+            "use a kernel with CONFIG_USER_NS",
+        ),
+    }
+}
+
+/// The kinds of namespaces, by the names that `/proc` has for them.
+fn namespaces() -> Vec<Check> {
+    const KINDS: [(&str, &str); 6] = [
+        ("mount namespaces", "mnt"),
+        ("process namespaces", "pid"),
+        ("network namespaces", "net"),
+        ("ipc namespaces", "ipc"),
+        ("host name namespaces", "uts"),
+        ("control group namespaces", "cgroup"),
+    ];
+    let check = |(name, file): (&'static str, &str)| match fs::read_link(format!("/proc/self/ns/{file}")) {
+        Ok(_) => Check::ok(name, "there"),
+        Err(error) => Check::bad(
+            name,
+            Status::Fail,
+            error.to_string(),
+            "use a kernel that has them",
+        ),
+    };
+    KINDS.map(check).into()
+}
+
+fn overlay() -> Check {
+    let has =
+        read("/proc/filesystems").is_some_and(|text| text.lines().any(|line| line.ends_with("\toverlay")));
+    // Nothing needs it today: environment packages will.
+    Check::ok(
+        "overlay file system",
+        if has { "there" } else { "not there (not needed)" },
+    )
+}
+
+fn groups(config: &Config) -> Check {
+    let name = "control groups";
+    match (crate::local::find_groups(config), config.enforcement()) {
+        (Ok(found), Enforcement::Cgroup) => {
+            Check::ok(name, format!("{found}: limits are enforced by the kernel"))
+        }
+        (Ok(found), Enforcement::Rlimit) => {
+            let detail = format!("{found}, but limits are enforced by resource limits");
+            if config.enforcement.is_some() {
+                return Check::ok(name, detail);
+            }
+            Check::bad(
+                name,
+                Status::Warn,
+                detail,
+                "configure enforcement by control group to limit processors too",
+            )
+        }
+        (Err(why), Enforcement::Cgroup) => Check::bad(
+            name,
+            Status::Fail,
+            why,
+            "run the server in a delegated group (systemd: Delegate=yes), or configure enforcement by resource limit",
+        ),
+        (Err(why), Enforcement::Rlimit) => Check::bad(
+            name,
+            Status::Warn,
+            format!("{why}; limits are enforced by resource limits, and processors are not limited"),
+            "run the server in a delegated group (systemd: Delegate=yes) and configure enforcement by control group",
+        ),
+    }
+}
+
+fn seccomp() -> Check {
+    let name = "system call filter";
+    match read("/proc/sys/kernel/seccomp/actions_avail") {
+        Some(actions) if actions.contains("errno") && actions.contains("kill_process") => {
+            Check::ok(name, "there")
+        }
+        _ => Check::bad(
+            name,
+            Status::Fail,
+            "not there",
+            "use a kernel with CONFIG_SECCOMP_FILTER",
+        ),
+    }
+}
+
+fn landlock() -> Check {
+    // With this flag the call only tells the version.
+    const VERSION: libc::c_ulong = 1;
+    // SAFETY: the flag makes the kernel look at neither the pointer nor the size.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0,
+            VERSION,
+        )
+    };
+    let detail = if version > 0 {
+        format!("ABI {version} (not needed)")
+    } else {
+        "not there (not needed)".to_owned()
+    };
+    Check::ok("landlock", detail)
+}
+
+fn shell() -> Check {
+    let name = "bash";
+    match ["/bin/bash", "/usr/bin/bash"]
+        .into_iter()
+        .find(|path| fs::metadata(path).is_ok())
+    {
+        Some(path) => Check::ok(name, path),
+        None => Check::bad(name, Status::Fail, "not there", "install bash"),
+    }
+}
+
+/// Starts a sandbox and runs a command in it.
+async fn trial(config: &Config) -> Vec<Check> {
+    let name = "a sandbox";
+    let remedy = "see the checks above, or configure another backend";
+    let outcome = async {
+        let folder = tempfile::Builder::new().prefix("oma-doctor-").tempdir();
+        let folder = folder.map_err(|error| io_error("making a folder", error))?;
+        let local = Local::open(Config {
+            data: folder.path().to_owned(),
+            ..config.clone()
+        })
+        .await?;
+        let spec = Spec {
+            session: SessionId::generate(),
+        };
+        let begun = Instant::now();
+        let attached = local.attach(&spec).await?;
+        let call = Call {
+            tool: "bash".to_owned(),
+            input: serde_json::json!({ "command": "true" }),
+        };
+        let reply = attached.hand.run(&EventId::generate(), call).await;
+        let took = begun.elapsed();
+        let removed = local.destroy(&spec.session).await;
+        let reply = reply?;
+        removed?;
+        if reply.is_error {
+            let said = oma_domain::content::joined_text(&reply.content);
+            return Err(Error::Lost(format!("`true` failed: {said}")));
+        }
+        Ok::<_, Error>((attached.boot, took))
+    };
+    match outcome.await {
+        Ok((boot, took)) => {
+            let (boot, took) = (boot.as_secs_f64() * 1e3, took.as_secs_f64() * 1e3);
+            vec![Check::ok(
+                name,
+                format!("started in {boot:.0} ms, ran its first command after {took:.0} ms"),
+            )]
+        }
+        Err(error) => vec![Check::bad(name, Status::Fail, error.to_string(), remedy)],
+    }
+}

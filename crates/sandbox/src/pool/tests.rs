@@ -1,0 +1,233 @@
+use super::*;
+use crate::Attached;
+use crate::files::Workspace;
+use crate::protocol::{Call, Reply};
+use async_trait::async_trait;
+use oma_domain::EventId;
+use std::collections::BTreeMap;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// A backend whose sandboxes take a second to start and to stop.
+#[derive(Default)]
+struct Fake {
+    live: Mutex<BTreeMap<SessionId, bool>>,
+    most: Mutex<usize>,
+    log: Mutex<Vec<String>>,
+    broken: Mutex<bool>,
+}
+
+struct FakeHand;
+
+#[async_trait]
+impl Hand for FakeHand {
+    async fn run(&self, _: &EventId, _: Call) -> Result<Reply, Error> {
+        Err(Error::Lost("fake".to_owned()))
+    }
+    async fn cancel(&self, _: &EventId) -> Result<Option<Reply>, Error> {
+        Ok(None)
+    }
+    async fn forget_all_but(&self, _: &[EventId]) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn logs(&self, _: usize) -> Result<String, Error> {
+        Ok("logs".to_owned())
+    }
+}
+
+#[async_trait]
+impl Provider for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+    async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
+        if *self.broken.lock().unwrap() {
+            return Err(Error::TooWeak("broken".to_owned()));
+        }
+        let origin = {
+            let mut live = self.live.lock().unwrap();
+            let known = live.insert(spec.session.clone(), true).is_some();
+            let mut most = self.most.lock().unwrap();
+            *most = live.len().max(*most);
+            if known { Origin::Running } else { Origin::Started }
+        };
+        if origin == Origin::Started {
+            self.log.lock().unwrap().push(format!("start {}", spec.session));
+            sleep(Duration::from_secs(1)).await;
+        }
+        Ok(Attached {
+            hand: Arc::new(FakeHand),
+            origin,
+            boot: Duration::ZERO,
+        })
+    }
+    async fn stop(&self, session: &SessionId) -> Result<(), Error> {
+        sleep(Duration::from_secs(1)).await;
+        if self.live.lock().unwrap().remove(session).is_some() {
+            self.log.lock().unwrap().push(format!("stop {session}"));
+        }
+        Ok(())
+    }
+    async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
+        self.stop(session).await
+    }
+    async fn inventory(&self) -> Result<Vec<SessionId>, Error> {
+        Ok(self.live.lock().unwrap().keys().cloned().collect())
+    }
+    async fn workspace(&self, _: &SessionId) -> Result<Arc<dyn Workspace>, Error> {
+        Err(Error::TooWeak("none".to_owned()))
+    }
+}
+
+fn spec(name: &str) -> Spec {
+    Spec {
+        session: SessionId::parse(name).unwrap(),
+    }
+}
+
+fn pool(max_live: usize) -> (Pool, Arc<Fake>) {
+    let fake = Arc::new(Fake::default());
+    let config = PoolConfig {
+        max_live,
+        wait: Duration::from_secs(100),
+        idle_timeout: Duration::from_secs(1_000),
+    };
+    (Pool::new(Arc::<Fake>::clone(&fake), config), fake)
+}
+
+fn later(pool: &Pool, name: &'static str) -> JoinHandle<Result<Lease, Error>> {
+    let pool = pool.clone();
+    tokio::spawn(async move { pool.acquire(&spec(name)).await })
+}
+
+fn log(fake: &Fake) -> Vec<String> {
+    fake.log.lock().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_sandbox_serves_all_leases_of_a_session() {
+    let (pool, fake) = pool(2);
+    let first = pool.acquire(&spec("a")).await.unwrap();
+    let second = pool.acquire(&spec("a")).await.unwrap();
+    assert_eq!(
+        (first.origin(), second.origin()),
+        (Origin::Started, Origin::Running)
+    );
+    assert_eq!(second.logs(1).await.unwrap(), "logs", "a lease is a hand");
+    assert_eq!(
+        pool.counts(),
+        Counts {
+            live: 1,
+            leased: 1,
+            started: 1,
+            ..Counts::default()
+        }
+    );
+    drop(first);
+    assert_eq!(pool.counts().leased, 1);
+    drop(second);
+    assert_eq!(
+        pool.counts(),
+        Counts {
+            live: 1,
+            started: 1,
+            ..Counts::default()
+        }
+    );
+    assert_eq!(log(&fake), ["start a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_idle_one_makes_room() {
+    let (pool, fake) = pool(2);
+    drop(pool.acquire(&spec("a")).await.unwrap());
+    drop(pool.acquire(&spec("b")).await.unwrap());
+    sleep(Duration::from_millis(1)).await;
+    drop(pool.acquire(&spec("a")).await.unwrap());
+    let held = pool.acquire(&spec("c")).await.unwrap();
+    assert_eq!(log(&fake), ["start a", "start b", "stop b", "start c"]);
+    // Wanted again while it is on its way down.
+    let (d, a) = (later(&pool, "d"), later(&pool, "a"));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(pool.counts().live, 2);
+    drop(d.await.unwrap().unwrap());
+    let a = a.await.unwrap().unwrap();
+    assert_eq!(a.origin(), Origin::Started);
+    assert_eq!(*fake.most.lock().unwrap(), 2, "never more than allowed");
+    assert_eq!(pool.counts().evicted, 3);
+    drop((a, held));
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_are_given_in_order_and_waits_end() {
+    let (pool, fake) = pool(1);
+    let held = pool.acquire(&spec("a")).await.unwrap();
+    let mut waiting = Vec::new();
+    for name in ["b", "c", "d"] {
+        waiting.push(later(&pool, name));
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(pool.counts().waiting, 3);
+    pool.try_warm(&spec("e"));
+    waiting[1].abort();
+    drop(held);
+    for task in waiting {
+        if let Ok(lease) = task.await {
+            drop(lease.unwrap());
+        }
+    }
+    assert_eq!(
+        log(&fake),
+        ["start a", "stop a", "start b", "stop b", "start d"],
+        "nobody jumped the queue"
+    );
+    let held = pool.acquire(&spec("d")).await.unwrap();
+    let started = Instant::now();
+    assert!(matches!(pool.acquire(&spec("f")).await, Err(Error::Exhausted(1))));
+    assert_eq!(started.elapsed().as_secs(), 100);
+    assert_eq!((pool.counts().waiting, pool.counts().refused), (0, 1));
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_ones_stop_in_time_and_used_ones_never() {
+    let (pool, fake) = pool(3);
+    let held = pool.acquire(&spec("held")).await.unwrap();
+    drop(pool.acquire(&spec("a")).await.unwrap());
+    sleep(Duration::from_secs(500)).await;
+    drop(pool.acquire(&spec("b")).await.unwrap());
+    sleep(Duration::from_secs(502)).await;
+    assert_eq!(log(&fake), ["start held", "start a", "start b", "stop a"]);
+    sleep(Duration::from_secs(502)).await;
+    assert_eq!(fake.inventory().await.unwrap(), [spec("held").session]);
+    assert_eq!(pool.counts().idled, 2);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn warming_tells_the_first_user_the_truth() {
+    let (pool, fake) = pool(1);
+    pool.try_warm(&spec("a"));
+    pool.try_warm(&spec("b"));
+    let first = pool.acquire(&spec("a")).await.unwrap();
+    assert_eq!(first.origin(), Origin::Started);
+    assert_eq!(pool.acquire(&spec("a")).await.unwrap().origin(), Origin::Running);
+    assert_eq!(log(&fake), ["start a"], "there was no place for b");
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_and_removals_give_the_place_back() {
+    let (pool, fake) = pool(1);
+    *fake.broken.lock().unwrap() = true;
+    assert!(matches!(pool.acquire(&spec("a")).await, Err(Error::TooWeak(_))));
+    pool.try_warm(&spec("b"));
+    *fake.broken.lock().unwrap() = false;
+    drop(pool.acquire(&spec("c")).await.unwrap());
+    pool.destroy(&spec("c").session).await.unwrap();
+    assert_eq!(pool.counts().live, 0);
+    let held = pool.acquire(&spec("d")).await.unwrap();
+    pool.stop(&spec("d").session).await.unwrap();
+    assert_eq!(pool.counts().live, 1, "the place is held as long as the lease");
+    drop(held);
+}

@@ -1,0 +1,170 @@
+//! What stays and what goes when a sandbox does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oma_domain::{EventId, SessionId};
+use oma_sandbox::local::Local;
+use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider, Spec};
+
+use crate::support::{Fixture, bash, config, sh};
+
+fn spec() -> Spec {
+    Spec {
+        session: SessionId::generate(),
+    }
+}
+
+#[tokio::test]
+async fn idle_and_evicted_sandboxes_keep_their_workspaces() {
+    let fixture = Fixture::new().await;
+    let provider: Arc<dyn Provider> = Arc::new(fixture.local.clone());
+    let config = PoolConfig {
+        max_live: 1,
+        wait: Duration::from_secs(30),
+        idle_timeout: Duration::ZERO,
+    };
+    let pool = Pool::new(provider, config);
+    let (a, b) = (spec(), spec());
+    let lease = pool.acquire(&a).await.unwrap();
+    assert_eq!(
+        sh(&*lease, "echo kept > file; echo gone > /tmp/file; echo y")
+            .await
+            .0,
+        "y"
+    );
+    drop(lease);
+    let lease = pool.acquire(&b).await.unwrap();
+    assert_eq!(sh(&*lease, "ls | wc -l").await.0, "0");
+    drop(lease);
+    let begun = Instant::now();
+    loop {
+        let lease = pool.acquire(&a).await.unwrap();
+        if lease.origin() == Origin::Started {
+            assert_eq!(
+                sh(&*lease, "cat file /tmp/file 2>&1").await.0.lines().next(),
+                Some("kept")
+            );
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "it never stopped");
+    }
+    pool.destroy(&a.session).await.unwrap();
+    pool.destroy(&b.session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn many_start_at_once() {
+    let fixture = Fixture::new().await;
+    let specs: Vec<Spec> = (0..12).map(|_| spec()).collect();
+    let starts = specs.iter().map(|spec| {
+        let (local, spec) = (fixture.local.clone(), spec.clone());
+        tokio::spawn(async move {
+            let (one, two) = tokio::join!(local.attach(&spec), local.attach(&spec));
+            let (one, two) = (one.unwrap(), two.unwrap());
+            assert_ne!(one.origin, two.origin, "one starts it, the other joins");
+            sh(&*one.hand, "echo $((6 * 7))").await.0
+        })
+    });
+    for start in starts.collect::<Vec<_>>() {
+        assert_eq!(start.await.unwrap(), "42");
+    }
+    let mut inventory = fixture.local.inventory().await.unwrap();
+    inventory.sort();
+    let mut expected: Vec<SessionId> = specs.iter().map(|spec| spec.session.clone()).collect();
+    expected.sort();
+    assert_eq!(inventory, expected);
+    for spec in &specs {
+        fixture.local.destroy(&spec.session).await.unwrap();
+    }
+    assert_eq!(fixture.local.inventory().await.unwrap(), []);
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_dropped_start_leaves_nothing_half_made() {
+    let fixture = Fixture::new().await;
+    let spec = spec();
+    for micros in [0, 200, 1_000, 3_000, 6_000, 10_000] {
+        let _ = tokio::time::timeout(Duration::from_micros(micros), fixture.local.attach(&spec)).await;
+    }
+    assert_eq!(
+        sh(&*fixture.attach(&spec.session).await.hand, "echo a").await.0,
+        "a"
+    );
+    fixture.local.destroy(&spec.session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn odd_workspaces_can_be_removed() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let attached = fixture.attach(&session).await;
+    let make = "mkdir -p a/b/c; touch a/b/c/f; chmod 0 a/b/c a/b a; mkfifo p; ln -s / root; \
+                touch \"$(printf 'new\\nline \\377')\"; \
+                perl -e 'for (1..600) { mkdir \"x\" x 200 or die; chdir \"x\" x 200 or die }'; chmod 0 .";
+    // Whether the quota's watch sees the depth before the end, and ends it, is a matter of luck.
+    sh(&*attached.hand, make).await;
+    fixture.local.destroy(&session).await.unwrap();
+    assert_eq!(fixture.local.inventory().await.unwrap(), []);
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn an_orphan_ends_by_itself() {
+    let fixture = Fixture::with(|config| config.orphan_timeout = Duration::from_millis(50)).await;
+    let spec = spec();
+    let attached = fixture.attach(&spec.session).await;
+    let key = EventId::generate();
+    attached
+        .hand
+        .run(&key, bash("echo connected for longer than that; sleep 0.2"))
+        .await
+        .unwrap();
+    let data = fixture.data.clone();
+    let pid = crate::support::hand_pid(&data, &spec.session);
+    drop(attached);
+    let Fixture { local, _folder, .. } = fixture;
+    drop(local);
+    tokio::task::spawn_blocking(move || crate::support::wait_for_end(pid))
+        .await
+        .unwrap();
+    let local = Local::open(config(&data)).await.unwrap();
+    assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Replaced);
+    local.destroy(&spec.session).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_can_not_be_made_as_configured_is_not_made() {
+    let fixture = Fixture::with(|config| config.readable = vec!["/nonexistent/folder".into()]).await;
+    let spec = spec();
+    match fixture.local.attach(&spec).await {
+        Err(Error::TooWeak(reason)) => assert!(reason.contains("/nonexistent/folder"), "{reason}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was made"),
+    }
+    fixture.local.destroy(&spec.session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn two_data_folders_do_not_disturb_each_other() {
+    let (one, two) = (Fixture::new().await, Fixture::new().await);
+    let spec = spec();
+    let (first, second) = (one.attach(&spec.session).await, two.attach(&spec.session).await);
+    sh(&*first.hand, "echo one > file").await;
+    sh(&*second.hand, "echo two > file").await;
+    // A new server in one of them clears away what it finds of its own.
+    let Fixture { data, local, _folder } = one;
+    drop((first, local));
+    let again = Local::open(config(&data)).await.unwrap();
+    assert_eq!(sh(&*second.hand, "cat file").await.0, "two");
+    let attached = again.attach(&spec).await.unwrap();
+    assert_eq!(attached.origin, Origin::Running);
+    assert_eq!(sh(&*attached.hand, "cat file").await.0, "one");
+    again.destroy(&spec.session).await.unwrap();
+    two.local.destroy(&spec.session).await.unwrap();
+    two.assert_nothing_left();
+}
