@@ -15,6 +15,7 @@ mod print;
 #[cfg(test)]
 mod reference;
 mod serve;
+mod shown;
 mod table;
 mod transcript;
 

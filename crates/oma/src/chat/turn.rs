@@ -6,8 +6,9 @@ use crate::chat::input::{Ask, Line};
 use crate::chat::{Confirm, Conversation};
 use crate::client::Request;
 use crate::client::stream::{Follow, Frame};
-use crate::commands::session::{self, Shown, is_settled};
+use crate::commands::session::{self, is_settled};
 use crate::print::{Failure, Outcome, Style, plain};
+use crate::shown::Shown;
 use crate::transcript;
 
 /// How far a cancel of the user has got.
@@ -94,7 +95,9 @@ impl Conversation {
             | "agent.tool_confirmation_request"
             | "session.status_failed" => {}
             // Why it stopped, when it did not just finish: an output limit, a refusal, a used-up budget.
-            "session.status_idle" if !frame.text("content").is_empty() => {
+            "session.status_idle"
+                if !frame.text("content").is_empty() && frame.text("stop_reason") != "interrupted" =>
+            {
                 shown.end_line(self.output)?;
                 self.output.remark(Style::Yellow, &plain(frame.text("content")))?;
             }

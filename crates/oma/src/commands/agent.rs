@@ -362,7 +362,7 @@ fn describe(agent: &Value) -> String {
         ("model", fact(agent, "model")),
         ("thinking", fact(agent, "thinking_level")),
         ("tools", fact(agent, "tools")),
-        ("permissions", fact(agent, "permission_policy")),
+        ("permissions", policy_text(&agent["permission_policy"])),
         ("limits", limits.join(", ")),
         ("delegates to", fact(agent, "callable_agents")),
         ("mcp servers", fact(agent, "mcp_servers")),
@@ -372,6 +372,15 @@ fn describe(agent: &Value) -> String {
         ("archived", archived),
         ("instructions", fact(agent, "instructions")),
     ])
+}
+
+/// A policy as `--permission` takes it.
+fn policy_text(policy: &Value) -> String {
+    let kind = fact(policy, "type").replace('_', "-");
+    match fact(policy, "tools").as_str() {
+        "" => kind,
+        tools => format!("{kind}:{}", tools.replace(", ", ",")),
+    }
 }
 
 #[cfg(test)]
@@ -386,6 +395,7 @@ mod tests {
             ("always-ask", json!({"type": "always_ask"})),
             ("always-ask:bash", json!({"type": "always_ask", "tools": ["bash"]})),
         ] {
+            assert_eq!(policy_text(&policy), text.replace(' ', ""));
             assert_eq!(parse_policy(text), Ok(policy));
         }
         for text in ["", "deny", "deny:", "always-allow:bash", "sometimes"] {

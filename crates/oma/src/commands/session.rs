@@ -10,6 +10,7 @@ use crate::client::{Client, Connection, Error, Request};
 use crate::commands::files::Files;
 use crate::commands::read_text;
 use crate::print::{Failure, Outcome, Output, Style};
+use crate::shown::Shown;
 use crate::table::{cell, dollars, fact, facts, table, time};
 use crate::transcript;
 
@@ -273,7 +274,7 @@ impl Watch {
             let frame = match follow.next().await {
                 Ok(frame) => frame,
                 // The session was deleted: there is nothing left to follow.
-                Err(Error::Refused(refusal)) if refusal.status == 404 && shown.any => return Ok(()),
+                Err(Error::Refused(refusal)) if refusal.status == 404 && shown.any() => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             shown.frame(&frame, output)?;
@@ -287,74 +288,6 @@ impl Watch {
                     return Ok(());
                 }
             }
-        }
-    }
-}
-
-/// What has been shown of an answer that comes in pieces.
-#[derive(Debug, Default)]
-pub(crate) struct Shown {
-    /// The event whose pieces have been shown, and their text.
-    partial: Option<(String, String)>,
-    /// Whether anything was shown.
-    any: bool,
-}
-
-impl Shown {
-    /// Shows a frame.
-    ///
-    /// # Errors
-    /// What writing gives.
-    pub(crate) fn frame(&mut self, frame: &Frame, output: Output) -> std::io::Result<()> {
-        self.any = true;
-        if output.json {
-            return output.json(&frame.data);
-        }
-        if frame.kind == "agent.message_delta" {
-            return self.delta(frame, output);
-        }
-        if frame.kind.ends_with("_delta") {
-            return Ok(());
-        }
-        if frame.kind == "agent.message"
-            && let Some((event, text)) = self.partial.take()
-        {
-            if event == frame.text("event_id") {
-                // The pieces were a prefix of the whole, unless the reader was too slow for some.
-                return match frame.text("content").strip_prefix(&text) {
-                    Some(rest) => output.piece(&format!("{}\n", crate::print::plain(rest))),
-                    None => output.line(&format!("\n{}", crate::print::plain(frame.text("content")))),
-                };
-            }
-            output.piece("\n")?;
-        }
-        self.end_line(output)?;
-        match transcript::render(&frame.data, &output) {
-            Some(line) => output.line(&line),
-            None => Ok(()),
-        }
-    }
-
-    fn delta(&mut self, frame: &Frame, output: Output) -> std::io::Result<()> {
-        let (event, piece) = (frame.text("event_id"), frame.text("content"));
-        match &mut self.partial {
-            Some((current, text)) if current == event => text.push_str(piece),
-            _ => {
-                self.end_line(output)?;
-                self.partial = Some((event.to_owned(), piece.to_owned()));
-            }
-        }
-        output.piece(&crate::print::plain(piece))
-    }
-
-    /// Ends the line of an answer that broke off.
-    ///
-    /// # Errors
-    /// What writing gives.
-    pub(crate) fn end_line(&mut self, output: Output) -> std::io::Result<()> {
-        match self.partial.take() {
-            Some(_) => output.piece("\n"),
-            None => Ok(()),
         }
     }
 }

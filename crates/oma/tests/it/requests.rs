@@ -194,6 +194,39 @@ fn one_question_writes_the_answer_and_nothing_else_to_standard_output() {
 }
 
 #[test]
+fn an_answer_is_shown_once_whatever_its_pieces_were() {
+    let event = |id: &str, kind: &str, content: &str| {
+        json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0})
+    };
+    let delta = |content: &str| event("evt_2", "agent.message_delta", content);
+    let note = || event("evt_1", "agent.error", "trying again");
+    for (pieces, shown) in [
+        (vec![], "the answer\n"),
+        (vec![delta("the "), delta("answer")], "the answer\n"),
+        (vec![delta("the "), delta("ans")], "the answer\n"),
+        // A slow reader misses pieces in the middle.
+        (vec![delta("the "), delta("wer")], "the wer\nthe answer\n"),
+        // Something else comes between.
+        (vec![delta("the "), note(), delta("answer")], "the \nanswer\n"),
+        // The pieces of an attempt that failed.
+        (vec![event("evt_0", "agent.message_delta", "lost")], "lost\nthe answer\n"),
+    ] {
+        let mut stream = vec![event("evt_0", "user.message", "what?")];
+        stream.extend(pieces);
+        stream.extend([event("evt_2", "agent.message", "the answer"), event("evt_3", "session.status_idle", "")]);
+        let server = FakeServer::start(vec![
+            ok(&json!({"session_id": "ses_1"})),
+            ok(&json!({"events": []})),
+            (200, frames(&stream)),
+            ok(&json!({"event_id": "evt_0", "queued": false})),
+        ]);
+        let output = run(&["chat", "--session", "ses_1", "what?", "--url", &server.url()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stdout(&output), shown);
+    }
+}
+
+#[test]
 fn a_turn_that_fails_is_a_failed_command() {
     let event = |id: &str, kind: &str, content: &str| {
         json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0})

@@ -1,0 +1,228 @@
+//! The real binary as a process, with everything around it that a test needs: a data folder, a fake model
+//! provider, a client, streams, and the means to kill it.
+//!
+//! Nothing here waits for time to pass: every wait is for an event, with a bound after which the test fails.
+
+pub(crate) mod client;
+pub(crate) mod leftovers;
+pub(crate) mod stream;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use oma_fake_provider::FakeProvider;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::command_line::oma;
+use client::Client;
+
+/// How long a wait for something that certainly comes may last, on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The key that the server presents to the fake provider.
+pub(crate) const MODEL_KEY: &str = "canary-model-key-71f0c2";
+
+/// Waits for something that certainly comes.
+pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, wait).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
+}
+
+/// A data folder with a log beside it. When it goes, whatever still belongs to it is ended by pid.
+pub(crate) struct Data {
+    folder: TempDir,
+}
+
+impl Data {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::Builder::new().prefix("oma-it-").tempdir().expect("a folder") }
+    }
+
+    /// What `--data-dir` names.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A file beside the data folder.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Everything that the servers over this folder have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.beside("server.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            print_tail(&self.log());
+        }
+        leftovers::remove(&self.path());
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "shown by the test runner when the test has failed")]
+fn print_tail(log: &str) {
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = &lines[lines.len().saturating_sub(80)..];
+    eprintln!("the server's log ends with:\n{}", tail.join("\n"));
+}
+
+/// How to start a server.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    variables: Vec<(String, String)>,
+    token: Option<String>,
+}
+
+impl Options {
+    /// With the fake provider behind `anthropic/…` and `openai/…`.
+    pub(crate) fn with(provider: &FakeProvider) -> Self {
+        Self::default()
+            .set("ANTHROPIC_API_KEY", MODEL_KEY)
+            .set("ANTHROPIC_BASE_URL", &provider.url())
+            .set("OPENAI_API_KEY", MODEL_KEY)
+            .set("OPENAI_BASE_URL", &provider.openai_url())
+    }
+
+    /// Sets an environment variable.
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Asks callers for a token.
+    pub(crate) fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self.set("OPENCLAW_API_TOKEN", token)
+    }
+
+    /// The command, with a clean environment besides.
+    pub(crate) fn command(&self, data: &Path) -> std::process::Command {
+        let mut command = oma(&["--json", "serve", "--data-dir"]);
+        command
+            .arg(data)
+            .env("OPENCLAW_LISTEN", "127.0.0.1:0")
+            .env("OPENCLAW_DRAIN_TIMEOUT_MS", "2000")
+            .env("OPENCLAW_LOG_FORMAT", "json")
+            .env("OPENCLAW_SANDBOX_DISK_FLOOR", "16MiB")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// A running server. Killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Kept open, so that the server never writes into a closed pipe.
+    _stdout: BufReader<ChildStdout>,
+    pub(crate) client: Client,
+}
+
+impl Server {
+    /// Starts one and waits until it listens.
+    pub(crate) async fn start(data: &Data, options: &Options) -> Self {
+        Self::start_at(&data.path(), &data.beside("server.log"), options).await
+    }
+
+    /// The same for a data folder elsewhere.
+    pub(crate) async fn start_at(data: &Path, log: &Path, options: &Options) -> Self {
+        let append = File::options().create(true).append(true).open(log).expect("a log");
+        let mut child = Command::from(options.command(data))
+            .stdout(Stdio::piped())
+            .stderr(append)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary runs");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        soon("the server's address", stdout.read_line(&mut line)).await.expect("readable");
+        if line.is_empty() {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            panic!("the server did not start: {}", said.lines().last().unwrap_or_default());
+        }
+        let facts: Value = serde_json::from_str(&line).expect("JSON");
+        let client = Client::new(facts["url"].as_str().expect("a URL"), options.token.as_deref());
+        Self { child, _stdout: stdout, client }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().expect("it runs").cast_signed()
+    }
+
+    /// Ends it without a farewell.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("killed");
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn ask_to_stop(&self) {
+        let pid = Pid::from_raw(self.pid()).expect("a pid");
+        kill_process(pid, Signal::TERM).expect("it is there");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        soon("the server's end", self.child.wait()).await.expect("waited for")
+    }
+
+    /// Asks it to stop, which it does in order and in bounded time.
+    pub(crate) async fn terminate(self) {
+        self.ask_to_stop();
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "a stop in order ends with 0");
+    }
+}
+
+/// A fake provider and a server over a fresh data folder that talks to it.
+pub(crate) struct System {
+    // Dropped in this order: the server before what it works with.
+    pub(crate) server: Server,
+    pub(crate) provider: FakeProvider,
+    pub(crate) options: Options,
+    pub(crate) data: Data,
+}
+
+impl System {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|options| options).await
+    }
+
+    pub(crate) async fn start_with(adjust: impl FnOnce(Options) -> Options) -> Self {
+        let provider = FakeProvider::start().await.expect("a free port");
+        let options = adjust(Options::with(&provider));
+        let data = Data::new();
+        let server = Server::start(&data, &options).await;
+        Self { server, provider, options, data }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.server.client
+    }
+
+    /// Kills the server and starts another one over the same data.
+    pub(crate) async fn crash(self) -> Self {
+        let Self { server, provider, options, data } = self;
+        server.kill().await;
+        let server = Server::start(&data, &options).await;
+        Self { server, provider, options, data }
+    }
+
+    /// Stops the server in order and checks that no request was one that real providers refuse.
+    pub(crate) async fn stop(self) -> Data {
+        self.server.terminate().await;
+        self.provider.assert_clean();
+        self.data
+    }
+}
