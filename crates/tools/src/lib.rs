@@ -5,18 +5,35 @@
 //!
 //! Invariant: a tool that an agent's policy denies is neither offered nor run.
 //! Invariant: an input is checked before a sandbox is started for it.
+//! Invariant: what a user names is fetched through the dial guard only (I11), and no page, however it is made,
+//! takes more than bounded time, memory and stack to convert.
 //!
 //! Where it sits: above the sandbox and egress, below the native runtime.
 
+mod fetch;
+mod page;
 mod sandboxed;
+pub mod search;
 mod toolbox;
 
+pub use fetch::FetchLimits;
+pub use oma_egress::{Policy, Rule};
+pub use search::Search;
 pub use toolbox::{Config, Definition, Place, Toolbox};
 
 /// The names of all tools that an agent may choose.
 #[must_use]
 pub fn known_names() -> &'static [&'static str] {
-    &["bash", "read", "write", "edit", "glob", "grep", "web_fetch", "web_search"]
+    &[
+        "bash",
+        "read",
+        "write",
+        "edit",
+        "glob",
+        "grep",
+        "web_fetch",
+        "web_search",
+    ]
 }
 
 /// Whether the tool runs in the session's sandbox.

@@ -5,14 +5,47 @@ use std::sync::Arc;
 use oma_domain::agent::Spec;
 use oma_domain::policy::Permission;
 use oma_domain::session::Outcome;
+use oma_egress::{Guard, Policy};
 use oma_sandbox::input::Input;
 use serde_json::Value;
 
+use crate::fetch::{self, FetchLimits, Fetcher};
 use crate::sandboxed;
+use crate::search::{self, Search};
 
-/// What the operator has configured.
-#[derive(Debug, Default)]
-pub struct Config {}
+/// What the tools of the server work with, as the operator has configured it.
+#[derive(Debug)]
+pub struct Config {
+    guard: Guard,
+    fetcher: Fetcher,
+    search: Option<Search>,
+}
+
+impl Config {
+    /// Tools that fetch through a guard with this policy, and search only if there is somebody to ask.
+    #[must_use]
+    pub fn new(policy: Policy, fetch: &FetchLimits, search: Option<Search>) -> Self {
+        Self {
+            guard: Guard::new(policy),
+            fetcher: Fetcher::new(fetch),
+            search,
+        }
+    }
+
+    /// The definitions of all tools that this server has.
+    fn definitions(&self) -> Vec<Definition> {
+        let mut all = sandboxed::definitions();
+        all.push(fetch::definition());
+        all.extend(self.search.iter().map(|_| search::definition()));
+        all
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new(Policy::default(), &FetchLimits::default(), None)
+    }
+}
 
 /// A tool as the model is told of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,17 +73,21 @@ pub enum Place {
 #[derive(Debug, Clone)]
 pub struct Toolbox {
     definitions: Arc<[Definition]>,
+    config: Arc<Config>,
 }
 
 impl Toolbox {
     /// The tools that the agent chose (all of them if it chose none), without those that its policy denies and
     /// those that this server does not have.
     #[must_use]
-    pub fn new(spec: &Spec, _config: &Arc<Config>) -> Self {
+    pub fn new(spec: &Spec, config: &Arc<Config>) -> Self {
         let chosen = |name: &str| spec.tools.is_empty() || spec.tools.iter().any(|tool| tool == name);
         let allowed = |name: &str| spec.permission_policy.evaluate(name) != Permission::Deny;
         let has = |tool: &Definition| chosen(&tool.name) && allowed(&tool.name);
-        Self { definitions: sandboxed::definitions().into_iter().filter(has).collect() }
+        Self {
+            definitions: config.definitions().into_iter().filter(has).collect(),
+            config: Arc::clone(config),
+        }
     }
 
     /// What the model is told.
@@ -72,7 +109,9 @@ impl Toolbox {
     /// Whether any of the tools needs a sandbox.
     #[must_use]
     pub fn uses_sandbox(&self) -> bool {
-        self.definitions.iter().any(|tool| crate::is_sandboxed(&tool.name))
+        self.definitions
+            .iter()
+            .any(|tool| crate::is_sandboxed(&tool.name))
     }
 
     /// Checks a tool's input.
@@ -81,17 +120,32 @@ impl Toolbox {
     /// What is wrong, in words for the model.
     pub fn validate(&self, name: &str, input: &Value) -> Result<(), String> {
         match self.place(name) {
-            Place::Sandbox => Input::parse(name, input).map(drop).map_err(|invalid| invalid.to_string()),
-            Place::Server => Ok(()),
+            Place::Sandbox => Input::parse(name, input)
+                .map(drop)
+                .map_err(|invalid| invalid.to_string()),
+            Place::Server if name == "web_search" => Search::check(input),
+            Place::Server => Fetcher::check(&self.config.guard, input),
             Place::Unknown => {
                 let names: Vec<&str> = self.definitions.iter().map(|tool| tool.name.as_str()).collect();
-                Err(format!("There is no tool called {name}. The tools are: {}.", names.join(", ")))
+                Err(format!(
+                    "There is no tool called {name}. The tools are: {}.",
+                    names.join(", ")
+                ))
             }
         }
     }
 
-    /// Runs a tool whose place is the server.
-    pub async fn run_on_server(&self, name: &str, _input: &Value) -> Outcome {
-        Outcome::error(format!("There is no tool called {name}."))
+    /// Runs a tool whose place is the server. Its result may be longer than a model should be shown at once:
+    /// see [`oma_sandbox::spill`]. Dropping the future ends it.
+    pub async fn run_on_server(&self, name: &str, input: &Value) -> Outcome {
+        let config = &self.config;
+        match (self.place(name), name, &config.search) {
+            (Place::Server, "web_fetch", _) => config.fetcher.run(&config.guard, input).await,
+            (Place::Server, "web_search", Some(search)) => search.run(input).await,
+            _ => Outcome::error(format!("There is no tool called {name} on the server.")),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! From HTML to Markdown: what a person would read of a page.
+
+mod tree;
+
+use std::rc::Rc;
+
+use htmd::HtmlToMarkdown;
+use markup5ever_rcdom::{Handle, NodeData};
+use url::Url;
+
+use self::tree::{attribute, descendants, tag, text};
+
+/// The longest page that is parsed, in bytes; the rest is left out.
+pub(crate) const MAX_HTML: usize = 4 << 20;
+
+/// Elements that are no part of the text, wherever they stand.
+const NO_TEXT: [&str; 15] = [
+    "script", "style", "template", "svg", "math", "canvas", "iframe", "object", "embed", "audio", "video",
+    "head", "button", "select", "dialog",
+];
+
+/// Elements that stand around the text of most pages.
+const AROUND: [&str; 3] = ["nav", "footer", "aside"];
+
+/// A page with less text than this has nothing around it that could be left out.
+const MIN_TEXT: usize = 200;
+
+/// The longest title, in bytes.
+const MAX_TITLE: usize = 300;
+
+/// What is left of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The title, if it has one.
+    pub(crate) title: Option<String>,
+    /// The text, as Markdown.
+    pub(crate) markdown: String,
+    /// Whether all of the page was looked at.
+    pub(crate) complete: bool,
+}
+
+/// Converts a page that came from `url`. Takes time in proportion to the page, up to seconds.
+pub(crate) fn convert(html: &str, url: &Url) -> Page {
+    let mut end = html.len().min(MAX_HTML);
+    while !html.is_char_boundary(end) {
+        end -= 1;
+    }
+    let parsed = tree::parse(&html[..end]);
+    let document = &parsed.document;
+    let title = descendants(document)
+        .find(|node| tag(node) == Some("title"))
+        .map(|node| text(&node, MAX_TITLE))
+        .filter(|title| !title.is_empty());
+    make_absolute(document, url);
+    let start = main(document).unwrap_or_else(|| Rc::clone(document));
+    let mut markdown = to_markdown(&start, &[&NO_TEXT[..], &AROUND[..]].concat());
+    if markdown.len() < MIN_TEXT {
+        let whole = to_markdown(document, &NO_TEXT);
+        if whole.len() > markdown.len() {
+            markdown = whole;
+        }
+    }
+    Page {
+        title,
+        markdown,
+        complete: parsed.complete && end == html.len(),
+    }
+}
+
+fn to_markdown(root: &Handle, skipped: &[&str]) -> String {
+    let converter = HtmlToMarkdown::builder().skip_tags(skipped.to_vec()).build();
+    let markdown = converter.tree_to_markdown(root);
+    // Layout leaves runs of empty lines behind.
+    let mut tidy = String::with_capacity(markdown.len());
+    let mut blank = 0;
+    for line in markdown.lines() {
+        blank = if line.trim().is_empty() { blank + 1 } else { 0 };
+        if blank < 2 {
+            tidy.push_str(line.trim_end_matches(['\t', '\u{a0}']));
+            tidy.push('\n');
+        }
+    }
+    tidy.trim().to_owned()
+}
+
+/// The element with the page's own text, if the page names one and there is enough in it.
+fn main(document: &Handle) -> Option<Handle> {
+    let is_main =
+        |node: &Handle| tag(node) == Some("main") || attribute(node, "role").as_deref() == Some("main");
+    let mut articles = descendants(document).filter(|node| tag(node) == Some("article"));
+    let only_article = articles.next().filter(|_| articles.next().is_none());
+    let found = descendants(document).find(is_main).or(only_article)?;
+    (text(&found, MIN_TEXT).len() >= MIN_TEXT).then_some(found)
+}
+
+/// Makes links and pictures absolute, and drops those that carry their content with them.
+fn make_absolute(document: &Handle, url: &Url) {
+    let base = descendants(document)
+        .find(|node| tag(node) == Some("base"))
+        .and_then(|node| attribute(&node, "href"))
+        .and_then(|href| url.join(&href).ok())
+        .unwrap_or_else(|| url.clone());
+    for node in descendants(document) {
+        let NodeData::Element { attrs, .. } = &node.data else {
+            continue;
+        };
+        for attr in attrs.borrow_mut().iter_mut() {
+            if !matches!(&*attr.name.local, "href" | "src") {
+                continue;
+            }
+            match base.join(attr.value.trim()) {
+                Ok(absolute) if matches!(absolute.scheme(), "http" | "https" | "mailto") => {
+                    attr.value = absolute.as_str().into();
+                }
+                _ => attr.value = "".into(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn markdown(html: &str) -> String {
+        convert(html, &Url::parse("https://example.com/docs/page").unwrap()).markdown
+    }
+
+    #[test]
+    fn pages_become_markdown() {
+        for (html, expected) in [
+            ("", ""),
+            ("plain text", "plain text"),
+            (
+                "<h1>Title</h1><p>One <b>bold</b> <i>word</i>.</p>",
+                "# Title\n\nOne **bold** *word*.",
+            ),
+            (
+                "<a href='/a?b=1#c'>link</a>",
+                "[link](https://example.com/a?b=1#c)",
+            ),
+            ("<a href='next'>link</a>", "[link](https://example.com/docs/next)"),
+            (
+                "<base href='https://other.example/x/'><a href='y'>link</a>",
+                "[link](https://other.example/x/y)",
+            ),
+            (
+                "<img src=pic.png alt=Alt>",
+                "![Alt](https://example.com/docs/pic.png)",
+            ),
+            (
+                "<p>a</p><script>alert(1)</script><style>p{}</style><p>b</p>",
+                "a\n\nb",
+            ),
+            ("<noscript><p>without scripts</p></noscript>", "without scripts"),
+            (
+                "<pre><code>let x = 1;\n  y\n</code></pre>",
+                "```\nlet x = 1;\n  y\n```",
+            ),
+            ("<p>caf&eacute; &lt;tag&gt;</p>", "café \\<tag>"),
+        ] {
+            assert_eq!(markdown(html), expected, "{html}");
+        }
+        let list = markdown("<ul><li>one</li><li>two<ol><li>inner</li></ol></li></ul>");
+        assert!(
+            list.contains("*   one\n*   two\n") && list.contains("1.  inner"),
+            "{list}"
+        );
+        let table = markdown("<table><tr><th>a<th>b</tr><tr><td>1<td>2</tr></table>");
+        assert!(table.contains("| a") && table.contains("| 1"), "{table}");
+        let data =
+            markdown("<a href='javascript:alert(1)'>x</a><img src='data:image/png;base64,AAAA' alt=y>");
+        assert!(!data.contains("javascript") && !data.contains("AAAA"), "{data}");
+    }
+
+    #[test]
+    fn the_text_is_taken_without_what_is_around_it() {
+        let long = "All about the topic. ".repeat(20);
+        let nav = "<nav><a href=/>Home</a></nav><header>Site</header>";
+        for html in [
+            format!("<title>T</title>{nav}<main><h1>Topic</h1><p>{long}</p></main><footer>imprint</footer>"),
+            format!("{nav}<div role=main><h1>Topic</h1><p>{long}</p></div><aside>advert</aside>"),
+            format!("{nav}<article><h1>Topic</h1><p>{long}</p></article><p>more articles</p>"),
+        ] {
+            let text = markdown(&html);
+            assert!(text.starts_with("# Topic\n\nAll about"), "{text}");
+            assert!(text.ends_with("topic."), "{text}");
+        }
+        // Without a main part only what is around it is left out, and of a short page nothing.
+        let text = markdown(&format!("{nav}<p>{long}</p><footer>imprint</footer>"));
+        assert!(
+            text.starts_with("Site\n\nAll about") && text.ends_with("topic."),
+            "{text}"
+        );
+        let text = markdown(&format!("{nav}<main>Short.</main><footer>imprint</footer>"));
+        assert!(
+            text.contains("[Home](https://example.com/)") && text.contains("imprint"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn titles() {
+        let title = |html: &str| convert(html, &Url::parse("https://e.example/").unwrap()).title;
+        assert_eq!(title("<title> A\n &amp; B </title>").as_deref(), Some("A & B"));
+        assert_eq!(title("<title></title>"), None);
+        assert_eq!(title("<p>x"), None);
+    }
+
+    #[test]
+    fn deep_pages_do_not_overflow_the_stack() {
+        for unit in [
+            "<div>",
+            "<blockquote>",
+            "<ul><li>",
+            "<b>",
+            "<span>",
+            "<table><tr><td>",
+            "<a href=x>",
+            "<em><strong>",
+        ] {
+            let html = format!("{}deep text", unit.repeat(3_000));
+            let text = markdown(&html);
+            assert!(text.contains("deep text"), "{unit}: {text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_breaks_it(html in "(<[a-z/!]{1,4}[ a-z=\"']{0,6}>|[a-z&;\n]{0,6}|<(table|tr|td|p|b|a href=x|ul|li|pre|code|math|svg|template|select|option)>){0,60}") {
+            convert(&html, &Url::parse("https://e.example/").unwrap());
+        }
+    }
+}

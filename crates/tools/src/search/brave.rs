@@ -1,0 +1,58 @@
+//! Brave Search: `GET /res/v1/web/search`.
+
+use reqwest::{Client, RequestBuilder, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::Hit;
+
+pub(super) const URL: &str = "https://api.search.brave.com/res/v1/web/search";
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    web: Option<Web>,
+}
+
+#[derive(Deserialize)]
+struct Web {
+    #[serde(default)]
+    results: Vec<Page>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    title: String,
+    url: String,
+    #[serde(default)]
+    description: Option<String>,
+}
+
+pub(super) fn request(
+    client: &Client,
+    url: &Url,
+    key: &SecretString,
+    query: &str,
+    count: usize,
+) -> RequestBuilder {
+    let mut url = url.clone();
+    url.query_pairs_mut()
+        .append_pair("q", query)
+        .append_pair("count", &count.to_string())
+        .append_pair("text_decorations", "false");
+    client
+        .get(url)
+        .header("X-Subscription-Token", key.expose_secret())
+        .header("Accept", "application/json")
+}
+
+pub(super) fn read(body: &[u8]) -> serde_json::Result<Vec<Hit>> {
+    let answer: Answer = serde_json::from_slice(body)?;
+    let results = answer.web.map(|web| web.results).unwrap_or_default();
+    let hit = |page: Page| Hit {
+        title: page.title,
+        url: page.url,
+        text: page.description.unwrap_or_default(),
+    };
+    Ok(results.into_iter().map(hit).collect())
+}
