@@ -176,3 +176,7 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(data: &str) -> Result<T, Erro
 pub(crate) fn reported(value: &serde_json::Value) -> Error {
     failure::in_stream(&failure::Report::from_json(value))
 }
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -232,7 +232,7 @@ impl ProviderConfig {
             aws: None,
             headers: BTreeMap::new(),
             context_window: None,
-            max_output_tokens: None,
+            max_output_tokens: known.max_output_tokens,
             stall_timeout: known.local.then_some(LOCAL_STALL_TIMEOUT),
             catalogue: known.catalogue.map(str::to_owned),
             effort: known.effort,

@@ -18,6 +18,12 @@ use crate::{Error, failure};
 /// The most that is read of an error answer's body, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 
+/// The most that is read of an answer, in bytes. What decoders hold is less than what they have read.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+
+/// The longest wait for an error answer's body.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The bytes of an answer as they arrive; a stall between two pieces is an error.
 pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
@@ -33,6 +39,9 @@ pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, Error
         .tcp_nodelay(true)
         .tcp_keepalive(Duration::from_secs(30))
         .http2_adaptive_window(true)
+        // A model may think for minutes without a byte; this tells a silent connection from a dead one.
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(20))
         .user_agent(concat!("openclaw-managed-agents/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| {
@@ -86,25 +95,36 @@ impl Endpoint {
 
     fn body(&self, response: reqwest::Response) -> Body {
         let stall = self.stall;
-        Box::pin(stream::unfold(Some(response), move |state| async move {
-            let mut response = state?;
-            match tokio::time::timeout(stall, response.chunk()).await {
-                Ok(Ok(Some(bytes))) => Some((Ok(bytes), Some(response))),
-                Ok(Ok(None)) => None,
-                Ok(Err(error)) => {
-                    let message = format!("the answer was cut off: {}", causes(&error.without_url()));
-                    Some((Err(Error::passing(FailureKind::ModelOverloaded, message)), None))
+        Box::pin(stream::unfold(
+            Some((response, 0_usize)),
+            move |state| async move {
+                let (mut response, read) = state?;
+                match tokio::time::timeout(stall, response.chunk()).await {
+                    Ok(Ok(Some(bytes))) => {
+                        let read = read.saturating_add(bytes.len());
+                        if read > MAX_ANSWER {
+                            let message = format!("the provider's answer is larger than {MAX_ANSWER} bytes");
+                            return Some((Err(Error::fatal(FailureKind::ModelRequestFailed, message)), None));
+                        }
+                        Some((Ok(bytes), Some((response, read))))
+                    }
+                    Ok(Ok(None)) => None,
+                    Ok(Err(error)) => {
+                        let message = format!("the answer was cut off: {}", causes(&error.without_url()));
+                        Some((Err(Error::passing(FailureKind::ModelOverloaded, message)), None))
+                    }
+                    Err(_) => Some((Err(stalled(stall, "the answer stalled")), None)),
                 }
-                Err(_) => Some((Err(stalled(stall, "the answer stalled")), None)),
-            }
-        }))
+            },
+        ))
     }
 
     /// As much of an error's body as arrives in time and fits; the status alone is enough for an error.
     async fn error_body(&self, response: reqwest::Response) -> Vec<u8> {
         let mut body = self.body(response);
         let mut read = Vec::new();
-        while let Some(Ok(bytes)) = body.next().await {
+        let deadline = tokio::time::Instant::now() + ERROR_BODY_TIMEOUT;
+        while let Ok(Some(Ok(bytes))) = tokio::time::timeout_at(deadline, body.next()).await {
             let room = MAX_ERROR_BODY - read.len();
             read.extend_from_slice(&bytes[..bytes.len().min(room)]);
             if read.len() == MAX_ERROR_BODY {

@@ -32,12 +32,14 @@ pub mod request;
 pub mod retry;
 pub mod scripted;
 mod sse;
+mod well_known;
 
 pub use config::{Config, ConfigError, ProviderConfig};
 pub use error::Error;
 pub use provider::{EffortStyle, Protocol, ReasoningBack};
 pub use registry::{ModelInfo, Registry};
 pub use request::{AssistantBlock, Chunk, Completion, Message, ModelStream, Request, ToolSpec, UserBlock};
+pub use well_known::{WellKnown, well_known};
 
 use async_trait::async_trait;
 

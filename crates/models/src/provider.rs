@@ -99,6 +99,8 @@ pub(crate) struct Known {
     /// Whether the request may carry `prompt_cache_key`.
     pub(crate) cache_key: bool,
     pub(crate) usage: UsageStyle,
+    /// The output limit where its own default is a fraction of what the models can write.
+    pub(crate) max_output_tokens: Option<u32>,
 }
 
 const CHAT: Known = Known {
@@ -115,6 +117,7 @@ const CHAT: Known = Known {
     call_ids: CallIds::Plain,
     cache_key: false,
     usage: UsageStyle::StreamOptions,
+    max_output_tokens: None,
 };
 
 /// All of them.
@@ -168,6 +171,7 @@ pub(crate) static KNOWN: &[Known] = &[
         effort: EffortStyle::Moonshot,
         reasoning_back: ReasoningBack::RequiredContent,
         cache_key: true,
+        max_output_tokens: Some(32_768),
         ..CHAT
     },
     Known {
@@ -223,6 +227,7 @@ pub(crate) static KNOWN: &[Known] = &[
         key_variables: &["FIREWORKS_API_KEY"],
         url_variables: &["FIREWORKS_BASE_URL"],
         catalogue: Some("fireworks"),
+        max_output_tokens: Some(32_768),
         reasoning_back: ReasoningBack::Content,
         ..CHAT
     },

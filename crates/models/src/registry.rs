@@ -280,6 +280,20 @@ impl Registry {
         })
     }
 
+    /// The target of a local provider's model, for tests of adapters' parts.
+    #[cfg(test)]
+    pub(crate) fn local_target(&self, name: &str) -> Result<Target, Error> {
+        let (provider, model) = name.split_once('/').unwrap_or((name, "x"));
+        let known = provider::known(provider).unwrap_or(&provider::UNKNOWN);
+        self.target(
+            name,
+            provider,
+            model,
+            Arc::new(ProviderConfig::known(known)),
+            known,
+        )
+    }
+
     fn unknown(&self, name: &str) -> String {
         let mut names: Vec<&str> = provider::KNOWN.iter().map(|known| known.name).collect();
         names.extend(

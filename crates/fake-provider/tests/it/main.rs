@@ -314,3 +314,81 @@ async fn dropping_with_violations_panics() {
     let message = message.downcast_ref::<String>().expect("a message");
     assert!(message.contains("no provider has this path"), "{message}");
 }
+
+/// A child process that does not outlive its test.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // A child that has ended already is as good as killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_program_serves_a_script_file() {
+    use std::io::BufRead as _;
+
+    let folder = std::env::temp_dir().join(format!("fake-provider-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("script.json");
+    std::fs::write(
+        &file,
+        r#"[[{"text":"from the file"},{"chunk":100}],{"status":429,"retry_after":"3"}]"#,
+    )
+    .expect("a file");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_fake-provider"))
+        .arg(&file)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut child = Child(child);
+    let mut url = String::new();
+    std::io::BufReader::new(child.0.stdout.take().expect("output"))
+        .read_line(&mut url)
+        .expect("a line");
+    let url = url.trim();
+    let client = reqwest::Client::new();
+    let ask = || {
+        let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+        client
+            .post(format!("{url}/v1/chat/completions"))
+            .json(&body)
+            .send()
+    };
+    let first = ask().await.expect("an answer").text().await.expect("a text");
+    assert!(
+        first.contains("from the file") && first.trim_end().ends_with("data: [DONE]"),
+        "{first}"
+    );
+    let second = ask().await.expect("an answer");
+    assert_eq!(
+        (
+            second.status().as_u16(),
+            second.headers()["retry-after"].as_bytes()
+        ),
+        (429, &b"3"[..])
+    );
+    let third = ask().await.expect("an answer").text().await.expect("a text");
+    assert!(third.contains("hi"), "then it echoes: {third}");
+    let requests: Value = client
+        .get(format!("{url}/requests"))
+        .send()
+        .await
+        .expect("ok")
+        .json()
+        .await
+        .expect("json");
+    assert_eq!(requests.as_array().map(Vec::len), Some(3));
+    let violations: Value = client
+        .get(format!("{url}/violations"))
+        .send()
+        .await
+        .expect("ok")
+        .json()
+        .await
+        .expect("json");
+    assert_eq!(violations, json!([]));
+    std::fs::remove_dir_all(&folder).expect("removed");
+}

@@ -114,8 +114,16 @@ struct WireUsage {
 /// A block that has begun and not ended.
 enum Open {
     Text,
-    Thinking { at: usize, signature: String },
-    ToolUse { at: usize, input: Value },
+    /// Of a kind that is not ours; so are its deltas.
+    Other,
+    Thinking {
+        at: usize,
+        signature: String,
+    },
+    ToolUse {
+        at: usize,
+        input: Value,
+    },
 }
 
 pub(super) struct Decoder {
@@ -172,7 +180,7 @@ impl Decoder {
                 at: self.assembly.begin_tool(&id, &name, out)?,
                 input,
             },
-            Block::Other => return Ok(()),
+            Block::Other => Open::Other,
         };
         self.open.insert(index, open);
         Ok(())
@@ -191,7 +199,7 @@ impl Decoder {
             (Delta::InputJson { partial_json }, Some(Open::ToolUse { at, .. })) => {
                 self.assembly.arguments(*at, &partial_json)
             }
-            (Delta::Other, _) => Ok(()),
+            (Delta::Other, _) | (_, Some(Open::Other)) => Ok(()),
             _ => Err(malformed("a delta that belongs to no block")),
         }
     }

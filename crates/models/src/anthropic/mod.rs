@@ -67,3 +67,9 @@ impl Model for Messages {
         answer::ask(&self.target, &self.url(), &built.body, headers, decoder).await
     }
 }
+
+/// A decoder of this protocol, for tests of what they have in common.
+#[cfg(test)]
+pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
+    decode::Decoder::new(target)
+}

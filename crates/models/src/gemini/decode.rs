@@ -134,8 +134,11 @@ impl answer::Decoder for Decoder {
         if let Some(wire) = response.usage_metadata {
             let cache_read = wire.cached_content_token_count.min(wire.prompt_token_count);
             self.usage = Some(Usage {
-                input: wire.prompt_token_count - cache_read + wire.tool_use_prompt_token_count,
-                output: wire.candidates_token_count + wire.thoughts_token_count,
+                input: (wire.prompt_token_count - cache_read)
+                    .saturating_add(wire.tool_use_prompt_token_count),
+                output: wire
+                    .candidates_token_count
+                    .saturating_add(wire.thoughts_token_count),
                 cache_read,
                 cache_write: 0,
             });

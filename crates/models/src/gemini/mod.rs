@@ -54,3 +54,9 @@ impl Model for GenerateContent {
         answer::ask(&self.target, &self.url(), &body, HeaderMap::new(), decoder).await
     }
 }
+
+/// A decoder of this protocol, for tests of what they have in common.
+#[cfg(test)]
+pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
+    decode::Decoder::new(target)
+}

@@ -192,7 +192,8 @@ impl Decoder {
             None => (String::new(), Value::Null),
         };
         let newest = self.calls.last_key_value().map(|(index, _)| *index);
-        let next = newest.map_or(0, |index| index + 1);
+        let next = newest.map_or(Some(0), |index| index.checked_add(1));
+        let next = next.ok_or_else(|| malformed("a tool call's index is out of bounds"))?;
         let index = match piece.index {
             // Some servers number every call 0; another id with a name shows that it is another call.
             Some(index) => match self.calls.get(&index) {

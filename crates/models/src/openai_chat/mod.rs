@@ -81,3 +81,9 @@ fn refuses_effort(error: &Error) -> bool {
     let named = parameters.iter().any(|name| message.contains(name));
     matches!(error.status, Some(400 | 422)) && (named || message.contains("does not support thinking"))
 }
+
+/// A decoder of this protocol, for tests of what they have in common.
+#[cfg(test)]
+pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
+    decode::Decoder::new(target)
+}

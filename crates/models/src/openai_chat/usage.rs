@@ -31,11 +31,9 @@ pub(super) fn counts(usage: &Value) -> Option<Usage> {
     // xAI leaves thoughts out of the completion; its total gives that away.
     let thoughts = count(&["/completion_tokens_details/reasoning_tokens"]).unwrap_or_default();
     let total = count(&["/total_tokens"]).unwrap_or_default();
-    let output = if thoughts > 0 && total == prompt + completion + thoughts {
-        completion + thoughts
-    } else {
-        completion
-    };
+    let with_thoughts = completion.saturating_add(thoughts);
+    let left_out = thoughts > 0 && total == prompt.saturating_add(with_thoughts);
+    let output = if left_out { with_thoughts } else { completion };
     Some(Usage {
         input: prompt - cache_read - cache_write,
         output,

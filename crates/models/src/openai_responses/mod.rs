@@ -75,3 +75,9 @@ fn refuses_summaries(error: &Error) -> bool {
         && (message.contains("reasoning.summary")
             || message.contains("verified to generate reasoning summaries"))
 }
+
+/// A decoder of this protocol, for tests of what they have in common.
+#[cfg(test)]
+pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
+    decode::Decoder::new(target)
+}

@@ -252,3 +252,33 @@ async fn keys_are_sent_in_each_protocols_place() {
     ];
     assert_eq!(seen, expected);
 }
+
+#[cfg(feature = "bedrock")]
+#[tokio::test]
+async fn bedrock_requests_are_signed_with_credentials() {
+    let provider = oma_fake_provider::FakeProvider::start().await.expect("a port");
+    let url = provider.url();
+    let config = oma_models::Config::from_env(|name| match name {
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME" => Some(url.clone()),
+        "AWS_ACCESS_KEY_ID" => Some("AKIDEXAMPLE".to_owned()),
+        "AWS_SECRET_ACCESS_KEY" => Some("wJalrXUtnFEMI".to_owned()),
+        "AWS_SESSION_TOKEN" => Some("session-token".to_owned()),
+        "AWS_DEFAULT_REGION" => Some("eu-west-1".to_owned()),
+        _ => None,
+    });
+    let registry = oma_models::Registry::from_config(config.expect("valid")).expect("a registry");
+    let model = registry
+        .resolve("bedrock/eu.anthropic.claude-opus-4-8-v1:0")
+        .expect("a model");
+    provider.push(Reply::new().text("ok"));
+    crate::harness::collect(&*model, &request(vec![say("hi")]))
+        .await
+        .expect("an answer");
+    let recorded = provider.requests().pop().expect("a request");
+    let authorization = recorded.header("authorization").expect("a signature");
+    assert!(
+        authorization.contains("/eu-west-1/bedrock/aws4_request"),
+        "{authorization}"
+    );
+    assert_eq!(recorded.header("x-amz-security-token"), Some("session-token"));
+}
