@@ -133,3 +133,23 @@ fn prices_are_the_providers_own_or_the_operators() {
         price::Overrides::parse("[\"anthropic/claude-opus-4-7\"]\ninput = 3\noutput = 4").expect("valid");
     assert_eq!(price(own, name), Some((3.0, "operator".to_owned())));
 }
+
+#[test]
+fn the_documentation_has_every_provider() {
+    let document = include_str!("../../../docs/models.md");
+    for known in provider::KNOWN {
+        let start = format!("| `{}` |", known.name);
+        let row = document
+            .lines()
+            .find(|line| line.starts_with(&start))
+            .unwrap_or_else(|| panic!("{start}"));
+        for word in known
+            .aliases
+            .iter()
+            .chain(known.key_variables)
+            .chain(known.url_variables)
+        {
+            assert!(row.contains(&format!("`{word}`")), "{word} is missing in: {row}");
+        }
+    }
+}
