@@ -166,35 +166,39 @@ impl Disk {
         let Some(free) = free_space(&self.workspace) else {
             return;
         };
+        // A disk that is almost full is no fault of this session, unless it is the one that fills it.
         let floor = free.0 < self.limits.disk_floor;
-        if !force && !floor && !self.measurement_is_due(free) {
+        if !force && !self.measurement_is_due(free) && (!floor || self.over.is_some()) {
             return;
         }
+        let before = self.usage;
         let Some(usage) = self.measure(free).await else {
             return;
         };
-        match (excess(&self.limits, usage, free), self.over) {
-            (Some(why), before) => {
-                limit_file_size(true);
-                if before.is_some_and(|before| !has_grown(before, usage)) {
-                    return;
+        let (why, baseline) = match (excess(&self.limits, usage), floor) {
+            (Some(why), _) => (why, self.over),
+            (None, true) => (ALMOST_FULL.to_owned(), Some(self.over.unwrap_or(before))),
+            (None, false) => {
+                if self.over.take().is_some() {
+                    limit_file_size(false);
                 }
-                let noted = calls.note_running(&why);
-                // The shells live on, with their state, if what was written came from below them. A command
-                // that goes on all the same is the shell's own doing, and then the shell goes too.
-                kill_commands(false).await;
-                if timeout(KILL_GRACE, all_ended(noted)).await.is_err() {
-                    kill_commands(true).await;
-                }
-                // What was written until they were dead is not held against what comes next.
-                self.over = Some(self.measure(free).await.unwrap_or(usage));
+                return;
             }
-            (None, Some(_)) => {
-                self.over = None;
-                limit_file_size(false);
-            }
-            (None, None) => {}
+        };
+        limit_file_size(true);
+        if baseline.is_some_and(|baseline| !has_grown(baseline, usage)) {
+            self.over = Some(baseline.unwrap_or(usage));
+            return;
         }
+        let noted = calls.note_running(&why);
+        // The shells live on, with their state, if what was written came from below them. A command that goes
+        // on all the same is the shell's own doing, and then the shell goes too.
+        kill_commands(false).await;
+        if timeout(KILL_GRACE, all_ended(noted)).await.is_err() {
+            kill_commands(true).await;
+        }
+        // What was written until they were dead is not held against what comes next.
+        self.over = Some(self.measure(free).await.unwrap_or(usage));
     }
 
     /// Measures the workspace. `free` is what was free just before.
@@ -258,8 +262,12 @@ fn free_space(workspace: &Path) -> Option<(u64, u64)> {
     Some((stat.f_bavail * stat.f_frsize, stat.f_favail))
 }
 
+/// What a session is told whose command was filling the last of the machine's disk.
+const ALMOST_FULL: &str = "[the machine's disk is almost full: running commands were killed, and nothing more can be \
+                           written until there is room again]";
+
 /// Why the session may write no more, if so.
-fn excess(limits: &Limits, usage: Usage, free: (u64, u64)) -> Option<String> {
+fn excess(limits: &Limits, usage: Usage) -> Option<String> {
     if usage.bytes > limits.disk {
         let (has, may) = (usage.bytes, limits.disk);
         Some(format!(
@@ -278,8 +286,6 @@ fn excess(limits: &Limits, usage: Usage, free: (u64, u64)) -> Option<String> {
              running commands were killed, and nothing more can be written until that is changed]"
                 .to_owned(),
         )
-    } else if free.0 < limits.disk_floor {
-        Some("[the machine's disk is almost full: running commands were killed, and nothing more can be written until there is room again]".to_owned())
     } else {
         None
     }

@@ -23,11 +23,13 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::EventId;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{Call, Reply};
@@ -38,6 +40,9 @@ pub(crate) const LAUNCH: &str = "--launch";
 
 /// Threads for what blocks: looking through files.
 const BLOCKING_THREADS: usize = 4;
+
+/// How long the tools may take to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The whole of `oma hand`: `arguments` are those after `hand`. Must be called before anything else in the
 /// process: before any thread, and before any descriptor is opened.
@@ -99,7 +104,8 @@ async fn work(launched: Launched) -> io::Result<()> {
     let guards = guard::start(&plan, workspace, &calls);
     let served = server::serve(&listener, &shared, plan.orphan_timeout).await;
     server::wind_down(&shared).await;
-    tools.shutdown().await;
+    // What does not end in time is killed below.
+    let _ = timeout(SHUTDOWN_TIMEOUT, tools.shutdown()).await;
     for task in guards {
         task.abort();
     }

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -97,13 +96,15 @@ async fn attempt(
                 done += end + 1;
                 match serde_json::from_slice(line) {
                     Ok(Progress::Pid(pid)) => {
-                        let opened =
-                            Handle::of_new(pid).map_err(|error| io("finding the hand's process", error));
-                        *hand = opened.ok();
+                        // One that has ended already has a failure to tell about.
+                        *hand = Handle::of_new(pid).ok();
                     }
                     Ok(Progress::Ready) => ready = true,
-                    Ok(Progress::Failed(reason)) => return Err(failed(plan, reason)),
-                    Err(_) => return Err(failed(plan, String::from_utf8_lossy(&said).into_owned())),
+                    Ok(Progress::Failed { reason, errno }) => return Err(failed(plan, reason, errno)),
+                    Err(_) => {
+                        let said = String::from_utf8_lossy(line);
+                        return Err(Error::Protocol(format!("the launcher said {said:?}")));
+                    }
                 }
             }
         }
@@ -115,12 +116,23 @@ async fn attempt(
     if ready && status.success() {
         return Ok(());
     }
-    Err(failed(plan, format!("the launcher ended with {status}")))
+    Err(Error::Lost(format!("its launcher ended with {status}")))
 }
 
-/// Every step is one that a sandbox can't do without.
-fn failed(plan: &Plan, reason: String) -> Error {
-    let folder = Path::new(&plan.workspace).display().to_string();
-    tracing::warn!(%reason, workspace = %folder, "a sandbox could not be made");
-    Error::TooWeak(reason)
+/// Every step is one that a sandbox can't do without. What the machine has run out of may come back; anything
+/// else it does not offer.
+fn failed(plan: &Plan, reason: String, errno: Option<i32>) -> Error {
+    const SPENT: [i32; 6] = [
+        libc::ENOMEM,
+        libc::EAGAIN,
+        libc::ENOSPC,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::EIO,
+    ];
+    tracing::warn!(%reason, workspace = %plan.workspace.display(), "a sandbox could not be made");
+    match errno.filter(|errno| SPENT.contains(errno)) {
+        Some(errno) => io(reason, std::io::Error::from_raw_os_error(errno)),
+        None => Error::TooWeak(reason),
+    }
 }

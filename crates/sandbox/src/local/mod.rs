@@ -46,6 +46,9 @@ use record::{Folder, Record};
 /// How much longer than its own limit a tool may take to answer.
 const RUN_GRACE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// How long a hand that the record does not know may take to greet.
+const UNKNOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The backend of this machine's own namespaces.
 #[derive(Clone)]
 pub struct Local {
@@ -197,7 +200,7 @@ impl Inner {
             return None;
         }
         // Two sessions with the same user are still apart by their namespaces, and the server's folders keep
-        // their files apart; so the user need not be unique, only the same each time.
+        // their files apart; so it need not be unique. A workspace that is there keeps the user that it has.
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         let span = u64::from(self.config.uids.max(1));
         let offset = hasher.hash_one(session.as_str()) % span;
@@ -271,9 +274,17 @@ impl Inner {
     }
 
     /// Makes sure that nothing of the recorded sandbox is left but its folder.
-    async fn bury(&self, record: &Record) -> Result<(), Error> {
+    async fn bury(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
         if let Some(process) = self.process_of(record) {
             process.kill().await?;
+        } else if record.hand.is_none() {
+            // The server died while it launched this one, so only its socket leads to it. A hand that does not
+            // answer either has not come far: it ends by itself when it finds nobody to report to.
+            if let Ok(stream) = folder.connect().await
+                && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await
+            {
+                client.shut_down().await?;
+            }
         }
         cgroup::remove(&record.cgroups)
             .await
@@ -401,7 +412,7 @@ impl Inner {
             }
         }
         if let Some(record) = record {
-            self.bury(&record).await?;
+            self.bury(&folder, &record).await?;
             folder.remove().map_err(failed)?;
         }
         Ok(())
@@ -431,7 +442,7 @@ impl Inner {
                     (live, origin)
                 }
                 None => {
-                    self.bury(record).await?;
+                    self.bury(&folder, record).await?;
                     (self.start(session, true).await?, Origin::Replaced)
                 }
             },
@@ -481,7 +492,7 @@ impl Inner {
             match folder.read().map_err(failed)? {
                 Some(record) if self.process_of(&record).is_some() => kept.extend(record.cgroups),
                 // The record of a lost sandbox stays, as the only word of the loss.
-                Some(record) => self.bury(&record).await?,
+                Some(record) => self.bury(&folder, &record).await?,
                 None => folder.remove().map_err(failed)?,
             }
         }

@@ -227,3 +227,33 @@ async fn what_can_not_be_listed_counts_too() {
     fixture.local.destroy(&session).await.unwrap();
     fixture.assert_nothing_left();
 }
+
+#[tokio::test]
+async fn a_full_disk_stops_who_writes_and_nobody_else() {
+    let free = {
+        let stat = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    // As if the disk were almost full: the floor is above what is free.
+    let fixture = Fixture::with(|config| config.limits.disk_floor = free + (64 << 30)).await;
+    let (writer, other) = (SessionId::generate(), SessionId::generate());
+    let (attached, neighbour) = (fixture.attach(&writer).await, fixture.attach(&other).await);
+    let reading = tokio::spawn(async move { sh(&*neighbour.hand, "sleep 1; echo fine").await });
+    let fill = "for i in $(seq 200); do head -c 1M /dev/zero > f$i || exit 3; sleep 0.01; done";
+    let (text, _) = sh(&*attached.hand, fill).await;
+    assert!(
+        text.contains("File too large") || text.contains("almost full"),
+        "{text}"
+    );
+    assert_eq!(reading.await.unwrap(), ("fine".to_owned(), false));
+    let files = fixture.local.workspace(&writer).await.unwrap();
+    let written = files.write("z", bytes::Bytes::from_static(b"x")).await;
+    assert!(
+        matches!(written, Err(oma_sandbox::files::Error::Full)),
+        "{written:?}"
+    );
+    for session in [writer, other] {
+        fixture.local.destroy(&session).await.unwrap();
+    }
+    fixture.assert_nothing_left();
+}

@@ -13,6 +13,11 @@ use crate::limits::Enforcement;
 /// The highest capability number that any kernel may have.
 const LAST_CAPABILITY: u32 = 63;
 
+/// The limit that forbids core dumps: zero would still allow them where the host has a program take them, which
+/// then would run outside the sandbox; one is too little for a file, and the kernel's word for "not to a program
+/// either".
+const NO_CORE: u64 = 1;
+
 /// Memory that a process may lock, in bytes: the usual default.
 const LOCKED_MEMORY: u64 = 8 << 20;
 
@@ -20,7 +25,7 @@ const LOCKED_MEMORY: u64 = 8 << 20;
 pub(super) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
     let limits = &plan.limits;
     let mut wanted = vec![
-        (Resource::Core, 0),
+        (Resource::Core, NO_CORE),
         (Resource::Nofile, limits.open_files),
         (Resource::Nproc, u64::from(limits.processes)),
         (Resource::Fsize, limits.disk.max(limits.tmp)),

@@ -66,7 +66,12 @@ pub(crate) enum Progress {
     /// The sandbox stands.
     Ready,
     /// It could not be made.
-    Failed(String),
+    Failed {
+        /// The step and what came of it.
+        reason: String,
+        /// The system's error number.
+        errno: Option<i32>,
+    },
 }
 
 /// A step that failed.
@@ -115,7 +120,13 @@ pub(crate) fn launch() -> Result<Option<Launched>, Failure> {
         }
         Ok(None) => Ok(None),
         Err(failure) => {
-            let _ = report(&mut inherited.progress, &Progress::Failed(failure.to_string()));
+            let errno = failure.source.raw_os_error();
+            let failed = Progress::Failed {
+                reason: failure.to_string(),
+                errno,
+            };
+            // Without anybody to tell, there is nothing more to do.
+            let _ = report(&mut inherited.progress, &failed);
             Err(failure)
         }
     }
