@@ -255,12 +255,16 @@ async fn pages_are_fetched_and_shown() {
     let policy = Policy {
         allow: vec![address.to_string().parse::<Rule>().unwrap()],
     };
-    let limits = FetchLimits {
-        timeout: Duration::from_secs(2),
-        max_bytes: 1 << 20,
+    let with_timeout = |timeout| {
+        let limits = FetchLimits {
+            timeout,
+            max_bytes: 1 << 20,
+        };
+        let config = Arc::new(Config::new(policy.clone(), &limits, None));
+        Toolbox::new(&spec(&[], PermissionPolicy::AlwaysAllow), &config)
     };
-    let config = Arc::new(Config::new(policy, &limits, None));
-    let toolbox = Toolbox::new(&spec(&[], PermissionPolicy::AlwaysAllow), &config);
+    let patient = with_timeout(Duration::from_secs(60));
+    let hasty = with_timeout(Duration::from_millis(200));
     let fetch = async |path: &str, max_chars: Option<usize>| {
         let input = json!({"url": format!("http://{address}{path}"), "max_chars": max_chars});
         let toolbox = if path == "/slow" { &hasty } else { &patient };
