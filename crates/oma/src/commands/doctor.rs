@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::config::value::Bytes;
 use crate::config::{Config, args};
 use crate::print::{Failure, Outcome, Output, Style, plain};
-use crate::serve::{models, sandboxes};
+use crate::serve::{models, sandboxes, tools};
 
 /// How many open files a busy server needs.
 const ENOUGH_OPEN_FILES: u64 = 8192;
@@ -72,6 +72,7 @@ impl Doctor {
         let config = Config::load(self.flags)?;
         let mut findings = vec![data_folder(&config), open_files(), access(&config)];
         findings.extend(providers(&config)?);
+        findings.push(web_search(&config));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         findings.extend(runtime.block_on(sandbox(&config)));
         let failed = findings.iter().any(|finding| finding.status == Status::Fail);
@@ -200,16 +201,25 @@ fn providers(config: &Config) -> Result<Vec<Finding>, Failure> {
         .collect())
 }
 
+fn web_search(config: &Config) -> Finding {
+    let finding = |status, detail: String| Finding::new("tools", "web_search", status, detail);
+    match (tools::configure(config), &config.tools.search_provider) {
+        (Err(error), _) => finding(Status::Fail, error.to_string()),
+        (Ok(_), None) => finding(Status::Ok, "not configured: agents have no such tool".to_owned()),
+        (Ok(_), Some(provider)) => finding(Status::Ok, format!("by {}", provider.as_str())),
+    }
+}
+
 async fn sandbox(config: &Config) -> Vec<Finding> {
     oma_sandbox::doctor::probe(&sandboxes::configure(config))
         .await
         .into_iter()
         .map(|check| Finding {
             group: "sandbox",
-            name: check.name.to_string(),
+            name: check.name.to_owned(),
             status: check.status,
             detail: check.detail,
-            remedy: check.remedy.map(Into::into),
+            remedy: check.remedy,
         })
         .collect()
 }

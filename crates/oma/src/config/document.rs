@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use crate::config::sections::{self, Listed};
-use crate::config::setting::Setting;
+use crate::config::sections::{self, Listed, Provider};
+use crate::config::setting::{Section as _, Setting};
 
 const HEAD: &str = "\
 # Configuration
@@ -36,15 +36,39 @@ Durations are written `250ms`, `10s`, `5m`, `1h30m`, `2d`; variables whose names
 milliseconds. Sizes are written `512MiB`, `2GB` or as a number of bytes. Lists are lists in TOML and `a,b,c` elsewhere.
 ";
 
+const WELL_KNOWN: &str = "
+The well-known providers are there as soon as one of their variables is set:
+
+| Provider | Key | Address |
+|---|---|---|
+";
+
 /// The whole reference.
 #[must_use]
 pub(crate) fn markdown() -> String {
     let mut text = HEAD.to_owned();
     for section in sections::all() {
         describe(&mut text, &section);
+        if section.key == Provider::KEY {
+            well_known(&mut text);
+        }
     }
     text.push_str(sections::ELSEWHERE);
     text
+}
+
+fn well_known(text: &mut String) {
+    text.push_str(WELL_KNOWN);
+    for provider in oma_models::well_known() {
+        let names = std::iter::once(&provider.name).chain(provider.aliases);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            list(names.map(|name| format!("`{name}`"))),
+            list(provider.key_variables.iter().map(|name| format!("`{name}`"))),
+            list(provider.url_variables.iter().map(|name| format!("`{name}`"))),
+        );
+    }
 }
 
 fn describe(text: &mut String, section: &Listed) {

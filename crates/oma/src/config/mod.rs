@@ -128,8 +128,8 @@ impl Config {
                 }
             }
         });
-        if let (Some(server), Some(tools)) = (&server, &tools) {
-            sections::check(&mut reader, server, tools);
+        if let Some(server) = &server {
+            sections::check(&mut reader, server);
         }
 
         let exposed_file = sources.file.as_ref().is_some_and(|file| {

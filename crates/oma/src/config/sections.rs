@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oma_egress::Rule;
+use oma_tools::Rule;
 use secrecy::SecretString;
 
 use crate::config::reader::Reader;
@@ -154,8 +154,9 @@ choices! {
 }
 
 section! {
-    /// Language models. The well-known providers need only their usual variables (`ANTHROPIC_API_KEY`,
-    /// `OPENAI_API_KEY`, ...), see below.
+    /// Language models. The well-known providers need only their usual variables, see below. Amazon Bedrock also
+    /// takes `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, with `AWS_REGION`; Anthropic also
+    /// `ANTHROPIC_AUTH_TOKEN`.
     Models in "models" {
         /// How long a provider may send nothing before the request counts as stalled; local servers (Ollama, vLLM,
         /// LM Studio) get ten minutes, because they may have to load the model first.
@@ -278,7 +279,7 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
 }
 
 /// Checks what settings must be to each other.
-pub(crate) fn check(reader: &mut Reader<'_>, server: &Server, tools: &Tools) {
+pub(crate) fn check(reader: &mut Reader<'_>, server: &Server) {
     let has_token = server.api_token.is_some() || server.api_token_file.is_some();
     if server.api_token.is_some() && server.api_token_file.is_some() {
         reader.refuse("server.api_token_file", "`server.api_token` is set as well; set only one of them");
@@ -289,15 +290,6 @@ pub(crate) fn check(reader: &mut Reader<'_>, server: &Server, tools: &Tools) {
             "anybody who reaches this address could run commands and spend on the model keys: set \
              OPENCLAW_API_TOKEN, listen on 127.0.0.1, or say --allow-unauthenticated-remote",
         );
-    }
-    match tools.search_provider {
-        Some(SearchProvider::Brave | SearchProvider::Tavily) if tools.search_api_key.is_none() => {
-            reader.refuse("tools.search_provider", "this provider needs `tools.search_api_key`");
-        }
-        Some(SearchProvider::Searxng) if tools.search_url.is_none() => {
-            reader.refuse("tools.search_provider", "SearXNG needs `tools.search_url`");
-        }
-        _ => {}
     }
 }
 

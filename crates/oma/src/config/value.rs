@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oma_egress::Rule;
+use oma_tools::Rule;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tracing_subscriber::filter::EnvFilter;
@@ -432,7 +432,7 @@ impl Value for Rule {
     const PLACEHOLDER: &'static str = "RULE";
 
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|error: oma_egress::policy::InvalidRule| error.to_string())
+        text.parse::<Self>().map_err(|error| error.to_string())
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -518,6 +518,13 @@ macro_rules! choices {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum $name { $($(#[$doc])* $variant),+ }
 
+        impl $name {
+            /// As it is written.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
         impl $crate::config::value::Value for $name {
             const NOTATION: &'static str = $notation;
             const PLACEHOLDER: &'static str = "CHOICE";
@@ -530,7 +537,7 @@ macro_rules! choices {
             }
 
             fn to_json(&self) -> serde_json::Value {
-                serde_json::json!(match self { $(Self::$variant => $text),+ })
+                self.as_str().into()
             }
         }
     };
