@@ -31,6 +31,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::serve::ListenerExt as _;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -113,18 +114,19 @@ impl Shared {
         if state.requests.len() >= MAX_RECORDED {
             state.requests.pop_front();
         }
-        state.requests.push_back(recorded.clone());
+        let queued = state.queue.pop_front();
+        let respond = state.respond.clone().filter(|_| queued.is_none());
+        let shown = respond.as_ref().map(|_| recorded.clone());
+        state.requests.push_back(recorded);
         state.served += 1;
         self.served.send_replace(state.served);
-        if let Some(reply) = state.queue.pop_front() {
-            return reply;
-        }
-        match state.respond.clone() {
-            Some(respond) => {
+        match (queued, respond, shown) {
+            (Some(reply), _, _) => reply,
+            (None, Some(respond), Some(recorded)) => {
                 drop(state);
                 respond(&recorded)
             }
-            None => script::from_conversation(view, &mut state.failures),
+            (None, _, _) => script::from_conversation(view, &mut state.failures),
         }
     }
 
@@ -169,6 +171,10 @@ impl FakeProvider {
         let shared = Shared::new();
         let listener = tokio::net::TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
+        // Frames are small and many; without this each would wait for the one before to be acknowledged.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
         let router = server::router(shared.clone());
         let server = tokio::spawn(async move {
             // Serving ends only when the task is aborted.
@@ -213,6 +219,12 @@ impl FakeProvider {
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.requests()
+    }
+
+    /// How many requests have arrived so far.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        *self.shared.served.borrow()
     }
 
     /// Waits until so many requests have arrived.
