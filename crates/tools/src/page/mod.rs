@@ -3,6 +3,7 @@
 mod tree;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use htmd::HtmlToMarkdown;
 use markup5ever_rcdom::{Handle, NodeData};
@@ -12,6 +13,9 @@ use self::tree::{attribute, descendants, tag, text};
 
 /// The longest page that is parsed, in bytes; the rest is left out.
 pub(crate) const MAX_HTML: usize = 4 << 20;
+
+/// How long parsing may take; what is not parsed by then is left out.
+const PARSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Elements that are no part of the text, wherever they stand.
 const NO_TEXT: [&str; 15] = [
@@ -41,11 +45,15 @@ pub(crate) struct Page {
 
 /// Converts a page that came from `url`. Takes time in proportion to the page, up to seconds.
 pub(crate) fn convert(html: &str, url: &Url) -> Page {
+    convert_within(html, url, PARSE_TIMEOUT)
+}
+
+fn convert_within(html: &str, url: &Url, timeout: Duration) -> Page {
     let mut end = html.len().min(MAX_HTML);
     while !html.is_char_boundary(end) {
         end -= 1;
     }
-    let parsed = tree::parse(&html[..end]);
+    let parsed = tree::parse(&html[..end], timeout);
     let document = &parsed.document;
     let title = descendants(document)
         .find(|node| tag(node) == Some("title"))
@@ -221,7 +229,8 @@ mod tests {
             "<em><strong>",
         ] {
             let html = format!("{}deep text", unit.repeat(3_000));
-            let text = markdown(&html);
+            let url = Url::parse("https://e.example/").unwrap();
+            let text = convert_within(&html, &url, Duration::from_secs(60)).markdown;
             assert!(text.contains("deep text"), "{unit}: {text}");
         }
     }

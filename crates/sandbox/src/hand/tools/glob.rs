@@ -98,6 +98,11 @@ fn split(folder: &Path, pattern: &str) -> (PathBuf, String) {
     (base, rest.to_owned())
 }
 
+/// Whether the rest of a pattern matches the path below its base. The base itself is never meant.
+fn matches(matcher: &GlobMatcher, relative: &Path) -> bool {
+    !relative.as_os_str().is_empty() && matcher.is_match(relative)
+}
+
 struct Found {
     newest: Vec<PathBuf>,
     total: usize,
@@ -120,7 +125,7 @@ fn find(base: &Path, matcher: &GlobMatcher, ignores: bool, max: usize, watch: &W
         let Ok(relative) = entry.path().strip_prefix(base) else {
             continue;
         };
-        if !is_file || !matcher.is_match(relative) {
+        if !is_file || !matches(matcher, relative) {
             continue;
         }
         total += 1;
@@ -274,7 +279,7 @@ mod tests {
             let plain = pattern.split('/').all(|part| !matches!(part, "" | "." | ".."));
             if let (Ok(whole), Ok(parts), true) = (whole, parts, plain) {
                 let full = Path::new("/w").join(&path);
-                let split = full.strip_prefix(&base).is_ok_and(|rest| parts.is_match(rest));
+                let split = full.strip_prefix(&base).is_ok_and(|rest| matches(&parts, rest));
                 prop_assert_eq!(whole.is_match(&path), split, "{} {}", pattern, path);
             }
         }
