@@ -101,8 +101,8 @@ async fn work(launched: Launched) -> io::Result<()> {
     let shared = server::Shared::new(Arc::clone(&calls), log);
 
     let reaper = tokio::spawn(reap());
-    let guards = guard::start(&plan, workspace, &calls);
-    let served = server::serve(&listener, &shared, plan.orphan_timeout).await;
+    let guards = guard::start(&plan, workspace.clone(), &calls);
+    let served = server::serve(&listener, &shared, plan.orphan_timeout, &workspace).await;
     server::wind_down(&shared).await;
     // What does not end in time is killed below.
     let _ = timeout(SHUTDOWN_TIMEOUT, tools.shutdown()).await;

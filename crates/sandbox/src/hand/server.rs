@@ -4,6 +4,7 @@
 //! When no server has been connected for long enough, the hand ends itself and the sandbox with it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, Outcome};
@@ -33,6 +34,9 @@ const QUEUE: usize = 64;
 
 /// How long after its launch the first server must have come.
 const FIRST_SERVER: Duration = Duration::from_secs(30);
+
+/// How often a hand without a server looks whether its workspace is still there.
+const DELETED_LOOK: Duration = Duration::from_secs(5);
 
 /// How long running calls may take to end when the hand ends.
 const GRACE: Duration = Duration::from_secs(3);
@@ -60,7 +64,8 @@ impl Shared {
     }
 }
 
-/// Accepts connections until the server says `Shutdown`, or none has been there for `orphan_timeout`.
+/// Accepts connections until the server says `Shutdown`, or none has been there for `orphan_timeout`, or none is
+/// there and the workspace has been deleted on the host.
 ///
 /// # Errors
 /// When the listening socket breaks.
@@ -68,9 +73,10 @@ pub(crate) async fn serve(
     listener: &UnixListener,
     shared: &Arc<Shared>,
     orphan_timeout: Duration,
+    workspace: &Path,
 ) -> io::Result<()> {
     let mut connections = JoinSet::new();
-    let orphaned = orphaned(shared, orphan_timeout);
+    let orphaned = orphaned(shared, orphan_timeout, workspace);
     tokio::pin!(orphaned);
     let outcome = loop {
         tokio::select! {
@@ -107,7 +113,7 @@ fn is_passing(error: &io::Error) -> bool {
 
 /// Returns when no server has been connected for `patience`, or none has come at all: then the one that
 /// launched this hand died in that moment, and no other may know of it.
-async fn orphaned(shared: &Shared, patience: Duration) {
+async fn orphaned(shared: &Shared, patience: Duration, workspace: &Path) {
     let mut connected = shared.connected.subscribe();
     if timeout(FIRST_SERVER.min(patience), connected.wait_for(|count| *count > 0))
         .await
@@ -118,13 +124,27 @@ async fn orphaned(shared: &Shared, patience: Duration) {
     loop {
         // The sender lives in `shared`, so the waits can't fail.
         let _ = connected.wait_for(|count| *count == 0).await;
-        if timeout(patience, connected.wait_for(|count| *count > 0))
-            .await
-            .is_err()
-        {
-            return;
+        let since = Instant::now();
+        // The kernel gives no word of the end of a folder that is mounted somewhere, so now and then it is
+        // looked at; only while there is no server.
+        loop {
+            let left = patience.saturating_sub(since.elapsed());
+            if left.is_zero() || is_deleted(workspace) {
+                return;
+            }
+            if timeout(left.min(DELETED_LOOK), connected.wait_for(|count| *count > 0))
+                .await
+                .is_ok()
+            {
+                break;
+            }
         }
     }
+}
+
+/// Whether the folder has no name any more. One that can't be looked at is not known to be deleted.
+fn is_deleted(folder: &Path) -> bool {
+    rustix::fs::stat(folder).is_ok_and(|stat| stat.st_nlink == 0)
 }
 
 /// Counts a greeted connection while it lives.

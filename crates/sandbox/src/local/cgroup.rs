@@ -19,6 +19,12 @@ const CPU_PERIOD: u64 = 100_000;
 /// with limits below it.
 const SERVER_LEAF: &str = "oma-server";
 
+/// What the name of every group of this program begins with.
+pub(crate) const PREFIX: &str = "oma-";
+
+/// How long an empty group of another server is left alone.
+const ABANDONED_AGE: Duration = Duration::from_secs(600);
+
 /// How often and how long apart a group is tried to be removed: the kernel may take a moment to see that its
 /// processes are gone, and gives no word of it under version 1.
 const REMOVAL_TRIES: u32 = 50;
@@ -213,6 +219,21 @@ impl Cgroups {
         }
     }
 
+    /// Removes empty groups that other servers left long ago, when their data folder was deleted without a
+    /// word. A group with a process in it can't be removed this way, so nobody is disturbed.
+    ///
+    /// # Errors
+    /// When the groups can't be listed.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        for folder in self.list(PREFIX)? {
+            if !folder.ends_with(SERVER_LEAF) && is_old(&folder) {
+                // In use, or somebody else was faster.
+                let _ = fs::remove_dir(folder);
+            }
+        }
+        Ok(())
+    }
+
     /// The groups whose name begins with `prefix`.
     ///
     /// # Errors
@@ -229,6 +250,14 @@ impl Cgroups {
         }
         Ok(found)
     }
+}
+
+/// Whether a group has been there for so long that no server can be about to use it for the first time.
+fn is_old(folder: &Path) -> bool {
+    let made = fs::metadata(folder).and_then(|meta| meta.modified());
+    made.ok()
+        .and_then(|made| made.elapsed().ok())
+        .is_some_and(|age| age > ABANDONED_AGE)
 }
 
 /// Kills what is left in groups and removes them. Groups that are gone are fine.

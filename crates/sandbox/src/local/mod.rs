@@ -5,75 +5,41 @@
 //! server; a new one finds it by its socket.
 //!
 //! Invariant: for one session at most one sandbox lives; what is done to it is done one at a time.
-//! Invariant: `attach` tells the truth about what became of the sandbox before ([`Origin`]), also after a
+//! Invariant: `attach` tells the truth about what became of the sandbox before ([`crate::Origin`]), also after a
 //! crash at any point, its own included.
 
 mod cgroup;
 mod config;
+mod hand;
 mod launch;
 mod process;
 mod record;
+mod sandboxes;
 
 pub use config::Config;
 pub(crate) use config::is_root;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use oma_domain::{EventId, SessionId};
-use tokio::sync::OwnedMutexGuard;
-use tokio::time::timeout;
+use oma_domain::SessionId;
 
-use crate::client::Client;
 use crate::error::io as io_error;
+use crate::files;
 use crate::files::beneath::Beneath;
-use crate::files::{self, removal};
-use crate::hand::launch::Plan;
 use crate::limits::Enforcement;
-use crate::protocol::{Call, Reply};
-use crate::{Attached, Error, Hand, Origin, Provider, Spec};
+use crate::{Attached, Error, Provider, Spec};
 use cgroup::Cgroups;
-use process::Handle;
-use record::{Folder, Record};
-
-/// How much longer than its own limit a tool may take to answer.
-const RUN_GRACE: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// How long a hand that the record does not know may take to greet.
-const UNKNOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+use sandboxes::{Sandboxes, make_private, sessions};
 
 /// The backend of this machine's own namespaces.
 #[derive(Clone)]
 pub struct Local {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    config: Config,
-    /// Names this data folder among all on the machine.
-    instance: String,
-    boot: String,
-    cgroups: Option<Cgroups>,
-    /// One slot per session that was asked for since the start.
-    slots: Mutex<HashMap<SessionId, Arc<Slot>>>,
-    /// Held as long as this lives: two servers in one data folder would tear at the same sandboxes.
-    _lock: File,
-}
-
-type Slot = tokio::sync::Mutex<Option<Live>>;
-
-/// A sandbox that this server is connected to.
-#[derive(Clone)]
-struct Live {
-    hand: Arc<LocalHand>,
-    process: Arc<Handle>,
+    inner: Arc<Sandboxes>,
 }
 
 impl Local {
@@ -102,7 +68,7 @@ impl Local {
         let boot = record::boot_id().map_err(|error| io_error("reading the boot's id", error))?;
         let slots = Mutex::default();
         let local = Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(Sandboxes {
                 config,
                 instance,
                 boot,
@@ -126,14 +92,6 @@ impl Local {
 pub(crate) fn find_groups(config: &Config) -> Result<String, String> {
     let found = Cgroups::find(config.cgroup_parent.as_deref())?;
     Ok(format!("version {}", found.version()))
-}
-
-fn make_private(folder: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder
-        .create(folder)
-        .map_err(|error| io_error(format!("making {}", folder.display()), error))
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
@@ -164,371 +122,6 @@ fn instance(path: &Path) -> io::Result<String> {
     let fresh = ulid::Ulid::generate().to_string().to_ascii_lowercase();
     fs::write(path, &fresh)?;
     Ok(fresh)
-}
-
-impl Inner {
-    fn folder(&self, session: &SessionId) -> Folder {
-        Folder::new(self.config.data.join("sandboxes").join(session.as_str()))
-    }
-
-    fn workspace_path(&self, session: &SessionId) -> PathBuf {
-        self.config.data.join("workspaces").join(session.as_str())
-    }
-
-    fn cgroup_prefix(&self) -> String {
-        format!("oma-{}-", self.instance)
-    }
-
-    /// Takes the session for one thing at a time.
-    async fn take(&self, session: &SessionId) -> OwnedMutexGuard<Option<Live>> {
-        let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            // What nobody holds and nothing lives in is forgotten, so that the map does not grow for ever.
-            if slots.len() > 1_024 {
-                slots.retain(|_, slot| {
-                    Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|live| live.is_some())
-                });
-            }
-            Arc::clone(slots.entry(session.clone()).or_default())
-        };
-        slot.lock_owned().await
-    }
-
-    /// The host user of a session; `None` when it is the server's own.
-    fn uid(&self, session: &SessionId) -> Option<u32> {
-        if !config::is_root() {
-            return None;
-        }
-        // Two sessions with the same user are still apart by their namespaces, and the server's folders keep
-        // their files apart; so it need not be unique. A workspace that is there keeps the user that it has.
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let span = u64::from(self.config.uids.max(1));
-        let offset = hasher.hash_one(session.as_str()) % span;
-        Some(self.config.first_uid + u32::try_from(offset).unwrap_or(0))
-    }
-
-    /// The workspace's folder, made when it does not exist, and the host user that it belongs to.
-    fn make_workspace(&self, session: &SessionId) -> Result<(PathBuf, Option<u32>), Error> {
-        let path = self.workspace_path(session);
-        let what = || format!("preparing the workspace of {session}");
-        let failed = |error| io_error(what(), error);
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if !meta.is_dir() => Err(failed(io::ErrorKind::NotADirectory.into())),
-            Ok(meta) if config::is_root() => {
-                let users = self.config.first_uid..self.config.first_uid.saturating_add(self.config.uids);
-                if users.contains(&meta.uid()) {
-                    return Ok((path, Some(meta.uid())));
-                }
-                let uid = self.uid(session);
-                files::ownership::give_all(&path, uid).map_err(failed)?;
-                Ok((path, uid))
-            }
-            Ok(_) => Ok((path, None)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let uid = self.uid(session);
-                make_private(&path)?;
-                if uid.is_some() {
-                    std::os::unix::fs::chown(&path, uid, uid).map_err(failed)?;
-                }
-                Ok((path, uid))
-            }
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// Finds the session's hand by its record, if it lives and answers.
-    async fn reconnect(&self, folder: &Folder, record: &Record) -> Option<Live> {
-        let process = self.process_of(record)?;
-        let stream = folder.connect().await.ok()?;
-        match Client::connect(stream, self.config.launch_timeout, self.run_timeout()).await {
-            Ok(client) => Some(self.live(client, process, folder.clone(), record.clone())),
-            Err(error) => {
-                tracing::warn!(folder = %folder.path().display(), %error, "a sandbox does not answer");
-                None
-            }
-        }
-    }
-
-    fn live(&self, client: Client, process: Handle, folder: Folder, record: Record) -> Live {
-        let hand = LocalHand {
-            client,
-            folder,
-            replaced: tokio::sync::Mutex::new(record.replaced.then_some(record)),
-        };
-        Live {
-            hand: Arc::new(hand),
-            process: Arc::new(process),
-        }
-    }
-
-    fn process_of(&self, record: &Record) -> Option<Handle> {
-        if record.boot != self.boot {
-            return None;
-        }
-        // What can't be opened can't be waited for or killed either.
-        Handle::of_record(record.hand?).ok().flatten()
-    }
-
-    fn run_timeout(&self) -> std::time::Duration {
-        self.config.tools.max_wall + RUN_GRACE
-    }
-
-    /// Makes sure that nothing of the recorded sandbox is left but its folder.
-    async fn bury(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
-        if let Some(process) = self.process_of(record) {
-            process.kill().await?;
-        } else if record.hand.is_none() {
-            // The server died while it launched this one, so only its socket leads to it. A hand that does not
-            // answer either has not come far: it ends by itself when it finds nobody to report to.
-            if let Ok(stream) = folder.connect().await
-                && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await
-            {
-                client.shut_down().await?;
-            }
-        }
-        cgroup::remove(&record.cgroups)
-            .await
-            .map_err(|error| io_error("removing control groups", error))
-    }
-
-    /// Starts a sandbox. `replaced` says whether it takes the place of one that was lost.
-    async fn start(&self, session: &SessionId, replaced: bool) -> Result<Live, Error> {
-        let folder = self.folder(session);
-        let failed = |error| io_error(format!("preparing the sandbox of {session}"), error);
-        let (workspace, uid) = self.make_workspace(session)?;
-        folder.create().map_err(failed)?;
-        let listener = folder.listen().map_err(failed)?;
-        let mut record = Record {
-            boot: self.boot.clone(),
-            replaced,
-            ..Record::default()
-        };
-        if let Some(cgroups) = &self.cgroups {
-            let name = format!("{}{session}", self.cgroup_prefix());
-            record.cgroups = cgroups.create(&name, &self.config.limits).map_err(failed)?;
-        }
-        folder.write(&record).map_err(failed)?;
-        let plan = Plan {
-            root: folder.root(),
-            workspace,
-            readable: self.config.readable.clone(),
-            uid,
-            cgroups: record
-                .cgroups
-                .iter()
-                .map(|folder| folder.join("cgroup.procs"))
-                .collect(),
-            enforcement: self.config.enforcement(),
-            limits: self.config.limits.clone(),
-            tools: self.config.tools.clone(),
-            orphan_timeout: self.config.orphan_timeout,
-        };
-        // The record must outlast a loss of power before anything runs, not before anything is launched.
-        let at = folder.clone();
-        let synced = tokio::task::spawn_blocking(move || at.sync());
-        let launched = self.launch(&plan, listener, &folder, &mut record).await;
-        let synced = match synced.await {
-            Ok(synced) => synced.map_err(failed),
-            Err(error) => Err(failed(io::Error::other(error))),
-        };
-        match (launched, synced) {
-            (Ok(live), Ok(())) => Ok(live),
-            (launched, synced) => {
-                if let Ok(live) = &launched {
-                    live.process.kill().await?;
-                }
-                cgroup::remove(&record.cgroups).await.map_err(failed)?;
-                // A loss that nobody has heard of yet must not be forgotten.
-                if replaced {
-                    folder
-                        .write(&Record {
-                            replaced,
-                            ..Record::default()
-                        })
-                        .map_err(failed)?;
-                } else {
-                    folder.remove().map_err(failed)?;
-                }
-                synced?;
-                launched
-            }
-        }
-    }
-
-    async fn launch(
-        &self,
-        plan: &Plan,
-        listener: std::os::unix::net::UnixListener,
-        folder: &Folder,
-        record: &mut Record,
-    ) -> Result<Live, Error> {
-        let process = launch::launch(&self.config, plan, listener).await?;
-        record.hand = Some(process.process);
-        let connected = async {
-            folder
-                .write(record)
-                .map_err(|error| io_error("recording a sandbox", error))?;
-            let stream = folder
-                .connect()
-                .await
-                .map_err(|error| io_error("connecting to a sandbox", error))?;
-            Client::connect(stream, self.config.launch_timeout, self.run_timeout()).await
-        };
-        match connected.await {
-            Ok(client) => Ok(self.live(client, process, folder.clone(), record.clone())),
-            Err(error) => {
-                process.kill().await?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Ends the session's sandbox, if there is one.
-    async fn stop(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<(), Error> {
-        let folder = self.folder(session);
-        let failed = |error| io_error(format!("removing the sandbox of {session}"), error);
-        let record = folder.read().map_err(failed)?;
-        let live = match (slot.take(), &record) {
-            (Some(live), _) => Some(live),
-            (None, Some(record)) => self.reconnect(&folder, record).await,
-            (None, None) => None,
-        };
-        if let Some(live) = live {
-            let orderly = async {
-                live.hand.client.shut_down().await?;
-                live.process.ended().await;
-                Ok::<(), Error>(())
-            };
-            match timeout(self.config.stop_timeout, orderly).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(%session, %error, "a sandbox did not stop by itself");
-                    live.process.kill().await?;
-                }
-                Err(_) => {
-                    tracing::warn!(%session, "a sandbox did not stop in time");
-                    live.process.kill().await?;
-                }
-            }
-        }
-        if let Some(record) = record {
-            self.bury(&folder, &record).await?;
-            folder.remove().map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    async fn attach(&self, session: &SessionId) -> Result<Attached, Error> {
-        let begun = Instant::now();
-        let mut slot = self.take(session).await;
-        let attached = |live: &Live, origin| Attached {
-            hand: Arc::<LocalHand>::clone(&live.hand),
-            origin,
-            boot: begun.elapsed(),
-        };
-        if let Some(live) = slot.as_ref().filter(|live| !live.hand.client.is_lost()) {
-            return Ok(attached(live, live.hand.origin(Origin::Running).await));
-        }
-        *slot = None;
-        let folder = self.folder(session);
-        let record = folder
-            .read()
-            .map_err(|error| io_error(format!("looking for the sandbox of {session}"), error))?;
-        let (live, origin) = match &record {
-            None => (self.start(session, false).await?, Origin::Started),
-            Some(record) => match self.reconnect(&folder, record).await {
-                Some(live) => {
-                    let origin = live.hand.origin(Origin::Running).await;
-                    (live, origin)
-                }
-                None => {
-                    self.bury(&folder, record).await?;
-                    (self.start(session, true).await?, Origin::Replaced)
-                }
-            },
-        };
-        let given = attached(&live, origin);
-        *slot = Some(live);
-        Ok(given)
-    }
-
-    async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
-        let mut slot = self.take(session).await;
-        self.stop(session, &mut slot).await?;
-        let failed = |error| io_error(format!("removing the workspace of {session}"), error);
-        let trash = self
-            .config
-            .data
-            .join("trash")
-            .join(ulid::Ulid::generate().to_string());
-        make_private(&trash)?;
-        let path = self.workspace_path(session);
-        // A folder must be writable to be moved.
-        match files::access::grant(rustix::fs::CWD, path.as_path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        match fs::rename(path, trash.join("workspace")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        // From here on the workspace is gone for everybody; a crash leaves the rest to the next start.
-        let removal = tokio::task::spawn_blocking(move || {
-            removal::empty(&trash)?;
-            fs::remove_dir(&trash)
-        });
-        removal
-            .await
-            .map_err(|error| failed(io::Error::other(error)))?
-            .map_err(failed)
-    }
-
-    /// After a crash: control groups without a sandbox go, and so does what was being removed.
-    async fn clear_away(&self) -> Result<(), Error> {
-        let failed = |error| io_error("clearing away after a crash", error);
-        let mut kept = BTreeSet::new();
-        for session in sessions(&self.config.data.join("sandboxes")).map_err(failed)? {
-            let folder = self.folder(&session);
-            match folder.read().map_err(failed)? {
-                Some(record) if self.process_of(&record).is_some() => kept.extend(record.cgroups),
-                // The record of a lost sandbox stays, as the only word of the loss.
-                Some(record) => self.bury(&folder, &record).await?,
-                None => folder.remove().map_err(failed)?,
-            }
-        }
-        if let Some(cgroups) = &self.cgroups {
-            let found = cgroups.list(&self.cgroup_prefix()).map_err(failed)?;
-            let left: Vec<PathBuf> = found
-                .into_iter()
-                .filter(|folder| !kept.contains(folder))
-                .collect();
-            cgroup::remove(&left).await.map_err(failed)?;
-        }
-        let trash = self.config.data.join("trash");
-        // This may take long, and nobody waits for it.
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = removal::empty(&trash) {
-                tracing::warn!(%error, "the rest of a removed workspace could not be removed");
-            }
-        });
-        Ok(())
-    }
-}
-
-/// The sessions that have a folder here.
-fn sessions(folder: &Path) -> io::Result<Vec<SessionId>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let session = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| SessionId::parse(name).ok());
-        if let (Some(session), true) = (session, entry.file_type()?.is_dir()) {
-            found.push(session);
-        }
-    }
-    Ok(found)
 }
 
 /// Does something to a sandbox to its end, whether or not the caller waits for it: half a launch or half a
@@ -585,59 +178,5 @@ impl Provider for Local {
         Ok(Arc::new(opened.map_err(|error| {
             io_error(format!("opening the workspace of {session}"), error)
         })?))
-    }
-}
-
-/// The way to a local hand.
-struct LocalHand {
-    client: Client,
-    folder: Folder,
-    /// The record, as long as it says that a lost sandbox was replaced.
-    replaced: tokio::sync::Mutex<Option<Record>>,
-}
-
-impl LocalHand {
-    async fn origin(&self, otherwise: Origin) -> Origin {
-        if self.replaced.lock().await.is_some() {
-            Origin::Replaced
-        } else {
-            otherwise
-        }
-    }
-
-    /// That the server runs something new shows that it has acted on the loss.
-    async fn acknowledge_replacement(&self) -> Result<(), Error> {
-        let mut replaced = self.replaced.lock().await;
-        if let Some(record) = replaced.as_ref() {
-            let record = Record {
-                replaced: false,
-                ..record.clone()
-            };
-            self.folder
-                .write(&record)
-                .map_err(|error| io_error("recording a sandbox", error))?;
-            *replaced = None;
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Hand for LocalHand {
-    async fn run(&self, key: &EventId, call: Call) -> Result<Reply, Error> {
-        self.acknowledge_replacement().await?;
-        self.client.run(key, call).await
-    }
-
-    async fn cancel(&self, key: &EventId) -> Result<Option<Reply>, Error> {
-        self.client.cancel(key).await
-    }
-
-    async fn forget_all_but(&self, keep: &[EventId]) -> Result<(), Error> {
-        self.client.forget_all_but(keep).await
-    }
-
-    async fn logs(&self, tail: usize) -> Result<String, Error> {
-        self.client.logs(tail).await
     }
 }

@@ -126,7 +126,11 @@ async fn an_orphan_ends_by_itself() {
     let data = fixture.data.clone();
     let pid = crate::support::hand_pid(&data, &spec.session);
     drop(attached);
-    let Fixture { local, _folder, .. } = fixture;
+    let Fixture {
+        local,
+        folder: _folder,
+        ..
+    } = fixture;
     drop(local);
     tokio::task::spawn_blocking(move || crate::support::wait_for_end(pid))
         .await
@@ -157,7 +161,11 @@ async fn two_data_folders_do_not_disturb_each_other() {
     sh(&*first.hand, "echo one > file").await;
     sh(&*second.hand, "echo two > file").await;
     // A new server in one of them clears away what it finds of its own.
-    let Fixture { data, local, _folder } = one;
+    let Fixture {
+        data,
+        local,
+        folder: _folder,
+    } = one;
     drop((first, local));
     let again = Local::open(config(&data)).await.unwrap();
     assert_eq!(sh(&*second.hand, "cat file").await.0, "two");
@@ -167,4 +175,28 @@ async fn two_data_folders_do_not_disturb_each_other() {
     again.destroy(&spec.session).await.unwrap();
     two.local.destroy(&spec.session).await.unwrap();
     two.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_sandbox_without_a_server_and_a_workspace_ends() {
+    let fixture = Fixture::new().await;
+    let spec = spec();
+    let attached = fixture.attach(&spec.session).await;
+    let pid = crate::support::hand_pid(&fixture.data, &spec.session);
+    std::fs::remove_dir_all(fixture.data.join("workspaces")).unwrap();
+    assert_eq!(
+        sh(&*attached.hand, "true; echo $?").await.0,
+        "0",
+        "as long as it has a server"
+    );
+    drop(attached);
+    let Fixture {
+        local,
+        folder: _folder,
+        ..
+    } = fixture;
+    drop(local);
+    tokio::task::spawn_blocking(move || crate::support::wait_for_end(pid))
+        .await
+        .unwrap();
 }

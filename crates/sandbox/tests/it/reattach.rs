@@ -9,7 +9,7 @@ use oma_domain::{EventId, SessionId};
 use oma_sandbox::local::Local;
 use oma_sandbox::{Error, Origin, Provider as _, Spec};
 
-use crate::support::{Fixture, bash, config, exe, hand_pid, said, sh};
+use crate::support::{Fixture, Folder, bash, config, exe, hand_pid, said, sh};
 
 /// Starts a server that runs `command`, and returns once its hand has it.
 fn server(data: &Path, session: &SessionId, key: &EventId, command: &str) -> Child {
@@ -35,12 +35,12 @@ fn kill(mut server: Child) {
 
 #[tokio::test]
 async fn a_running_command_survives_the_server_and_is_collected_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let (session, key) = (SessionId::generate(), EventId::generate());
     let command = "echo begun >> runs; while [ ! -e go ]; do sleep 0.05; done; echo ended";
-    kill(server(folder.path(), &session, &key, command));
+    kill(server(&folder.path(), &session, &key, command));
 
-    let local = Local::open(config(folder.path())).await.unwrap();
+    let local = Local::open(config(&folder.path())).await.unwrap();
     let spec = Spec {
         session: session.clone(),
     };
@@ -64,11 +64,11 @@ async fn a_running_command_survives_the_server_and_is_collected_once() {
 
 #[tokio::test]
 async fn a_result_waits_for_the_next_server() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let (session, key) = (SessionId::generate(), EventId::generate());
-    let mut first = server(folder.path(), &session, &key, "echo done; echo x >> runs");
+    let mut first = server(&folder.path(), &session, &key, "echo done; echo x >> runs");
     assert!(first.wait().unwrap().success());
-    let local = Local::open(config(folder.path())).await.unwrap();
+    let local = Local::open(config(&folder.path())).await.unwrap();
     let attached = local
         .attach(&Spec {
             session: session.clone(),
@@ -86,20 +86,20 @@ async fn a_result_waits_for_the_next_server() {
 
 #[tokio::test]
 async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let (session, key) = (SessionId::generate(), EventId::generate());
-    kill(server(folder.path(), &session, &key, "sleep 1000"));
-    let pid = hand_pid(folder.path(), &session);
+    kill(server(&folder.path(), &session, &key, "sleep 1000"));
+    let pid = hand_pid(&folder.path(), &session);
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 
     let spec = Spec {
         session: session.clone(),
     };
     {
-        let local = Local::open(config(folder.path())).await.unwrap();
+        let local = Local::open(config(&folder.path())).await.unwrap();
         assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Replaced);
     }
-    let local = Local::open(config(folder.path())).await.unwrap();
+    let local = Local::open(config(&folder.path())).await.unwrap();
     let attached = local.attach(&spec).await.unwrap();
     assert_eq!(
         attached.origin,

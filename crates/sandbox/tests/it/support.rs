@@ -14,7 +14,7 @@ use oma_sandbox::{Attached, Hand, Provider, Spec};
 pub(crate) struct Fixture {
     pub(crate) data: PathBuf,
     pub(crate) local: Local,
-    pub(crate) _folder: tempfile::TempDir,
+    pub(crate) folder: Folder,
 }
 
 /// The hand's program.
@@ -36,22 +36,63 @@ pub(crate) fn config(data: &Path) -> Config {
     config
 }
 
+/// A data folder that goes with all that was started in it, also when a test fails.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path().join("sandboxes"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(text) = std::fs::read(entry.path().join("record.json")) else {
+                continue;
+            };
+            let record: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+            let pid = record["hand"]["pid"]
+                .as_i64()
+                .and_then(|pid| i32::try_from(pid).ok());
+            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                wait_for_end(pid);
+            }
+            for group in record["cgroups"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|path| path.as_str())
+            {
+                let _ = std::fs::remove_dir(group);
+            }
+        }
+    }
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
     pub(crate) async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
+        let folder = Folder::new();
+        let data = folder.path().to_owned();
         let mut config = config(&data);
         adjust(&mut config);
         let local = Local::open(config).await.unwrap();
-        Self {
-            data,
-            local,
-            _folder: folder,
-        }
+        Self { data, local, folder }
     }
 
     pub(crate) async fn attach(&self, session: &SessionId) -> Attached {
