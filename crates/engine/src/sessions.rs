@@ -163,12 +163,19 @@ impl Engine {
     }
 
     /// Stops the turn, within a second, keeping its partial output; with `clear_queue` the waiting messages
-    /// are dropped as well, otherwise the next of them follows.
+    /// are dropped as well, otherwise the next of them follows. With `only` no other turn than the one that
+    /// this message started is stopped.
     ///
     /// # Errors
-    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when nothing goes on.
-    pub async fn interrupt(&self, workspace: &WorkspaceId, id: &SessionId, clear_queue: bool) -> Result<()> {
-        self.ask(workspace, id, |reply| Command::Interrupt { clear_queue, reply })
+    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when nothing goes on, or something else.
+    pub async fn interrupt(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        clear_queue: bool,
+        only: Option<EventId>,
+    ) -> Result<()> {
+        self.ask(workspace, id, |reply| Command::Interrupt { clear_queue, only, reply })
             .await
     }
 

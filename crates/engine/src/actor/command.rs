@@ -32,6 +32,8 @@ pub(crate) enum Command {
     /// Stop the turn.
     Interrupt {
         clear_queue: bool,
+        /// The turn that is meant; whichever is under way otherwise.
+        only: Option<EventId>,
         reply: oneshot::Sender<Result<()>>,
     },
     /// Summarise the history.
@@ -120,8 +122,8 @@ impl Actor {
                 let outcome = self.confirm(tool_use, allow, deny_message, key).await;
                 let _gone = reply.send(outcome);
             }
-            Command::Interrupt { clear_queue, reply } => {
-                let outcome = self.interrupt(clear_queue).await;
+            Command::Interrupt { clear_queue, only, reply } => {
+                let outcome = self.interrupt(clear_queue, only).await;
                 let _gone = reply.send(outcome);
             }
             Command::Compact { reply } => match self.apply(Input::Compact, None).await {
@@ -195,8 +197,9 @@ impl Actor {
 
     /// Stops the turn: first what it does in this process, then what it started outside, then the record of
     /// all that, in one transaction, keeping what had been achieved (I7).
-    async fn interrupt(&mut self, clear_queue: bool) -> Result<()> {
-        if matches!(self.session.state.phase, Phase::Idle { .. }) {
+    async fn interrupt(&mut self, clear_queue: bool, only: Option<EventId>) -> Result<()> {
+        let turn = self.session.state.turn().ok_or(Rejection::NotRunning)?;
+        if only.is_some_and(|only| only != turn.id) {
             return Err(Rejection::NotRunning.into());
         }
         self.drop_drive().await;

@@ -254,7 +254,6 @@ impl Stage {
         Self {
             engine: Engine::new(deps, config),
             puppet,
-            store,
             ws: WorkspaceId::default_workspace(),
         }
     }

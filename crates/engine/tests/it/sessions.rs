@@ -70,7 +70,7 @@ async fn messages_to_a_busy_session_wait_their_turn() {
 async fn an_interrupt_is_quick_and_keeps_what_was_said() {
     let (stage, _folder) = stage().await;
     let session = stage.session().await;
-    stage.post(&session, "hang").await;
+    let first = stage.post(&session, "hang").await;
     stage.post(&session, "dropped").await;
     stage
         .until(&session, Seq(0), |event| {
@@ -78,7 +78,7 @@ async fn an_interrupt_is_quick_and_keeps_what_was_said() {
         })
         .await;
     let began = Instant::now();
-    stage.engine.interrupt(&stage.ws, &session, true).await.unwrap();
+    stage.engine.interrupt(&stage.ws, &session, true, None).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let log = stage.log(&session).await;
     assert!(matches!(
@@ -93,10 +93,14 @@ async fn an_interrupt_is_quick_and_keeps_what_was_said() {
         kinds(&log)
     );
     assert!(matches!(
-        stage.engine.interrupt(&stage.ws, &session, true).await,
+        stage.engine.interrupt(&stage.ws, &session, true, None).await,
         Err(Error::Rejected(Rejection::NotRunning))
     ));
-    // The session works on.
+    // The session works on, and somebody who meant the old turn does not hit the new one.
+    stage.post(&session, "wait").await;
+    let late = stage.engine.interrupt(&stage.ws, &session, true, Some(first.event)).await;
+    assert!(matches!(late, Err(Error::Rejected(Rejection::NotRunning))));
+    stage.puppet.gate.add_permits(1);
     stage.post(&session, "again").await;
     stage
         .until(&session, Seq(0), |event| says(event, "re: again"))
@@ -373,7 +377,7 @@ async fn another_workspace_sees_nothing() {
     let posted = engine.post(&foreign, &session, message("x"), None).await;
     assert!(matches!(posted, Err(Error::SessionNotFound)));
     assert!(matches!(
-        engine.interrupt(&foreign, &session, true).await,
+        engine.interrupt(&foreign, &session, true, None).await,
         Err(Error::SessionNotFound)
     ));
     assert!(matches!(
@@ -390,7 +394,7 @@ async fn another_workspace_sees_nothing() {
         .await
         .unwrap();
     assert!(sessions.rows.is_empty());
-    stage.engine.interrupt(&stage.ws, &session, true).await.unwrap();
+    stage.engine.interrupt(&stage.ws, &session, true, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -183,14 +183,7 @@ impl Guard {
 }
 
 async fn interrupt(engine: &Engine, workspace: &WorkspaceId, session: &SessionId, turn: &EventId) {
-    let current = match engine.session(workspace, session).await {
-        Ok(found) => found.state.turn().is_some_and(|current| current.id == *turn),
-        Err(_) => false,
-    };
-    if !current {
-        return;
-    }
-    match engine.interrupt(workspace, session, false).await {
+    match engine.interrupt(workspace, session, false, Some(turn.clone())).await {
         Ok(()) => {}
         Err(Error::Rejected(_) | Error::SessionNotFound) => {
             tracing::debug!(session_id = %session, "the turn was over before it could be interrupted");
