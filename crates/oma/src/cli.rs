@@ -15,7 +15,13 @@ use crate::serve::Serve;
 
 /// Runs and talks to autonomous AI agents
 #[derive(Debug, Parser)]
-#[command(name = "oma", version, max_term_width = 110, propagate_version = false, subcommand_required = true)]
+#[command(
+    name = "oma",
+    version,
+    max_term_width = 110,
+    propagate_version = false,
+    subcommand_required = true
+)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.")]
 pub(crate) struct Cli {
     /// Write results as JSON to standard output, and nothing else there

@@ -72,7 +72,11 @@ impl Output {
     /// # Errors
     /// What writing gives.
     pub(crate) fn result(&self, value: &Value, human: impl FnOnce(&Value) -> String) -> io::Result<()> {
-        if self.json { self.json(value) } else { self.line(&human(value)) }
+        if self.json {
+            self.json(value)
+        } else {
+            self.line(&human(value))
+        }
     }
 
     /// Writes a JSON document, one line.

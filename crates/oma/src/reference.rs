@@ -15,7 +15,10 @@ pub(crate) fn assert_current(path: &str, text: &str) {
         return;
     }
     let found = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(found == text, "{path} is not current: run `UPDATE_DOCS=1 cargo nextest run -p oma`");
+    assert!(
+        found == text,
+        "{path} is not current: run `UPDATE_DOCS=1 cargo nextest run -p oma`"
+    );
 }
 
 /// The command line in Markdown.
@@ -35,7 +38,11 @@ fn describe(text: &mut String, command: &mut clap::Command, path: &str) {
     // The environment of whoever runs the test must not show.
     let help = command.clone().term_width(100).render_long_help().to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-    let _ = write!(text, "\n## `{path}`\n\n```text\n{}\n```\n", help.join("\n").trim());
+    let _ = write!(
+        text,
+        "\n## `{path}`\n\n```text\n{}\n```\n",
+        help.join("\n").trim()
+    );
     for inner in command.get_subcommands_mut() {
         if inner.get_name() == "help" || inner.is_hide_set() {
             continue;

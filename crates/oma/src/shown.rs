@@ -39,7 +39,10 @@ impl Shown {
             "agent.message_delta" => return self.delta(frame, output),
             kind if kind.ends_with("_delta") => return Ok(()),
             "agent.message" => {
-                if let Some(partial) = self.partial.take_if(|partial| partial.event == frame.text("event_id")) {
+                if let Some(partial) = self
+                    .partial
+                    .take_if(|partial| partial.event == frame.text("event_id"))
+                {
                     return whole(&partial, frame.text("content"), output);
                 }
             }
@@ -61,8 +64,11 @@ impl Shown {
             }
             _ => {
                 self.end_line(output)?;
-                self.partial =
-                    Some(Partial { event: event.to_owned(), text: piece.to_owned(), line_is_open: true });
+                self.partial = Some(Partial {
+                    event: event.to_owned(),
+                    text: piece.to_owned(),
+                    line_is_open: true,
+                });
             }
         }
         output.piece(&crate::print::plain(piece))

@@ -89,9 +89,13 @@ fn text(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Array(items) if items.is_empty() => None,
         Value::Object(fields) if fields.is_empty() => None,
-        Value::Array(items) if items.iter().all(Value::is_string) => {
-            Some(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
-        }
+        Value::Array(items) if items.iter().all(Value::is_string) => Some(
+            items
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
         other => Some(other.to_string()),
     }
 }
@@ -102,7 +106,10 @@ pub(crate) fn time(value: &Value, field: &str) -> String {
     value[field]
         .as_i64()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
-        .map_or_else(|| "-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+        .map_or_else(
+            || "-".to_owned(),
+            |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        )
 }
 
 /// A field with US dollars; `-` when the cost is unknown.
@@ -141,8 +148,15 @@ mod tests {
 
     #[test]
     fn values_are_shown_as_people_write_them() {
-        let value = json!({"n": null, "s": "text", "e": [], "l": ["a", "b"], "o": {"a": 1}, "t": 0, "c": 0.5});
-        for (field, shown) in [("n", "-"), ("s", "text"), ("e", "-"), ("l", "a, b"), ("o", r#"{"a":1}"#)] {
+        let value =
+            json!({"n": null, "s": "text", "e": [], "l": ["a", "b"], "o": {"a": 1}, "t": 0, "c": 0.5});
+        for (field, shown) in [
+            ("n", "-"),
+            ("s", "text"),
+            ("e", "-"),
+            ("l", "a, b"),
+            ("o", r#"{"a":1}"#),
+        ] {
             assert_eq!(cell(&value, field), shown);
         }
         assert_eq!(time(&value, "t"), "1970-01-01 00:00:00Z");

@@ -18,15 +18,18 @@ pub(crate) fn render(event: &Value, output: &Output) -> Option<String> {
     let line = match kind {
         "user.message" => format!("{} {}", output.paint(Style::Bold, "›"), plain(content)),
         "user.interrupt" => output.paint(Style::Yellow, "cancelled"),
-        "user.tool_confirmation" => output.paint(Style::Dim, &format!("confirmation: {}", clip(content, WIDTH))),
+        "user.tool_confirmation" => {
+            output.paint(Style::Dim, &format!("confirmation: {}", clip(content, WIDTH)))
+        }
         "agent.message" => plain(content).into_owned(),
         "agent.thinking" if content.is_empty() => return None,
         "agent.thinking" => output.paint(Style::Dim, &plain(content)),
         "agent.tool_use" => tool_use(event, output),
         "agent.tool_result" => tool_result(event, output),
-        "agent.tool_confirmation_request" => {
-            output.paint(Style::Yellow, &format!("waits for a confirmation: {}", call(event)))
-        }
+        "agent.tool_confirmation_request" => output.paint(
+            Style::Yellow,
+            &format!("waits for a confirmation: {}", call(event)),
+        ),
         "agent.error" | "session.error" => output.paint(Style::Red, &format!("error: {}", plain(content))),
         "session.status_failed" => {
             let reason = if content.is_empty() { "" } else { ": " };
@@ -37,11 +40,20 @@ pub(crate) fn render(event: &Value, output: &Output) -> Option<String> {
             output.paint(Style::Dim, &format!("[{status}]"))
         }
         "session.model_change" | "session.thinking_level_change" => {
-            let what = if kind == "session.model_change" { "model" } else { "thinking" };
+            let what = if kind == "session.model_change" {
+                "model"
+            } else {
+                "thinking"
+            };
             output.paint(Style::Dim, &format!("[{what}: {}]", clip(content, WIDTH)))
         }
-        "session.compaction" => output.paint(Style::Dim, &format!("[history summarised]\n{}", plain(content))),
-        other => output.paint(Style::Dim, &format!("[{}] {}", plain(other), clip(content, WIDTH))),
+        "session.compaction" => {
+            output.paint(Style::Dim, &format!("[history summarised]\n{}", plain(content)))
+        }
+        other => output.paint(
+            Style::Dim,
+            &format!("[{}] {}", plain(other), clip(content, WIDTH)),
+        ),
     };
     Some(line)
 }
@@ -51,7 +63,11 @@ pub(crate) fn render(event: &Value, output: &Output) -> Option<String> {
 pub(crate) fn tool_use(event: &Value, output: &Output) -> String {
     let name = tool_name(event);
     let arguments = clip(&arguments(event), WIDTH.saturating_sub(name.len()));
-    format!("{} {}", output.paint(Style::Cyan, &format!("▸ {name}")), output.paint(Style::Dim, &arguments))
+    format!(
+        "{} {}",
+        output.paint(Style::Cyan, &format!("▸ {name}")),
+        output.paint(Style::Dim, &arguments)
+    )
 }
 
 /// A tool use as plain text.
@@ -64,10 +80,18 @@ pub(crate) fn call(event: &Value) -> String {
 #[must_use]
 pub(crate) fn tool_result(event: &Value, output: &Output) -> String {
     let content = event["content"].as_str().unwrap_or_default().trim_end();
-    let style = if event["is_error"] == Value::Bool(true) { Style::Red } else { Style::Dim };
+    let style = if event["is_error"] == Value::Bool(true) {
+        Style::Red
+    } else {
+        Style::Dim
+    };
     let count = content.lines().count();
     // A line left out is replaced by one that says so, so a single one is shown instead.
-    let shown = if count <= RESULT_LINES + 1 { count } else { RESULT_LINES };
+    let shown = if count <= RESULT_LINES + 1 {
+        count
+    } else {
+        RESULT_LINES
+    };
     let mut lines: Vec<String> = content
         .lines()
         .take(shown)
@@ -115,14 +139,27 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Output = Output { json: false, color: false, color_remarks: false };
+    const PLAIN: Output = Output {
+        json: false,
+        color: false,
+        color_remarks: false,
+    };
 
     #[test]
     fn events_are_compact() {
-        let long = (1..=9).map(|line| format!("line {line}")).collect::<Vec<_>>().join("\n");
+        let long = (1..=9)
+            .map(|line| format!("line {line}"))
+            .collect::<Vec<_>>()
+            .join("\n");
         for (event, shown) in [
-            (json!({"type": "user.message", "content": "hello"}), Some("› hello")),
-            (json!({"type": "agent.message", "content": "hi\n\x1b[2Jthere"}), Some("hi\n\u{fffd}[2Jthere")),
+            (
+                json!({"type": "user.message", "content": "hello"}),
+                Some("› hello"),
+            ),
+            (
+                json!({"type": "agent.message", "content": "hi\n\x1b[2Jthere"}),
+                Some("hi\n\u{fffd}[2Jthere"),
+            ),
             (json!({"type": "agent.thinking", "content": ""}), None),
             (
                 json!({"type": "agent.tool_use", "tool_name": "bash", "tool_arguments": {"command": "ls\n-la"}}),
@@ -136,9 +173,18 @@ mod tests {
                 json!({"type": "agent.tool_result", "content": long}),
                 Some("  line 1\n  line 2\n  line 3\n  line 4\n  … 5 more lines"),
             ),
-            (json!({"type": "agent.tool_result", "content": ""}), Some("  (no output)")),
-            (json!({"type": "session.status_failed", "content": "no key"}), Some("failed: no key")),
-            (json!({"type": "session.new_kind", "content": "x"}), Some("[session.new_kind] x")),
+            (
+                json!({"type": "agent.tool_result", "content": ""}),
+                Some("  (no output)"),
+            ),
+            (
+                json!({"type": "session.status_failed", "content": "no key"}),
+                Some("failed: no key"),
+            ),
+            (
+                json!({"type": "session.new_kind", "content": "x"}),
+                Some("[session.new_kind] x"),
+            ),
         ] {
             assert_eq!(render(&event, &PLAIN).as_deref(), shown, "{event}");
         }

@@ -55,14 +55,16 @@ impl Input {
         let mut editor = Editor::<(), MemHistory>::with_history(config, history).map_err(io::Error::other)?;
         let (prompts, asked) = mpsc::channel::<(String, Ask)>();
         let (answers, lines) = channel::channel(1);
-        std::thread::Builder::new().name("terminal".to_owned()).spawn(move || {
-            while let Ok((prompt, ask)) = asked.recv() {
-                let line = read(&mut editor, &prompt, ask);
-                if answers.blocking_send(line).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name("terminal".to_owned())
+            .spawn(move || {
+                while let Ok((prompt, ask)) = asked.recv() {
+                    let line = read(&mut editor, &prompt, ask);
+                    if answers.blocking_send(line).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { prompts, lines })
     }
 

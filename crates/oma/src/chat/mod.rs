@@ -8,6 +8,7 @@ mod input;
 mod turn;
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,6 +17,9 @@ use crate::chat::input::{Ask, Input, Line};
 use crate::client::{Client, Connection, Request};
 use crate::commands::{read_text, session};
 use crate::print::{Failure, Outcome, Output, Style};
+
+/// How long removing the temporary agent may take: whoever leaves does not want to wait.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const HELP: &str = "\
 /quit             leave (or Ctrl-D)
@@ -115,7 +119,13 @@ impl Chat {
         let mut temporary = Temporary::default();
         let outcome = self.talk(&client, output, message, &mut temporary).await;
         // What was made is removed however the conversation ended; the first failure is the one to report.
-        let removed = temporary.remove(&client).await;
+        let removed = tokio::time::timeout(TIDY_TIMEOUT, temporary.remove(&client))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::Other(
+                    "the temporary agent could not be removed in time".to_owned(),
+                ))
+            });
         outcome.and(removed)
     }
 
@@ -139,7 +149,11 @@ impl Chat {
             overrides: serde_json::Map::new(),
             confirm: self.confirm,
             show_thinking: self.show_thinking,
-            input: if message.is_none() { Some(Input::start()?) } else { None },
+            input: if message.is_none() {
+                Some(Input::start()?)
+            } else {
+                None
+            },
             interrupts: signal(SignalKind::interrupt())?,
         };
         match message {
@@ -207,7 +221,10 @@ impl Conversation {
         self.output.remark(Style::Dim, &head)?;
         while let Some(line) = self.read_message().await? {
             let line = line.trim();
-            match line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim())) {
+            match line
+                .split_once(' ')
+                .map_or((line, ""), |(word, rest)| (word, rest.trim()))
+            {
                 ("", _) => {}
                 ("/quit" | "/exit", _) => break,
                 ("/help", _) => self.output.remark(Style::Dim, HELP)?,
@@ -220,7 +237,8 @@ impl Conversation {
                 }
                 ("/compact", _) => self.compact().await?,
                 (word, _) if word.starts_with('/') => {
-                    self.output.remark(Style::Yellow, "no such command; /help lists them")?;
+                    self.output
+                        .remark(Style::Yellow, "no such command; /help lists them")?;
                 }
                 _ => match self.turn(line).await {
                     // One turn that went wrong is no reason to leave.
@@ -239,7 +257,9 @@ impl Conversation {
 
     /// A message, which may have several lines; `None` when the user leaves.
     async fn read_message(&mut self) -> Result<Option<String>, Failure> {
-        let Some(input) = &mut self.input else { return Ok(None) };
+        let Some(input) = &mut self.input else {
+            return Ok(None);
+        };
         let mut message = String::new();
         let mut prompt = "› ";
         loop {
@@ -265,8 +285,11 @@ impl Conversation {
     }
 
     async fn compact(&mut self) -> Outcome {
-        let request = Request::new(reqwest::Method::POST, &["v1", "sessions", &self.session, "compact"])
-            .within(std::time::Duration::from_secs(3600));
+        let request = Request::new(
+            reqwest::Method::POST,
+            &["v1", "sessions", &self.session, "compact"],
+        )
+        .within(Duration::from_secs(3600));
         match self.client.json(request).await {
             Ok(_) => self.output.remark(Style::Dim, "the history is a summary now")?,
             Err(error) => self.output.failure(&error.into()),

@@ -45,7 +45,13 @@ impl Conversation {
         ended
     }
 
-    async fn watch(&mut self, follow: &mut Follow, posted: &Value, message: &str, shown: &mut Shown) -> Outcome {
+    async fn watch(
+        &mut self,
+        follow: &mut Follow,
+        posted: &Value,
+        message: &str,
+        shown: &mut Shown,
+    ) -> Outcome {
         let mut begun = false;
         let mut cancel = Cancel::NotAsked;
         let mut told = false;
@@ -105,7 +111,9 @@ impl Conversation {
             "agent.thinking" if !self.show_thinking => {}
             _ => {
                 shown.end_line(self.output)?;
-                let Some(text) = transcript::render(&frame.data, &self.output) else { return Ok(()) };
+                let Some(text) = transcript::render(&frame.data, &self.output) else {
+                    return Ok(());
+                };
                 if self.input.is_some() {
                     self.output.line(&text)?;
                 } else {
@@ -122,7 +130,8 @@ impl Conversation {
         }
         *cancel = Cancel::Asked;
         shown.end_line(self.output)?;
-        self.output.remark(Style::Yellow, "cancelling; Ctrl-C again leaves")?;
+        self.output
+            .remark(Style::Yellow, "cancelling; Ctrl-C again leaves")?;
         tokio::select! {
             cancelled = session::cancel(&self.client, &self.session) => match cancelled {
                 Ok(_) => {}
@@ -148,7 +157,10 @@ impl Conversation {
             Confirm::Deny => false,
             Confirm::Ask => {
                 let Some(input) = &mut self.input else {
-                    let text = format!("denied, because nobody can be asked (see --confirm): {}", plain(&call));
+                    let text = format!(
+                        "denied, because nobody can be asked (see --confirm): {}",
+                        plain(&call)
+                    );
                     self.output.remark(Style::Yellow, &text)?;
                     return self.answer(tool_use, false).await;
                 };

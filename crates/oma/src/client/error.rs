@@ -114,7 +114,10 @@ impl std::fmt::Display for Refusal {
             None => write!(formatter, "{} (HTTP {})", self.code, self.status)?,
         }
         if self.status == 401 {
-            write!(formatter, "\n  set OPENCLAW_API_TOKEN, or name a file with the token by --token-file")?;
+            write!(
+                formatter,
+                "\n  set OPENCLAW_API_TOKEN, or name a file with the token by --token-file"
+            )?;
         }
         if let Some(details) = &self.details {
             let mut lines = Vec::new();
@@ -133,10 +136,18 @@ fn flatten(tree: &Value, path: &str, lines: &mut Vec<String>) {
     for (name, inner) in fields {
         if name == "_errors" {
             for error in inner.as_array().into_iter().flatten().filter_map(Value::as_str) {
-                lines.push(if path.is_empty() { error.to_owned() } else { format!("{path}: {error}") });
+                lines.push(if path.is_empty() {
+                    error.to_owned()
+                } else {
+                    format!("{path}: {error}")
+                });
             }
         } else {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
             flatten(inner, &path, lines);
         }
     }
@@ -149,7 +160,11 @@ mod tests {
     #[test]
     fn every_shape_of_refusal_is_understood() {
         for (status, body, shown) in [
-            (404, r#"{"error":"agent_not_found"}"#, "agent_not_found (HTTP 404)"),
+            (
+                404,
+                r#"{"error":"agent_not_found"}"#,
+                "agent_not_found (HTTP 404)",
+            ),
             (
                 409,
                 r#"{"error":"version_conflict","message":"expected version 1, got 2"}"#,
@@ -165,7 +180,11 @@ mod tests {
                 r#"{"error":{"message":"the session is busy","type":"session_busy"}}"#,
                 "the session is busy (session_busy, HTTP 409)",
             ),
-            (502, "<html>Bad\nGateway</html>", "<html>Bad Gateway</html> (http_error, HTTP 502)"),
+            (
+                502,
+                "<html>Bad\nGateway</html>",
+                "<html>Bad Gateway</html> (http_error, HTTP 502)",
+            ),
             (500, "", "http_error (HTTP 500)"),
         ] {
             assert_eq!(Refusal::from_answer(status, body.as_bytes()).to_string(), shown);

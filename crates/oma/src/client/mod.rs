@@ -38,7 +38,13 @@ pub(crate) struct Connection {
     )]
     url: Url,
     /// A file with the API token; without it the token is taken from OPENCLAW_API_TOKEN
-    #[arg(long, global = true, env = "OPENCLAW_API_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "OPENCLAW_API_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
     token_file: Option<PathBuf>,
 }
 
@@ -154,10 +160,9 @@ impl Client {
     /// [`Error::Unusable`] when the address or the token can't be used.
     pub(crate) fn connect(connection: &Connection) -> Result<Self, Error> {
         let token = match &connection.token_file {
-            Some(path) => Some(
-                std::fs::read_to_string(path)
-                    .map_err(|error| Error::Unusable(format!("{}: it can't be read: {error}", path.display())))?,
-            ),
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                Error::Unusable(format!("{}: it can't be read: {error}", path.display()))
+            })?),
             None => std::env::var("OPENCLAW_API_TOKEN").ok(),
         };
         let token = token
@@ -173,7 +178,9 @@ impl Client {
     /// [`Error::Unusable`] when the address can't be used.
     pub(crate) fn new(base: Url, token: Option<SecretString>) -> Result<Self, Error> {
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
-            return Err(Error::Unusable(format!("`{base}` is not an http or https address")));
+            return Err(Error::Unusable(format!(
+                "`{base}` is not an http or https address"
+            )));
         }
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -217,7 +224,9 @@ impl Client {
         builder = match request.body {
             Body::None => builder,
             Body::Json(value) => builder.json(&value),
-            Body::Bytes(bytes) => builder.header("content-type", "application/octet-stream").body(bytes),
+            Body::Bytes(bytes) => builder
+                .header("content-type", "application/octet-stream")
+                .body(bytes),
         };
         let response = builder
             .send()
@@ -247,7 +256,10 @@ impl Client {
     pub(crate) async fn json(&self, request: Request<'_>) -> Result<Value, Error> {
         let bytes = self.bytes(request).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::Protocol(format!("{} did not answer with JSON ({error}); is it this service?", self.base))
+            Error::Protocol(format!(
+                "{} did not answer with JSON ({error}); is it this service?",
+                self.base
+            ))
         })
     }
 
@@ -313,7 +325,9 @@ impl Client {
             .map_err(|error| Error::unreachable(&self.base, error))?
         {
             if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::Protocol(format!("the answer is larger than {MAX_ANSWER} bytes")));
+                return Err(Error::Protocol(format!(
+                    "the answer is larger than {MAX_ANSWER} bytes"
+                )));
             }
             body.extend_from_slice(&chunk);
         }

@@ -87,7 +87,9 @@ impl Follow {
         let frames = response.bytes_stream().eventsource().filter_map(move |event| {
             let frame = match event {
                 Ok(event) => read(event).transpose(),
-                Err(error) => Some(Err(Error::Unreachable(format!("the stream from {base} broke off: {error}")))),
+                Err(error) => Some(Err(Error::Unreachable(format!(
+                    "the stream from {base} broke off: {error}"
+                )))),
             };
             std::future::ready(frame)
         });

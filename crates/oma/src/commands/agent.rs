@@ -114,7 +114,7 @@ struct Fields {
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<u64>,
     /// How long a session may be used, for example 8h
-    #[arg(long, value_name = "DURATION", value_parser = crate::config::value::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::units::parse_duration)]
     max_age: Option<Duration>,
     /// An agent that this one may delegate to; may be repeated
     #[arg(long = "callable-agent", value_name = "ID")]
@@ -149,8 +149,13 @@ fn parse_policy(text: &str) -> Result<Value, String> {
         Some((kind, tools)) => (kind, Some(tools)),
         None => (text, None),
     };
-    let tools: Option<Vec<&str>> =
-        tools.map(|tools| tools.split(',').map(str::trim).filter(|tool| !tool.is_empty()).collect());
+    let tools: Option<Vec<&str>> = tools.map(|tools| {
+        tools
+            .split(',')
+            .map(str::trim)
+            .filter(|tool| !tool.is_empty())
+            .collect()
+    });
     match (kind, tools) {
         ("always-allow", None) => Ok(json!({"type": "always_allow"})),
         ("deny", Some(tools)) if !tools.is_empty() => Ok(json!({"type": "deny", "tools": tools})),
@@ -164,8 +169,16 @@ impl Fields {
     /// The request's fields.
     fn body(self, model: Option<String>) -> Result<Map<String, Value>, Failure> {
         let from_stdin = [&self.instructions_file, &self.mcp_servers, &self.file];
-        if from_stdin.into_iter().flatten().filter(|path| path.as_os_str() == "-").count() > 1 {
-            return Err(Failure::Usage("only one option can read standard input".to_owned()));
+        if from_stdin
+            .into_iter()
+            .flatten()
+            .filter(|path| path.as_os_str() == "-")
+            .count()
+            > 1
+        {
+            return Err(Failure::Usage(
+                "only one option can read standard input".to_owned(),
+            ));
         }
         let mut body = match &self.file {
             Some(path) => read_object(path)?,
@@ -225,7 +238,9 @@ impl Agent {
         match self.action {
             Action::Create(create) => {
                 let body = create.fields.body(create.model)?;
-                let created = client.json(Request::post(&["v1", "agents"], Value::Object(body))).await?;
+                let created = client
+                    .json(Request::post(&["v1", "agents"], Value::Object(body)))
+                    .await?;
                 output.result(&created, describe)?;
             }
             Action::List { limit } => {
@@ -233,7 +248,11 @@ impl Agent {
                 output.result(&list, |list| {
                     let rows: Vec<Vec<String>> = rows(list, "agents")
                         .map(|agent| {
-                            let state = if agent["archived_at"].is_null() { "active" } else { "archived" };
+                            let state = if agent["archived_at"].is_null() {
+                                "active"
+                            } else {
+                                "archived"
+                            };
                             vec![
                                 cell(agent, "agent_id"),
                                 cell(agent, "name"),
@@ -256,7 +275,9 @@ impl Agent {
                 output.result(&changed, describe)?;
             }
             Action::Versions { id, limit } => {
-                let list = client.list(&["v1", "agents", &id, "versions"], "versions", &[], limit).await?;
+                let list = client
+                    .list(&["v1", "agents", &id, "versions"], "versions", &[], limit)
+                    .await?;
                 output.result(&list, |list| {
                     let rows: Vec<Vec<String>> = rows(list, "versions")
                         .map(|agent| {
@@ -272,8 +293,12 @@ impl Agent {
                 })?;
             }
             Action::Archive { id } => {
-                let archived =
-                    client.json(Request::new(reqwest::Method::POST, &["v1", "agents", &id, "archive"])).await?;
+                let archived = client
+                    .json(Request::new(
+                        reqwest::Method::POST,
+                        &["v1", "agents", &id, "archive"],
+                    ))
+                    .await?;
                 output.result(&archived, |_| format!("archived {id}"))?;
             }
             Action::Delete { id } => {
@@ -323,10 +348,15 @@ impl Run {
         if let Some(session) = self.session {
             body["sessionId"] = session.into();
         }
-        let started = client.json(Request::post(&["v1", "agents", &self.id, "run"], body)).await?;
+        let started = client
+            .json(Request::post(&["v1", "agents", &self.id, "run"], body))
+            .await?;
         let Some(session) = started["session_id"].as_str().filter(|_| self.wait) else {
             output.result(&started, |started| {
-                facts(&[("session", fact(started, "session_id")), ("status", fact(started, "status"))])
+                facts(&[
+                    ("session", fact(started, "session_id")),
+                    ("status", fact(started, "status")),
+                ])
             })?;
             return Ok(());
         };
@@ -347,7 +377,7 @@ fn describe(agent: &Value) -> String {
             "age",
             quota["maxWallDurationMs"].as_u64().map_or_else(
                 || "-".to_owned(),
-                |millis| crate::config::value::show_duration(Duration::from_millis(millis)),
+                |millis| crate::config::units::show_duration(Duration::from_millis(millis)),
             ),
         ),
     ]
@@ -355,7 +385,11 @@ fn describe(agent: &Value) -> String {
     .filter(|(_, limit)| limit != "-")
     .map(|(name, limit)| format!("{name} {limit}"))
     .collect();
-    let archived = if agent["archived_at"].is_null() { String::new() } else { time(agent, "archived_at") };
+    let archived = if agent["archived_at"].is_null() {
+        String::new()
+    } else {
+        time(agent, "archived_at")
+    };
     facts(&[
         ("id", fact(agent, "agent_id")),
         ("name", fact(agent, "name")),
@@ -391,9 +425,15 @@ mod tests {
     fn policies_are_read_and_refused() {
         for (text, policy) in [
             ("always-allow", json!({"type": "always_allow"})),
-            ("deny:bash, write", json!({"type": "deny", "tools": ["bash", "write"]})),
+            (
+                "deny:bash, write",
+                json!({"type": "deny", "tools": ["bash", "write"]}),
+            ),
             ("always-ask", json!({"type": "always_ask"})),
-            ("always-ask:bash", json!({"type": "always_ask", "tools": ["bash"]})),
+            (
+                "always-ask:bash",
+                json!({"type": "always_ask", "tools": ["bash"]}),
+            ),
         ] {
             assert_eq!(policy_text(&policy), text.replace(' ', ""));
             assert_eq!(parse_policy(text), Ok(policy));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use oma_sandbox::doctor::Status;
 use serde_json::{Value, json};
 
-use crate::config::value::Bytes;
+use crate::config::units::Bytes;
 use crate::config::{Config, args};
 use crate::print::{Failure, Outcome, Output, Style, plain};
 use crate::serve::{models, sandboxes, tools};
@@ -36,7 +36,13 @@ struct Finding {
 
 impl Finding {
     fn new(group: &'static str, name: impl Into<String>, status: Status, detail: impl Into<String>) -> Self {
-        Self { group, name: name.into(), status, detail: detail.into(), remedy: None }
+        Self {
+            group,
+            name: name.into(),
+            status,
+            detail: detail.into(),
+            remedy: None,
+        }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -73,7 +79,10 @@ impl Doctor {
         let mut findings = vec![data_folder(&config), open_files(), access(&config)];
         findings.extend(providers(&config)?);
         findings.push(web_search(&config));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
         findings.extend(runtime.block_on(sandbox(&config)));
         let failed = findings.iter().any(|finding| finding.status == Status::Fail);
         let value = json!({
@@ -86,7 +95,11 @@ impl Doctor {
 }
 
 fn render(findings: &[Finding], output: Output) -> String {
-    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     let mut group = "";
     for finding in findings {
@@ -100,9 +113,17 @@ fn render(findings: &[Finding], output: Output) -> String {
             Status::Fail => ("FAIL", Style::Red),
         };
         let mark = output.paint(style, mark);
-        text.push_str(&format!("  {mark} {:width$}  {}\n", finding.name, plain(&finding.detail)));
+        text.push_str(&format!(
+            "  {mark} {:width$}  {}\n",
+            finding.name,
+            plain(&finding.detail)
+        ));
         if let Some(remedy) = &finding.remedy {
-            text.push_str(&format!("       {:width$}  {}\n", "", output.paint(Style::Dim, &plain(remedy))));
+            text.push_str(&format!(
+                "       {:width$}  {}\n",
+                "",
+                output.paint(Style::Dim, &plain(remedy))
+            ));
         }
     }
     text
@@ -121,14 +142,24 @@ fn data_folder(config: &Config) -> Finding {
         Err(error) => return finding(Status::Fail, format!("{shown}: {error}")),
     };
     if there.as_ref().is_some_and(|metadata| !metadata.is_dir()) {
-        return finding(Status::Fail, format!("{shown} is not a folder")).remedy("name another with --data-dir");
+        return finding(Status::Fail, format!("{shown} is not a folder"))
+            .remedy("name another with --data-dir");
     }
     let Some(existing) = nearest_existing(path) else {
-        return finding(Status::Fail, format!("{shown} can't be made: no folder above it exists"));
+        return finding(
+            Status::Fail,
+            format!("{shown} can't be made: no folder above it exists"),
+        );
     };
-    if let Err(error) = rustix::fs::access(&existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        return finding(Status::Fail, format!("{} can't be written: {error}", existing.display()))
-            .remedy("change its owner, or name another folder with --data-dir");
+    if let Err(error) = rustix::fs::access(
+        &existing,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    ) {
+        return finding(
+            Status::Fail,
+            format!("{} can't be written: {error}", existing.display()),
+        )
+        .remedy("change its owner, or name another folder with --data-dir");
     }
     let free = match rustix::fs::statvfs(&existing) {
         Ok(space) => space.f_bavail.saturating_mul(space.f_frsize),
@@ -137,8 +168,9 @@ fn data_folder(config: &Config) -> Finding {
     let room = format!("{} MiB free", free >> 20);
     let floor = config.sandbox.disk_floor;
     if free < floor.0.saturating_add(Bytes::MEBIBYTE.0 * 256) {
-        return finding(Status::Warn, format!("{shown}: only {room}"))
-            .remedy(format!("sandboxes can't write when less than {floor} is free (sandbox.disk_floor)"));
+        return finding(Status::Warn, format!("{shown}: only {room}")).remedy(format!(
+            "sandboxes can't write when less than {floor} is free (sandbox.disk_floor)"
+        ));
     }
     match there {
         None => finding(Status::Ok, format!("{shown} will be made, {room}")),
@@ -150,7 +182,9 @@ fn data_folder(config: &Config) -> Finding {
 }
 
 fn nearest_existing(path: &Path) -> Option<PathBuf> {
-    path.ancestors().find(|ancestor| ancestor.exists()).map(Path::to_owned)
+    path.ancestors()
+        .find(|ancestor| ancestor.exists())
+        .map(Path::to_owned)
 }
 
 fn open_files() -> Finding {
@@ -172,11 +206,17 @@ fn access(config: &Config) -> Finding {
     if has_token {
         finding(Status::Ok, format!("{address}, with a token"))
     } else if address.ip().is_loopback() {
-        finding(Status::Warn, format!("{address}, without a token: every user of this machine may do everything"))
-            .remedy("set OPENCLAW_API_TOKEN")
+        finding(
+            Status::Warn,
+            format!("{address}, without a token: every user of this machine may do everything"),
+        )
+        .remedy("set OPENCLAW_API_TOKEN")
     } else {
-        finding(Status::Warn, format!("{address}, without a token: everybody who reaches it may do everything"))
-            .remedy("set OPENCLAW_API_TOKEN")
+        finding(
+            Status::Warn,
+            format!("{address}, without a token: everybody who reaches it may do everything"),
+        )
+        .remedy("set OPENCLAW_API_TOKEN")
     }
 }
 
@@ -184,8 +224,13 @@ fn access(config: &Config) -> Finding {
 fn providers(config: &Config) -> Result<Vec<Finding>, Failure> {
     let configured = models::configure(config)?;
     if configured.providers.is_empty() {
-        let none = Finding::new("models", "providers", Status::Warn, "none: only scripted/... models work")
-            .remedy("set ANTHROPIC_API_KEY, OPENAI_API_KEY or another provider's key");
+        let none = Finding::new(
+            "models",
+            "providers",
+            Status::Warn,
+            "none: only scripted/... models work",
+        )
+        .remedy("set ANTHROPIC_API_KEY, OPENAI_API_KEY or another provider's key");
         return Ok(vec![none]);
     }
     Ok(configured
@@ -196,7 +241,12 @@ fn providers(config: &Config) -> Result<Vec<Finding>, Failure> {
                 || provider.aws.is_some()
                 || provider.headers.contains_key("authorization");
             let key = if has_key { "with a key" } else { "without a key" };
-            Finding::new("models", name, Status::Ok, format!("{}, {key}", provider.base_url))
+            Finding::new(
+                "models",
+                name,
+                Status::Ok,
+                format!("{}, {key}", provider.base_url),
+            )
         })
         .collect())
 }

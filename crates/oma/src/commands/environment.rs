@@ -73,7 +73,9 @@ impl Environment {
                 output.result(&created, describe)?;
             }
             Action::List { limit } => {
-                let list = client.list(&["v1", "environments"], "environments", &[], limit).await?;
+                let list = client
+                    .list(&["v1", "environments"], "environments", &[], limit)
+                    .await?;
                 output.result(&list, |list| {
                     let rows: Vec<Vec<String>> = list["environments"]
                         .as_array()
@@ -120,9 +122,14 @@ impl Create {
             let mut packages: std::collections::BTreeMap<String, Vec<String>> = Default::default();
             for package in self.packages {
                 let Some((manager, name)) = package.split_once(':') else {
-                    return Err(Failure::Usage(format!("`{package}` names no package manager; write pip:{package}")));
+                    return Err(Failure::Usage(format!(
+                        "`{package}` names no package manager; write pip:{package}"
+                    )));
                 };
-                packages.entry(manager.to_owned()).or_default().push(name.to_owned());
+                packages
+                    .entry(manager.to_owned())
+                    .or_default()
+                    .push(name.to_owned());
             }
             body.insert("packages".to_owned(), json!(packages));
         }

@@ -74,14 +74,22 @@ impl Files {
                         .map(|entry| {
                             let folder = entry["type"] == "dir";
                             let name = cell(entry, "name") + if folder { "/" } else { "" };
-                            let size = if folder { "-".to_owned() } else { cell(entry, "size") };
+                            let size = if folder {
+                                "-".to_owned()
+                            } else {
+                                cell(entry, "size")
+                            };
                             vec![name, size, modified(entry)]
                         })
                         .collect();
                     table(&["name", "size", "modified"], &rows)
                 })?;
             }
-            Self::Get { session, path, output: to } => {
+            Self::Get {
+                session,
+                path,
+                output: to,
+            } => {
                 let agent = agent_of(client, &session).await?;
                 let bytes = client
                     .bytes(Request::get(&file(&agent, &path)?).query("session_id", session))
@@ -91,10 +99,14 @@ impl Files {
                         std::fs::write(&to, &bytes)
                             .map_err(|error| Failure::Other(format!("{}: {error}", to.display())))?;
                         let written = serde_json::json!({"path": path, "size": bytes.len(), "output": to});
-                        output.result(&written, |_| format!("wrote {} bytes to {}", bytes.len(), to.display()))?;
+                        output.result(&written, |_| {
+                            format!("wrote {} bytes to {}", bytes.len(), to.display())
+                        })?;
                     }
                     None if output.json => {
-                        return Err(Failure::Usage("a file's content is not JSON: add --output FILE".to_owned()));
+                        return Err(Failure::Usage(
+                            "a file's content is not JSON: add --output FILE".to_owned(),
+                        ));
                     }
                     None => output.bytes(&bytes)?,
                 }
@@ -107,7 +119,11 @@ impl Files {
                     .bytes(bytes);
                 let written = client.json(request).await?;
                 output.result(&written, |written| {
-                    format!("wrote {} bytes to {}", cell(written, "size"), cell(written, "path"))
+                    format!(
+                        "wrote {} bytes to {}",
+                        cell(written, "size"),
+                        cell(written, "path")
+                    )
                 })?;
             }
             Self::Delete { session, path } => {
@@ -126,7 +142,9 @@ async fn agent_of(client: &Client, session: &str) -> Result<String, Failure> {
     let session = client.json(Request::get(&["v1", "sessions", session])).await?;
     match session["agent_id"].as_str() {
         Some(agent) => Ok(agent.to_owned()),
-        None => Err(Failure::Other("the server names no agent for this session".to_owned())),
+        None => Err(Failure::Other(
+            "the server names no agent for this session".to_owned(),
+        )),
     }
 }
 
@@ -134,16 +152,27 @@ async fn agent_of(client: &Client, session: &str) -> Result<String, Failure> {
 ///
 /// `..` is refused here, because an HTTP client resolves it and would ask for something else.
 fn file<'a>(agent: &'a str, path: &'a str) -> Result<Vec<&'a str>, Failure> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
     if parts.is_empty() || parts.contains(&"..") {
-        return Err(Failure::Usage(format!("`{path}` is not a path inside the workspace")));
+        return Err(Failure::Usage(format!(
+            "`{path}` is not a path inside the workspace"
+        )));
     }
-    Ok(["v1", "agents", agent, "files"].into_iter().chain(parts).collect())
+    Ok(["v1", "agents", agent, "files"]
+        .into_iter()
+        .chain(parts)
+        .collect())
 }
 
 /// `mtime` is a number of milliseconds that may have a fraction.
 fn modified(entry: &Value) -> String {
-    #[expect(clippy::cast_possible_truncation, reason = "fractions of a millisecond are not shown")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "fractions of a millisecond are not shown"
+    )]
     let millis = entry["mtime"].as_f64().map(|millis| millis as i64);
     crate::table::time(&serde_json::json!({"at": millis}), "at")
 }
@@ -154,7 +183,10 @@ mod tests {
 
     #[test]
     fn paths_stay_in_the_workspace() {
-        assert_eq!(file("agt_1", "/a//./b c").expect("legal"), ["v1", "agents", "agt_1", "files", "a", "b c"]);
+        assert_eq!(
+            file("agt_1", "/a//./b c").expect("legal"),
+            ["v1", "agents", "agt_1", "files", "a", "b c"]
+        );
         for path in ["", "/", "..", "a/../b", "."] {
             assert!(file("agt_1", path).is_err(), "{path}");
         }

@@ -11,7 +11,7 @@ pub(crate) struct Health {
     #[command(flatten)]
     connection: Connection,
     /// How long it may take to answer
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = crate::config::value::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = crate::config::units::parse_duration)]
     timeout: Duration,
 }
 
@@ -22,7 +22,9 @@ impl Health {
     /// That it can't take work, or does not answer.
     pub(crate) async fn run(self, output: Output) -> Outcome {
         let client = Client::connect(&self.connection)?;
-        let ready = client.json(Request::get(&["readyz"]).within(self.timeout)).await?;
+        let ready = client
+            .json(Request::get(&["readyz"]).within(self.timeout))
+            .await?;
         output.result(&ready, |_| format!("{} is ready", client.base()))?;
         Ok(())
     }

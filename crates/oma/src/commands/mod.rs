@@ -45,13 +45,20 @@ pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let wrong = |error: std::io::Error| Failure::Other(format!("{}: {error}", path.display()));
     let mut bytes = Vec::new();
     if path == Path::new("-") {
-        std::io::stdin().lock().take(limit + 1).read_to_end(&mut bytes).map_err(wrong)?;
+        std::io::stdin()
+            .lock()
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(wrong)?;
     } else {
         let file = std::fs::File::open(path).map_err(wrong)?;
         file.take(limit + 1).read_to_end(&mut bytes).map_err(wrong)?;
     }
     if bytes.len() as u64 > limit {
-        return Err(Failure::Other(format!("{}: it is larger than {limit} bytes", path.display())));
+        return Err(Failure::Other(format!(
+            "{}: it is larger than {limit} bytes",
+            path.display()
+        )));
     }
     Ok(bytes)
 }
@@ -72,7 +79,13 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
 pub(crate) fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>, Failure> {
     match serde_json::from_str(&read_text(path)?) {
         Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Failure::Other(format!("{}: it is not a JSON object", path.display()))),
-        Err(error) => Err(Failure::Other(format!("{}: it is not JSON: {error}", path.display()))),
+        Ok(_) => Err(Failure::Other(format!(
+            "{}: it is not a JSON object",
+            path.display()
+        ))),
+        Err(error) => Err(Failure::Other(format!(
+            "{}: it is not JSON: {error}",
+            path.display()
+        ))),
     }
 }

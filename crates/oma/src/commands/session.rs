@@ -164,7 +164,9 @@ impl Session {
             }
             Action::List { limit, agent } => {
                 let query: Vec<(&str, String)> = agent.into_iter().map(|agent| ("agent_id", agent)).collect();
-                let list = client.list(&["v1", "sessions"], "sessions", &query, limit).await?;
+                let list = client
+                    .list(&["v1", "sessions"], "sessions", &query, limit)
+                    .await?;
                 output.result(&list, describe_all)?;
             }
             Action::Get { id } => {
@@ -196,10 +198,17 @@ impl Session {
                     crate::print::plain(&text).into_owned()
                 })?;
             }
-            Action::Confirm { id, tool_use, decision, message } => {
+            Action::Confirm {
+                id,
+                tool_use,
+                decision,
+                message,
+            } => {
                 let allow = decision == "allow";
                 let confirmed = confirm(&client, &id, &tool_use, allow, message.as_deref()).await?;
-                output.result(&confirmed, |_| if allow { "allowed" } else { "denied" }.to_owned())?;
+                output.result(&confirmed, |_| {
+                    if allow { "allowed" } else { "denied" }.to_owned()
+                })?;
             }
             Action::Files(files) => files.run(&client, output).await?,
         }
@@ -230,7 +239,12 @@ impl Send {
         }
         output.result(&posted, |posted| {
             let queued = posted["queued"] == Value::Bool(true);
-            if queued { "queued behind other messages" } else { "accepted" }.to_owned()
+            if queued {
+                "queued behind other messages"
+            } else {
+                "accepted"
+            }
+            .to_owned()
         })?;
         Ok(())
     }
@@ -263,13 +277,21 @@ impl Events {
 
 impl Watch {
     async fn run(self, client: Client, output: Output) -> Outcome {
-        let after = if self.new { latest(&client, &self.id).await? } else { self.after };
-        let mut busy = is_busy(&client, &self.id).await?;
-        let mut follow = Follow::new(client.clone(), &self.id, after, self.deltas);
-        let mut shown = Shown::default();
-        if self.until_idle && !busy && self.new {
+        let id = self.id.as_str();
+        let mut newest = None;
+        if self.new || self.until_idle {
+            newest = latest(&client, id).await?;
+        }
+        let after = if self.new {
+            newest.clone()
+        } else {
+            self.after.clone()
+        };
+        if self.until_idle && newest == after && !is_busy(&client, id).await? {
             return Ok(());
         }
+        let mut follow = Follow::new(client.clone(), id, after, self.deltas);
+        let mut shown = Shown::default();
         loop {
             let frame = match follow.next().await {
                 Ok(frame) => frame,
@@ -281,10 +303,11 @@ impl Watch {
             if frame.kind == "session.deleted" {
                 return Ok(());
             }
-            if self.until_idle && is_settled(&frame) {
-                // This may be the end of an earlier turn, on the way through the log.
-                busy = is_busy(&client, &self.id).await?;
-                if !busy && latest(&client, &self.id).await? == frame.id {
+            // On the way through the log, an earlier turn's end is not the end.
+            let may_be_last = is_settled(&frame) || (frame.id.is_some() && frame.id == newest);
+            if self.until_idle && may_be_last && !is_busy(&client, id).await? {
+                newest = latest(&client, id).await?;
+                if newest == frame.id {
                     return Ok(());
                 }
             }
@@ -309,7 +332,9 @@ pub(crate) async fn create(client: &Client, agent: &str, environment: Option<&st
 /// # Errors
 /// What the server says.
 pub(crate) async fn cancel(client: &Client, session: &str) -> Result<Value, Error> {
-    client.json(Request::new(Method::POST, &["v1", "sessions", session, "cancel"])).await
+    client
+        .json(Request::new(Method::POST, &["v1", "sessions", session, "cancel"]))
+        .await
 }
 
 /// Answers a tool use that asks.
@@ -328,7 +353,9 @@ pub(crate) async fn confirm(
     if let Some(message) = message {
         body["denyMessage"] = message.into();
     }
-    client.json(Request::post(&["v1", "sessions", session, "events"], body)).await
+    client
+        .json(Request::post(&["v1", "sessions", session, "events"], body))
+        .await
 }
 
 /// The id of a session's newest event.
@@ -351,7 +378,10 @@ async fn is_busy(client: &Client, session: &str) -> Result<bool, Error> {
 /// Whether a frame says that the session has stopped working.
 #[must_use]
 pub(crate) fn is_settled(frame: &Frame) -> bool {
-    matches!(frame.kind.as_str(), "session.status_idle" | "session.status_failed")
+    matches!(
+        frame.kind.as_str(),
+        "session.status_idle" | "session.status_failed"
+    )
 }
 
 /// Waits until a session has stopped working, then writes its answer.
@@ -370,7 +400,9 @@ pub(crate) async fn settle(client: &Client, id: &str, output: Output) -> Outcome
         loop {
             let frame = follow.next().await?;
             if frame.kind == "agent.tool_confirmation_request" {
-                let tool_use = frame.data["tool_call_id"].as_str().unwrap_or_else(|| frame.text("approval_id"));
+                let tool_use = frame.data["tool_call_id"]
+                    .as_str()
+                    .unwrap_or_else(|| frame.text("approval_id"));
                 output.remark(
                     Style::Yellow,
                     &format!(
@@ -425,7 +457,10 @@ fn describe(session: &Value) -> String {
         ("status", fact(session, "status")),
         ("error", fact(session, "error")),
         ("turns", fact(session, "turns")),
-        ("tokens", format!("{} in, {} out", cell(tokens, "input"), cell(tokens, "output"))),
+        (
+            "tokens",
+            format!("{} in, {} out", cell(tokens, "input"), cell(tokens, "output")),
+        ),
         ("cost", dollars(session, "cost_usd")),
         ("created", time(session, "created_at")),
         ("last event", time(session, "last_event_at")),

@@ -26,7 +26,10 @@ impl clap::FromArgMatches for Flags {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one::<PathBuf>("config").cloned();
-        for flag in all().flat_map(|section| section.settings).filter_map(|setting| setting.flag) {
+        for flag in all()
+            .flat_map(|section| section.settings)
+            .filter_map(|setting| setting.flag)
+        {
             if let Some(text) = matches.get_one::<String>(flag) {
                 self.values.insert(flag, text.clone());
             }

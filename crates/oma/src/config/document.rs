@@ -101,7 +101,11 @@ fn default(setting: &Setting) -> String {
 
 fn list(items: impl Iterator<Item = String>) -> String {
     let joined = items.collect::<Vec<_>>().join(", ");
-    if joined.is_empty() { "–".to_owned() } else { joined }
+    if joined.is_empty() {
+        "–".to_owned()
+    } else {
+        joined
+    }
 }
 
 /// A doc comment as one line.
@@ -112,5 +116,10 @@ pub(crate) fn one_line(doc: &str) -> String {
 
 /// A doc comment with its own line breaks.
 fn paragraph(doc: &str) -> String {
-    doc.lines().map(str::trim).collect::<Vec<_>>().join("\n").trim().to_owned()
+    doc.lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .trim()
+        .to_owned()
 }

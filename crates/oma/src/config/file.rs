@@ -62,7 +62,12 @@ impl File {
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let table = DeTable::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            format!("{}:{}: {}", path.display(), line_of(text, offset), error.message())
+            format!(
+                "{}:{}: {}",
+                path.display(),
+                line_of(text, offset),
+                error.message()
+            )
         })?;
         let mut file = Self {
             path: path.to_owned(),
@@ -104,13 +109,23 @@ fn line_of(text: &str, offset: usize) -> usize {
 fn flatten(text: &str, prefix: &str, table: &DeTable<'_>, into: &mut BTreeMap<String, Entry>) {
     for (name, value) in table {
         let name = name.get_ref();
-        let key = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match value.get_ref() {
             // An empty table says nothing, but a name that the user chose must still be seen.
             DeValue::Table(inner) if !inner.is_empty() => flatten(text, &key, inner, into),
             other => {
                 let line = line_of(text, value.span().start);
-                into.insert(key, Entry { line, value: raw(other) });
+                into.insert(
+                    key,
+                    Entry {
+                        line,
+                        value: raw(other),
+                    },
+                );
             }
         }
     }
@@ -121,7 +136,8 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Integer(integer) => {
             let digits = integer.as_str().replace('_', "");
-            i64::from_str_radix(&digits, integer.radix()).map_or(Raw::Other("a number out of range"), Raw::Integer)
+            i64::from_str_radix(&digits, integer.radix())
+                .map_or(Raw::Other("a number out of range"), Raw::Integer)
         }
         DeValue::Float(float) => float
             .as_str()
@@ -150,7 +166,10 @@ mod tests {
         assert_eq!(file.values["engine.max_turns"].line, 4);
         assert_eq!(file.place("server.listen"), "oma.toml:2");
         assert_eq!(file.names_below("models.providers"), ["local"]);
-        assert_eq!(file.values["models.providers.local.headers.a"].value, Raw::Text("b".into()));
+        assert_eq!(
+            file.values["models.providers.local.headers.a"].value,
+            Raw::Text("b".into())
+        );
     }
 
     #[test]

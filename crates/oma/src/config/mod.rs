@@ -13,6 +13,7 @@ pub(crate) mod places;
 pub(crate) mod reader;
 pub(crate) mod sections;
 pub(crate) mod setting;
+pub(crate) mod units;
 pub(crate) mod value;
 
 #[cfg(test)]
@@ -116,28 +117,32 @@ impl Config {
         let log = Log::read(&mut reader, Log::KEY);
         reader.refuse_unknown();
 
-        let data_dir = server.as_ref().and_then(|server| {
-            match places::data_dir(sources, server.data_dir.as_deref()) {
-                Ok(path) => {
-                    reader.settle("server.data_dir", path.to_json());
-                    Some(path)
-                }
-                Err(error) => {
-                    reader.refuse("server.data_dir", format!("there is no current folder: {error}"));
-                    None
-                }
-            }
-        });
+        let data_dir =
+            server.as_ref().and_then(
+                |server| match places::data_dir(sources, server.data_dir.as_deref()) {
+                    Ok(path) => {
+                        reader.settle("server.data_dir", path.to_json());
+                        Some(path)
+                    }
+                    Err(error) => {
+                        reader.refuse("server.data_dir", format!("there is no current folder: {error}"));
+                        None
+                    }
+                },
+            );
         if let Some(server) = &server {
             sections::check(&mut reader, server);
         }
 
         let exposed_file = sources.file.as_ref().is_some_and(|file| {
-            file.shared && reader.effective.iter().any(|effective| {
-                effective.value == "[redacted]" && matches!(effective.origin, reader::Origin::File(_))
-            })
+            file.shared
+                && reader.effective.iter().any(|effective| {
+                    effective.value == "[redacted]" && matches!(effective.origin, reader::Origin::File(_))
+                })
         });
-        let Reader { effective, problems, .. } = reader;
+        let Reader {
+            effective, problems, ..
+        } = reader;
         match (server, data_dir, engine, sandbox, models, providers, tools, log) {
             (
                 Some(server),

@@ -42,10 +42,15 @@ pub(crate) fn config_file(sources: &Sources) -> Result<Option<PathBuf>, String> 
 /// That there is no current folder.
 pub(crate) fn data_dir(sources: &Sources, set: Option<&Path>) -> std::io::Result<PathBuf> {
     // A service manager may provide several folders, separated by colons; the first is ours.
-    let provided = sources.variable("STATE_DIRECTORY").and_then(|folders| folders.split(':').next());
+    let provided = sources
+        .variable("STATE_DIRECTORY")
+        .and_then(|folders| folders.split(':').next());
     std::path::absolute(set.or(provided.map(Path::new)).unwrap_or(Path::new("data")))
 }
 
 fn home(sources: &Sources) -> Option<PathBuf> {
-    sources.variable("HOME").map(PathBuf::from).filter(|path| path.is_absolute())
+    sources
+        .variable("HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }

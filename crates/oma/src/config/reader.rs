@@ -149,7 +149,9 @@ impl<'a> Reader<'a> {
             return (Origin::Flag(flag), T::parse(text));
         }
         for name in setting.env {
-            let Some(value) = self.sources.env.get(*name) else { continue };
+            let Some(value) = self.sources.env.get(*name) else {
+                continue;
+            };
             if value.is_empty() {
                 continue;
             }
@@ -179,7 +181,9 @@ impl<'a> Reader<'a> {
         };
         for name in file.names_below(table) {
             let key = format!("{table}.{name}");
-            let Some(entry) = file.values.get(&key) else { continue };
+            let Some(entry) = file.values.get(&key) else {
+                continue;
+            };
             self.asked.insert(key.clone());
             match String::from_raw(&entry.value) {
                 Ok(text) => {
@@ -229,7 +233,10 @@ impl<'a> Reader<'a> {
     pub(crate) fn refuse_unknown(&mut self) {
         let Some(file) = &self.sources.file else { return };
         for (key, entry) in &file.values {
-            let is_table_header = self.asked.iter().any(|asked| asked.starts_with(&format!("{key}.")));
+            let is_table_header = self
+                .asked
+                .iter()
+                .any(|asked| asked.starts_with(&format!("{key}.")));
             let empty_section = entry.value == crate::config::value::Raw::Other("a table") && is_table_header;
             if self.asked.contains(key) || empty_section {
                 continue;
@@ -273,8 +280,10 @@ fn within<T: Value>(value: T, setting: &Setting) -> Result<T, String> {
     };
     let low = T::parse(least)?;
     let high = T::parse(greatest)?;
-    let legal = matches!(value.order(&low), None | Some(Ordering::Greater | Ordering::Equal))
-        && matches!(value.order(&high), None | Some(Ordering::Less | Ordering::Equal));
+    let legal = matches!(
+        value.order(&low),
+        None | Some(Ordering::Greater | Ordering::Equal)
+    ) && matches!(value.order(&high), None | Some(Ordering::Less | Ordering::Equal));
     if legal {
         Ok(value)
     } else {

@@ -11,7 +11,8 @@ use secrecy::SecretString;
 
 use crate::config::reader::Reader;
 use crate::config::setting::{Section, Setting, section};
-use crate::config::value::{Bytes, List, Listen, LogLevel, choices};
+use crate::config::units::Bytes;
+use crate::config::value::{List, Listen, LogLevel, choices};
 
 /// The table below which the operator's own providers stand.
 pub(crate) const PROVIDERS: &str = "models.providers";
@@ -282,7 +283,10 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
 pub(crate) fn check(reader: &mut Reader<'_>, server: &Server) {
     let has_token = server.api_token.is_some() || server.api_token_file.is_some();
     if server.api_token.is_some() && server.api_token_file.is_some() {
-        reader.refuse("server.api_token_file", "`server.api_token` is set as well; set only one of them");
+        reader.refuse(
+            "server.api_token_file",
+            "`server.api_token` is set as well; set only one of them",
+        );
     }
     if !has_token && !server.listen.0.ip().is_loopback() && !server.allow_unauthenticated_remote {
         reader.refuse(
@@ -295,6 +299,11 @@ pub(crate) fn check(reader: &mut Reader<'_>, server: &Server) {
 
 /// What the reference says after the sections.
 pub(crate) const ELSEWHERE: &str = "
+## Variables without effect
+
+Other variables that begin with `OPENCLAW_`, those of the older container-based service among them, have no effect; the
+server names each of them in a warning when it starts.
+
 ## Client commands
 
 `oma chat`, `oma agent`, `oma session` and the other client commands read none of the above. They take the server's

@@ -13,15 +13,30 @@ struct Given<'a> {
     file: Option<&'a str>,
 }
 
-const NOTHING: Given<'_> = Given { flags: &[], env: &[("HOME", "/home/ada")], file: None };
+const NOTHING: Given<'_> = Given {
+    flags: &[],
+    env: &[("HOME", "/home/ada")],
+    file: None,
+};
 
 impl Given<'_> {
     fn load(&self) -> Result<Config, Error> {
-        let env = self.env.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)));
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), OsString::from(value)));
         Config::from_sources(&Sources {
-            flags: self.flags.iter().map(|(flag, text)| (*flag, (*text).to_owned())).collect(),
-            env: env.chain([("HOME".to_owned(), OsString::from("/home/ada"))]).collect(),
-            file: self.file.map(|text| File::parse(Path::new("oma.toml"), text).expect("TOML")),
+            flags: self
+                .flags
+                .iter()
+                .map(|(flag, text)| (*flag, (*text).to_owned()))
+                .collect(),
+            env: env
+                .chain([("HOME".to_owned(), OsString::from("/home/ada"))])
+                .collect(),
+            file: self
+                .file
+                .map(|text| File::parse(Path::new("oma.toml"), text).expect("TOML")),
         })
     }
 
@@ -38,7 +53,12 @@ fn defaults_are_legal() {
     let config = NOTHING.load().expect("the defaults are legal");
     assert_eq!(config.server.listen.0.to_string(), "127.0.0.1:8080");
     assert!(config.data_dir.is_absolute());
-    assert!(config.effective.iter().all(|effective| effective.origin == Origin::Default));
+    assert!(
+        config
+            .effective
+            .iter()
+            .all(|effective| effective.origin == Origin::Default)
+    );
 }
 
 #[test]
@@ -47,31 +67,76 @@ fn a_flag_counts_more_than_the_environment_than_the_file() {
     let variables = [("PORT", "2"), ("OPENCLAW_LISTEN", "127.0.0.1:3")];
     let flags = [("listen", "127.0.0.1:4")];
     let cases: [(Given<'_>, &str, Origin); 4] = [
-        (Given { file, ..NOTHING }, "127.0.0.1:1", Origin::File("oma.toml:2".into())),
-        (Given { file, env: &variables[..1], ..NOTHING }, "127.0.0.1:2", Origin::Environment("PORT".into())),
-        (Given { file, env: &variables, ..NOTHING }, "127.0.0.1:3", Origin::Environment("OPENCLAW_LISTEN".into())),
-        (Given { file, env: &variables, flags: &flags }, "127.0.0.1:4", Origin::Flag("listen")),
+        (
+            Given { file, ..NOTHING },
+            "127.0.0.1:1",
+            Origin::File("oma.toml:2".into()),
+        ),
+        (
+            Given {
+                file,
+                env: &variables[..1],
+                ..NOTHING
+            },
+            "127.0.0.1:2",
+            Origin::Environment("PORT".into()),
+        ),
+        (
+            Given {
+                file,
+                env: &variables,
+                ..NOTHING
+            },
+            "127.0.0.1:3",
+            Origin::Environment("OPENCLAW_LISTEN".into()),
+        ),
+        (
+            Given {
+                file,
+                env: &variables,
+                flags: &flags,
+            },
+            "127.0.0.1:4",
+            Origin::Flag("listen"),
+        ),
     ];
     for (given, listen, origin) in cases {
         let config = given.load().expect("legal");
         assert_eq!(config.server.listen.0.to_string(), listen);
-        let effective = config.effective.iter().find(|effective| effective.key == "server.listen");
+        let effective = config
+            .effective
+            .iter()
+            .find(|effective| effective.key == "server.listen");
         assert_eq!(effective.expect("listed").origin, origin);
     }
 }
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let config = Given { env: &[("PORT", ""), ("OPENCLAW_API_TOKEN", "")], ..NOTHING }.load().expect("legal");
+    let config = Given {
+        env: &[("PORT", ""), ("OPENCLAW_API_TOKEN", "")],
+        ..NOTHING
+    }
+    .load()
+    .expect("legal");
     assert_eq!(config.server.listen.0.port(), 8080);
     assert!(config.server.api_token.is_none());
 }
 
 #[test]
 fn millisecond_variables_hold_plain_numbers() {
-    let config = Given { env: &[("OPENCLAW_IDLE_TIMEOUT_MS", "1500")], ..NOTHING }.load().expect("legal");
+    let config = Given {
+        env: &[("OPENCLAW_IDLE_TIMEOUT_MS", "1500")],
+        ..NOTHING
+    }
+    .load()
+    .expect("legal");
     assert_eq!(config.engine.ephemeral_age.as_millis(), 1500);
-    let problems = Given { env: &[("OPENCLAW_IDLE_TIMEOUT_MS", "10s")], ..NOTHING }.problems();
+    let problems = Given {
+        env: &[("OPENCLAW_IDLE_TIMEOUT_MS", "10s")],
+        ..NOTHING
+    }
+    .problems();
     assert_eq!(
         problems,
         ["engine.ephemeral_age ($OPENCLAW_IDLE_TIMEOUT_MS): `10s` is not a whole number of milliseconds"]
@@ -83,8 +148,17 @@ fn the_data_folder_follows_the_environment() {
     let here = std::env::current_dir().expect("a current folder");
     for (env, folder) in [
         (&[][..], here.join("data")),
-        (&[("STATE_DIRECTORY", "/var/lib/oma:/var/lib/other")], PathBuf::from("/var/lib/oma")),
-        (&[("OPENCLAW_DATA_DIR", "there"), ("STATE_DIRECTORY", "/var/lib/oma")], here.join("there")),
+        (
+            &[("STATE_DIRECTORY", "/var/lib/oma:/var/lib/other")],
+            PathBuf::from("/var/lib/oma"),
+        ),
+        (
+            &[
+                ("OPENCLAW_DATA_DIR", "there"),
+                ("STATE_DIRECTORY", "/var/lib/oma"),
+            ],
+            here.join("there"),
+        ),
     ] {
         let config = Given { env, ..NOTHING }.load().expect("legal");
         assert_eq!(config.data_dir, folder);
@@ -113,14 +187,38 @@ fn mistakes_are_reported_together_with_their_places() {
 #[test]
 fn an_open_address_needs_a_token_or_a_word() {
     let listen = [("listen", "0.0.0.0:8080")];
-    let problems = Given { flags: &listen, ..NOTHING }.problems();
-    assert!(problems[0].starts_with("server.listen (--listen): anybody who reaches this address"), "{problems:?}");
-    let with_word = [("listen", "0.0.0.0:8080"), ("allow-unauthenticated-remote", "true")];
+    let problems = Given {
+        flags: &listen,
+        ..NOTHING
+    }
+    .problems();
+    assert!(
+        problems[0].starts_with("server.listen (--listen): anybody who reaches this address"),
+        "{problems:?}"
+    );
+    let with_word = [
+        ("listen", "0.0.0.0:8080"),
+        ("allow-unauthenticated-remote", "true"),
+    ];
     for given in [
-        Given { flags: &listen, env: &[("OPENCLAW_API_TOKEN", "secret")], ..NOTHING },
-        Given { flags: &listen, env: &[("OPENCLAW_API_TOKEN_FILE", "/run/token")], ..NOTHING },
-        Given { flags: &with_word, ..NOTHING },
-        Given { flags: &[("listen", "[::1]:8080")], ..NOTHING },
+        Given {
+            flags: &listen,
+            env: &[("OPENCLAW_API_TOKEN", "secret")],
+            ..NOTHING
+        },
+        Given {
+            flags: &listen,
+            env: &[("OPENCLAW_API_TOKEN_FILE", "/run/token")],
+            ..NOTHING
+        },
+        Given {
+            flags: &with_word,
+            ..NOTHING
+        },
+        Given {
+            flags: &[("listen", "[::1]:8080")],
+            ..NOTHING
+        },
     ] {
         given.load().expect("legal");
     }
@@ -138,8 +236,18 @@ fn secrets_are_read_and_never_shown() {
         ..NOTHING
     };
     let config = given.load().expect("legal");
-    assert_eq!(config.server.api_token.as_ref().map(|token| token.expose_secret()), Some("hunter2"));
-    assert_eq!(config.providers["corp"].headers["x-key"].expose_secret(), "corp-key");
+    assert_eq!(
+        config
+            .server
+            .api_token
+            .as_ref()
+            .map(|token| token.expose_secret()),
+        Some("hunter2")
+    );
+    assert_eq!(
+        config.providers["corp"].headers["x-key"].expose_secret(),
+        "corp-key"
+    );
     let shown = format!("{:?}", config.effective);
     for secret in ["hunter2", "brave-key", "corp-key"] {
         assert!(!shown.contains(secret), "{secret}");
@@ -158,9 +266,18 @@ fn providers_are_read_by_name() {
     }
     .load()
     .expect("legal");
-    assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["claude-eu", "local"]);
-    assert_eq!(config.providers["claude-eu"].settings.protocol, Some(Protocol::Anthropic));
-    assert_eq!(config.providers["claude-eu"].settings.api_key_env.as_deref(), Some("EU_KEY"));
+    assert_eq!(
+        config.providers.keys().collect::<Vec<_>>(),
+        ["claude-eu", "local"]
+    );
+    assert_eq!(
+        config.providers["claude-eu"].settings.protocol,
+        Some(Protocol::Anthropic)
+    );
+    assert_eq!(
+        config.providers["claude-eu"].settings.api_key_env.as_deref(),
+        Some("EU_KEY")
+    );
 
     // What a provider needs, the registry of models knows; here only the kinds of values are checked.
     let file = Some("[models.providers.local]\nprotocol = \"telepathy\"\ncontext_window = 12\n");
@@ -181,13 +298,22 @@ fn every_declaration_is_consistent() {
     for section in sections::all() {
         for setting in section.settings {
             let name = format!("{}.{}", section.key, setting.name);
-            assert!(!setting.doc.trim().is_empty() && setting.doc.trim().ends_with('.'), "{name} is documented");
-            assert!(setting.flag.is_none_or(|flag| flags.insert(flag)), "{name}: the flag is taken");
+            assert!(
+                !setting.doc.trim().is_empty() && setting.doc.trim().ends_with('.'),
+                "{name} is documented"
+            );
+            assert!(
+                setting.flag.is_none_or(|flag| flags.insert(flag)),
+                "{name}: the flag is taken"
+            );
             for variable in setting.env {
                 assert!(variables.insert(variable), "{name}: {variable} is taken");
             }
             let secret = setting.notation == <secrecy::SecretString as value::Value>::NOTATION;
-            assert!(!secret || setting.flag.is_none(), "{name}: a secret has no flag, others could see it");
+            assert!(
+                !secret || setting.flag.is_none(),
+                "{name}: a secret has no flag, others could see it"
+            );
             if let Some((least, greatest)) = setting.between {
                 assert!(least != greatest, "{name}");
             }

@@ -4,10 +4,8 @@
 //! Invariant: what [`Value::to_json`] gives may be shown to anybody; secrets give a mark in their place.
 
 use std::cmp::Ordering;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use oma_tools::Rule;
 use secrecy::{ExposeSecret, SecretString};
@@ -82,7 +80,8 @@ pub(crate) trait Value: Sized {
     fn to_json(&self) -> serde_json::Value;
 }
 
-fn unexpected(wanted: &str, raw: &Raw) -> String {
+/// The message for a TOML value of the wrong kind.
+pub(crate) fn unexpected(wanted: &str, raw: &Raw) -> String {
     format!("{wanted} is needed here, not {}", raw.kind())
 }
 
@@ -238,7 +237,11 @@ impl Value for SecretString {
     }
 
     fn to_json(&self) -> serde_json::Value {
-        json!(if self.expose_secret().is_empty() { "" } else { "[redacted]" })
+        json!(if self.expose_secret().is_empty() {
+            ""
+        } else {
+            "[redacted]"
+        })
     }
 }
 
@@ -272,158 +275,6 @@ impl<T: Value> Value for List<T> {
 
     fn to_json(&self) -> serde_json::Value {
         self.0.iter().map(T::to_json).collect()
-    }
-}
-
-/// A number of bytes: `512MiB`, `2GB`, `4096`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Bytes(pub(crate) u64);
-
-impl Bytes {
-    /// A mebibyte.
-    pub(crate) const MEBIBYTE: Self = Self(1 << 20);
-}
-
-const SIZES: [(&str, u64); 9] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("KB", 1_000),
-    ("B", 1),
-];
-
-impl Value for Bytes {
-    const NOTATION: &'static str = "size (`512MiB`)";
-    const PLACEHOLDER: &'static str = "SIZE";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a size; write it like 512MiB, 2GB or 4096");
-        let trimmed = text.trim();
-        let digits = trimmed
-            .find(|char: char| !char.is_ascii_digit())
-            .unwrap_or(trimmed.len());
-        let (number, unit) = trimmed.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let unit = unit.trim();
-        let factor = if unit.is_empty() {
-            1
-        } else {
-            SIZES
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-                .map(|(_, factor)| *factor)
-                .ok_or_else(wrong)?
-        };
-        number.checked_mul(factor).map(Self).ok_or_else(wrong)
-    }
-
-    fn from_raw(raw: &Raw) -> Result<Self, String> {
-        match raw {
-            Raw::Integer(value) => Self::parse(&value.to_string()),
-            Raw::Text(text) => Self::parse(text),
-            other => Err(unexpected("a size", other)),
-        }
-    }
-
-    fn order(&self, other: &Self) -> Option<Ordering> {
-        self.partial_cmp(other)
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        json!(self.to_string())
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = SIZES
-            .iter()
-            .filter(|(name, _)| name.ends_with("iB"))
-            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
-        match exact {
-            Some((name, factor)) => write!(formatter, "{}{name}", self.0 / factor),
-            None => write!(formatter, "{}B", self.0),
-        }
-    }
-}
-
-const UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
-
-/// Reads a duration such as `1h30m`, `10s` or `250ms`.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; write it like 250ms, 10s, 5m or 1h30m");
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return Err(wrong());
-    }
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|char: char| !char.is_ascii_digit())
-            .ok_or_else(wrong)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let letters = rest
-            .find(|char: char| !char.is_ascii_alphabetic())
-            .unwrap_or(rest.len());
-        let factor = UNITS
-            .iter()
-            .find(|(unit, _)| *unit == &rest[..letters])
-            .map(|(_, factor)| *factor)
-            .ok_or_else(wrong)?;
-        rest = rest[letters..].trim_start();
-        total = number
-            .checked_mul(factor)
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(wrong)?;
-    }
-    Ok(Duration::from_millis(total))
-}
-
-/// Writes a duration as [`parse_duration`] reads it.
-#[must_use]
-pub(crate) fn show_duration(duration: Duration) -> String {
-    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    if rest == 0 {
-        return "0s".to_owned();
-    }
-    let mut text = String::new();
-    for (unit, factor) in UNITS.iter().rev() {
-        if rest >= *factor {
-            text.push_str(&format!("{}{unit}", rest / factor));
-            rest %= factor;
-        }
-    }
-    text
-}
-
-impl Value for Duration {
-    const NOTATION: &'static str = "duration (`10s`)";
-    const PLACEHOLDER: &'static str = "DURATION";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        parse_duration(text)
-    }
-
-    fn order(&self, other: &Self) -> Option<Ordering> {
-        self.partial_cmp(other)
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        json!(show_duration(*self))
     }
 }
 
@@ -487,13 +338,19 @@ impl LogLevel {
     pub(crate) fn filter(&self) -> Result<EnvFilter, String> {
         // The filter's parser takes any word for the name of a module, so `wran` would silence the log.
         let known = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
-        let bare = self.0.split(',').map(str::trim).find(|word| {
-            !word.contains(['=', '[', ':']) && !known(&word.to_ascii_lowercase())
-        });
+        let bare = self
+            .0
+            .split(',')
+            .map(str::trim)
+            .find(|word| !word.contains(['=', '[', ':']) && !known(&word.to_ascii_lowercase()));
         if let Some(word) = bare {
-            return Err(format!("`{word}` is none of: off, error, warn, info, debug, trace, and no `module=level`"));
+            return Err(format!(
+                "`{word}` is none of: off, error, warn, info, debug, trace, and no `module=level`"
+            ));
         }
-        EnvFilter::builder().parse(&self.0).map_err(|error| format!("`{}`: {error}", self.0))
+        EnvFilter::builder()
+            .parse(&self.0)
+            .map_err(|error| format!("`{}`: {error}", self.0))
     }
 }
 
@@ -546,35 +403,11 @@ pub(crate) use choices;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::units::Bytes;
     use proptest::prelude::*;
-
-    #[test]
-    fn durations_are_read_and_refused() {
-        for (text, millis) in [
-            ("250ms", 250),
-            ("10s", 10_000),
-            ("1h30m", 5_400_000),
-            ("1h 30m", 5_400_000),
-            ("2d", 172_800_000),
-            ("0s", 0),
-        ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "10", "s", "10 parsecs", "-1s", "1.5s", "99999999999999999999s", "999999999999999d", "10S"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_read_and_refused() {
-        for (text, bytes) in [("4096", 4096), ("512MiB", 512 << 20), ("2 GB", 2_000_000_000), ("1kib", 1024)] {
-            assert_eq!(Bytes::parse(text), Ok(Bytes(bytes)), "{text}");
-        }
-        for text in ["", "MiB", "1.5GiB", "-1", "12 stone", "99999999999TiB"] {
-            assert!(Bytes::parse(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn listen_takes_addresses_and_bare_ports() {
@@ -584,7 +417,10 @@ mod tests {
             ("0.0.0.0:80", "0.0.0.0:80"),
             ("[::1]:0", "[::1]:0"),
         ] {
-            assert_eq!(Listen::parse(text).map(|listen| listen.0.to_string()), Ok(address.to_owned()));
+            assert_eq!(
+                Listen::parse(text).map(|listen| listen.0.to_string()),
+                Ok(address.to_owned())
+            );
         }
         for text in ["", "65536", "example.com:80", "127.0.0.1", ":8080", "::1:80x"] {
             assert!(Listen::parse(text).is_err(), "{text}");
@@ -593,7 +429,13 @@ mod tests {
 
     #[test]
     fn log_levels_are_read_and_refused() {
-        for text in ["info", "WARN", "off", "info,oma_engine=debug", "oma_api[request]=trace"] {
+        for text in [
+            "info",
+            "WARN",
+            "off",
+            "info,oma_engine=debug",
+            "oma_api[request]=trace",
+        ] {
             assert!(LogLevel::parse(text).is_ok(), "{text}");
         }
         for text in ["", "wran", "info,loud", "oma_engine=loud"] {
@@ -622,19 +464,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shown_durations_read_back(millis in 0u64..10_000_000_000) {
-            let duration = Duration::from_millis(millis);
-            prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
-        }
-
-        #[test]
-        fn shown_sizes_read_back(bytes in any::<u64>()) {
-            prop_assert_eq!(Bytes::parse(&Bytes(bytes).to_string()), Ok(Bytes(bytes)));
-        }
-
-        #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC*") {
-            let _ = parse_duration(&text);
+            let _ = Duration::parse(&text);
             let _ = Bytes::parse(&text);
             let _ = Listen::parse(&text);
         }

@@ -60,7 +60,9 @@ impl Drop for Notice {
 
 /// Tells the service manager (systemd's protocol) about a change of state; does nothing without one.
 pub(crate) fn tell_service_manager(state: &str) {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else {
+        return;
+    };
     let told = UnixDatagram::unbound().and_then(|sender| {
         let address = match socket.as_bytes().strip_prefix(b"@") {
             Some(name) => {

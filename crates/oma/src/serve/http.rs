@@ -20,6 +20,9 @@ use tower::ServiceExt as _;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take from the connection to its first request. The head's own limit begins only when
+/// it is clear which version of HTTP the client speaks, and a client can take for ever about that.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
 /// How often an HTTP/2 connection is probed, and how long the answer may take.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,7 +34,12 @@ const MAX_HEAD: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stopping`, then lets the requests at work end. Returns when the last connection is closed.
-pub(crate) async fn serve(listener: TcpListener, router: Router, max_connections: usize, stopping: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    stopping: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -103,14 +111,28 @@ async fn connection(
         tracing::debug!(%error, "a connection was gone before it began");
         return;
     }
+    let spoken = CancellationToken::new();
+    let speaks = spoken.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        speaks.cancel();
         let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        async move {
+            Ok::<_, Infallible>(
+                router
+                    .oneshot(request)
+                    .await
+                    .unwrap_or_else(|never| match never {}),
+            )
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silence(&spoken) => {
+            tracing::debug!("a connection without a request was closed");
+            return;
+        }
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -119,6 +141,16 @@ async fn connection(
     if let Err(error) = ended {
         // Clients that leave in the middle of something are everyday life.
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Ends when a client has made no request in time, and never once it has made one.
+async fn silence(spoken: &CancellationToken) {
+    if tokio::time::timeout(FIRST_REQUEST_TIMEOUT, spoken.cancelled())
+        .await
+        .is_ok()
+    {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -152,14 +184,22 @@ mod tests {
         let handler = move || async move {
             has_arrived.notify_one();
             let permit = may_go_on.acquire().await;
-            permit.map(|permit| permit.forget()).map_or("closed", |()| "answer")
+            permit
+                .map(|permit| permit.forget())
+                .map_or("closed", |()| "answer")
         };
         let router = Router::new().route("/", get(handler));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stopping = CancellationToken::new();
         let task = tokio::spawn(serve(listener, router, max_connections, stopping.clone()));
-        Running { address, stopping, arrived, go_on, task }
+        Running {
+            address,
+            stopping,
+            arrived,
+            go_on,
+            task,
+        }
     }
 
     async fn rest(mut stream: TcpStream) -> String {
@@ -182,9 +222,31 @@ mod tests {
         assert!(matches!(idle.read(&mut nothing).await, Ok(0) | Err(_)));
         server.go_on.add_permits(1);
         let answer = rest(client).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("answer"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("answer"),
+            "{answer}"
+        );
         server.task.await.expect("ended");
-        assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+        assert!(
+            TcpStream::connect(server.address).await.is_err(),
+            "nobody listens any more"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_or_half_a_word_is_let_go() {
+        // The second is the beginning of HTTP/2's greeting, the third the beginning of a request.
+        for said in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nhost: loc"] {
+            let server = start(10).await;
+            let mut client = TcpStream::connect(server.address).await.expect("connects");
+            client.write_all(said).await.expect("written");
+            let answer = rest(client).await;
+            assert!(
+                answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+                "{said:?}: {answer}"
+            );
+            server.stopping.cancel();
+        }
     }
 
     #[tokio::test]
@@ -193,7 +255,9 @@ mod tests {
         let mut first = TcpStream::connect(server.address).await.expect("connects");
         first.write_all(REQUEST).await.expect("written");
         server.arrived.notified().await;
-        let mut second = TcpStream::connect(server.address).await.expect("the system queues it");
+        let mut second = TcpStream::connect(server.address)
+            .await
+            .expect("the system queues it");
         second.write_all(REQUEST).await.expect("written");
         server.go_on.add_permits(2);
         let mut head = [0; 12];

@@ -50,10 +50,17 @@ where
         let metadata = event.metadata();
         let mut line = Map::new();
         line.insert("timestamp".to_owned(), jiff::Timestamp::now().to_string().into());
-        line.insert("level".to_owned(), metadata.level().to_string().to_lowercase().into());
+        line.insert(
+            "level".to_owned(),
+            metadata.level().to_string().to_lowercase().into(),
+        );
         line.insert("target".to_owned(), metadata.target().into());
         // From the outermost span inwards, then the event itself: what is nearer counts more.
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
             if let Some(fields) = span.extensions().get::<Fields>() {
                 line.extend(fields.0.clone());
             }
@@ -136,7 +143,8 @@ mod tests {
         let writer = lines.clone();
         let subscriber = registry().with(JsonLines::new(move || writer.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            let request = tracing::info_span!("request", request_id = %"req_1", status = tracing::field::Empty);
+            let request =
+                tracing::info_span!("request", request_id = %"req_1", status = tracing::field::Empty);
             let _request = request.enter();
             request.record("status", 200);
             let turn = tracing::info_span!("turn", session = "ses_1");
@@ -147,7 +155,12 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1, "one line: {text}");
         let mut line: Value = serde_json::from_str(&text).expect("JSON");
         let stamp = line["timestamp"].take();
-        assert!(stamp.as_str().is_some_and(|stamp| stamp.parse::<jiff::Timestamp>().is_ok()), "{stamp}");
+        assert!(
+            stamp
+                .as_str()
+                .is_some_and(|stamp| stamp.parse::<jiff::Timestamp>().is_ok()),
+            "{stamp}"
+        );
         assert_eq!(
             line,
             json!({

@@ -83,13 +83,20 @@ async fn serve(config: Config, output: Output, open_files: Option<u64>) -> Outco
         async move { engine.sweep().await }
     });
     let recovery = tokio::spawn(recover(parts.engine.clone()));
-    let upkeep = tokio::spawn(oma_api::telemetry::upkeep(parts.metrics.clone(), stopping.clone()));
+    let upkeep = tokio::spawn(oma_api::telemetry::upkeep(
+        parts.metrics.clone(),
+        stopping.clone(),
+    ));
 
     let facts = announce::facts(address, &config.data_dir);
     let notice = announce::Notice::post(&config.data_dir, &facts)
         .map_err(|error| Failure::Other(format!("{}: {error}", config.data_dir.display())))?;
     remarks::started(&config, &parts, address, open_files);
-    output.result(&facts, |_| format!("oma {} listens on http://{address}", env!("CARGO_PKG_VERSION")))?;
+    let line = |_: &_| format!("oma {} listens on http://{address}", env!("CARGO_PKG_VERSION"));
+    if let Err(error) = output.result(&facts, line) {
+        // Whoever started it does not listen; that is no reason not to serve.
+        tracing::warn!(%error, "the address could not be written to standard output");
+    }
     announce::tell_service_manager("READY=1");
 
     let signal = signals.next().await;

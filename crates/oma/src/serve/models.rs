@@ -29,7 +29,10 @@ pub(crate) fn configure(config: &Config) -> Result<ModelsConfig, Failure> {
         .iter()
         .map(|(name, provider)| (name.clone(), section(provider)))
         .collect();
-    let section = Section { providers, ..Section::default() };
+    let section = Section {
+        providers,
+        ..Section::default()
+    };
     models.apply(section, variable).map_err(wrong)?;
     Ok(models)
 }
@@ -39,7 +42,9 @@ pub(crate) fn configure(config: &Config) -> Result<ModelsConfig, Failure> {
 /// # Errors
 /// What is wrong with the configuration.
 pub(crate) fn registry(config: ModelsConfig) -> Result<Arc<Registry>, Failure> {
-    Registry::from_config(config).map(Arc::new).map_err(|error| Failure::Other(error.to_string()))
+    Registry::from_config(config)
+        .map(Arc::new)
+        .map_err(|error| Failure::Other(error.to_string()))
 }
 
 fn prices(path: &Path) -> Result<Overrides, Failure> {

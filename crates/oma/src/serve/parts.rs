@@ -72,7 +72,14 @@ impl Parts {
             Some(metrics.clone()),
             stopping,
         );
-        Ok(Self { store, enforcement, engine, api, metrics, providers })
+        Ok(Self {
+            store,
+            enforcement,
+            engine,
+            api,
+            metrics,
+            providers,
+        })
     }
 }
 
@@ -91,7 +98,8 @@ fn api_token(config: &Config) -> Result<Option<SecretString>, Failure> {
     let Some(path) = &config.server.api_token_file else {
         return Ok(config.server.api_token.clone());
     };
-    let wrong = |reason: String| Failure::Other(format!("server.api_token_file: {}: {reason}", path.display()));
+    let wrong =
+        |reason: String| Failure::Other(format!("server.api_token_file: {}: {reason}", path.display()));
     let text = crate::commands::read_text(path).map_err(|error| wrong(error.to_string()))?;
     SecretString::parse(&text).map(Some).map_err(wrong)
 }
@@ -114,8 +122,12 @@ fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) ->
     if !address.ip().is_unspecified() {
         allowed_hosts.push(address.to_string());
     }
-    let bytes = |limit: crate::config::value::Bytes| usize::try_from(limit.0).unwrap_or(usize::MAX);
-    let commit = server.commit.as_deref().or(crate::commands::COMMIT).unwrap_or("unknown");
+    let bytes = |limit: crate::config::units::Bytes| usize::try_from(limit.0).unwrap_or(usize::MAX);
+    let commit = server
+        .commit
+        .as_deref()
+        .or(crate::commands::COMMIT)
+        .unwrap_or("unknown");
     ApiConfig {
         api_token,
         allowed_hosts,

@@ -43,17 +43,30 @@ pub(crate) fn started(config: &Config, parts: &Parts, address: SocketAddr, open_
     }
     if config.exposed_file {
         let file = config.file.as_ref().map(|file| file.display().to_string());
-        tracing::warn!(file, "the configuration file holds a secret and others may read it; run chmod 600 on it");
+        tracing::warn!(
+            file,
+            "the configuration file holds a secret and others may read it; run chmod 600 on it"
+        );
     }
-    for name in unknown_variables(config, std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
-        tracing::warn!(variable = name, "this environment variable is no setting of this server: it has no effect");
+    for name in unknown_variables(
+        config,
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
+    ) {
+        tracing::warn!(
+            variable = name,
+            "this environment variable is no setting of this server: it has no effect"
+        );
     }
 }
 
 /// Variables that look like settings but are none: a typing mistake, or a setting of the older service.
 fn unknown_variables(config: &Config, names: impl Iterator<Item = String>) -> Vec<String> {
     let mut known: Vec<&str> = vec![crate::config::places::FILE_VARIABLE, "OPENCLAW_URL"];
-    known.extend(sections::all().flat_map(|section| section.settings).flat_map(|setting| setting.env));
+    known.extend(
+        sections::all()
+            .flat_map(|section| section.settings)
+            .flat_map(|setting| setting.env),
+    );
     known.extend(
         config
             .providers
@@ -75,7 +88,13 @@ mod tests {
     #[test]
     fn variables_without_effect_are_found() {
         let config = Config::from_sources(&Sources::default()).expect("the defaults are legal");
-        let names = ["OPENCLAW_STORE", "OPENCLAW_API_TOKEN", "OPENCLAW_LISTN", "PATH", "OPENCLAW_URL"];
+        let names = [
+            "OPENCLAW_STORE",
+            "OPENCLAW_API_TOKEN",
+            "OPENCLAW_LISTN",
+            "PATH",
+            "OPENCLAW_URL",
+        ];
         let unknown = unknown_variables(&config, names.into_iter().map(str::to_owned));
         assert_eq!(unknown, ["OPENCLAW_LISTN", "OPENCLAW_STORE"]);
     }

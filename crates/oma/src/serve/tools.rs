@@ -13,8 +13,13 @@ use crate::print::Failure;
 /// What is wrong with the configuration.
 pub(crate) fn configure(config: &Config) -> Result<oma_tools::Config, Failure> {
     let tools = &config.tools;
-    let policy = Policy { allow: tools.dial_allow.0.clone() };
-    let fetch = FetchLimits { timeout: tools.fetch_timeout, max_bytes: tools.fetch_max_bytes.0 };
+    let policy = Policy {
+        allow: tools.dial_allow.0.clone(),
+    };
+    let fetch = FetchLimits {
+        timeout: tools.fetch_timeout,
+        max_bytes: tools.fetch_max_bytes.0,
+    };
     let search = match search_provider(config)? {
         None => None,
         Some(provider) => {
@@ -28,7 +33,8 @@ pub(crate) fn configure(config: &Config) -> Result<oma_tools::Config, Failure> {
 
 fn search_provider(config: &Config) -> Result<Option<Provider>, Failure> {
     let key = || {
-        let missing = || Failure::Other("tools.search_provider: this provider needs `tools.search_api_key`".to_owned());
+        let missing =
+            || Failure::Other("tools.search_provider: this provider needs `tools.search_api_key`".to_owned());
         config.tools.search_api_key.clone().ok_or_else(missing)
     };
     Ok(match config.tools.search_provider {

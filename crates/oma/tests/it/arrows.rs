@@ -42,11 +42,15 @@ fn arrows(metadata: &Value) -> (Vec<String>, Vec<Arrow>) {
         .iter()
         .flat_map(|package| {
             let from = package["name"].as_str().expect("a name").to_owned();
-            package["dependencies"].as_array().expect("dependencies").iter().map(move |dependency| Arrow {
-                from: from.clone(),
-                to: dependency["name"].as_str().expect("a name").to_owned(),
-                dev: dependency["kind"] == "dev",
-            })
+            package["dependencies"]
+                .as_array()
+                .expect("dependencies")
+                .iter()
+                .map(move |dependency| Arrow {
+                    from: from.clone(),
+                    to: dependency["name"].as_str().expect("a name").to_owned(),
+                    dev: dependency["kind"] == "dev",
+                })
         })
         .filter(|arrow| names.contains(&arrow.to))
         .collect();
@@ -55,7 +59,11 @@ fn arrows(metadata: &Value) -> (Vec<String>, Vec<Arrow>) {
 
 /// What is wrong with the arrows.
 fn violations(names: &[String], arrows: &[Arrow]) -> Vec<String> {
-    let place: BTreeMap<&str, usize> = ORDER.iter().enumerate().map(|(place, name)| (*name, place)).collect();
+    let place: BTreeMap<&str, usize> = ORDER
+        .iter()
+        .enumerate()
+        .map(|(place, name)| (*name, place))
+        .collect();
     let mut wrong: Vec<String> = names
         .iter()
         .filter(|name| !place.contains_key(name.as_str()) && !HARNESS.contains(&name.as_str()))
@@ -83,11 +91,18 @@ fn every_crate_depends_on_lower_ones_only() {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata = serde_json::from_slice(&output.stdout).expect("JSON");
     let (names, arrows) = arrows(&metadata);
     for name in ORDER {
-        assert!(names.iter().any(|found| found == name), "{name} is a crate of this workspace");
+        assert!(
+            names.iter().any(|found| found == name),
+            "{name} is a crate of this workspace"
+        );
     }
     assert!(arrows.len() >= ORDER.len(), "the arrows were found");
     assert_eq!(violations(&names, &arrows), Vec::<String>::new());
@@ -95,8 +110,16 @@ fn every_crate_depends_on_lower_ones_only() {
 
 #[test]
 fn an_arrow_that_points_up_is_found() {
-    let names: Vec<String> = ORDER.iter().chain(&HARNESS).map(|name| (*name).to_owned()).collect();
-    let arrow = |from: &str, to: &str, dev| Arrow { from: from.to_owned(), to: to.to_owned(), dev };
+    let names: Vec<String> = ORDER
+        .iter()
+        .chain(&HARNESS)
+        .map(|name| (*name).to_owned())
+        .collect();
+    let arrow = |from: &str, to: &str, dev| Arrow {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        dev,
+    };
     for (arrow, found) in [
         (arrow("oma-api", "oma-engine", false), 0),
         (arrow("oma-engine", "oma-api", false), 1),
@@ -106,7 +129,14 @@ fn an_arrow_that_points_up_is_found() {
         (arrow("oma-models", "oma-fake-provider", true), 0),
         (arrow("oma-models", "oma-fake-provider", false), 1),
     ] {
-        assert_eq!(violations(&names, std::slice::from_ref(&arrow)).len(), found, "{arrow:?}");
+        assert_eq!(
+            violations(&names, std::slice::from_ref(&arrow)).len(),
+            found,
+            "{arrow:?}"
+        );
     }
-    assert_eq!(violations(&["oma-new".to_owned()], &[]), ["oma-new has no place in the order"]);
+    assert_eq!(
+        violations(&["oma-new".to_owned()], &[]),
+        ["oma-new has no place in the order"]
+    );
 }

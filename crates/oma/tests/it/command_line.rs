@@ -37,21 +37,62 @@ fn wrong_usage_exits_with_2_and_says_why() {
         (&["serve", "--listen"], "a value is required"),
         (&["serve", "--unknown"], "unexpected argument '--unknown'"),
         (&["agent", "create"], "--model"),
-        (&["agent", "create", "--model", "a/b", "--permission", "sometimes"], "always-allow"),
-        (&["agent", "create", "--model", "a/b", "--thinking", "hard"], "possible values: off"),
-        (&["session", "logs", "ses_1", "--tail", "0"], "0 is not in 1..=10000"),
-        (&["session", "confirm", "ses_1", "evt_1", "maybe"], "possible values: allow, deny"),
-        (&["chat", "hello"], "--agent <ID>|--model <PROVIDER/MODEL>|--session <ID>"),
-        (&["chat", "--agent", "a", "--model", "b/c", "hello"], "cannot be used with"),
+        (
+            &["agent", "create", "--model", "a/b", "--permission", "sometimes"],
+            "always-allow",
+        ),
+        (
+            &["agent", "create", "--model", "a/b", "--thinking", "hard"],
+            "possible values: off",
+        ),
+        (
+            &["session", "logs", "ses_1", "--tail", "0"],
+            "0 is not in 1..=10000",
+        ),
+        (
+            &["session", "confirm", "ses_1", "evt_1", "maybe"],
+            "possible values: allow, deny",
+        ),
+        (
+            &["chat", "hello"],
+            "--agent <ID>|--model <PROVIDER/MODEL>|--session <ID>",
+        ),
+        (
+            &["chat", "--agent", "a", "--model", "b/c", "hello"],
+            "cannot be used with",
+        ),
         (&["agent", "list", "--url", "not an address"], "invalid value"),
         (&["health", "--timeout", "soon"], "is not a duration"),
-        (&["environment", "create", "e", "--package", "numpy"], "names no package manager"),
-        (&["session", "files", "get", "ses_1", "../up", "--url", "http://127.0.0.1:1"], "error"),
+        (
+            &["environment", "create", "e", "--package", "numpy"],
+            "names no package manager",
+        ),
+        (
+            &[
+                "session",
+                "files",
+                "get",
+                "ses_1",
+                "../up",
+                "--url",
+                "http://127.0.0.1:1",
+            ],
+            "error",
+        ),
     ] {
         let output = run(arguments);
         let expected = if arguments.contains(&"../up") { 1 } else { 2 };
-        assert_eq!(output.status.code(), Some(expected), "{arguments:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(said),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         assert_eq!(stdout(&output), "", "{arguments:?}");
     }
 }
@@ -62,7 +103,10 @@ fn with_json_an_error_is_json_on_standard_error_and_nothing_is_on_standard_outpu
         (&["--json", "agent", "create"][..], "usage"),
         (&["--json", "fly"], "usage"),
         (&["--json", "serve", "--listen", "nowhere"], "configuration"),
-        (&["agent", "list", "--url", "http://127.0.0.1:1", "--json"], "unreachable"),
+        (
+            &["agent", "list", "--url", "http://127.0.0.1:1", "--json"],
+            "unreachable",
+        ),
         (&["agent", "list", "--url", "ftp://127.0.0.1", "--json"], "usage"),
     ] {
         let output = run(arguments);
@@ -70,15 +114,29 @@ fn with_json_an_error_is_json_on_standard_error_and_nothing_is_on_standard_outpu
         assert_eq!(stdout(&output), "", "{arguments:?}");
         let error: Value = serde_json::from_str(stderr(&output).trim()).expect("one JSON document");
         assert_eq!(error["error"], code, "{arguments:?}");
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{arguments:?}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty()),
+            "{arguments:?}"
+        );
     }
 }
 
 #[test]
 fn with_json_standard_output_is_json_only() {
-    for arguments in [&["--json", "version"][..], &["config", "--json"], &["config", "--table", "--json"]] {
+    for arguments in [
+        &["--json", "version"][..],
+        &["config", "--json"],
+        &["config", "--table", "--json"],
+    ] {
         let output = run(arguments);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         serde_json::from_str::<Value>(stdout(&output).trim()).expect("one JSON document");
         assert_eq!(stderr(&output), "", "{arguments:?}");
     }
@@ -86,10 +144,18 @@ fn with_json_standard_output_is_json_only() {
 
 #[test]
 fn help_and_version_are_no_errors() {
-    for arguments in [&["--help"][..], &["--version"], &["version"], &["session", "files", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["version"],
+        &["session", "files", "--help"],
+    ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
-        assert!(!stdout(&output).is_empty() && stderr(&output).is_empty(), "{arguments:?}");
+        assert!(
+            !stdout(&output).is_empty() && stderr(&output).is_empty(),
+            "{arguments:?}"
+        );
     }
 }
 
@@ -120,10 +186,18 @@ fn settings_come_from_flag_environment_and_file_and_secrets_stay_secret() {
         ("engine.max_turns", "7", format!("{}:2", file.display())),
         ("log.level", "\"debug\"", "--log-level".to_owned()),
         ("server.listen", "\"127.0.0.1:9999\"", "$PORT".to_owned()),
-        ("server.api_token", "\"[redacted]\"", "$OPENCLAW_API_TOKEN".to_owned()),
+        (
+            "server.api_token",
+            "\"[redacted]\"",
+            "$OPENCLAW_API_TOKEN".to_owned(),
+        ),
         ("engine.drain_timeout", "\"10s\"", "default".to_owned()),
     ] {
-        assert_eq!(shown["settings"][setting]["value"].to_string(), value, "{setting}");
+        assert_eq!(
+            shown["settings"][setting]["value"].to_string(),
+            value,
+            "{setting}"
+        );
         assert_eq!(shown["settings"][setting]["source"], source, "{setting}");
     }
 }
@@ -132,22 +206,45 @@ fn settings_come_from_flag_environment_and_file_and_secrets_stay_secret() {
 fn a_wrong_configuration_is_refused_with_every_mistake() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("oma.toml");
-    std::fs::write(&file, "[engine]\nmax_turns = \"many\"\n[server]\nlisten = \"0.0.0.0:8080\"\n").expect("written");
+    std::fs::write(
+        &file,
+        "[engine]\nmax_turns = \"many\"\n[server]\nlisten = \"0.0.0.0:8080\"\n",
+    )
+    .expect("written");
     for command in ["serve", "config", "doctor"] {
-        let output = oma(&[command, "--config"]).arg(&file).output().expect("the binary runs");
+        let output = oma(&[command, "--config"])
+            .arg(&file)
+            .output()
+            .expect("the binary runs");
         assert_eq!(output.status.code(), Some(1), "{command}");
         let said = stderr(&output);
-        assert!(said.contains("engine.max_turns") && said.contains("oma.toml:2"), "{said}");
-        assert!(said.contains("server.listen") && said.contains("OPENCLAW_API_TOKEN"), "{said}");
+        assert!(
+            said.contains("engine.max_turns") && said.contains("oma.toml:2"),
+            "{said}"
+        );
+        assert!(
+            said.contains("server.listen") && said.contains("OPENCLAW_API_TOKEN"),
+            "{said}"
+        );
     }
-    let output = oma(&["config", "--config", "/no/such/file.toml"]).output().expect("the binary runs");
+    let output = oma(&["config", "--config", "/no/such/file.toml"])
+        .output()
+        .expect("the binary runs");
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("/no/such/file.toml"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("/no/such/file.toml"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let mut child = oma(&["config", "--table"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut child = oma(&["config", "--table"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

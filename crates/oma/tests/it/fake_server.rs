@@ -81,13 +81,24 @@ fn answer(mut stream: TcpStream, status: u16, body: &str, sender: &Sender<Asked>
     reader.read_exact(&mut bytes).expect("the body");
     let body_sent = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     // The test may have seen enough already.
-    let _ = sender.send(Asked { line: line.trim_end().to_owned(), headers, body: body_sent });
-    let kind = if body.starts_with("event:") { "text/event-stream" } else { "application/json" };
+    let _ = sender.send(Asked {
+        line: line.trim_end().to_owned(),
+        headers,
+        body: body_sent,
+    });
+    let kind = if body.starts_with("event:") {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
     let head = format!(
         "HTTP/1.1 {status} Status\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("answered");
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body.as_bytes()))
+        .expect("answered");
 }
 
 /// Frames of a stream of events.

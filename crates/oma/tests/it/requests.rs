@@ -13,29 +13,79 @@ fn ok(body: &Value) -> (u16, String) {
 fn commands_become_requests() {
     let cases: [(&[&str], &str, Value); 14] = [
         (
-            &["agent", "create", "--model", "p/m", "--instructions", "be brief", "--tool", "bash", "--max-cost", "2.5",
-              "--permission", "deny:write", "--max-age", "1h"],
+            &[
+                "agent",
+                "create",
+                "--model",
+                "p/m",
+                "--instructions",
+                "be brief",
+                "--tool",
+                "bash",
+                "--max-cost",
+                "2.5",
+                "--permission",
+                "deny:write",
+                "--max-age",
+                "1h",
+            ],
             "POST /v1/agents HTTP/1.1",
             json!({"model": "p/m", "instructions": "be brief", "tools": ["bash"],
                    "permissionPolicy": {"type": "deny", "tools": ["write"]},
                    "quota": {"maxCostUsdPerSession": 2.5, "maxWallDurationMs": 3_600_000}}),
         ),
-        (&["agent", "get", "agt_1"], "GET /v1/agents/agt_1 HTTP/1.1", Value::Null),
-        (&["agent", "get", "a/b?c"], "GET /v1/agents/a%2Fb%3Fc HTTP/1.1", Value::Null),
         (
-            &["agent", "update", "agt_1", "--version", "3", "--clear", "quota", "--name", "n"],
+            &["agent", "get", "agt_1"],
+            "GET /v1/agents/agt_1 HTTP/1.1",
+            Value::Null,
+        ),
+        (
+            &["agent", "get", "a/b?c"],
+            "GET /v1/agents/a%2Fb%3Fc HTTP/1.1",
+            Value::Null,
+        ),
+        (
+            &[
+                "agent",
+                "update",
+                "agt_1",
+                "--version",
+                "3",
+                "--clear",
+                "quota",
+                "--name",
+                "n",
+            ],
             "PATCH /v1/agents/agt_1 HTTP/1.1",
             json!({"name": "n", "quota": null, "version": 3}),
         ),
-        (&["agent", "archive", "agt_1"], "POST /v1/agents/agt_1/archive HTTP/1.1", Value::Null),
-        (&["agent", "delete", "agt_1"], "DELETE /v1/agents/agt_1 HTTP/1.1", Value::Null),
+        (
+            &["agent", "archive", "agt_1"],
+            "POST /v1/agents/agt_1/archive HTTP/1.1",
+            Value::Null,
+        ),
+        (
+            &["agent", "delete", "agt_1"],
+            "DELETE /v1/agents/agt_1 HTTP/1.1",
+            Value::Null,
+        ),
         (
             &["agent", "run", "agt_1", "do it", "--session", "ses_1"],
             "POST /v1/agents/agt_1/run HTTP/1.1",
             json!({"task": "do it", "sessionId": "ses_1"}),
         ),
         (
-            &["env", "create", "py", "--package", "pip:numpy", "--package", "pip:pandas", "--allow-host", "example.com"],
+            &[
+                "env",
+                "create",
+                "py",
+                "--package",
+                "pip:numpy",
+                "--package",
+                "pip:pandas",
+                "--allow-host",
+                "example.com",
+            ],
             "POST /v1/environments HTTP/1.1",
             json!({"name": "py", "packages": {"pip": ["numpy", "pandas"]},
                    "networking": {"type": "limited", "allowedHosts": ["example.com"]}}),
@@ -46,7 +96,16 @@ fn commands_become_requests() {
             json!({"agentId": "agt_1", "environmentId": "env_1"}),
         ),
         (
-            &["session", "send", "ses_1", "hello", "--model", "p/m", "--thinking", "low"],
+            &[
+                "session",
+                "send",
+                "ses_1",
+                "hello",
+                "--model",
+                "p/m",
+                "--thinking",
+                "low",
+            ],
             "POST /v1/sessions/ses_1/events HTTP/1.1",
             json!({"type": "user.message", "content": "hello", "model": "p/m", "thinkingLevel": "low"}),
         ),
@@ -55,15 +114,31 @@ fn commands_become_requests() {
             "POST /v1/sessions/ses_1/events HTTP/1.1",
             json!({"type": "user.tool_confirmation", "toolUseId": "evt_1", "result": "deny", "denyMessage": "no"}),
         ),
-        (&["session", "cancel", "ses_1"], "POST /v1/sessions/ses_1/cancel HTTP/1.1", Value::Null),
-        (&["session", "compact", "ses_1"], "POST /v1/sessions/ses_1/compact HTTP/1.1", Value::Null),
+        (
+            &["session", "cancel", "ses_1"],
+            "POST /v1/sessions/ses_1/cancel HTTP/1.1",
+            Value::Null,
+        ),
+        (
+            &["session", "compact", "ses_1"],
+            "POST /v1/sessions/ses_1/compact HTTP/1.1",
+            Value::Null,
+        ),
         (&["health"], "GET /readyz HTTP/1.1", Value::Null),
     ];
     for (arguments, line, body) in cases {
         let server = FakeServer::start(vec![ok(&json!({"agent_id": "agt_1"}))]);
         let mut command = oma(arguments);
-        let output = command.env("OPENCLAW_URL", server.url()).output().expect("the binary runs");
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        let output = command
+            .env("OPENCLAW_URL", server.url())
+            .output()
+            .expect("the binary runs");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         let asked = server.asked();
         assert_eq!(asked.line, line, "{arguments:?}");
         assert_eq!(asked.body, body, "{arguments:?}");
@@ -73,7 +148,15 @@ fn commands_become_requests() {
 #[test]
 fn an_update_without_a_version_builds_on_the_current_one() {
     let server = FakeServer::start(vec![ok(&json!({"version": 4})), ok(&json!({"version": 5}))]);
-    let output = run(&["agent", "update", "agt_1", "--model", "p/m", "--url", &server.url()]);
+    let output = run(&[
+        "agent",
+        "update",
+        "agt_1",
+        "--model",
+        "p/m",
+        "--url",
+        &server.url(),
+    ]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(server.asked().line, "GET /v1/agents/agt_1 HTTP/1.1");
     assert_eq!(server.asked().body, json!({"model": "p/m", "version": 4}));
@@ -94,9 +177,16 @@ fn the_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
         }
         let output = command.output().expect("the binary runs");
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).contains("invalid token (unauthorized, HTTP 401)"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("invalid token (unauthorized, HTTP 401)"),
+            "{}",
+            stderr(&output)
+        );
         assert!(!stderr(&output).contains(token), "the token is not shown");
-        assert_eq!(server.asked().header("authorization"), Some(format!("Bearer {token}").as_str()));
+        assert_eq!(
+            server.asked().header("authorization"),
+            Some(format!("Bearer {token}").as_str())
+        );
     }
     let output = run(&["agent", "list", "--token", "x"]);
     assert_eq!(output.status.code(), Some(2), "a token is no argument");
@@ -105,10 +195,16 @@ fn the_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
 #[test]
 fn lists_are_read_page_by_page() {
     let page = |ids: &[&str], next: Option<&str>| {
-        let agents: Vec<Value> = ids.iter().map(|id| json!({"agent_id": id, "model": "p/m"})).collect();
+        let agents: Vec<Value> = ids
+            .iter()
+            .map(|id| json!({"agent_id": id, "model": "p/m"}))
+            .collect();
         ok(&json!({"agents": agents, "count": ids.len(), "has_more": next.is_some(), "next": next}))
     };
-    let server = FakeServer::start(vec![page(&["agt_1", "agt_2"], Some("agt_2")), page(&["agt_3"], None)]);
+    let server = FakeServer::start(vec![
+        page(&["agt_1", "agt_2"], Some("agt_2")),
+        page(&["agt_3"], None),
+    ]);
     let output = run(&["agent", "list", "--json", "--url", &server.url()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let list: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
@@ -116,40 +212,85 @@ fn lists_are_read_page_by_page() {
     assert_eq!(list["has_more"], false);
     assert_eq!(list["agents"][2]["agent_id"], "agt_3");
     assert_eq!(server.asked().line, "GET /v1/agents?limit=500 HTTP/1.1");
-    assert_eq!(server.asked().line, "GET /v1/agents?limit=500&after=agt_2 HTTP/1.1");
+    assert_eq!(
+        server.asked().line,
+        "GET /v1/agents?limit=500&after=agt_2 HTTP/1.1"
+    );
 }
 
 #[test]
 fn following_resumes_behind_the_last_event_after_a_lost_connection() {
-    let event = |id: &str, kind: &str, content: &str| {
-        json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0})
-    };
+    let event = |id: &str, kind: &str, content: &str| json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0});
     let idle = ok(&json!({"session_id": "ses_1", "status": "idle"}));
-    let busy = ok(&json!({"session_id": "ses_1", "status": "running"}));
-    let newest = ok(&json!({"events": [event("evt_4", "session.status_idle", "")]}));
+    let newest = |id: &str| ok(&json!({"events": [event(id, "session.status_running", "")]}));
     let server = FakeServer::start(vec![
-        busy,
-        (200, frames(&[event("evt_1", "user.message", "hi"), event("evt_2", "session.status_running", "")])),
-        (200, frames(&[event("evt_3", "agent.message", "hello"), event("evt_4", "session.status_idle", "")])),
+        newest("evt_1"),
+        (200, frames(&[event("evt_1", "session.status_running", "")])),
+        ok(&json!({"session_id": "ses_1", "status": "running"})),
+        (200, frames(&[event("evt_2", "user.message", "hi")])),
+        (
+            200,
+            frames(&[
+                event("evt_3", "agent.message", "hello"),
+                event("evt_4", "session.status_idle", ""),
+            ]),
+        ),
         idle,
-        newest,
+        newest("evt_4"),
     ]);
-    let output = run(&["session", "follow", "ses_1", "--until-idle", "--json", "--url", &server.url()]);
+    let output = run(&[
+        "session",
+        "follow",
+        "ses_1",
+        "--until-idle",
+        "--json",
+        "--url",
+        &server.url(),
+    ]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let ids: Vec<Value> = stdout(&output)
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["event_id"].clone())
         .collect();
     assert_eq!(ids, ["evt_1", "evt_2", "evt_3", "evt_4"]);
-    let _session = server.asked();
-    assert_eq!(server.asked().header("last-event-id"), None);
-    assert_eq!(server.asked().header("last-event-id"), Some("evt_2"));
+    let streams: Vec<Option<String>> = std::iter::repeat_with(|| server.asked())
+        .take(7)
+        .filter(|asked| asked.line.contains("stream=true"))
+        .map(|asked| asked.header("last-event-id").map(str::to_owned))
+        .collect();
+    assert_eq!(
+        streams,
+        [None, Some("evt_1".to_owned()), Some("evt_2".to_owned())]
+    );
+}
+
+#[test]
+fn following_a_session_that_has_never_worked_until_it_is_idle_ends_at_once() {
+    let server = FakeServer::start(vec![
+        ok(&json!({"events": []})),
+        ok(&json!({"session_id": "ses_1", "status": "idle"})),
+    ]);
+    let output = run(&[
+        "session",
+        "follow",
+        "ses_1",
+        "--until-idle",
+        "--url",
+        &server.url(),
+    ]);
+    assert_eq!(
+        (output.status.code(), stdout(&output).as_str()),
+        (Some(0), ""),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
 fn one_question_writes_the_answer_and_nothing_else_to_standard_output() {
     let event = |id: &str, kind: &str, content: &str, more: Value| {
-        let mut event = json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0});
+        let mut event =
+            json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0});
         for (name, value) in more.as_object().into_iter().flatten() {
             event[name] = value.clone();
         }
@@ -164,9 +305,18 @@ fn one_question_writes_the_answer_and_nothing_else_to_standard_output() {
             frames(&[
                 event("evt_0", "session.status_idle", "", none()),
                 event("evt_1", "user.message", "what?", none()),
-                event("evt_2", "agent.tool_use", "bash",
-                      json!({"tool_name": "bash", "tool_call_id": "evt_2", "tool_arguments": {"command": "ls"}})),
-                event("evt_3", "agent.tool_result", "a.txt", json!({"tool_name": "bash"})),
+                event(
+                    "evt_2",
+                    "agent.tool_use",
+                    "bash",
+                    json!({"tool_name": "bash", "tool_call_id": "evt_2", "tool_arguments": {"command": "ls"}}),
+                ),
+                event(
+                    "evt_3",
+                    "agent.tool_result",
+                    "a.txt",
+                    json!({"tool_name": "bash"}),
+                ),
                 event("evt_4", "agent.message_delta", "one ", none()),
                 event("evt_4", "agent.message_delta", "fi", none()),
                 event("evt_4", "agent.message", "one file", none()),
@@ -195,9 +345,7 @@ fn one_question_writes_the_answer_and_nothing_else_to_standard_output() {
 
 #[test]
 fn an_answer_is_shown_once_whatever_its_pieces_were() {
-    let event = |id: &str, kind: &str, content: &str| {
-        json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0})
-    };
+    let event = |id: &str, kind: &str, content: &str| json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0});
     let delta = |content: &str| event("evt_2", "agent.message_delta", content);
     let note = || event("evt_1", "agent.error", "trying again");
     for (pieces, shown) in [
@@ -209,11 +357,17 @@ fn an_answer_is_shown_once_whatever_its_pieces_were() {
         // Something else comes between.
         (vec![delta("the "), note(), delta("answer")], "the \nanswer\n"),
         // The pieces of an attempt that failed.
-        (vec![event("evt_0", "agent.message_delta", "lost")], "lost\nthe answer\n"),
+        (
+            vec![event("evt_0", "agent.message_delta", "lost")],
+            "lost\nthe answer\n",
+        ),
     ] {
         let mut stream = vec![event("evt_0", "user.message", "what?")];
         stream.extend(pieces);
-        stream.extend([event("evt_2", "agent.message", "the answer"), event("evt_3", "session.status_idle", "")]);
+        stream.extend([
+            event("evt_2", "agent.message", "the answer"),
+            event("evt_3", "session.status_idle", ""),
+        ]);
         let server = FakeServer::start(vec![
             ok(&json!({"session_id": "ses_1"})),
             ok(&json!({"events": []})),
@@ -228,9 +382,7 @@ fn an_answer_is_shown_once_whatever_its_pieces_were() {
 
 #[test]
 fn a_turn_that_fails_is_a_failed_command() {
-    let event = |id: &str, kind: &str, content: &str| {
-        json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0})
-    };
+    let event = |id: &str, kind: &str, content: &str| json!({"event_id": id, "session_id": "ses_1", "type": kind, "content": content, "created_at": 0});
     let server = FakeServer::start(vec![
         ok(&json!({"session_id": "ses_1"})),
         ok(&json!({"events": []})),
@@ -247,7 +399,11 @@ fn a_turn_that_fails_is_a_failed_command() {
     let output = run(&["chat", "--session", "ses_1", "what?", "--url", &server.url()]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_eq!(stdout(&output), "");
-    assert!(stderr(&output).contains("the key was \u{fffd}[31mrefused"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("the key was \u{fffd}[31mrefused"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -271,13 +427,26 @@ fn tool_uses_that_ask_are_denied_when_nobody_can_be_asked() {
             ok(&json!({"queued": false})),
             ok(&json!({"confirmed": true})),
         ]);
-        let output = run(&["chat", "--session", "ses_1", "hi", "--confirm", confirm, "--url", &server.url()]);
+        let output = run(&[
+            "chat",
+            "--session",
+            "ses_1",
+            "hi",
+            "--confirm",
+            confirm,
+            "--url",
+            &server.url(),
+        ]);
         assert_eq!(output.status.code(), Some(0), "{confirm}: {}", stderr(&output));
         for _ in 0..4 {
             server.asked();
         }
         let answer = server.asked().body;
-        assert_eq!((&answer["toolUseId"], &answer["result"]), (&json!("evt_2"), &json!(result)), "{confirm}");
+        assert_eq!(
+            (&answer["toolUseId"], &answer["result"]),
+            (&json!("evt_2"), &json!(result)),
+            "{confirm}"
+        );
     }
 }
 
@@ -286,5 +455,9 @@ fn answers_that_are_not_this_service_are_named() {
     let server = FakeServer::start(vec![(200, "<html>hello</html>".to_owned())]);
     let output = run(&["models", "--url", &server.url()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("did not answer with JSON"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("did not answer with JSON"),
+        "{}",
+        stderr(&output)
+    );
 }

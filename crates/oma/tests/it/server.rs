@@ -28,7 +28,11 @@ struct Ended {
 
 impl Server {
     fn start(data: &Path, adjust: impl FnOnce(&mut Command)) -> Self {
-        let mut child = command(data, adjust).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+        let mut child = command(data, adjust)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut line = String::new();
@@ -39,7 +43,12 @@ impl Server {
             assert!(!line.is_empty(), "the server did not start: {said}");
         }
         let facts = serde_json::from_str(&line).expect("JSON");
-        Self { child, facts, stdout, log }
+        Self {
+            child,
+            facts,
+            stdout,
+            log,
+        }
     }
 
     fn url(&self) -> &str {
@@ -56,7 +65,12 @@ impl Server {
     /// Runs a client command, which must succeed, and gives its JSON.
     fn ask(&self, arguments: &[&str]) -> Value {
         let output = self.client(arguments).arg("--json").output().expect("runs");
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         serde_json::from_str(stdout(&output).lines().last().unwrap_or("null")).expect("JSON")
     }
 
@@ -70,7 +84,11 @@ impl Server {
         let mut line = String::new();
         loop {
             line.clear();
-            assert_ne!(self.log.read_line(&mut line).expect("readable"), 0, "the log ended without `{message}`");
+            assert_ne!(
+                self.log.read_line(&mut line).expect("readable"),
+                0,
+                "the log ended without `{message}`"
+            );
             let said: Value = serde_json::from_str(&line).expect("JSON");
             if said["message"] == message {
                 return;
@@ -83,8 +101,15 @@ impl Server {
         self.stdout.read_to_string(&mut rest).expect("readable");
         self.log.read_to_string(&mut log).expect("readable");
         let status = self.child.wait().expect("ends");
-        let log = log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-        Ended { status, stdout: rest, log }
+        let log = log
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+            .collect();
+        Ended {
+            status,
+            stdout: rest,
+            log,
+        }
     }
 }
 
@@ -112,14 +137,24 @@ fn it_says_where_it_listens_and_stops_in_order() {
         assert_eq!(server.facts["pid"], server.child.id());
         assert_eq!(server.facts["data_dir"], json!(data));
         let notice = std::fs::read(data.join("serve.json")).expect("posted");
-        assert_eq!(serde_json::from_slice::<Value>(&notice).expect("JSON"), server.facts);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&notice).expect("JSON"),
+            server.facts
+        );
         assert_eq!(server.ask(&["health"])["ok"], true);
         server.signal(signal);
         let ended = server.end();
         assert_eq!(ended.status.code(), Some(0), "{:?}", ended.log);
         assert_eq!(ended.stdout, "", "one line of JSON and nothing else");
-        let messages: Vec<&str> = ended.log.iter().filter_map(|line| line["message"].as_str()).collect();
-        assert!(messages.contains(&"serving") && messages.last() == Some(&"stopped"), "{messages:?}");
+        let messages: Vec<&str> = ended
+            .log
+            .iter()
+            .filter_map(|line| line["message"].as_str())
+            .collect();
+        assert!(
+            messages.contains(&"serving") && messages.last() == Some(&"stopped"),
+            "{messages:?}"
+        );
         assert!(!data.join("serve.json").exists());
     }
 }
@@ -150,11 +185,31 @@ fn it_refuses_to_start_where_it_can_not_work() {
         ("fresh", &[("OPENCLAW_LISTEN", &address)], "server.listen: "),
         ("busy", &[], "another server"),
         ("file", &[], "file"),
-        ("fresh", &[("OPENCLAW_API_TOKEN_FILE", &token)], "server.api_token_file: "),
-        ("fresh", &[("OPENCLAW_PRICE_FILE", "/no/such/prices.toml")], "models.price_file: "),
-        ("fresh", &[("OPENAI_BASE_URL", "not an address")], "models.providers.openai: "),
-        ("fresh", &[("OPENCLAW_SEARCH_PROVIDER", "brave")], "tools.search_provider: "),
-        ("fresh", &[("OPENCLAW_SEARCH_PROVIDER", "searxng")], "tools.search_provider: "),
+        (
+            "fresh",
+            &[("OPENCLAW_API_TOKEN_FILE", &token)],
+            "server.api_token_file: ",
+        ),
+        (
+            "fresh",
+            &[("OPENCLAW_PRICE_FILE", "/no/such/prices.toml")],
+            "models.price_file: ",
+        ),
+        (
+            "fresh",
+            &[("OPENAI_BASE_URL", "not an address")],
+            "models.providers.openai: ",
+        ),
+        (
+            "fresh",
+            &[("OPENCLAW_SEARCH_PROVIDER", "brave")],
+            "tools.search_provider: ",
+        ),
+        (
+            "fresh",
+            &[("OPENCLAW_SEARCH_PROVIDER", "searxng")],
+            "tools.search_provider: ",
+        ),
     ];
     for (data, variables, said) in cases {
         let output = command(&folder.path().join(data), |command| {
@@ -166,7 +221,12 @@ fn it_refuses_to_start_where_it_can_not_work() {
         assert_eq!(stdout(&output), "", "{said}");
         let last = stderr(&output).lines().last().unwrap_or_default().to_owned();
         let error: Value = serde_json::from_str(&last).expect("JSON");
-        assert!(error["message"].as_str().is_some_and(|message| message.contains(said)), "{said}: {last}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|message| message.contains(said)),
+            "{said}: {last}"
+        );
     }
     running.signal(Signal::TERM);
     assert_eq!(running.end().status.code(), Some(0));
@@ -176,9 +236,15 @@ fn it_refuses_to_start_where_it_can_not_work() {
 fn with_a_token_only_its_bearers_get_in_and_it_is_never_shown() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), |command| {
-        command.env("OPENCLAW_API_TOKEN", "sesame-open").env("OPENCLAW_LOG_LEVEL", "debug");
+        command
+            .env("OPENCLAW_API_TOKEN", "sesame-open")
+            .env("OPENCLAW_LOG_LEVEL", "debug");
     });
-    for (token, code) in [(None, Some(1)), (Some("wrong"), Some(1)), (Some("sesame-open"), Some(0))] {
+    for (token, code) in [
+        (None, Some(1)),
+        (Some("wrong"), Some(1)),
+        (Some("sesame-open"), Some(0)),
+    ] {
         let mut client = server.client(&["agent", "list"]);
         if let Some(token) = token {
             client.env("OPENCLAW_API_TOKEN", token);
@@ -198,7 +264,14 @@ fn with_a_token_only_its_bearers_get_in_and_it_is_never_shown() {
 /// An agent whose answer takes long.
 fn slow_session(server: &Server) -> String {
     let script = json!([[[{"text": "begun "}, {"delay_ms": 600_000}, {"text": "done"}]]]).to_string();
-    let agent = server.ask(&["agent", "create", "--model", "scripted/script", "--instructions", &script]);
+    let agent = server.ask(&[
+        "agent",
+        "create",
+        "--model",
+        "scripted/script",
+        "--instructions",
+        &script,
+    ]);
     let session = server.ask(&["session", "create", agent["agent_id"].as_str().expect("an id")]);
     let session = session["session_id"].as_str().expect("an id").to_owned();
     server.ask(&["session", "send", &session, "go"]);
@@ -219,7 +292,10 @@ fn a_turn_that_does_not_end_in_time_is_left_to_the_next_start() {
     let mut server = Server::start(folder.path(), |_| {});
     server.wait_for("sessions that the last stop cut off go on");
     let found = server.ask(&["session", "get", &session]);
-    assert!(matches!(found["status"].as_str(), Some("starting" | "running")), "{found}");
+    assert!(
+        matches!(found["status"].as_str(), Some("starting" | "running")),
+        "{found}"
+    );
     server.ask(&["session", "cancel", &session]);
     assert_eq!(server.ask(&["session", "get", &session])["status"], "idle");
 }
@@ -242,9 +318,15 @@ fn a_second_signal_ends_it_at_once() {
 fn a_question_is_answered_in_one_command() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), |_| {});
-    let output = server.client(&["chat", "--model", "scripted/echo", "hello there"]).output().expect("runs");
+    let output = server
+        .client(&["chat", "--model", "scripted/echo", "hello there"])
+        .output()
+        .expect("runs");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), ("hello there\n", ""));
+    assert_eq!(
+        (stdout(&output).as_str(), stderr(&output).as_str()),
+        ("hello there\n", "")
+    );
     // Nothing of it stays.
     assert_eq!(server.ask(&["session", "list"])["count"], 0);
     assert_eq!(server.ask(&["agent", "list"])["count"], 0);
@@ -252,13 +334,21 @@ fn a_question_is_answered_in_one_command() {
     let agent = server.ask(&["agent", "create", "--model", "scripted/echo"]);
     let agent = agent["agent_id"].as_str().expect("an id");
     let done = server.ask(&["agent", "run", agent, "work", "--wait"]);
-    assert_eq!((&done["status"], &done["output"]), (&json!("idle"), &json!("work")));
+    assert_eq!(
+        (&done["status"], &done["output"]),
+        (&json!("idle"), &json!("work"))
+    );
     let session = done["session_id"].as_str().expect("an id");
     let again = server.ask(&["session", "send", session, "more", "--wait"]);
     assert_eq!(again["output"], "more");
     let events = server.ask(&["session", "events", session]);
-    let followed = server.client(&["session", "follow", session, "--until-idle", "--json"]).output().expect("runs");
-    let followed: Vec<Value> =
-        stdout(&followed).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let followed = server
+        .client(&["session", "follow", session, "--until-idle", "--json"])
+        .output()
+        .expect("runs");
+    let followed: Vec<Value> = stdout(&followed)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
     assert_eq!(json!(followed), events["events"]);
 }
