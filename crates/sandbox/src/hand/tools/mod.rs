@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oma_domain::{ContentBlock, EventId};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::paths::Places;
@@ -66,6 +67,9 @@ pub struct Tools {
     places: Places,
     limits: ToolLimits,
     bash: bash::Bash,
+    /// Whose turn it is to change a file. An edit reads, changes and replaces, and models ask for several
+    /// edits of one file at once: none may be lost, and they are made in the order of their arrival.
+    changes: Arc<Semaphore>,
 }
 
 impl Tools {
@@ -77,6 +81,7 @@ impl Tools {
             places: Places::new(workspace),
             limits,
             bash,
+            changes: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -101,17 +106,29 @@ impl Tools {
         // A guard, so that the work stops too when this future is dropped or gives up.
         let stop = cancel.child_token();
         let _stop_on_return = stop.clone().drop_guard();
-        let work = tokio::task::spawn_blocking(move || {
-            let watch = walk::Watch::new(stop, SEARCH_TIMEOUT);
-            match input {
-                Input::Bash(_) => Err("`bash` does not work on files".to_owned()),
-                Input::Read(input) => read::run(&places, &limits, &input),
-                Input::Write(input) => write::run(&places, &limits, &input),
-                Input::Edit(input) => edit::run(&places, &limits, &input),
-                Input::Glob(input) => glob::run(&places, &limits, &input, &watch),
-                Input::Grep(input) => grep::run(&places, &limits, &input, &watch),
-            }
-        });
+        let changes = Arc::clone(&self.changes);
+        let work = async move {
+            let turn = match &input {
+                // The semaphore is never closed, so an error can't come.
+                Input::Write(_) | Input::Edit(_) => changes.acquire_owned().await.ok(),
+                _ => None,
+            };
+            let work = move || {
+                let watch = walk::Watch::new(stop, SEARCH_TIMEOUT);
+                let result = match input {
+                    Input::Bash(_) => Err("`bash` does not work on files".to_owned()),
+                    Input::Read(input) => read::run(&places, &limits, &input),
+                    Input::Write(input) => write::run(&places, &limits, &input),
+                    Input::Edit(input) => edit::run(&places, &limits, &input),
+                    Input::Glob(input) => glob::run(&places, &limits, &input, &watch),
+                    Input::Grep(input) => grep::run(&places, &limits, &input, &watch),
+                };
+                // The turn ends with the work and not with the wait for it, which may be cut short.
+                drop(turn);
+                result
+            };
+            tokio::task::spawn_blocking(work).await
+        };
         tokio::select! {
             biased;
             done = work => match done {
@@ -213,6 +230,30 @@ mod tests {
             let (text, is_error) = run(&tools, tool, input).await;
             assert!(is_error && text.contains(expected), "{tool}: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn edits_at_once_are_all_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let tools = Arc::new(tools(&folder, ToolLimits::default()));
+        let lines: String = (0..50).map(|n| format!("<{n}>\n")).collect();
+        std::fs::write(folder.path().join("f"), lines).unwrap();
+        let mut edits = Vec::new();
+        for n in 0..50 {
+            let tools = Arc::clone(&tools);
+            let input =
+                json!({"file_path": "f", "old_string": format!("<{n}>"), "new_string": format!("done {n}")});
+            edits.push(tokio::spawn(async move { run(&tools, "edit", input).await }));
+        }
+        for edit in edits {
+            let (text, is_error) = edit.await.unwrap();
+            assert!(!is_error, "{text}");
+        }
+        let expected: String = (0..50).map(|n| format!("done {n}\n")).collect();
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("f")).unwrap(),
+            expected
+        );
     }
 
     #[tokio::test]
