@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::chat::input::{Ask, Input, Line};
 use crate::client::{Client, Connection, Request};
-use crate::commands::{read_text, session};
+use crate::commands::{self, session};
 use crate::print::{Failure, Outcome, Output, Style};
 
 /// How long removing the temporary agent may take: whoever leaves does not want to wait.
@@ -109,8 +109,7 @@ impl Chat {
         let interactive = self.message.is_none() && std::io::stdin().is_terminal() && !output.json;
         let message = match self.message.take() {
             _ if interactive => None,
-            Some(message) if message != "-" => Some(message),
-            _ => Some(read_text("-".as_ref())?),
+            given => Some(commands::message(given.as_deref().unwrap_or("-"))?),
         };
         if message.as_ref().is_some_and(|message| message.trim().is_empty()) {
             return Err(Failure::Usage("the message is empty".to_owned()));

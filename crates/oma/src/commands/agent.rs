@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Connection, Request};
 use crate::commands::session::settle;
-use crate::commands::{read_object, read_text};
+use crate::commands::{message, read_object, read_text};
 use crate::print::{Failure, Outcome, Output};
 use crate::table::{cell, dollars, fact, facts, table, time};
 
@@ -340,10 +340,7 @@ impl Update {
 
 impl Run {
     async fn send(self, client: &Client, output: Output) -> Outcome {
-        let task = match self.task.as_str() {
-            "-" => read_text("-".as_ref())?,
-            _ => self.task,
-        };
+        let task = message(&self.task)?;
         let mut body = json!({"task": task});
         if let Some(session) = self.session {
             body["sessionId"] = session.into();

@@ -72,6 +72,19 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
         .map_err(|_| Failure::Other(format!("{}: it is not UTF-8 text", path.display())))
 }
 
+/// A message from the command line: itself, or standard input for `-`. The line end that every tool puts behind
+/// its output is no part of it.
+///
+/// # Errors
+/// That standard input can't be read or is not UTF-8.
+pub(crate) fn message(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let text = read_text(Path::new("-"))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
 /// Reads a JSON object from a file, or standard input for `-`.
 ///
 /// # Errors

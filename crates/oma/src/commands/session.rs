@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::stream::{Follow, Frame};
 use crate::client::{Client, Connection, Error, Request};
 use crate::commands::files::Files;
-use crate::commands::read_text;
+use crate::commands::message;
 use crate::print::{Failure, Outcome, Output, Style};
 use crate::shown::Shown;
 use crate::table::{cell, dollars, fact, facts, table, time};
@@ -218,10 +218,7 @@ impl Session {
 
 impl Send {
     async fn run(self, client: &Client, output: Output) -> Outcome {
-        let message = match self.message.as_str() {
-            "-" => read_text("-".as_ref())?,
-            _ => self.message,
-        };
+        let message = message(&self.message)?;
         let mut body = json!({"type": "user.message", "content": message});
         if let Some(model) = self.model {
             body["model"] = model.into();

@@ -250,3 +250,45 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
 }
+
+#[test]
+fn the_doctor_says_what_it_found_and_exits_by_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let output = oma(&[
+        "doctor",
+        "--json",
+        "--sandbox-enforcement",
+        "rlimit",
+        "--data-dir",
+    ])
+    .arg(&data)
+    .env("ANTHROPIC_API_KEY", "hunter2")
+    .output()
+    .expect("the binary runs");
+    let found: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(
+        output.status.code(),
+        Some(if found["ok"] == true { 0 } else { 1 }),
+        "{found}"
+    );
+    let checks = found["checks"].as_array().expect("a list");
+    for name in ["data folder", "access", "anthropic", "kernel", "a sandbox"] {
+        assert!(
+            checks.iter().any(|check| check["name"] == name),
+            "{name}: {found}"
+        );
+    }
+    let fails = checks.iter().any(|check| check["status"] == "fail");
+    assert_eq!(found["ok"], !fails);
+    assert!(!stdout(&output).contains("hunter2"));
+    assert!(!data.exists(), "the doctor makes nothing");
+
+    std::fs::write(&data, "").expect("written");
+    let output = oma(&["doctor", "--data-dir"])
+        .arg(&data)
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("is not a folder"), "{}", stdout(&output));
+}

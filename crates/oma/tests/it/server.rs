@@ -327,7 +327,15 @@ fn a_question_is_answered_in_one_command() {
         (stdout(&output).as_str(), stderr(&output).as_str()),
         ("hello there\n", "")
     );
-    // Nothing of it stays.
+    let question = folder.path().join("question");
+    std::fs::write(&question, "piped\nin\n").expect("written");
+    let output = server
+        .client(&["chat", "--model", "scripted/echo"])
+        .stdin(std::fs::File::open(&question).expect("there"))
+        .output()
+        .expect("runs");
+    assert_eq!(stdout(&output), "piped\nin\n", "{}", stderr(&output));
+    // Nothing of them stays.
     assert_eq!(server.ask(&["session", "list"])["count"], 0);
     assert_eq!(server.ask(&["agent", "list"])["count"], 0);
 
