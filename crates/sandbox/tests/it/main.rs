@@ -9,4 +9,5 @@ mod isolation;
 mod lifecycle;
 mod ordinary_user;
 mod reattach;
+mod shell;
 mod support;

@@ -1,0 +1,70 @@
+//! The shell where it is at home: below pid 1, which inherits whatever a dead shell leaves behind.
+
+use oma_domain::{EventId, SessionId};
+use oma_sandbox::Hand;
+use oma_sandbox::protocol::Call;
+
+use crate::support::{Fixture, said, sh};
+
+/// Which of the sleepers, each with a number of its own, are alive.
+async fn sleepers(hand: &dyn Hand) -> String {
+    let look = "for f in /proc/[0-9]*; do tr '\\0' ' ' <$f/cmdline 2>/dev/null; echo; done \
+                | sed -n 's/^sleep \\(90[0-9][0-9]\\) $/\\1/p' | sort | xargs";
+    sh(hand, look).await.0
+}
+
+async fn call(hand: &dyn Hand, input: serde_json::Value) -> (String, bool) {
+    let call = Call {
+        tool: "bash".to_owned(),
+        input,
+    };
+    said(&hand.run(&EventId::generate(), call).await.unwrap())
+}
+
+#[tokio::test]
+async fn what_ends_with_a_command_and_what_does_not() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let attached = fixture.attach(&session).await;
+    let hand = &*attached.hand;
+
+    sh(hand, "sleep 9001 & (setsid sleep 9002 &) ; true").await;
+    assert_eq!(sleepers(hand).await, "9001 9002");
+
+    // A command that is out of time goes with all its escapees; what earlier ones left goes on, twice.
+    for _ in 0..2 {
+        let command = "cd /tmp; echo begun; sleep 9003 & (setsid sh -c 'trap \"\" TERM; sleep 9004; :' &); \
+                       sh -c '(sleep 9005 &)'; while :; do /bin/true; done";
+        let input = serde_json::json!({"command": command, "timeout_ms": 700});
+        let (text, is_error) = call(hand, input).await;
+        assert!(
+            is_error && text.starts_with("begun\n[The command took longer than 700 ms"),
+            "{text}"
+        );
+        assert_eq!(sleepers(hand).await, "9001 9002");
+        assert_eq!(sh(hand, "pwd").await.0, "/tmp");
+    }
+
+    // A shell that ends by itself leaves its background commands alone.
+    let (text, is_error) = sh(hand, "sleep 9006 & exit 3").await;
+    assert!(
+        !is_error && text.contains("ended the shell (exit status 3)"),
+        "{text}"
+    );
+    assert_eq!(sleepers(hand).await, "9001 9002 9006");
+    let input = serde_json::json!({"command": "sleep 9007", "timeout_ms": 200});
+    assert!(call(hand, input).await.1);
+    assert_eq!(
+        sleepers(hand).await,
+        "9001 9002 9006",
+        "strays of an earlier shell are not this command's"
+    );
+
+    // Only a restart ends all of it, whichever shell it came from.
+    assert!(!call(hand, serde_json::json!({"restart": true})).await.1);
+    assert_eq!(sleepers(hand).await, "");
+    assert_eq!(
+        sh(hand, "ps -e -o stat= 2>/dev/null | grep -c Z; pwd").await.0,
+        "0\n/workspace"
+    );
+}
