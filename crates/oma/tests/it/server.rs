@@ -181,39 +181,39 @@ fn it_refuses_to_start_where_it_can_not_work() {
     std::fs::write(folder.path().join("file"), "").expect("written");
     std::fs::write(folder.path().join("token"), " \n").expect("written");
     let token = folder.path().join("token").display().to_string();
-    let cases: [(&str, &[(&str, &str)], &str); 8] = [
-        ("fresh", &[("OPENCLAW_LISTEN", &address)], "server.listen: "),
-        ("busy", &[], "another server"),
-        ("file", &[], "file"),
+    let cases: [(&str, Option<(&str, &str)>, &str); 8] = [
+        ("fresh", Some(("OPENCLAW_LISTEN", &address)), "server.listen: "),
+        ("busy", None, "another server"),
+        ("file", None, "file"),
         (
             "fresh",
-            &[("OPENCLAW_API_TOKEN_FILE", &token)],
+            Some(("OPENCLAW_API_TOKEN_FILE", &token)),
             "server.api_token_file: ",
         ),
         (
             "fresh",
-            &[("OPENCLAW_PRICE_FILE", "/no/such/prices.toml")],
+            Some(("OPENCLAW_PRICE_FILE", "/no/such/prices.toml")),
             "models.price_file: ",
         ),
         (
             "fresh",
-            &[("OPENAI_BASE_URL", "not an address")],
+            Some(("OPENAI_BASE_URL", "not an address")),
             "models.providers.openai: ",
         ),
         (
             "fresh",
-            &[("OPENCLAW_SEARCH_PROVIDER", "brave")],
+            Some(("OPENCLAW_SEARCH_PROVIDER", "brave")),
             "tools.search_provider: ",
         ),
         (
             "fresh",
-            &[("OPENCLAW_SEARCH_PROVIDER", "searxng")],
+            Some(("OPENCLAW_SEARCH_PROVIDER", "searxng")),
             "tools.search_provider: ",
         ),
     ];
-    for (data, variables, said) in cases {
+    for (data, variable, said) in cases {
         let output = command(&folder.path().join(data), |command| {
-            command.envs(variables.iter().copied());
+            command.envs(variable);
         })
         .output()
         .expect("runs");
