@@ -181,13 +181,17 @@ fn it_refuses_to_start_where_it_can_not_work() {
     std::fs::write(folder.path().join("file"), "").expect("written");
     std::fs::write(folder.path().join("token"), " \n").expect("written");
     let token = folder.path().join("token").display().to_string();
-    let cases: [(&str, Option<(&str, &str)>, &str); 8] = [
-        ("fresh", Some(("OPENCLAW_LISTEN", &address)), "server.listen: "),
+    for (data, variable, said) in [
+        (
+            "fresh",
+            Some(("OPENCLAW_LISTEN", address.as_str())),
+            "server.listen: ",
+        ),
         ("busy", None, "another server"),
         ("file", None, "file"),
         (
             "fresh",
-            Some(("OPENCLAW_API_TOKEN_FILE", &token)),
+            Some(("OPENCLAW_API_TOKEN_FILE", token.as_str())),
             "server.api_token_file: ",
         ),
         (
@@ -210,8 +214,7 @@ fn it_refuses_to_start_where_it_can_not_work() {
             Some(("OPENCLAW_SEARCH_PROVIDER", "searxng")),
             "tools.search_provider: ",
         ),
-    ];
-    for (data, variable, said) in cases {
+    ] {
         let output = command(&folder.path().join(data), |command| {
             command.envs(variable);
         })
