@@ -53,6 +53,18 @@ pub enum Source {
 }
 
 impl ContentBlock {
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text } => text.len(),
+            Self::Image { source } | Self::Document { source, .. } => match source {
+                Source::Base64 { data, .. } | Source::Text { data } => data.len(),
+                Source::Url { url } => url.len(),
+            },
+        }
+    }
+
     /// A text block.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {

@@ -46,22 +46,20 @@ impl Hub {
         }
     }
 
-    pub(crate) fn publish(&self, session: &SessionId, notes: impl IntoIterator<Item = Note>) {
+    /// Tells the session's followers; without any, the notes are not even made.
+    pub(crate) fn publish<N: IntoIterator<Item = Note>>(
+        &self,
+        session: &SessionId,
+        notes: impl FnOnce() -> N,
+    ) {
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(channel) = channels.get(session) else {
             return;
         };
-        for note in notes {
+        for note in notes() {
             // An error only says that the last follower is just leaving.
             let _unheard = channel.send(note);
         }
-    }
-
-    pub(crate) fn is_followed(&self, session: &SessionId) -> bool {
-        self.channels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(session)
     }
 }
 

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+
 use crate::actor::Command;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{Engine, now};
 
 /// How many rows one read brings.
 const PAGE: u32 = 500;
+/// How many sessions are loaded at the same time.
+const WAKES: usize = 32;
 /// How often expired rows are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -22,10 +26,18 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.inner.store.unfinished(after.as_ref(), PAGE).await?;
-            for (workspace, session) in &page.rows {
-                self.send(workspace, session, Command::Wake)?;
-                woken += 1;
+            let wakes = stream::iter(&page.rows)
+                .map(|(workspace, session)| self.ask(workspace, session, |reply| Command::Wake { reply }));
+            let mut answers = wakes.buffer_unordered(WAKES);
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Ok(()) => woken += 1,
+                    // It was deleted meanwhile.
+                    Err(Error::SessionNotFound) => {}
+                    Err(error) => return Err(error),
+                }
             }
+            drop(answers);
             after = page.next;
             if after.is_none() {
                 break;
@@ -79,13 +91,26 @@ impl Engine {
             let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
             oma_domain::Timestamp(at.0.saturating_sub(age))
         };
-        for (workspace, session) in self
-            .inner
-            .store
-            .expired(before(config.ephemeral_age), PAGE)
-            .await?
-        {
-            self.delete_session(&workspace, &session).await?;
+        let before_then = before(config.ephemeral_age);
+        loop {
+            let expired = self.inner.store.expired(before_then, PAGE).await?;
+            let mut removed = 0;
+            for (workspace, session) in &expired {
+                let expire = |reply| Command::Expire {
+                    before: before_then,
+                    reply,
+                };
+                match self.ask(workspace, session, expire).await {
+                    Ok(()) | Err(Error::SessionNotFound) => removed += 1,
+                    // One that can't be removed must not keep the others.
+                    Err(error) => {
+                        tracing::error!(%session, %error, "an expired session could not be removed")
+                    }
+                }
+            }
+            if expired.len() < PAGE as usize || removed == 0 {
+                break;
+            }
         }
         self.inner
             .store

@@ -14,13 +14,12 @@ const MAILBOX: usize = 256;
 
 #[derive(Default)]
 pub(crate) struct Registry {
-    actors: Mutex<HashMap<SessionId, Entry>>,
+    actors: Mutex<HashMap<Key, mpsc::Sender<Command>>>,
 }
 
-struct Entry {
-    workspace: WorkspaceId,
-    mailbox: mpsc::Sender<Command>,
-}
+/// What an actor goes by. The workspace is part of it, so that asking for another workspace's session never
+/// meets that session's actor.
+pub(crate) type Key = (WorkspaceId, SessionId);
 
 /// What came of sending.
 pub(crate) enum Sent {
@@ -28,22 +27,20 @@ pub(crate) enum Sent {
     Delivered,
     /// The command is in the mailbox of a new actor, which the caller has to start.
     Start(mpsc::Receiver<Command>),
-    /// The session belongs to another workspace.
-    Foreign,
     /// The mailbox is full.
     Full,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, mpsc::Sender<Command>>> {
         self.actors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn send(&self, workspace: &WorkspaceId, session: &SessionId, command: Command) -> Sent {
         let mut actors = self.lock();
-        let command = match actors.get(session) {
-            Some(entry) if entry.workspace != *workspace => return Sent::Foreign,
-            Some(entry) => match entry.mailbox.try_send(command) {
+        let key = (workspace.clone(), session.clone());
+        let command = match actors.get(&key) {
+            Some(mailbox) => match mailbox.try_send(command) {
                 Ok(()) => return Sent::Delivered,
                 Err(mpsc::error::TrySendError::Full(_)) => return Sent::Full,
                 // Its actor died without leaving, which only a panic can do; a new one takes over.
@@ -55,29 +52,23 @@ impl Registry {
         if mailbox.try_send(command).is_err() {
             return Sent::Full;
         }
-        actors.insert(
-            session.clone(),
-            Entry {
-                workspace: workspace.clone(),
-                mailbox,
-            },
-        );
+        actors.insert(key, mailbox);
         Sent::Start(receiver)
     }
 
     /// Lets an actor leave if nothing has been sent to it meanwhile.
-    pub(crate) fn leave(&self, session: &SessionId, mailbox: &mpsc::Receiver<Command>) -> bool {
+    pub(crate) fn leave(&self, key: &Key, mailbox: &mpsc::Receiver<Command>) -> bool {
         let mut actors = self.lock();
         if !mailbox.is_empty() {
             return false;
         }
-        actors.remove(session);
+        actors.remove(key);
         true
     }
 
     /// Removes an actor that has to go at once; what is still in its mailbox is answered by being dropped.
-    pub(crate) fn remove(&self, session: &SessionId) {
-        self.lock().remove(session);
+    pub(crate) fn remove(&self, key: &Key) {
+        self.lock().remove(key);
     }
 
     pub(crate) fn len(&self) -> usize {

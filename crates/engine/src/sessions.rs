@@ -175,8 +175,12 @@ impl Engine {
         clear_queue: bool,
         only: Option<EventId>,
     ) -> Result<()> {
-        self.ask(workspace, id, |reply| Command::Interrupt { clear_queue, only, reply })
-            .await
+        self.ask(workspace, id, |reply| Command::Interrupt {
+            clear_queue,
+            only,
+            reply,
+        })
+        .await
     }
 
     /// Summarises the history, so that later requests carry less of it.

@@ -20,6 +20,12 @@ impl Transition {
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let step = match &mut self.state.phase {
+            // Only messages that a spent budget holds back can wait for an idle session.
+            Phase::Idle { .. } if clear_queue && !self.state.queue.is_empty() => {
+                let dropped = self.drop_queue();
+                self.push_as(id, Body::UserInterrupt { dropped });
+                return Ok(());
+            }
             Phase::Idle { .. } => return Err(Rejection::NotRunning),
             Phase::Running { turn } | Phase::Blocked { turn } => {
                 std::mem::replace(&mut turn.step, Step::Ready)
@@ -69,18 +75,25 @@ impl Transition {
                 }
             }
         }
-        let mut dropped = Vec::new();
-        if clear_queue && !self.state.queue.is_empty() {
-            dropped = self
-                .state
-                .queue
-                .drain(..)
-                .map(|message| message.id.clone())
-                .collect();
-            self.queue.push(QueueChange::Clear);
-        }
+        let dropped = if clear_queue {
+            self.drop_queue()
+        } else {
+            Vec::new()
+        };
         self.push_as(id, Body::UserInterrupt { dropped });
         self.end_turn(StopReason::Interrupted, ctx);
         Ok(())
+    }
+
+    fn drop_queue(&mut self) -> Vec<EventId> {
+        if self.state.queue.is_empty() {
+            return Vec::new();
+        }
+        self.queue.push(QueueChange::Clear);
+        self.state
+            .queue
+            .drain(..)
+            .map(|message| message.id.clone())
+            .collect()
     }
 }

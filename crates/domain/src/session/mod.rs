@@ -26,7 +26,7 @@ pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
     Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
 };
-pub use state::{MAX_QUEUE, Queued};
+pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
 
 use crate::agent::Agent;
 use crate::environment::Environment;

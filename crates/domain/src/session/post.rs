@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::state::{Context, MAX_QUEUE, Phase, QueueChange, Queued, Rejection, Transition};
+use super::state::{Context, MAX_QUEUE, MAX_QUEUE_BYTES, Phase, QueueChange, Queued, Rejection, Transition};
+use crate::content::ContentBlock;
 
 impl Transition {
     /// Starts a turn when the session is idle; otherwise the message waits and is not in the log yet (I5).
@@ -14,7 +15,9 @@ impl Transition {
             return Err(Rejection::QuotaExceeded(cap));
         }
         let idle = matches!(state.phase, Phase::Idle { .. });
-        if state.queue.len() >= MAX_QUEUE {
+        let bytes = |message: &Arc<Queued>| message.content.iter().map(ContentBlock::bytes).sum::<usize>();
+        let waiting: usize = state.queue.iter().map(bytes).sum();
+        if state.queue.len() >= MAX_QUEUE || (!idle && waiting + bytes(&message) > MAX_QUEUE_BYTES) {
             return Err(Rejection::QueueFull);
         }
         state.turns += 1;

@@ -17,6 +17,9 @@ use crate::usage::{CostTotal, Usage};
 /// The most messages that may wait for a busy session.
 pub const MAX_QUEUE: usize = 256;
 
+/// The most bytes of content that may wait for a busy session.
+pub const MAX_QUEUE_BYTES: usize = 64 << 20;
+
 /// A message that was accepted while the session was busy. It is not in the log yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queued {
@@ -215,7 +218,7 @@ pub enum Rejection {
     #[error("the session's {} budget is used up", .0.as_str())]
     QuotaExceeded(Exceeded),
     /// Too many messages wait.
-    #[error("{MAX_QUEUE} messages are already waiting for this session")]
+    #[error("too many messages, or too large ones, are already waiting for this session")]
     QueueFull,
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]

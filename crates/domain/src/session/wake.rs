@@ -16,6 +16,8 @@ impl Transition {
             turn.step = Step::Ready;
             // The server's own stop is not the model's failure: it does not use up the turn's requests.
             turn.requests = turn.requests.saturating_sub(1);
+            // The provider may have billed it, and nobody knows how much.
+            self.state.cost.add(None);
             let usage = Usage::default();
             self.push(
                 ctx,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use oma_domain::session::{Input, Phase, Queued, Rejection};
-use oma_domain::{EventId, Session, SessionId, WorkspaceId};
+use oma_domain::{EventId, Session, SessionId, Timestamp, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -40,8 +40,14 @@ pub(crate) enum Command {
     Compact { reply: oneshot::Sender<Result<()>> },
     /// Remove the session.
     Delete { reply: oneshot::Sender<Result<()>> },
-    /// Go on with a turn that a restart cut off; the actor does so by itself when it is loaded.
-    Wake,
+    /// Remove the session if nothing has happened in it since.
+    Expire {
+        before: Timestamp,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Go on with a turn that a restart cut off. The actor does so by itself when it is loaded; the answer says
+    /// that it is.
+    Wake { reply: oneshot::Sender<Result<()>> },
 }
 
 impl Command {
@@ -53,8 +59,9 @@ impl Command {
             Self::Confirm { reply, .. }
             | Self::Interrupt { reply, .. }
             | Self::Compact { reply }
-            | Self::Delete { reply } => drop(reply.send(Err(error))),
-            Self::Wake => {}
+            | Self::Delete { reply }
+            | Self::Expire { reply, .. }
+            | Self::Wake { reply } => drop(reply.send(Err(error))),
         }
     }
 }
@@ -97,7 +104,6 @@ impl Engine {
                 self.inner.tasks.spawn(actor);
                 Ok(())
             }
-            Sent::Foreign => Err(Error::SessionNotFound),
             Sent::Full => Err(Error::Unavailable(
                 "too many requests wait for this session".into(),
             )),
@@ -122,20 +128,44 @@ impl Actor {
                 let outcome = self.confirm(tool_use, allow, deny_message, key).await;
                 let _gone = reply.send(outcome);
             }
-            Command::Interrupt { clear_queue, only, reply } => {
+            Command::Interrupt {
+                clear_queue,
+                only,
+                reply,
+            } => {
                 let outcome = self.interrupt(clear_queue, only).await;
                 let _gone = reply.send(outcome);
             }
             Command::Compact { reply } => match self.apply(Input::Compact, None).await {
-                Ok(_) => self.compactions.push_back(reply),
+                Ok(_) => self.compaction = Some(reply),
                 Err(error) => drop(reply.send(Err(error.into()))),
             },
             Command::Delete { reply } => {
                 let outcome = self.delete().await;
                 let _gone = reply.send(outcome);
             }
-            Command::Wake => {}
+            Command::Expire { before, reply } => {
+                let outcome = if self.is_idle_since(before) {
+                    self.delete().await
+                } else {
+                    Ok(())
+                };
+                let _gone = reply.send(outcome);
+            }
+            Command::Wake { reply } => drop(reply.send(Ok(()))),
         }
+    }
+
+    /// Whether the session rests and has been at rest since before then.
+    fn is_idle_since(&self, before: Timestamp) -> bool {
+        let Session {
+            state,
+            last_event_at,
+            created_at,
+            ..
+        } = &self.session;
+        let idle = matches!(state.phase, Phase::Idle { .. }) && state.queue.is_empty();
+        idle && last_event_at.unwrap_or(*created_at) < before
     }
 
     async fn post(&mut self, post: Post, key: Option<IdempotencyKey>) -> Result<Posted> {
@@ -198,8 +228,8 @@ impl Actor {
     /// Stops the turn: first what it does in this process, then what it started outside, then the record of
     /// all that, in one transaction, keeping what had been achieved (I7).
     async fn interrupt(&mut self, clear_queue: bool, only: Option<EventId>) -> Result<()> {
-        let turn = self.session.state.turn().ok_or(Rejection::NotRunning)?;
-        if only.is_some_and(|only| only != turn.id) {
+        let turn = self.session.state.turn().map(|turn| &turn.id);
+        if only.is_some_and(|only| turn != Some(&only)) {
             return Err(Rejection::NotRunning.into());
         }
         self.drop_drive().await;
@@ -226,20 +256,22 @@ impl Actor {
             )
             .await;
         // The turn's task is gone whether or not this could be recorded: if not, the turn has to go on.
-        if outcome.is_err() && self.session.state.is_running() {
+        if outcome.is_err() {
             self.recovering = true;
-            self.wake().await;
+            self.due = self.session.state.is_running();
         }
         outcome?;
         Ok(())
     }
 
+    /// Comes to rest first, so that whatever fails afterwards leaves a session that is idle and whole.
     async fn delete(&mut self) -> Result<()> {
-        self.drop_drive().await;
+        if self.session.state.turn().is_some() {
+            self.interrupt(true, None).await?;
+        }
         let Self { inner, session, .. } = &*self;
         if let Err(reason) = inner.runtime.discard(&session.id).await {
             tracing::error!(session = %session.id, %reason, "a deleted session's sandbox could not be removed");
-            self.due = self.session.state.is_running();
             return Err(Error::Internal(reason));
         }
         let removed = self
@@ -247,7 +279,7 @@ impl Actor {
             .store
             .delete_session(&session.workspace, &session.id)
             .await?;
-        self.inner.hub.publish(&self.session.id, [Note::Deleted]);
+        self.inner.hub.publish(&self.session.id, || [Note::Deleted]);
         self.deleted = true;
         if removed {
             Ok(())

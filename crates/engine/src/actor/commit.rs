@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 
-use oma_domain::session::{Context, Effect, Input, Rejection, Step, Transition};
+use oma_domain::event::{Body, Failure, FailureKind, StopReason};
+use oma_domain::session::{Context, Effect, Input, Rejection, Transition};
 use oma_domain::{Event, EventId, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once};
@@ -55,14 +56,15 @@ impl Actor {
                 head,
             };
         });
-        self.inner
-            .hub
-            .publish(&self.session.id, events.iter().cloned().map(Note::Event));
+        let notes = || events.iter().cloned().map(Note::Event);
+        self.inner.hub.publish(&self.session.id, notes);
         for event in &events {
             metrics::counter!("session_events_total", "type" => event.body.kind()).increment(1);
         }
         self.note_effects(&effects);
-        self.settle_compactions();
+        if let Some(outcome) = compaction_outcome(&events) {
+            self.settle_compaction(outcome);
+        }
         Ok(Committed { state, events })
     }
 
@@ -115,15 +117,6 @@ impl Actor {
         Ok((commit, effects))
     }
 
-    /// Closes what a restart cut off and has the turn go on.
-    pub(super) async fn wake(&mut self) {
-        self.recovering = true;
-        self.due = true;
-        if let Err(error) = self.apply(Input::Wake, None).await {
-            tracing::error!(session = %self.session.id, %error, "a session could not be woken");
-        }
-    }
-
     /// Applies what the driving task reports. What an earlier one still had to say is refused.
     pub(super) async fn serve(&mut self, request: Request) {
         let Request {
@@ -146,16 +139,34 @@ impl Actor {
 
     /// The pieces of an answer matter only while its request is under way.
     fn forget_partials(&self) {
-        let sampling = self
-            .session
-            .state
-            .turn()
-            .is_some_and(|turn| matches!(turn.step, Step::Sampling { .. }));
-        if !sampling {
+        if !self.is_sampling() {
             self.partials
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clear();
         }
     }
+}
+
+/// How the turn that was a compaction ended, if it did with these events. Whatever follows in the same commit
+/// belongs to the next turn.
+fn compaction_outcome(events: &[Event]) -> Option<crate::Result<()>> {
+    events.iter().find_map(|event| match &*event.body {
+        Body::Compaction { .. } => Some(Ok(())),
+        Body::StatusIdle {
+            stop_reason: StopReason::Failed { failure },
+        } => Some(Err(Error::CompactionFailed(failure.clone()))),
+        Body::StatusIdle { stop_reason } => {
+            let why = match stop_reason {
+                StopReason::BudgetReached { .. } => "the session's budget is used up",
+                _ => "the compaction was cancelled",
+            };
+            let failure = Failure {
+                kind: FailureKind::ModelUnavailable,
+                message: why.to_owned(),
+            };
+            Some(Err(Error::CompactionFailed(failure)))
+        }
+        _ => None,
+    })
 }

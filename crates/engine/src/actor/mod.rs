@@ -9,12 +9,11 @@ mod command;
 mod commit;
 mod port;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oma_domain::event::{Failure, FailureKind, StopReason};
-use oma_domain::session::{Effect, Input, Partial, Phase, Session};
+use oma_domain::event::{Failure, FailureKind};
+use oma_domain::session::{Effect, Input, Partial, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
 use oma_runtime::SessionInfo;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +24,7 @@ use port::{ActorPort, Request, View};
 
 use crate::Inner;
 use crate::error::{Error, Result};
+use crate::registry::Key;
 
 /// How long a dropped turn may take to let go of what it holds in this process.
 const DROP_TIMEOUT: Duration = Duration::from_millis(250);
@@ -44,8 +44,8 @@ const MAX_STALLS: u32 = 20;
 struct Drive {
     generation: u64,
     task: JoinHandle<()>,
-    /// The view's version when it began.
-    began_at: u64,
+    /// The view's version when it began; `None` for a pause, which is not expected to lead to anything.
+    began_at: Option<u64>,
 }
 
 struct Actor {
@@ -63,8 +63,8 @@ struct Actor {
     stalls: u32,
     /// The process has restarted since the turn last moved.
     recovering: bool,
-    /// Clients that wait for the end of a compaction.
-    compactions: VecDeque<oneshot::Sender<Result<()>>>,
+    /// The client that waits for the compaction that is the turn.
+    compaction: Option<oneshot::Sender<Result<()>>>,
     deleted: bool,
 }
 
@@ -75,42 +75,45 @@ pub(crate) async fn run(
     id: SessionId,
     mut mailbox: mpsc::Receiver<Command>,
 ) {
-    let session = match inner.store.session(&workspace, &id).await {
+    let key = (workspace, id);
+    let (workspace, id) = &key;
+    let session = match inner.store.session(workspace, id).await {
         Ok(Some(session)) => session,
-        Ok(None) => return refuse(&inner, &id, &mut mailbox, || Error::SessionNotFound),
+        Ok(None) => return refuse(&inner, &key, &mut mailbox, || Error::SessionNotFound),
         Err(error) => {
             tracing::error!(session = %id, %error, "a session could not be loaded");
-            return refuse(&inner, &id, &mut mailbox, || Error::from(error.clone()));
+            return refuse(&inner, &key, &mut mailbox, || Error::from(error.clone()));
         }
     };
     let (requests, mut from_runtime) = mpsc::channel(REQUESTS);
     let mut actor = Actor::new(inner, session, requests);
     if actor.session.state.is_running() {
-        actor.wake().await;
+        // The server has started again since the turn last moved.
+        actor.recovering = true;
+        actor.due = true;
     }
     let stopping = actor.inner.closed.clone();
     loop {
         if actor.due && actor.drive.is_none() {
-            actor.start_drive();
+            actor.start_drive().await;
         }
         let busy = actor.drive.is_some();
-        if !busy && actor.inner.registry.leave(&actor.session.id, &mailbox) {
+        if !busy && actor.inner.registry.leave(&key, &mailbox) {
             return;
         }
         tokio::select! {
             biased;
             () = stopping.cancelled() => {
                 actor.drop_drive().await;
-                return refuse(&actor.inner, &actor.session.id, &mut mailbox, stopping_error);
+                actor.settle_compaction(Err(stopping_error()));
+                return refuse(&actor.inner, &key, &mut mailbox, stopping_error);
             }
             Some(request) = from_runtime.recv() => actor.serve(request).await,
             Some(command) = mailbox.recv() => actor.obey(command).await,
             panicked = finished(&mut actor.drive) => actor.end_of_drive(panicked).await,
         }
         if actor.deleted {
-            return refuse(&actor.inner, &actor.session.id, &mut mailbox, || {
-                Error::SessionNotFound
-            });
+            return refuse(&actor.inner, &key, &mut mailbox, || Error::SessionNotFound);
         }
     }
 }
@@ -120,8 +123,8 @@ fn stopping_error() -> Error {
 }
 
 /// Takes the session out of the registry and answers what was sent to it.
-fn refuse(inner: &Inner, id: &SessionId, mailbox: &mut mpsc::Receiver<Command>, error: impl Fn() -> Error) {
-    inner.registry.remove(id);
+fn refuse(inner: &Inner, key: &Key, mailbox: &mut mpsc::Receiver<Command>, error: impl Fn() -> Error) {
+    inner.registry.remove(key);
     mailbox.close();
     while let Ok(command) = mailbox.try_recv() {
         command.refuse(error());
@@ -162,12 +165,28 @@ impl Actor {
             due: false,
             stalls: 0,
             recovering: false,
-            compactions: VecDeque::new(),
+            compaction: None,
             deleted: false,
         }
     }
 
-    fn start_drive(&mut self) {
+    /// Has the runtime do the turn's work. A request that an earlier drive left under way is closed first; if
+    /// the store can't take that now, the turn rests and this is tried again.
+    async fn start_drive(&mut self) {
+        if self.is_sampling()
+            && let Err(refusal) = self.apply(Input::Wake, None).await
+        {
+            tracing::error!(session = %self.session.id, error = %refusal, "a turn waits for the store");
+            self.due = false;
+            self.generation += 1;
+            let task = tokio::spawn(tokio::time::sleep(STALL_PAUSE));
+            self.drive = Some(Drive {
+                generation: self.generation,
+                task,
+                began_at: None,
+            });
+            return;
+        }
         self.due = false;
         self.generation += 1;
         let port = Arc::new(ActorPort::new(
@@ -194,7 +213,7 @@ impl Actor {
         };
         let span = tracing::info_span!("turn", session = %self.session.id, agent = %self.session.agent.id);
         let task = tokio::spawn(tracing::Instrument::instrument(work, span));
-        let began_at = self.view.borrow().version;
+        let began_at = Some(self.view.borrow().version);
         self.drive = Some(Drive {
             generation: self.generation,
             task,
@@ -206,13 +225,18 @@ impl Actor {
     /// under it: it is driven again, more slowly when that leads to nothing, and not for ever.
     async fn end_of_drive(&mut self, panicked: bool) {
         let Some(drive) = self.drive.take() else { return };
-        if !self.session.state.is_running() {
+        self.due = self.session.state.is_running();
+        if !self.due {
             self.stalls = 0;
             return;
         }
-        let moved = self.view.borrow().version != drive.began_at;
-        self.stalls = if moved { 0 } else { self.stalls + 1 };
-        self.due = true;
+        // Open tool uses may have been started by the drive that has just ended.
+        self.recovering |= !self.session.state.open_tools().is_empty();
+        match drive.began_at {
+            Some(version) if version == self.view.borrow().version => self.stalls += 1,
+            Some(_) => self.stalls = 0,
+            None => {}
+        }
         if panicked || self.stalls > MAX_STALLS {
             tracing::error!(session = %self.session.id, panicked, "a turn can't go on");
             let message = "the server met a fault of its own; it has been logged".to_owned();
@@ -245,21 +269,16 @@ impl Actor {
         }
     }
 
-    /// Answers clients that wait for a compaction, once the session is idle again.
-    fn settle_compactions(&mut self) {
-        let Phase::Idle { stop } = &self.session.state.phase else {
-            return;
-        };
-        for waiting in self.compactions.drain(..) {
-            let outcome = match stop {
-                Some(StopReason::Failed { failure }) => Err(Error::CompactionFailed(failure.clone())),
-                Some(StopReason::Interrupted) => {
-                    Err(Error::Unavailable("the compaction was cancelled".into()))
-                }
-                _ => Ok(()),
-            };
+    /// Answers the client that waits for a compaction.
+    fn settle_compaction(&mut self, outcome: Result<()>) {
+        if let Some(waiting) = self.compaction.take() {
             // A client that has left does not want to know.
             let _gone = waiting.send(outcome);
         }
+    }
+
+    fn is_sampling(&self) -> bool {
+        let turn = self.session.state.turn();
+        turn.is_some_and(|turn| matches!(turn.step, Step::Sampling { .. }))
     }
 }

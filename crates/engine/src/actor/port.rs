@@ -162,11 +162,9 @@ impl Port for ActorPort {
             }
             Delta::ThinkingStart { .. } | Delta::Thinking { .. } => {}
         }
-        if self.inner.hub.is_followed(&self.info.id) {
-            let head = self.view.borrow().head;
-            self.inner
-                .hub
-                .publish(&self.info.id, [Note::Delta { head, delta }]);
-        }
+        let head = self.view.borrow().head;
+        self.inner
+            .hub
+            .publish(&self.info.id, || [Note::Delta { head, delta }]);
     }
 }

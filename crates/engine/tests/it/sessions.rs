@@ -78,7 +78,11 @@ async fn an_interrupt_is_quick_and_keeps_what_was_said() {
         })
         .await;
     let began = Instant::now();
-    stage.engine.interrupt(&stage.ws, &session, true, None).await.unwrap();
+    stage
+        .engine
+        .interrupt(&stage.ws, &session, true, None)
+        .await
+        .unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let log = stage.log(&session).await;
     assert!(matches!(
@@ -98,7 +102,10 @@ async fn an_interrupt_is_quick_and_keeps_what_was_said() {
     ));
     // The session works on, and somebody who meant the old turn does not hit the new one.
     stage.post(&session, "wait").await;
-    let late = stage.engine.interrupt(&stage.ws, &session, true, Some(first.event)).await;
+    let late = stage
+        .engine
+        .interrupt(&stage.ws, &session, true, Some(first.event))
+        .await;
     assert!(matches!(late, Err(Error::Rejected(Rejection::NotRunning))));
     stage.puppet.gate.add_permits(1);
     stage.post(&session, "again").await;
@@ -394,7 +401,11 @@ async fn another_workspace_sees_nothing() {
         .await
         .unwrap();
     assert!(sessions.rows.is_empty());
-    stage.engine.interrupt(&stage.ws, &session, true, None).await.unwrap();
+    stage
+        .engine
+        .interrupt(&stage.ws, &session, true, None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
