@@ -19,6 +19,8 @@ use crate::turn::Run;
 const PARALLEL: usize = 16;
 /// How long one command may take to be ended when its turn is cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a turn waits for its hand to forget.
+const FORGET_TIMEOUT: Duration = Duration::from_millis(500);
 
 const UNKNOWN_FATE: &str = "The server restarted and the sandbox is gone. This command may or may not have \
 run, in whole or in part: check before you run it again.";
@@ -31,7 +33,9 @@ impl Run<'_> {
         let mut lost: HashSet<EventId> = HashSet::new();
         if std::mem::take(&mut self.recovering) {
             let (state, _) = self.port.state();
-            let in_sandbox = |tool: &&OpenTool| self.toolbox.place(&tool.name) == Place::Sandbox;
+            let in_sandbox = |tool: &&OpenTool| {
+                tool.gate == Gate::Open && self.toolbox.place(&tool.name) == Place::Sandbox
+            };
             let old: Vec<EventId> = state
                 .open_tools()
                 .iter()
@@ -133,11 +137,16 @@ impl Native {
         }
     }
 
-    /// Whether the sandbox that this session had is gone without a proper stop. A sandbox that can't be had
-    /// at all is not known to be lost: the tool uses then report that by themselves.
+    /// Whether the sandbox that this session had is gone without a proper stop. One that can't be had now counts
+    /// as gone: what may have run in it must not run again when it can be had later.
     async fn has_lost_sandbox(&self, session: &SessionInfo) -> bool {
-        let lease = self.pool.acquire(&self.sandbox_spec(session)).await;
-        lease.is_ok_and(|lease| lease.origin() == Origin::Replaced)
+        match self.pool.acquire(&self.sandbox_spec(session)).await {
+            Ok(lease) => lease.origin() == Origin::Replaced,
+            Err(error) => {
+                tracing::error!(%error, "the sandbox of a turn that a restart cut off can't be had");
+                true
+            }
+        }
     }
 
     /// Ends the commands of a dropped drive and returns what they had printed.
@@ -146,6 +155,11 @@ impl Native {
         session: &SessionInfo,
         open: &[OpenTool],
     ) -> Vec<(EventId, Outcome)> {
+        let started = |tool: &&OpenTool| tool.gate == Gate::Open && oma_tools::is_sandboxed(&tool.name);
+        let open: Vec<&OpenTool> = open.iter().filter(started).collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
         // Right after a restart the commands may run in a sandbox that nobody has asked for yet.
         let lease = match self.pool.peek(&session.id).await {
             Some(lease) => lease,
@@ -157,8 +171,7 @@ impl Native {
                 }
             },
         };
-        let in_sandbox = |tool: &&OpenTool| oma_tools::is_sandboxed(&tool.name);
-        let cancels = open.iter().filter(in_sandbox).map(|tool| {
+        let cancels = open.into_iter().map(|tool| {
             let lease = &lease;
             async move {
                 let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, lease.cancel(&tool.id)).await;
@@ -188,10 +201,17 @@ impl Native {
 
     /// Lets the hand forget results that are committed.
     async fn forget_results(&self, session: &SessionInfo) {
-        if let Some(lease) = self.pool.peek(&session.id).await
-            && let Err(error) = lease.forget_all_but(&[]).await
-        {
-            tracing::warn!(%error, "a hand keeps results that are committed");
+        let forget = async {
+            match self.pool.peek(&session.id).await {
+                Some(lease) => lease.forget_all_but(&[]).await,
+                None => Ok(()),
+            }
+        };
+        // The results do no harm there, so a slow hand does not hold up the turn.
+        match tokio::time::timeout(FORGET_TIMEOUT, forget).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a hand keeps results that are committed"),
+            Err(_) => tracing::warn!("a hand is slow to forget results that are committed"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use oma_domain::event::{FailureKind, Purpose};
-use oma_domain::session::{Input, State};
+use oma_domain::session::Input;
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::{ContentBlock, EventId};
 use oma_models::{AssistantBlock, Chunk, Completion, Error, Message, Model, Request, UserBlock};
@@ -12,6 +12,11 @@ use oma_runtime::PortError;
 
 use crate::sampling::is_sampling;
 use crate::turn::Run;
+
+/// The most compactions without an answer between them: more lead nowhere.
+pub(crate) const MAX_COMPACTIONS: u32 = 2;
+/// How far the history is reduced at the most when even the request for a summary is too long.
+const MAX_REDUCTION: u32 = 5;
 
 const SYSTEM: &str = "You summarise conversations between a user and an agent that works with tools. \
 Whoever reads your summary has to go on with the work from it alone.";
@@ -25,12 +30,10 @@ impl Run<'_> {
     /// Makes one summary request and commits what came of it.
     pub(crate) async fn compact(
         &mut self,
-        state: &State,
         model: &Arc<dyn Model>,
         purpose: Purpose,
     ) -> Result<(), PortError> {
-        self.compactions += 1;
-        if self.compactions > 2 || self.conversation.is_empty() {
+        if self.compactions >= MAX_COMPACTIONS || self.conversation.is_empty() {
             let message = "the context does not fit the model, even summarised";
             let failure = Error::fatal(FailureKind::ContextOverflow, message).failure;
             self.commit(Input::FailTurn { failure }).await?;
@@ -43,16 +46,11 @@ impl Run<'_> {
             thinking_level: ThinkingLevel::Off,
             purpose: Purpose::Compaction,
         };
-        let state_now = self.commit(begin).await?;
-        if !is_sampling(&state_now, &id) {
+        let state = self.commit(begin).await?;
+        if !is_sampling(&state, &id) {
             return Ok(());
         }
-        let full = state.context_tokens >= model.context_window() || self.overflowed;
-        let messages = if full {
-            self.conversation.shrunk()
-        } else {
-            self.conversation.messages().to_vec()
-        };
+        let messages = self.conversation.reduced(self.reduction);
         match summary(&**model, messages, self.session.id.to_string()).await {
             Ok((mut summary, completion)) => {
                 if purpose == Purpose::Reply
@@ -63,6 +61,8 @@ impl Run<'_> {
                 }
                 let Completion { usage, cost, .. } = completion;
                 self.overflowed = false;
+                self.reduction = 0;
+                self.compactions += 1;
                 self.commit(Input::FinishCompaction {
                     request: id,
                     summary,
@@ -72,9 +72,24 @@ impl Run<'_> {
                 .await?;
                 Ok(())
             }
-            Err(error) => self.fail(&state_now, id, error).await,
+            Err(error) if is_overflow(&error) && self.reduction < MAX_REDUCTION => {
+                self.reduction += 1;
+                self.commit(Input::FailRequest {
+                    request: id,
+                    failure: error.failure,
+                    retry: true,
+                })
+                .await?;
+                Ok(())
+            }
+            Err(error) => self.fail(&state, id, error).await,
         }
     }
+}
+
+/// Whether the provider says that the request is too long for the model.
+pub(crate) fn is_overflow(error: &Error) -> bool {
+    error.failure.kind == FailureKind::ContextOverflow
 }
 
 async fn summary(

@@ -10,8 +10,8 @@ use oma_runtime::{Port, PortError};
 
 /// How many events one read brings.
 const PAGE: u32 = 500;
-/// Tool results longer than this are left out when the context has to shrink, in characters.
-const SHRUNK_RESULT: usize = 2_000;
+/// Texts longer than this are cut when the context has to shrink, in bytes.
+const SHRUNK_TEXT: usize = 2_000;
 /// Roughly how many characters make a token.
 const CHARS_PER_TOKEN: u64 = 4;
 /// What an image or a document is taken to weigh, in tokens.
@@ -107,6 +107,7 @@ impl Conversation {
                 ..
             } => {
                 self.calls.insert(event.id.clone(), call_id.clone());
+                self.uncounted += input.to_string().len() as u64;
                 let block = AssistantBlock::ToolUse {
                     call_id: call_id.clone(),
                     name: name.clone(),
@@ -142,8 +143,12 @@ impl Conversation {
                 let text = format!("This is a summary of the conversation so far:\n\n{summary}");
                 self.user([UserBlock::Content(ContentBlock::text(text))]);
             }
-            // The provider has counted everything up to its answer.
-            Body::ModelRequestEnd { is_error: false, .. } => self.uncounted = 0,
+            // The provider has counted everything up to its answer, if it counts at all.
+            Body::ModelRequestEnd {
+                is_error: false,
+                usage,
+                ..
+            } if usage.total() > 0 => self.uncounted = 0,
             Body::UserInterrupt { .. }
             | Body::UserToolConfirmation { .. }
             | Body::StatusRunning
@@ -197,50 +202,103 @@ impl Conversation {
             .filter(|text| !text.is_empty())
     }
 
-    /// The messages with long tool results and media left out, for when even a summary does not fit.
-    pub(crate) fn shrunk(&self) -> Vec<Message> {
-        let shrink = |content: &[ContentBlock]| -> Vec<ContentBlock> {
-            let short = |block: &ContentBlock| match block {
-                ContentBlock::Text { text } if text.len() > SHRUNK_RESULT => {
-                    let kept: String = text.chars().take(SHRUNK_RESULT / 2).collect();
-                    ContentBlock::text(format!("{kept}\n[the rest was left out]"))
-                }
-                ContentBlock::Text { .. } => block.clone(),
-                ContentBlock::Image { .. } => ContentBlock::text("[an image was left out]"),
-                ContentBlock::Document { .. } => ContentBlock::text("[a document was left out]"),
-            };
-            content.iter().map(short).collect()
+    /// The messages, made smaller step by step for when the request for a summary is too long itself: first
+    /// without media, thoughts and long texts, then without the older half, and so on.
+    pub(crate) fn reduced(&self, step: u32) -> Vec<Message> {
+        if step == 0 {
+            return self.messages.clone();
+        }
+        let kept = self.messages.len() >> (step - 1).min(31);
+        let recent = &self.messages[self.messages.len() - kept.max(1)..];
+        // A result whose use is left out means nothing to a provider.
+        let begins = |message: &Message| match message {
+            Message::User(blocks) => blocks.iter().all(|block| matches!(block, UserBlock::Content(_))),
+            Message::Assistant(_) => false,
         };
-        let block = |block: &UserBlock| match block {
-            UserBlock::Content(content) => match shrink(std::slice::from_ref(content)).pop() {
-                Some(short) => UserBlock::Content(short),
-                None => block.clone(),
-            },
-            UserBlock::ToolResult {
-                call_id,
-                name,
-                content,
-                is_error,
-            } => UserBlock::ToolResult {
-                call_id: call_id.clone(),
-                name: name.clone(),
-                content: shrink(content),
-                is_error: *is_error,
-            },
+        let start = if step == 1 {
+            Some(0)
+        } else {
+            recent.iter().position(begins)
         };
-        self.messages
-            .iter()
-            .map(|message| match message {
-                Message::User(blocks) => Message::User(blocks.iter().map(block).collect()),
-                Message::Assistant(blocks) => Message::Assistant(blocks.clone()),
-            })
-            .collect()
+        match start {
+            Some(start) => recent[start..].iter().map(shrunk).collect(),
+            None => {
+                let text = self.last_user_text().unwrap_or_default();
+                vec![Message::User(vec![UserBlock::Content(short_text(&text))])]
+            }
+        }
     }
 
     /// Whether there is anything to summarise.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
+}
+
+/// A message without media, thoughts and long texts.
+fn shrunk(message: &Message) -> Message {
+    let user = |block: &UserBlock| match block {
+        UserBlock::Content(content) => UserBlock::Content(short(content)),
+        UserBlock::ToolResult {
+            call_id,
+            name,
+            content,
+            is_error,
+        } => UserBlock::ToolResult {
+            call_id: call_id.clone(),
+            name: name.clone(),
+            content: content.iter().map(short).collect(),
+            is_error: *is_error,
+        },
+    };
+    let assistant = |block: &AssistantBlock| match block {
+        AssistantBlock::Thinking { .. } => None,
+        AssistantBlock::Text { text, .. } => match short_text(text) {
+            ContentBlock::Text { text } => Some(AssistantBlock::Text { text, opaque: None }),
+            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
+        },
+        AssistantBlock::ToolUse {
+            call_id,
+            name,
+            input,
+            opaque,
+        } => {
+            let whole = input.to_string();
+            let input = if whole.len() > SHRUNK_TEXT {
+                let kept: String = whole.chars().take(SHRUNK_TEXT / 2).collect();
+                serde_json::json!({ "shortened": kept })
+            } else {
+                input.clone()
+            };
+            let (call_id, name, opaque) = (call_id.clone(), name.clone(), opaque.clone());
+            Some(AssistantBlock::ToolUse {
+                call_id,
+                name,
+                input,
+                opaque,
+            })
+        }
+    };
+    match message {
+        Message::User(blocks) => Message::User(blocks.iter().map(user).collect()),
+        Message::Assistant(blocks) => Message::Assistant(blocks.iter().filter_map(assistant).collect()),
+    }
+}
+
+fn short(block: &ContentBlock) -> ContentBlock {
+    match block {
+        ContentBlock::Text { text } => short_text(text),
+        ContentBlock::Image { .. } => ContentBlock::text("[an image was left out]"),
+        ContentBlock::Document { .. } => ContentBlock::text("[a document was left out]"),
+    }
+}
+
+fn short_text(text: &str) -> ContentBlock {
+    if text.len() <= SHRUNK_TEXT {
+        return ContentBlock::text(text);
+    }
+    let kept: String = text.chars().take(SHRUNK_TEXT / 2).collect();
+    ContentBlock::text(format!("{kept}\n[the rest was left out]"))
 }
 
 #[cfg(test)]

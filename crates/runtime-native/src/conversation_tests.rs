@@ -66,10 +66,14 @@ fn result(tool: &str, text: &str) -> Body {
 }
 
 fn end(request: &str) -> Body {
+    let usage = Usage {
+        input: 1,
+        ..Usage::default()
+    };
     Body::ModelRequestEnd {
         request: id(request),
         is_error: false,
-        usage: Usage::default(),
+        usage,
         cost: None,
     }
 }
@@ -234,7 +238,7 @@ fn shrinking_leaves_out_what_is_long() {
         ("ra", result("a", &"é".repeat(5_000))),
     ]);
     let conversation = fold(&events);
-    let Message::User(blocks) = &conversation.shrunk()[0] else {
+    let Message::User(blocks) = &conversation.reduced(1)[0] else {
         panic!("a user message")
     };
     assert_eq!(blocks.len(), 2);
@@ -242,11 +246,51 @@ fn shrinking_leaves_out_what_is_long() {
         blocks[1],
         UserBlock::Content(ContentBlock::text("[an image was left out]"))
     );
-    let Message::User(blocks) = &conversation.shrunk()[2] else {
+    let Message::User(blocks) = &conversation.reduced(1)[2] else {
         panic!("a user message")
     };
     let UserBlock::ToolResult { content, .. } = &blocks[0] else {
         panic!("a result")
     };
     assert!(oma_domain::content::joined_text(content).chars().count() < 1_100);
+}
+
+#[test]
+fn reducing_further_drops_the_older_half_and_never_a_use_without_its_result() {
+    let mut bodies = Vec::new();
+    let names: Vec<[String; 4]> = (0..6)
+        .map(|n| [format!("m{n}"), format!("u{n}"), format!("x{n}"), format!("t{n}")])
+        .collect();
+    for (n, [message, tool, result_of, text]) in names.iter().enumerate() {
+        let (first, second) = (format!("r{n}"), format!("s{n}"));
+        bodies.push((message.as_str(), user(message)));
+        bodies.push((tool.as_str(), uses(&first, tool)));
+        bodies.push((result_of.as_str(), result(tool, "out")));
+        bodies.push((text.as_str(), says(&second, text)));
+    }
+    let conversation = fold(&log(bodies));
+    let mut last = usize::MAX;
+    for step in 0..7 {
+        let messages = conversation.reduced(step);
+        assert!(!messages.is_empty() && messages.len() <= last, "step {step}");
+        last = messages.len();
+        assert!(matches!(messages[0], Message::User(_)));
+        let mut open = std::collections::HashSet::new();
+        for message in &messages {
+            match message {
+                Message::Assistant(blocks) => blocks.iter().for_each(|block| {
+                    if let AssistantBlock::ToolUse { call_id, .. } = block {
+                        open.insert(call_id.clone());
+                    }
+                }),
+                Message::User(blocks) => blocks.iter().for_each(|block| {
+                    if let UserBlock::ToolResult { call_id, .. } = block {
+                        assert!(open.remove(call_id), "step {step}: a result without its use");
+                    }
+                }),
+            }
+        }
+        assert!(open.is_empty());
+    }
+    assert_eq!(last, 1);
 }

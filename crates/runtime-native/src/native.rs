@@ -161,6 +161,7 @@ impl Runtime for Native {
             recovering,
             overflowed: false,
             compactions: 0,
+            reduction: 0,
         };
         match run.go().await {
             Ok(()) => {}

@@ -9,6 +9,7 @@ use oma_domain::session::{Input, Reply, ReplyBlock, State, Step};
 use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolSpec};
 use oma_runtime::{Delta, PortError};
 
+use crate::compaction::{MAX_COMPACTIONS, is_overflow};
 use crate::turn::Run;
 
 /// The ids that the blocks of an arriving answer were announced under.
@@ -154,9 +155,7 @@ impl Run<'_> {
         request: EventId,
         error: Error,
     ) -> Result<(), PortError> {
-        let attempts = state.turn().map_or(0, |turn| turn.failed_attempts);
-        let overflow = error.failure.kind == FailureKind::ContextOverflow;
-        if overflow && self.compactions == 0 && !self.overflowed {
+        if is_overflow(&error) && self.compactions < MAX_COMPACTIONS && !self.overflowed {
             self.overflowed = true;
             self.commit(Input::FailRequest {
                 request,
@@ -166,6 +165,7 @@ impl Run<'_> {
             .await?;
             return Ok(());
         }
+        let attempts = 1 + state.turn().map_or(0, |turn| turn.failed_attempts);
         let delay = self.native.retry.next_delay(attempts, &error);
         let retry = delay.is_some();
         tracing::warn!(%error, attempts, retry, "a model request failed");

@@ -23,13 +23,17 @@ pub(crate) struct Run<'a> {
     pub(crate) recovering: bool,
     /// The provider has said that the context is too long; cleared by a compaction.
     pub(crate) overflowed: bool,
-    /// Compactions since the last answer: more than one without an answer between them leads nowhere.
+    /// Compactions since the last answer.
     pub(crate) compactions: u32,
+    /// How far the history has to be reduced for a summary of it to be asked for.
+    pub(crate) reduction: u32,
 }
 
 impl Run<'_> {
     /// Does the turn's work. Returns when the turn is over or blocked, or the port is gone.
     pub(crate) async fn go(&mut self) -> Result<(), PortError> {
+        // Only tool uses that are open now can have been started before.
+        self.recovering &= !self.port.state().0.open_tools().is_empty();
         loop {
             let (state, head) = self.port.state();
             let Some(turn) = state.turn().filter(|_| state.is_running()) else {
@@ -70,7 +74,7 @@ impl Run<'_> {
         };
         self.conversation.catch_up(self.port, head).await?;
         if purpose == Purpose::Compaction || self.is_full(state, &*model) {
-            self.compact(state, &model, purpose).await
+            self.compact(&model, purpose).await
         } else {
             self.sample(state, &model).await
         }
@@ -80,7 +84,7 @@ impl Run<'_> {
     fn is_full(&self, state: &State, model: &dyn Model) -> bool {
         let tokens = state.context_tokens + self.conversation.uncounted_tokens();
         let limit = model.context_window() / 100 * self.native.config.compact_at_percent;
-        self.overflowed || (self.compactions == 0 && tokens >= limit && state.context_tokens > 0)
+        self.overflowed || (self.compactions == 0 && tokens >= limit)
     }
 
     /// Commits an input and folds what it appended into the conversation.
