@@ -26,8 +26,11 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.inner.store.unfinished(after.as_ref(), PAGE).await?;
-            let wakes = stream::iter(&page.rows)
-                .map(|(workspace, session)| self.ask(workspace, session, |reply| Command::Wake { reply }));
+            // Owned rows: with borrowed ones this future is `Send` for one lifetime only, and can't be spawned.
+            let wakes = stream::iter(page.rows).map(|(workspace, session)| async move {
+                self.ask(&workspace, &session, |reply| Command::Wake { reply })
+                    .await
+            });
             let mut answers = wakes.buffer_unordered(WAKES);
             while let Some(answer) = answers.next().await {
                 match answer {
