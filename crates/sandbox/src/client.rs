@@ -226,13 +226,21 @@ fn deliver(waiting: &Waiting, report: Report) {
 #[async_trait]
 impl Hand for Client {
     async fn run(&self, key: &EventId, call: Call) -> Result<Reply, Error> {
-        let key = key.clone();
-        match self
-            .ask(|id| Order::Run { id, key, call }, self.inner.run_timeout)
-            .await?
-        {
-            Report::Done { reply, .. } => Ok(reply),
-            _ => Err(unexpected("run")),
+        let order_key = key.clone();
+        let order = |id| Order::Run {
+            id,
+            key: order_key,
+            call,
+        };
+        match self.ask(order, self.inner.run_timeout).await {
+            Ok(Report::Done { reply, .. }) => Ok(reply),
+            Ok(_) => Err(unexpected("run")),
+            // Whoever asked is told that it failed, so it must not go on, or begin later.
+            Err(late @ Error::Timeout(_)) => {
+                self.cancel(key).await?;
+                Err(late)
+            }
+            Err(error) => Err(error),
         }
     }
 

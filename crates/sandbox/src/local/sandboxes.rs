@@ -27,6 +27,8 @@ use crate::{Attached, Error, Origin};
 
 /// How much longer than its own limit a tool may take to answer.
 const RUN_GRACE: Duration = Duration::from_secs(60);
+/// How many commands may wait for the session's one shell before a tool's own begins.
+const RUN_QUEUE: u32 = 16;
 
 /// How long a hand that the record does not know may take to greet.
 const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -153,7 +155,7 @@ impl Sandboxes {
     }
 
     fn run_timeout(&self) -> Duration {
-        self.config.tools.max_wall + RUN_GRACE
+        self.config.tools.max_wall.saturating_mul(RUN_QUEUE) + RUN_GRACE
     }
 
     /// Makes sure that nothing of the recorded sandbox is left but its folder.

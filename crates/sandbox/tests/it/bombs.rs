@@ -45,12 +45,10 @@ async fn survives(command: &str, check: impl Fn(&str, bool)) {
             input: serde_json::json!({ "restart": true }),
         };
         attached.hand.run(&EventId::generate(), restart).await.unwrap();
-        let after = sh(
-            &*attached.hand,
-            "rm -rf /workspace/*; ls /proc | grep -c '^[0-9]'",
-        )
-        .await
-        .0;
+        // On a busy machine it takes a moment until a hundred dead processes have been reaped.
+        let count = "rm -rf /workspace/*; for i in $(seq 100); do n=$(ls /proc | grep -c '^[0-9]'); \
+                     [ $n -lt 8 ] && break; sleep 0.1; done; echo $n";
+        let after = sh(&*attached.hand, count).await.0;
         assert!(
             after.parse::<u32>().is_ok_and(|count| count < 8),
             "{enforcement:?}: {after}"
