@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::fault::{Fault, Result};
 
@@ -66,6 +66,10 @@ pub const PAGE_BYTES: usize = 16 << 20;
 /// The lines of one log request.
 pub const LOG_LINES: usize = 10_000;
 
+/// How much of a body that is too long is still taken after the answer, in bytes, and for how long.
+const RUN_OUT_BYTES: usize = 256 << 20;
+const RUN_OUT_TIME: Duration = Duration::from_secs(10);
+
 /// Reads a whole body.
 ///
 /// # Errors
@@ -85,11 +89,12 @@ pub(crate) async fn read_body(
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let mut chunks = body.into_data_stream();
     if announced.is_some_and(|length| length > max as u64) {
+        let_run_out(chunks);
         return Err(too_long());
     }
     let end = Instant::now() + total;
-    let mut chunks = body.into_data_stream();
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     loop {
@@ -112,6 +117,7 @@ pub(crate) async fn read_body(
         };
         let so_far = joined.len() + first.as_ref().map_or(0, Bytes::len);
         if chunk.len() > max - so_far {
+            let_run_out(chunks);
             return Err(too_long());
         }
         // Most bodies come in one piece, which needs no copy.
@@ -124,6 +130,21 @@ pub(crate) async fn read_body(
         }
     }
     Ok(first.unwrap_or_else(|| joined.freeze()))
+}
+
+/// Takes what a client still sends after its answer, for a while. Otherwise the connection would be reset under
+/// it, and many a client would never get to read why.
+fn let_run_out(mut chunks: BodyDataStream) {
+    let read = async move {
+        let mut left = RUN_OUT_BYTES;
+        while let Some(Ok(chunk)) = chunks.next().await
+            && chunk.len() <= left
+        {
+            left -= chunk.len();
+        }
+    };
+    // Whether the end came in time makes no difference to anybody.
+    tokio::spawn(timeout(RUN_OUT_TIME, read));
 }
 
 #[cfg(test)]

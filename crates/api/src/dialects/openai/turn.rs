@@ -183,7 +183,10 @@ impl Guard {
 }
 
 async fn interrupt(engine: &Engine, workspace: &WorkspaceId, session: &SessionId, turn: &EventId) {
-    match engine.interrupt(workspace, session, false, Some(turn.clone())).await {
+    match engine
+        .interrupt(workspace, session, false, Some(turn.clone()))
+        .await
+    {
         Ok(()) => {}
         Err(Error::Rejected(_) | Error::SessionNotFound) => {
             tracing::debug!(session_id = %session, "the turn was over before it could be interrupted");

@@ -181,7 +181,10 @@ async fn cancel(
     caller: Caller,
     SessionPath(id): SessionPath,
 ) -> Result<Json<Cancelled>> {
-    state.engine.interrupt(caller.workspace(), &id, true, None).await?;
+    state
+        .engine
+        .interrupt(caller.workspace(), &id, true, None)
+        .await?;
     Ok(Json(Cancelled {
         session_id: id.to_string(),
         session_status: Status::Idle,
