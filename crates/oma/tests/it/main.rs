@@ -1,8 +1,13 @@
 //! Tests of the whole binary and of the workspace around it.
-#![expect(clippy::expect_used, reason = "a test that can't go on has failed")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
+mod api;
 mod arrows;
 mod command_line;
+mod crash;
+mod disk;
 mod fake_server;
+mod isolation;
 mod requests;
 mod server;
+mod system;

@@ -57,7 +57,11 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client");
-        Self { http, base: base.to_owned(), token: token.map(str::to_owned) }
+        Self {
+            http,
+            base: base.to_owned(),
+            token: token.map(str::to_owned),
+        }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -88,7 +92,11 @@ impl Client {
             let status = response.status().as_u16();
             let headers = response.headers().clone();
             let body = response.bytes().await?.to_vec();
-            Ok(Answer { status, headers, body })
+            Ok(Answer {
+                status,
+                headers,
+                body,
+            })
         })
         .await
     }
@@ -116,12 +124,18 @@ impl Client {
 
     /// Makes an agent and gives its id.
     pub(crate) async fn agent(&self, body: Value) -> String {
-        self.post("/v1/agents", &body).await.good()["agent_id"].as_str().expect("an id").to_owned()
+        self.post("/v1/agents", &body).await.good()["agent_id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
     }
 
     /// Opens a session of an agent and gives its id.
     pub(crate) async fn session(&self, agent: &str) -> String {
-        let opened = self.post("/v1/sessions", &json!({ "agentId": agent })).await.good();
+        let opened = self
+            .post("/v1/sessions", &json!({ "agentId": agent }))
+            .await
+            .good();
         opened["session_id"].as_str().expect("an id").to_owned()
     }
 
@@ -129,7 +143,11 @@ impl Client {
     pub(crate) async fn session_of(&self, model: &str) -> Chat {
         let agent = self.agent(json!({ "model": model })).await;
         let session = self.session(&agent).await;
-        Chat { client: self.clone(), agent, session }
+        Chat {
+            client: self.clone(),
+            agent,
+            session,
+        }
     }
 
     /// The stream of a session's events after a cursor.
@@ -142,8 +160,10 @@ impl Client {
         after: Option<&str>,
         deltas: bool,
     ) -> Result<Frames, reqwest::Error> {
-        let mut request =
-            self.request(Method::GET, &format!("/v1/sessions/{session}/events?stream=true&deltas={deltas}"));
+        let mut request = self.request(
+            Method::GET,
+            &format!("/v1/sessions/{session}/events?stream=true&deltas={deltas}"),
+        );
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
@@ -152,7 +172,9 @@ impl Client {
 
     /// The stream of a session's events from the start.
     pub(crate) async fn follow(&self, session: &str) -> Frames {
-        soon("a stream", self.try_follow(session, None, false)).await.expect("a stream")
+        soon("a stream", self.try_follow(session, None, false))
+            .await
+            .expect("a stream")
     }
 
     /// All events of a session, read page by page.
@@ -182,7 +204,10 @@ pub(crate) struct Chat {
 impl Chat {
     /// The same session on another server.
     pub(crate) fn at(&self, client: &Client) -> Self {
-        Self { client: client.clone(), ..self.clone() }
+        Self {
+            client: client.clone(),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn path(&self, rest: &str) -> String {
@@ -190,11 +215,17 @@ impl Chat {
     }
 
     pub(crate) fn file_path(&self, file: &str) -> String {
-        format!("/v1/agents/{}/files/{file}?session_id={}", self.agent, self.session)
+        format!(
+            "/v1/agents/{}/files/{file}?session_id={}",
+            self.agent, self.session
+        )
     }
 
     pub(crate) async fn post(&self, content: &str) -> Value {
-        self.client.post(&self.path("/events"), &json!({ "content": content })).await.good()
+        self.client
+            .post(&self.path("/events"), &json!({ "content": content }))
+            .await
+            .good()
     }
 
     /// Posts a message that the fake provider answers by its script.
@@ -218,7 +249,9 @@ impl Chat {
     pub(crate) async fn turn(&self, script: &Value) -> Vec<Value> {
         let posted = self.play(script).await;
         let mut frames = self.follow().await;
-        frames.until(|frame| frame["event_id"] == posted["event_id"]).await;
+        frames
+            .until(|frame| frame["event_id"] == posted["event_id"])
+            .await;
         let mut events = frames.until(is_end).await;
         events.retain(|event| event["type"] != "heartbeat");
         events
@@ -228,12 +261,25 @@ impl Chat {
     pub(crate) async fn run(&self, command: &str) -> Value {
         let script = json!([{"tool": "bash", "input": {"command": command}}, {"text": "ran"}]);
         let events = self.turn(&script).await;
-        let found = events.into_iter().find(|event| event["type"] == "agent.tool_result");
+        let found = events
+            .into_iter()
+            .find(|event| event["type"] == "agent.tool_result");
         found.expect("a result")
     }
 }
 
 /// Whether an event ends a turn.
 pub(crate) fn is_end(event: &Value) -> bool {
-    matches!(event["type"].as_str(), Some("session.status_idle" | "session.status_failed"))
+    matches!(
+        event["type"].as_str(),
+        Some("session.status_idle" | "session.status_failed")
+    )
+}
+
+/// What the agent said in a turn, as one text.
+pub(crate) fn said(events: &[Value]) -> String {
+    let messages = events.iter().filter(|event| event["type"] == "agent.message");
+    messages
+        .map(|event| event["content"].as_str().expect("text"))
+        .collect()
 }

@@ -36,8 +36,17 @@ pub(crate) fn find(data: &Path) -> Vec<Leftover> {
     found.extend(groups(data).into_iter().map(Leftover::Group));
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
     let name = data.to_str().expect("text");
-    let mine = |line: &&str| line.split(' ').nth(4).is_some_and(|point| point.starts_with(&format!("{name}/")));
-    found.extend(mounts.lines().filter(mine).map(|line| Leftover::Mount(line.to_owned())));
+    let mine = |line: &&str| {
+        line.split(' ')
+            .nth(4)
+            .is_some_and(|point| point.starts_with(&format!("{name}/")))
+    };
+    found.extend(
+        mounts
+            .lines()
+            .filter(mine)
+            .map(|line| Leftover::Mount(line.to_owned())),
+    );
     for folder in ["sandboxes", "workspaces", "trash"] {
         let entries = fs::read_dir(data.join(folder)).expect("readable");
         found.extend(entries.map(|entry| Leftover::Folder(entry.expect("readable").path())));
@@ -65,7 +74,11 @@ pub(crate) fn processes(data: &Path) -> Vec<i32> {
     let name = data.to_str().expect("text");
     let me = std::process::id().cast_signed();
     let numbers = fs::read_dir("/proc").expect("readable").filter_map(|entry| {
-        entry.expect("readable").file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+        entry
+            .expect("readable")
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
     });
     numbers.filter(|pid| *pid != me && belongs(*pid, name)).collect()
 }
@@ -80,7 +93,8 @@ fn belongs(pid: i32, folder: &str) -> bool {
     };
     // What can't be read belongs to a process that has just ended.
     fs::read(proc.join("cmdline")).is_ok_and(names)
-        || fs::read(proc.join("mountinfo")).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&inside))
+        || fs::read(proc.join("mountinfo"))
+            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&inside))
         || ["cwd", "root", "exe"].iter().any(|link| points(proc.join(link)))
         || fs::read_dir(proc.join("fd"))
             .is_ok_and(|mut files| files.any(|file| file.is_ok_and(|file| points(file.path()))))
@@ -105,7 +119,9 @@ pub(crate) fn groups(data: &Path) -> Vec<PathBuf> {
     let mut folders = vec![PathBuf::from(GROUPS)];
     while let Some(folder) = folders.pop() {
         // Groups of others come and go.
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 if entry.file_name().to_string_lossy().starts_with(&prefix) {

@@ -5,14 +5,17 @@
 
 pub(crate) mod client;
 pub(crate) mod leftovers;
+pub(crate) mod raw;
 pub(crate) mod stream;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use oma_fake_provider::FakeProvider;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -40,11 +43,47 @@ pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
 /// A data folder with a log beside it. When it goes, whatever still belongs to it is ended by pid.
 pub(crate) struct Data {
     folder: TempDir,
+    /// Whether it is a file system of its own.
+    mounted: bool,
 }
 
 impl Data {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::Builder::new().prefix("oma-it-").tempdir().expect("a folder") }
+        let folder = tempfile::Builder::new()
+            .prefix("oma-it-")
+            .tempdir()
+            .expect("a folder");
+        Self {
+            folder,
+            mounted: false,
+        }
+    }
+
+    /// A data folder on a file system of its own, in memory. Only root can make one.
+    pub(crate) fn small(bytes: u64) -> Self {
+        let mut data = Self::new();
+        std::fs::create_dir(data.path()).expect("made");
+        let options = CString::new(format!("size={bytes},mode=0700")).expect("no NUL");
+        mount(
+            "tmpfs",
+            data.path(),
+            "tmpfs",
+            MountFlags::empty(),
+            Some(options.as_c_str()),
+        )
+        .expect("mounted");
+        data.mounted = true;
+        data
+    }
+
+    /// Makes the file system of its own read-only, or writable again.
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        let flags = if read_only {
+            MountFlags::RDONLY
+        } else {
+            MountFlags::empty()
+        };
+        mount_remount(self.path(), flags, c"").expect("remounted");
     }
 
     /// What `--data-dir` names.
@@ -69,10 +108,16 @@ impl Drop for Data {
             print_tail(&self.log());
         }
         leftovers::remove(&self.path());
+        if self.mounted {
+            unmount(self.path(), UnmountFlags::DETACH).expect("unmounted");
+        }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "shown by the test runner when the test has failed")]
+#[expect(
+    clippy::print_stderr,
+    reason = "shown by the test runner when the test has failed"
+)]
 fn print_tail(log: &str) {
     let lines: Vec<&str> = log.lines().collect();
     let tail = &lines[lines.len().saturating_sub(80)..];
@@ -133,13 +178,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one and waits until it listens.
     pub(crate) async fn start(data: &Data, options: &Options) -> Self {
-        Self::start_at(&data.path(), &data.beside("server.log"), options).await
+        Self::start_command(options.command(&data.path()), &data.beside("server.log"), options).await
     }
 
-    /// The same for a data folder elsewhere.
-    pub(crate) async fn start_at(data: &Path, log: &Path, options: &Options) -> Self {
-        let append = File::options().create(true).append(true).open(log).expect("a log");
-        let mut child = Command::from(options.command(data))
+    /// The same with a command that leads to the server.
+    pub(crate) async fn start_command(command: std::process::Command, log: &Path, options: &Options) -> Self {
+        let append = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log");
+        let mut child = Command::from(command)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(append)
             .kill_on_drop(true)
@@ -147,14 +197,23 @@ impl Server {
             .expect("the binary runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
-        soon("the server's address", stdout.read_line(&mut line)).await.expect("readable");
+        soon("the server's address", stdout.read_line(&mut line))
+            .await
+            .expect("readable");
         if line.is_empty() {
             let said = std::fs::read_to_string(log).unwrap_or_default();
-            panic!("the server did not start: {}", said.lines().last().unwrap_or_default());
+            panic!(
+                "the server did not start: {}",
+                said.lines().last().unwrap_or_default()
+            );
         }
         let facts: Value = serde_json::from_str(&line).expect("JSON");
         let client = Client::new(facts["url"].as_str().expect("a URL"), options.token.as_deref());
-        Self { child, _stdout: stdout, client }
+        Self {
+            child,
+            _stdout: stdout,
+            client,
+        }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -174,7 +233,9 @@ impl Server {
 
     /// Waits for its end.
     pub(crate) async fn ended(mut self) -> ExitStatus {
-        soon("the server's end", self.child.wait()).await.expect("waited for")
+        soon("the server's end", self.child.wait())
+            .await
+            .expect("waited for")
     }
 
     /// Asks it to stop, which it does in order and in bounded time.
@@ -204,7 +265,12 @@ impl System {
         let options = adjust(Options::with(&provider));
         let data = Data::new();
         let server = Server::start(&data, &options).await;
-        Self { server, provider, options, data }
+        Self {
+            server,
+            provider,
+            options,
+            data,
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -213,10 +279,20 @@ impl System {
 
     /// Kills the server and starts another one over the same data.
     pub(crate) async fn crash(self) -> Self {
-        let Self { server, provider, options, data } = self;
+        let Self {
+            server,
+            provider,
+            options,
+            data,
+        } = self;
         server.kill().await;
         let server = Server::start(&data, &options).await;
-        Self { server, provider, options, data }
+        Self {
+            server,
+            provider,
+            options,
+            data,
+        }
     }
 
     /// Stops the server in order and checks that no request was one that real providers refuse.

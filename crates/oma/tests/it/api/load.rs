@@ -1,0 +1,129 @@
+//! Many at once.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::system::System;
+use crate::system::client::is_end;
+
+const MODEL: &str = "anthropic/claude-sonnet-4-5";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn posts_at_once_to_one_session_all_get_their_turn() {
+    let system = System::start().await;
+    let chat = system.client().session_of(MODEL).await;
+    let posts = (0..60).map(|number| {
+        let chat = chat.clone();
+        async move {
+            (
+                number,
+                chat.play(&json!([{"text": format!("answer {number}")}])).await,
+            )
+        }
+    });
+    let posted: BTreeMap<String, u32> = join_all(posts)
+        .await
+        .into_iter()
+        .map(|(number, posted)| (posted["event_id"].as_str().expect("an id").to_owned(), number))
+        .collect();
+    assert_eq!(posted.len(), 60);
+    let mut frames = chat.follow().await;
+    let mut turns = 0;
+    let mut events = Vec::new();
+    // The session may come to rest between two posts.
+    while turns < 60 {
+        events.extend(frames.until(|frame| frame["type"] == "agent.message").await);
+        turns += 1;
+    }
+    events.extend(frames.until(is_end).await);
+    let mut seen = Vec::new();
+    let mut asked: Option<u32> = None;
+    for event in &events {
+        match event["type"].as_str() {
+            Some("user.message") => {
+                assert_eq!(asked, None, "{event} before the answer to the message before");
+                asked = Some(posted[event["event_id"].as_str().expect("an id")]);
+            }
+            Some("agent.message") => {
+                let number = asked.take().expect("a message");
+                assert_eq!(event["content"], format!("answer {number}"));
+                seen.push(number);
+            }
+            _ => {}
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..60).collect::<Vec<_>>());
+    assert_eq!(chat.read().await["turns"], 60);
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_sessions_work_at_once_and_keep_apart() {
+    // Fewer places than sessions: some turns and some sandboxes wait for others.
+    let system = System::start_with(|options| {
+        options
+            .set("OPENCLAW_MAX_TURNS", "20")
+            .set("OPENCLAW_MAX_ACTIVE_CONTAINERS", "6")
+    })
+    .await;
+    let agent = system.client().agent(json!({"model": MODEL})).await;
+    let runs = (0..50).map(|number| {
+        let (client, agent) = (system.client().clone(), agent.clone());
+        async move {
+            let session = client.session(&agent).await;
+            let chat = crate::system::client::Chat {
+                client,
+                agent,
+                session,
+            };
+            let script = json!([
+                {"tool": "bash", "input": {"command": format!("echo {number} >> mine; cat mine; pwd")}},
+                {"text": format!("answer {number}: {{{{last_tool_result}}}}")},
+            ]);
+            let mut outputs = Vec::new();
+            for _ in 0..2 {
+                let events = chat.turn(&script).await;
+                let result = events
+                    .iter()
+                    .find(|event| event["type"] == "agent.tool_result")
+                    .expect("one");
+                assert_eq!(result["is_error"], false, "{result}");
+                outputs.push(result["content"].as_str().expect("text").to_owned());
+                assert!(
+                    events.last().expect("one")["stop_reason"] == "end_turn",
+                    "{events:?}"
+                );
+            }
+            assert_eq!(outputs[0].trim(), format!("{number}\n/workspace"));
+            assert_eq!(outputs[1].trim(), format!("{number}\n{number}\n/workspace"));
+            let output = chat.read().await["output"].as_str().expect("text").to_owned();
+            assert!(output.starts_with(&format!("answer {number}: ")), "{output}");
+        }
+    });
+    join_all(runs).await;
+    let metrics = system.client().get("/metrics").await.text();
+    let value = |name: &str| -> Option<f64> {
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(name) && !line.starts_with('#'))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    assert_eq!(value("turns_active"), Some(0.0), "{metrics}");
+    assert!(
+        value("pool_active_containers").is_some_and(|live| live <= 6.0),
+        "{metrics}"
+    );
+    let list = system.client().get("/v1/sessions").await.good();
+    assert!(
+        list["sessions"]
+            .as_array()
+            .expect("rows")
+            .iter()
+            .all(|row: &Value| row["status"] == "idle"),
+        "{list}"
+    );
+    system.stop().await;
+}

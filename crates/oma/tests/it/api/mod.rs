@@ -1,0 +1,12 @@
+//! The API of the real binary over real connections: what it refuses, who it lets in, and what it keeps to when
+//! clients, networks and model providers don't behave.
+
+mod access;
+mod bodies;
+mod files;
+mod heads;
+mod lists;
+mod load;
+mod messages;
+mod providers;
+mod streams;

@@ -1,0 +1,425 @@
+//! One data folder, several sessions at work, and a killer.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use oma_domain::page::Order;
+use oma_domain::{Event, SessionId, WorkspaceId};
+use oma_fake_provider::FakeProvider;
+use oma_store::Store as _;
+use oma_store::sqlite::{Options as StoreOptions, Sqlite};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use reqwest::Method;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::checks::Evidence;
+use super::driver::{Driver, Round};
+use super::link::Link;
+use super::recorder::Recorder;
+use crate::system::client::Client;
+use crate::system::{Data, Options, Server, leftovers, soon};
+
+/// How many sessions are at work at once.
+const SESSIONS: usize = 5;
+
+/// The events of a turn at which kills are aimed, counted from its message.
+const DEEPEST: usize = 12;
+
+/// Frames of a session after which a moment that has not come is given up: its turn was another one.
+const MISSED: usize = 40;
+
+/// What is killed how often.
+pub(super) struct Trial<'a> {
+    pub(super) name: &'a str,
+    pub(super) rounds: Vec<Round>,
+    /// How many of the stops are in order.
+    pub(super) terminate_percent: u32,
+    pub(super) seed: u64,
+    pub(super) kills: u32,
+}
+
+/// When the next stop comes.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// The n-th event of a turn of this session has become visible.
+    Event { session: usize, number: usize },
+    /// This many pieces of an answer of this session have become visible.
+    Piece { session: usize, number: usize },
+    /// The provider has got this many further requests.
+    Request(u64),
+}
+
+/// What was done to the server.
+#[derive(Debug, Default)]
+struct Count {
+    kills: u32,
+    stops: u32,
+    /// Kills right after another one.
+    repeated: u32,
+}
+
+/// What the drivers and the killer share.
+struct Shared {
+    link: Link,
+    /// Enough was killed: rounds at work are the last ones.
+    enough: AtomicBool,
+    /// Drivers that are still at work.
+    drivers: watch::Sender<usize>,
+}
+
+impl Trial<'_> {
+    /// Carries it out.
+    pub(super) async fn run(&self) {
+        say(&format!(
+            "{}: OMA_CRASH_SEED={} kills={}",
+            self.name, self.seed, self.kills
+        ));
+        let provider = FakeProvider::start().await.expect("a free port");
+        let options = Options::with(&provider).set("OPENCLAW_DRAIN_TIMEOUT_MS", "200");
+        let data = Data::new();
+        let server = Server::start(&data, &options).await;
+        let shared = Arc::new(Shared {
+            link: Link::new(server.client.clone()),
+            enough: AtomicBool::new(false),
+            drivers: watch::Sender::new(SESSIONS),
+        });
+        let drivers = self.drivers(&shared).await;
+        let recorders: Vec<Recorder> = drivers.iter().map(|driver| driver.recorder.clone()).collect();
+        let mut followers = JoinSet::new();
+        for driver in &drivers {
+            followers.spawn(
+                driver
+                    .recorder
+                    .clone()
+                    .record(shared.link.clone(), driver.session.clone()),
+            );
+        }
+        let mut at_work = JoinSet::new();
+        for (index, driver) in drivers.into_iter().enumerate() {
+            at_work.spawn(work(driver, self.rounds.clone(), index, Arc::clone(&shared)));
+        }
+        let killer = Killer {
+            trial: self,
+            rng: StdRng::seed_from_u64(self.seed),
+            data: &data,
+            options: &options,
+            provider: &provider,
+            recorders: &recorders,
+            shared: &shared,
+            count: Count::default(),
+        };
+        let finished = async {
+            let mut done = Vec::new();
+            while let Some(driver) = at_work.join_next().await {
+                done.push(driver.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
+            }
+            done
+        };
+        let followed = async {
+            // A follower only ends when something is wrong with what it gets.
+            if let Some(Err(error)) = followers.join_next().await {
+                std::panic::resume_unwind(error.into_panic());
+            }
+            pending::<()>().await;
+        };
+        let (drivers, (server, count)) = tokio::select! {
+            both = async { tokio::join!(finished, killer.run(server)) } => both,
+            () = followed => unreachable!("it panics or waits"),
+        };
+        let rounds: u32 = drivers.iter().map(|driver| driver.round).sum();
+        let (server, lost, events) = self.check(&drivers, server, &data, &options).await;
+        drop(followers);
+        self.delete(&drivers, server, &data, &options).await;
+        provider.assert_clean();
+        say(&format!(
+            "{}: {count:?}, {rounds} rounds, {events} events, {} model requests, {lost} commands of unknown fate",
+            self.name,
+            provider.requests().len(),
+        ));
+        assert!(count.kills + count.stops >= self.kills);
+    }
+
+    /// A client for each session.
+    async fn drivers(&self, shared: &Shared) -> Vec<Driver> {
+        let (_, client) = shared.link.current().await;
+        let agent = client
+            .agent(json!({
+                "model": "anthropic/claude-sonnet-4-5",
+                "instructions": "Do what you are told.",
+                "permissionPolicy": {"type": "always_ask", "tools": ["write"]},
+            }))
+            .await;
+        let open = (0..SESSIONS).map(|index| {
+            let (client, agent, link) = (client.clone(), agent.clone(), shared.link.clone());
+            async move {
+                Driver {
+                    session: client.session(&agent).await,
+                    link,
+                    recorder: Recorder::new(),
+                    agent,
+                    name: format!("s{index}"),
+                    round: 0,
+                    messages: 0,
+                    expected: Vec::new(),
+                }
+            }
+        });
+        join_all(open).await
+    }
+
+    /// Checks everything that is known of the sessions, which have come to rest.
+    async fn check(
+        &self,
+        drivers: &[Driver],
+        server: Server,
+        data: &Data,
+        options: &Options,
+    ) -> (Server, usize, usize) {
+        let client = server.client.clone();
+        let mut known = Vec::new();
+        for driver in drivers {
+            let session = client
+                .get(&format!("/v1/sessions/{}", driver.session))
+                .await
+                .good();
+            assert_eq!(session["status"], "idle", "{session}");
+            let listed = client.events(&driver.session).await;
+            let wanted = listed.len();
+            soon(
+                "the whole stream",
+                driver.recorder.wait(|progress| progress.frames >= wanted),
+            )
+            .await;
+            known.push((listed, driver.marks().await));
+        }
+        server.terminate().await;
+        let logs = stored(data, drivers).await;
+        let mut lost = 0;
+        for ((driver, (listed, marks)), log) in drivers.iter().zip(&known).zip(&logs) {
+            let evidence = Evidence {
+                expected: &driver.expected,
+                log,
+                listed,
+                streamed: &driver.recorder.frames(),
+                pieces: &driver.recorder.pieces(),
+                marks,
+            };
+            lost += evidence.check();
+        }
+        let events = logs.iter().map(Vec::len).sum();
+        (Server::start(data, options).await, lost, events)
+    }
+
+    /// Deletes the sessions, with a kill in the middle of it, and looks for what is left.
+    async fn delete(&self, drivers: &[Driver], server: Server, data: &Data, options: &Options) {
+        let delete = |client: Client, number: usize| async move {
+            let session = &drivers[number].session;
+            Client::try_send(client.request(Method::DELETE, &format!("/v1/sessions/{session}"))).await
+        };
+        // The sandboxes that are deleted have commands under way.
+        for driver in drivers {
+            let script = json!([{"tool": "bash", "input": {"command": "sleep 600"}}]);
+            let body = json!({ "content": format!("script:{script}") });
+            server
+                .client
+                .post(&format!("/v1/sessions/{}/events", driver.session), &body)
+                .await
+                .good();
+        }
+        let mut frames = server.client.follow(&drivers[0].session).await;
+        frames
+            .until(|frame| frame["tool_arguments"]["command"] == "sleep 600")
+            .await;
+        let client = server.client.clone();
+        let all = (0..drivers.len()).map(|number| delete(client.clone(), number));
+        let killed = AtomicUsize::new(0);
+        let first = async {
+            let mut all: futures_util::stream::FuturesUnordered<_> = all.collect();
+            while let Some(outcome) = futures_util::StreamExt::next(&mut all).await {
+                match outcome {
+                    Ok(answer) => assert_eq!(answer.status, 200, "{answer:?}"),
+                    Err(_) => drop(killed.fetch_add(1, Ordering::Relaxed)),
+                }
+            }
+        };
+        let delay = StdRng::seed_from_u64(self.seed).random_range(0..40);
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            server.kill().await;
+        };
+        tokio::join!(first, kill);
+        let server = Server::start(data, options).await;
+        for number in 0..drivers.len() {
+            let answer = delete(server.client.clone(), number).await.expect("an answer");
+            assert!(matches!(answer.status, 200 | 404), "{answer:?}");
+        }
+        assert_eq!(server.client.get("/v1/sessions").await.good()["count"], 0);
+        server.terminate().await;
+        let left = leftovers::find(&data.path());
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// One client's work: round after round, until enough was killed.
+async fn work(mut driver: Driver, rounds: Vec<Round>, index: usize, shared: Arc<Shared>) -> Driver {
+    let order = rounds.iter().cycle().skip(index);
+    for round in order {
+        driver.play(*round).await;
+        if shared.enough.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    shared.drivers.send_modify(|left| *left -= 1);
+    driver
+}
+
+/// The sessions' logs as they are stored; no server runs.
+async fn stored(data: &Data, drivers: &[Driver]) -> Vec<Vec<Event>> {
+    let store = Sqlite::open(&data.path(), &StoreOptions::default()).expect("opens");
+    let workspace = WorkspaceId::default_workspace();
+    let mut logs = Vec::new();
+    for driver in drivers {
+        let id = SessionId::parse(&driver.session).expect("an id");
+        let state = store
+            .session(&workspace, &id)
+            .await
+            .expect("read")
+            .expect("there")
+            .state;
+        assert!(state.queue.is_empty() && state.turn().is_none(), "{state:?}");
+        let mut log = Vec::new();
+        let mut from = None;
+        loop {
+            let page = store
+                .events(&workspace, &id, from, Order::Ascending, 500)
+                .await
+                .expect("read");
+            log.extend(page.rows);
+            match page.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        logs.push(log);
+    }
+    store.close().await;
+    logs
+}
+
+struct Killer<'a> {
+    trial: &'a Trial<'a>,
+    rng: StdRng,
+    data: &'a Data,
+    options: &'a Options,
+    provider: &'a FakeProvider,
+    recorders: &'a [Recorder],
+    shared: &'a Shared,
+    count: Count,
+}
+
+impl Killer<'_> {
+    /// Kills until it is enough; gives the last server, which lives.
+    async fn run(mut self, mut server: Server) -> (Server, Count) {
+        let mut drivers = self.shared.drivers.subscribe();
+        for turn in 0.. {
+            if self.count.kills + self.count.stops >= self.trial.kills {
+                break;
+            }
+            let moment = self.moment(turn);
+            tokio::select! {
+                () = self.wait(moment) => {}
+                left = drivers.wait_for(|left| *left < SESSIONS) => {
+                    // Nobody stops before it is enough, unless something is wrong; then the others tell.
+                    left.expect("shared");
+                    break;
+                }
+            }
+            let delay = self.rng.random_range(0..=3_000);
+            tokio::time::sleep(Duration::from_micros(delay)).await;
+            server = self.replace(server).await;
+        }
+        self.shared.enough.store(true, Ordering::Relaxed);
+        (server, self.count)
+    }
+
+    /// Events of all depths come in turn, with requests and pieces between them.
+    fn moment(&mut self, turn: usize) -> Moment {
+        let session = turn % SESSIONS;
+        match turn % 4 {
+            0 => Moment::Request(self.rng.random_range(1..=3)),
+            1 if self.trial.rounds.contains(&Round::Slow) => Moment::Piece {
+                session,
+                number: self.rng.random_range(1..=30),
+            },
+            _ => Moment::Event {
+                session,
+                number: 1 + (turn / SESSIONS + turn) % DEEPEST,
+            },
+        }
+    }
+
+    async fn wait(&self, moment: Moment) {
+        let wait = async {
+            match moment {
+                Moment::Event { session, number } => {
+                    let recorder = &self.recorders[session];
+                    let begun = recorder.progress().frames;
+                    recorder
+                        .wait(|now| {
+                            now.frames > begun && (now.in_turn >= number || now.frames > begun + MISSED)
+                        })
+                        .await;
+                }
+                Moment::Piece { session, number } => {
+                    let recorder = &self.recorders[session];
+                    let begun = recorder.progress();
+                    recorder
+                        .wait(|now| now.deltas >= begun.deltas + number || now.frames > begun.frames + MISSED)
+                        .await;
+                }
+                Moment::Request(further) => {
+                    let begun = self.provider.served();
+                    self.provider.wait_for_requests(begun + further).await;
+                }
+            }
+        };
+        soon(&format!("{moment:?}"), wait).await;
+    }
+
+    /// Ends the server and starts another one, which may not live long either.
+    async fn replace(&mut self, server: Server) -> Server {
+        if self.rng.random_range(0..100) < self.trial.terminate_percent {
+            self.count.stops += 1;
+            server.ask_to_stop();
+            let status = server.ended().await;
+            assert_eq!(status.code(), Some(0), "a stop in order ends with 0");
+        } else {
+            self.count.kills += 1;
+            server.kill().await;
+        }
+        self.shared.link.down();
+        let mut server = Server::start(self.data, self.options).await;
+        while self.rng.random_range(0..100) < 20 {
+            // In the middle of recovery, which began before the server said that it listens.
+            let delay = self.rng.random_range(0..=20_000);
+            tokio::time::sleep(Duration::from_micros(delay)).await;
+            server.kill().await;
+            self.count.kills += 1;
+            self.count.repeated += 1;
+            server = Server::start(self.data, self.options).await;
+        }
+        self.shared.link.up(server.client.clone());
+        server
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the seed of a run that failed must be known")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
