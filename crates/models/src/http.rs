@@ -175,3 +175,16 @@ fn causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// A text as one segment of a URL's path: everything that isn't plain is escaped.
+pub(crate) fn path_segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}

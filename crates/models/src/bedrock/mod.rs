@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use oma_domain::event::FailureKind;
 use reqwest::header::HeaderMap;
 
+use crate::http::path_segment;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
 use crate::{Error, Model, answer};
@@ -32,14 +33,7 @@ impl Converse {
 
     /// The address. A model's id may be an ARN, so everything that isn't plain is escaped.
     fn url(&self) -> String {
-        let mut model = String::with_capacity(self.target.model.len());
-        for byte in self.target.model.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                model.push(char::from(byte));
-            } else {
-                model.push_str(&format!("%{byte:02X}"));
-            }
-        }
+        let model = path_segment(&self.target.model);
         format!("{}/model/{model}/converse-stream", self.target.base_url)
     }
 }

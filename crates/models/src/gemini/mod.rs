@@ -6,8 +6,10 @@ mod request;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use oma_domain::event::FailureKind;
 use reqwest::header::HeaderMap;
 
+use crate::http::path_segment;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
 use crate::{Error, Model, answer};
@@ -24,8 +26,9 @@ impl GenerateContent {
         }
     }
 
-    /// The address; operators give the base with and without the version segment.
-    fn url(&self) -> String {
+    /// The address; operators give the base with and without the version segment. The model's name comes from
+    /// whoever made the agent, and must not choose where on the provider's host the key is sent.
+    fn url(&self) -> Result<String, Error> {
         let base = &self.target.base_url;
         let last = base.rsplit('/').next().unwrap_or_default();
         let version = if last.starts_with("v1") { "" } else { "/v1beta" };
@@ -34,7 +37,19 @@ impl GenerateContent {
             .model
             .strip_prefix("models/")
             .unwrap_or(&self.target.model);
-        format!("{base}{version}/models/{model}:streamGenerateContent?alt=sse")
+        let segments: Vec<&str> = model.split('/').collect();
+        if segments.iter().any(|segment| ["", ".", ".."].contains(segment)) {
+            let message = format!("{} is not the name of a model", self.target.name);
+            return Err(Error::fatal(FailureKind::ModelUnavailable, message));
+        }
+        let model = segments
+            .into_iter()
+            .map(path_segment)
+            .collect::<Vec<_>>()
+            .join("/");
+        Ok(format!(
+            "{base}{version}/models/{model}:streamGenerateContent?alt=sse"
+        ))
     }
 }
 
@@ -51,7 +66,7 @@ impl Model for GenerateContent {
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
         let body = request::build(&self.target, request);
         let decoder = decode::Decoder::new(Arc::clone(&self.target));
-        answer::ask(&self.target, &self.url(), &body, HeaderMap::new(), decoder).await
+        answer::ask(&self.target, &self.url()?, &body, HeaderMap::new(), decoder).await
     }
 }
 

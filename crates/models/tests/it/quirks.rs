@@ -331,3 +331,39 @@ async fn claude_behind_openrouter_gets_its_cache_marks() {
     assert_eq!(body["messages"][2].get("cache_control"), None);
     assert_eq!(body["messages"][3]["cache_control"], mark);
 }
+
+#[tokio::test]
+async fn a_models_name_does_not_choose_where_the_key_goes() {
+    let harness = Harness::start().await;
+    for name in [
+        "gemini/../../admin/keys?x=",
+        "gemini/a/../b",
+        "gemini/a//b",
+        "gemini/.",
+    ] {
+        let refused = harness
+            .ask(name, &request(vec![say("hi")]))
+            .await
+            .expect_err(name);
+        assert!(!refused.retryable, "{name}: {refused}");
+    }
+    assert!(harness.provider.requests().is_empty());
+    harness.provider.push(Reply::new().text("hello"));
+    let fragment = "gemini/a?key=b#c";
+    harness
+        .ask(fragment, &request(vec![say("hi")]))
+        .await
+        .expect("an answer");
+    let paths: Vec<String> = harness
+        .provider
+        .requests()
+        .into_iter()
+        .map(|got| got.path)
+        .collect();
+    assert!(
+        paths
+            .iter()
+            .all(|path| !path.contains('#') && path.contains("a%3Fkey%3Db%23c")),
+        "{paths:?}"
+    );
+}
