@@ -1,10 +1,5 @@
 //! The engine over the real store, with a runtime whose every step the test decides.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that can't go on fails"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
 mod follow;
 mod puppet;

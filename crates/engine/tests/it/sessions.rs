@@ -276,7 +276,10 @@ async fn deletion_ends_everything() {
     let session = stage.session().await;
     stage.post(&session, "hang").await;
     stage.engine.delete_session(&stage.ws, &session).await.unwrap();
-    assert_eq!(*stage.puppet.discarded.lock().unwrap(), [session.clone()]);
+    assert_eq!(
+        *stage.puppet.discarded.lock().unwrap(),
+        std::slice::from_ref(&session)
+    );
     let gone = stage.engine.post(&stage.ws, &session, message("x"), None).await;
     assert!(matches!(gone, Err(Error::SessionNotFound)));
     assert!(matches!(
