@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::calls::{Calls, Outcome};
 use super::launch::Plan;
-use super::process::{Table, kill_command_of, kill_commands};
+use super::process::{Table, kill_command_of, kill_commands, kill_everything};
 use crate::files::usage::{self, Usage};
 use crate::limits::{Enforcement, Limits};
 
@@ -86,7 +86,8 @@ async fn until_busy(calls: &Calls, looks: &mut u32) {
     *looks += 1;
     if *looks >= IDLE_FACTOR {
         *looks = 0;
-        if !Table::read().has_commands() {
+        // What can't be read may be anything.
+        if Table::read().is_ok_and(|table| !table.has_commands()) {
             // The sender lives in `calls`.
             let _ = running.wait_for(|count| *count > 0).await;
         }
@@ -100,7 +101,15 @@ async fn watch_memory(limit: u64, calls: Arc<Calls>) {
     loop {
         ticks.tick().await;
         until_busy(&calls, &mut looks).await;
-        let table = Table::read();
+        let Ok(table) = Table::read() else {
+            // What can't be measured counts as too much.
+            calls.note_running(
+                "[the sandbox's memory can't be measured, because its processes can't be read: running commands \
+                 were killed]",
+            );
+            kill_commands(true).await;
+            continue;
+        };
         let private = tmpfs_bytes("/tmp") + tmpfs_bytes("/dev/shm");
         let resident = table.resident_bytes() + private;
         // The quick sum counts a shared page for each process that has it; only when it says too much is the
@@ -292,21 +301,30 @@ fn excess(limits: &Limits, usage: Usage) -> Option<String> {
 }
 
 /// Lets the hand and every process of the session write no more (or again). The hard limit stays, so that
-/// what has lost the right can get it back.
+/// what has lost the right can get it back. When the processes can't be read, those that should lose it are
+/// killed, and the hand passes its own limit on to whatever it starts.
 fn limit_file_size(on: bool) {
-    for pid in Table::read().rows.keys() {
+    let pids: Vec<i32> = match Table::read() {
+        Ok(table) => table.rows.into_keys().collect(),
+        Err(_) => {
+            if on {
+                kill_everything();
+            }
+            vec![0]
+        }
+    };
+    for pid in pids {
         let mut limit = libc::rlimit {
             rlim_cur: 0,
             rlim_max: 0,
         };
         // SAFETY: the new limit is absent and the old one is written to a valid `rlimit`.
-        let known = unsafe { libc::prlimit(*pid, libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
+        let known = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
         // A process that has just ended needs no limit.
         if known == 0 {
             limit.rlim_cur = if on { 0 } else { limit.rlim_max };
             // SAFETY: the new limit is a valid `rlimit`, and the old one is not asked for.
-            let _ =
-                unsafe { libc::prlimit(*pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+            let _ = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
         }
     }
 }

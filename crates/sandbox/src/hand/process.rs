@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use super::launch::filter;
 use crate::pidfd::Pidfd;
 
 /// How long the killing of a tree may take. A process that is stuck in the kernel can outlast it; it can't
@@ -73,13 +74,15 @@ impl Tree {
     /// # Errors
     /// When it can't be started.
     pub fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
-        // SAFETY: the closure runs between fork and exec, and makes two system calls; it neither allocates
+        // In a sandbox, a command has the hand's user and must not turn that against the hand.
+        let confinement = is_init().then(filter::for_commands).transpose()?;
+        // SAFETY: the closure runs between fork and exec, and makes system calls only; it neither allocates
         // nor takes a lock.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 rustix::process::setsid()?;
                 rustix::process::set_child_subreaper(Some(Pid::INIT))?;
-                Ok(())
+                confinement.as_ref().map_or(Ok(()), filter::apply)
             });
         }
         let child = command.spawn()?;
@@ -100,10 +103,13 @@ impl Tree {
     }
 
     /// What lives below the root now, without the root itself. A tool that keeps one shell for many commands
-    /// takes this before a command, to know what is not that command's.
+    /// takes this before a command, to know what is not that command's. Nothing when the processes can't be
+    /// read: then nothing is spared.
     #[must_use]
     pub fn members(&self) -> Vec<Process> {
-        let table = Table::read();
+        let Ok(table) = Table::read() else {
+            return Vec::new();
+        };
         table
             .below(self.root, &BTreeSet::new())
             .into_iter()
@@ -115,7 +121,9 @@ impl Tree {
     /// earlier root left behind. For [`Tree::kill_but`].
     #[must_use]
     pub fn bystanders(&self) -> Vec<Process> {
-        let table = Table::read();
+        let Ok(table) = Table::read() else {
+            return Vec::new();
+        };
         let mut pids = table.below(self.root, &BTreeSet::new());
         if rustix::process::getpid() == Pid::INIT {
             pids.extend(table.strays(&BTreeSet::new()));
@@ -179,7 +187,10 @@ pub fn reap_strays() {
     if rustix::process::getpid() != Pid::INIT {
         return;
     }
-    let table = Table::read();
+    // The dead can wait for the next time.
+    let Ok(table) = Table::read() else {
+        return;
+    };
     for stat in table.rows.values() {
         let orphan = stat.parent == 1 && stat.is_dead() && !roots().contains(&stat.process.pid);
         if let (true, Some(pid)) = (orphan, Pid::from_raw(stat.process.pid)) {
@@ -198,34 +209,39 @@ pub fn kill_everything() {
 }
 
 /// All processes of the namespace, read from `/proc`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) rows: BTreeMap<i32, Stat>,
 }
 
 impl Table {
     /// Reads it. A process that ends meanwhile is left out.
-    pub(crate) fn read() -> Self {
+    ///
+    /// # Errors
+    /// When it can't be read whole: what is not seen must not count as not running.
+    pub(crate) fn read() -> io::Result<Self> {
         let mut rows = BTreeMap::new();
-        let Ok(folder) = std::fs::read_dir("/proc") else {
-            return Self::default();
-        };
-        for entry in folder.flatten() {
-            let Some(pid) = entry
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?
                 .file_name()
                 .to_str()
                 .and_then(|name| name.parse::<i32>().ok())
             else {
                 continue;
             };
-            if let Some(stat) = std::fs::read(format!("/proc/{pid}/stat"))
-                .ok()
-                .and_then(|t| parse_stat(&t))
-            {
-                rows.insert(pid, stat);
-            }
+            let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+                Ok(text) => text,
+                Err(error) if has_ended(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let stat = parse_stat(&text).ok_or(io::ErrorKind::InvalidData)?;
+            rows.insert(pid, stat);
         }
-        Self { rows }
+        // The reader itself is alive, so a table without it is not the whole one. In a sandbox that is pid 1.
+        if !rows.contains_key(&rustix::process::getpid().as_raw_nonzero().get()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Self { rows })
     }
 
     fn process(&self, pid: i32) -> Option<Process> {
@@ -332,6 +348,11 @@ impl Table {
     }
 }
 
+/// Whether a file of a process could not be read because the process is no more.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// Kills the command that a process is part of: everything of its tree up to the root, which lives on unless
 /// it is meant itself. Does nothing unless this process is pid 1.
 pub(crate) async fn kill_command_of(pid: i32) -> bool {
@@ -339,7 +360,11 @@ pub(crate) async fn kill_command_of(pid: i32) -> bool {
         return true;
     }
     // The members are looked up once: what is forked off them later is below them, or a stray.
-    let first = Table::read().branch(pid);
+    let Ok(table) = Table::read() else {
+        kill_everything();
+        return false;
+    };
+    let first = table.branch(pid);
     kill_until_gone(|table| {
         let mut all = BTreeSet::new();
         for pid in &first {
@@ -392,12 +417,20 @@ fn signal_everyone(signal: Signal) {
     let _ = unsafe { libc::kill(-1, signal.as_raw()) };
 }
 
-/// Kills what `select` picks, again until it picks nothing.
+fn is_init() -> bool {
+    rustix::process::getpid() == Pid::INIT
+}
+
+/// Kills what `select` picks, again until it picks nothing. When the processes can't be read, a sandbox loses
+/// all of them: what can't be told apart must not go on.
 async fn kill_until_gone(select: impl Fn(&Table) -> BTreeSet<i32>) -> bool {
     let deadline = Instant::now() + KILL_TIMEOUT;
-    let is_init = rustix::process::getpid() == Pid::INIT;
+    let is_init = is_init();
     loop {
-        let table = Table::read();
+        let Ok(table) = Table::read() else {
+            kill_everything();
+            return false;
+        };
         if select(&table).is_empty() {
             return true;
         }
@@ -409,7 +442,11 @@ async fn kill_until_gone(select: impl Fn(&Table) -> BTreeSet<i32>) -> bool {
         // tree is stopped until a look at it finds no new member.
         let victims = if is_init {
             signal_everyone(Signal::STOP);
-            select(&Table::read())
+            let Ok(table) = Table::read() else {
+                kill_everything();
+                return false;
+            };
+            select(&table)
         } else {
             stop_until_stable(&select, deadline)
         };
@@ -438,7 +475,10 @@ async fn kill_until_gone(select: impl Fn(&Table) -> BTreeSet<i32>) -> bool {
 fn stop_until_stable(select: &impl Fn(&Table) -> BTreeSet<i32>, deadline: Instant) -> BTreeSet<i32> {
     let mut stopped = BTreeSet::new();
     loop {
-        let now = select(&Table::read());
+        let Ok(table) = Table::read() else {
+            return stopped;
+        };
+        let now = select(&table);
         if now.is_subset(&stopped) || Instant::now() >= deadline {
             return now;
         }
@@ -489,7 +529,7 @@ mod tests {
         assert_eq!(tree.members(), before);
 
         assert!(tree.kill().await);
-        assert!(Table::read().alive(escapee).is_none());
+        assert!(Table::read().unwrap().alive(escapee).is_none());
         assert!(!child.wait().await.unwrap().success());
     }
 }

@@ -21,7 +21,8 @@ pub(crate) use config::is_root;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -99,6 +100,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     let file = File::options()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(path)
         .map_err(|error| io_error(what(), error))?;
     match file.try_lock() {
@@ -120,7 +122,13 @@ fn instance(path: &Path) -> io::Result<String> {
         Err(error) => return Err(error),
     }
     let fresh = ulid::Ulid::generate().to_string().to_ascii_lowercase();
-    fs::write(path, &fresh)?;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(fresh.as_bytes())?;
     Ok(fresh)
 }
 

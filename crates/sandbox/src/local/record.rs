@@ -40,6 +40,15 @@ pub(super) struct Record {
     pub(super) replaced: bool,
 }
 
+impl Record {
+    /// Whether the launch that this records was cut off before its hand could be asked to run anything: the hand's
+    /// process is recorded before the server connects to it. Known for the same boot only, because the later of
+    /// two records may be lost with the power.
+    pub(super) fn never_served(&self, boot: &str) -> bool {
+        self.boot == boot && self.hand.is_none() && !self.replaced
+    }
+}
+
 /// A process that may be another one later: a pid and when it started, in clock ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Process {

@@ -328,7 +328,13 @@ impl Sandboxes {
                 }
                 None => {
                     self.bury(&folder, record).await?;
-                    (self.start(session, true).await?, Origin::Replaced)
+                    let replaced = !record.never_served(&self.boot);
+                    let origin = if replaced {
+                        Origin::Replaced
+                    } else {
+                        Origin::Started
+                    };
+                    (self.start(session, replaced).await?, origin)
                 }
             },
         };

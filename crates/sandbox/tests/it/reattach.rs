@@ -114,6 +114,43 @@ async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
 }
 
 #[tokio::test]
+async fn a_launch_that_was_cut_off_lost_nothing() {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot = boot.trim();
+    for (record, origin) in [
+        (
+            serde_json::json!({"boot": boot, "hand": null, "cgroups": []}),
+            Origin::Started,
+        ),
+        // The loss before that one has not been acted on.
+        (
+            serde_json::json!({"boot": boot, "hand": null, "cgroups": [], "replaced": true}),
+            Origin::Replaced,
+        ),
+        // With the power, a later record may have been lost too.
+        (
+            serde_json::json!({"boot": "another", "hand": null, "cgroups": []}),
+            Origin::Replaced,
+        ),
+        (serde_json::json!({"damaged": true}), Origin::Replaced),
+    ] {
+        let folder = Folder::new();
+        let session = SessionId::generate();
+        let local = Local::open(config(&folder.path())).await.unwrap();
+        let sandbox = folder.path().join("sandboxes").join(session.as_str());
+        std::fs::create_dir_all(sandbox.join("root")).unwrap();
+        std::fs::write(sandbox.join("record.json"), record.to_string()).unwrap();
+        let spec = Spec {
+            session: session.clone(),
+        };
+        let attached = local.attach(&spec).await.unwrap();
+        assert_eq!(attached.origin, origin, "{record}");
+        assert_eq!(sh(&*attached.hand, "echo a").await, ("a".to_owned(), false));
+        local.destroy(&session).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn one_data_folder_has_one_server() {
     let fixture = Fixture::new().await;
     assert!(matches!(

@@ -68,3 +68,39 @@ async fn what_ends_with_a_command_and_what_does_not() {
         "0\n/workspace"
     );
 }
+
+#[tokio::test]
+async fn a_command_cannot_blind_the_hand() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let attached = fixture.attach(&session).await;
+    let hand = &*attached.hand;
+
+    for attack in [
+        "prlimit --pid 1 --nofile=0:4096",
+        "sh -c 'prlimit --pid 1 --fsize=0'",
+        "renice -n 19 -p 1",
+        "renice -n 19 -u 1000",
+        "ionice -c 3 -p 1",
+        "taskset -p 1 1",
+        "chrt --idle -p 0 1",
+    ] {
+        let (text, _) = sh(hand, &format!("{attack} 2>&1 || echo refused")).await;
+        assert!(
+            text.contains("not permitted") && text.ends_with("refused"),
+            "{attack}: {text}"
+        );
+    }
+    // One's own limits and priority are one's own business.
+    let own =
+        "ulimit -n 100 && prlimit --nofile=50 true && nice -n 5 ionice -c 3 taskset 1 true || echo refused";
+    let (text, is_error) = sh(hand, &format!("({own})")).await;
+    assert!(!is_error && !text.contains("refused"), "{text}");
+
+    let started = std::time::Instant::now();
+    let input = serde_json::json!({"command": "sleep 9008", "timeout_ms": 300});
+    let (text, is_error) = call(hand, input).await;
+    assert!(is_error && text.contains("took longer than 300 ms"), "{text}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+    assert_eq!(sleepers(hand).await, "");
+}

@@ -114,6 +114,10 @@ const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6
 const TERMINAL_INJECTION: [libc::c_ulong; 2] =
     [libc::TIOCSTI as libc::c_ulong, libc::TIOCLINUX as libc::c_ulong];
 
+/// All processes of a user, for `setpriority` and for `ioprio_set`: the hand is among them.
+const PRIO_USER: libc::c_int = 2;
+const IOPRIO_WHO_USER: libc::c_int = 3;
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Installs the filters on this process, for good and for all that comes from it.
@@ -124,6 +128,23 @@ pub(super) fn install() -> Result<(), Failure> {
             .step(&format!("installing the system call filter ({name})"))?;
     }
     Ok(())
+}
+
+/// What commands may not do to the hand, which has their user: compiled before a command is forked off, and
+/// applied by the command to itself ([`apply`]). The hand needs these calls for its own guards.
+pub(in crate::hand) fn for_commands() -> io::Result<BpfProgram> {
+    hand_only()
+        .and_then(|rules| compile(rules, libc::EPERM))
+        .map_err(io::Error::other)
+}
+
+/// Applies a program to this process, for good and for all that comes from it. Makes system calls only, so
+/// it may stand between fork and exec.
+pub(in crate::hand) fn apply(program: &BpfProgram) -> io::Result<()> {
+    seccompiler::apply_filter(program).map_err(|error| match error {
+        seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
+        _ => io::Error::from_raw_os_error(libc::EINVAL),
+    })
 }
 
 /// The programs; the kernel takes the strictest answer of all of them.
@@ -197,6 +218,40 @@ fn denied() -> Result<Rules, seccompiler::Error> {
     Ok(rules)
 }
 
+/// The limits of any process but the caller's own, and whatever slows pid 1 down.
+fn hand_only() -> Result<Rules, seccompiler::Error> {
+    let when = |argument: u8, operator: SeccompCmpOp, value: u64| -> Result<_, seccompiler::Error> {
+        Ok(SeccompRule::new(vec![condition(argument, operator, value)?])?)
+    };
+    let user = |which: libc::c_int| u64::from(which.cast_unsigned());
+    let mut rules = Rules::from([
+        (libc::SYS_prlimit64, vec![when(0, SeccompCmpOp::Ne, 0)?]),
+        (
+            libc::SYS_setpriority,
+            vec![
+                when(1, SeccompCmpOp::Eq, 1)?,
+                when(0, SeccompCmpOp::Eq, user(PRIO_USER))?,
+            ],
+        ),
+        (
+            libc::SYS_ioprio_set,
+            vec![
+                when(1, SeccompCmpOp::Eq, 1)?,
+                when(0, SeccompCmpOp::Eq, user(IOPRIO_WHO_USER))?,
+            ],
+        ),
+    ]);
+    for call in [
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setattr,
+    ] {
+        rules.insert(call, vec![when(0, SeccompCmpOp::Eq, 1)?]);
+    }
+    Ok(rules)
+}
+
 fn sockets() -> Result<Rules, seccompiler::Error> {
     let none_of = FAMILIES
         .into_iter()
@@ -236,7 +291,8 @@ fn foreign() -> BpfProgram {
 mod tests {
     #[test]
     fn the_programs_compile_and_fit() {
-        for (name, program) in super::programs().unwrap() {
+        let commands = ("for commands", super::for_commands().unwrap());
+        for (name, program) in super::programs().unwrap().into_iter().chain([commands]) {
             assert!(
                 !program.is_empty() && program.len() <= 4_096,
                 "{name}: {}",

@@ -10,7 +10,7 @@
 //! Invariant: nothing of the session runs before the last privilege is gone.
 
 mod confine;
-mod filter;
+pub(super) mod filter;
 mod namespaces;
 mod root;
 
