@@ -1,5 +1,6 @@
 //! The `web_fetch` tool.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -19,6 +20,9 @@ use crate::toolbox::Definition;
 
 /// Pages that are converted at once: each takes a thread and some memory for up to seconds.
 const MAX_CONVERSIONS: usize = 4;
+
+/// How long a page may wait for its conversion and be converted.
+const CONVERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The largest picture that is given, in bytes before base64.
 const MAX_IMAGE: usize = 5 << 20;
@@ -83,7 +87,7 @@ pub(crate) fn definition() -> Definition {
 #[derive(Debug)]
 pub(crate) struct Fetcher {
     limits: Limits,
-    conversions: Semaphore,
+    conversions: Arc<Semaphore>,
 }
 
 impl Fetcher {
@@ -96,7 +100,7 @@ impl Fetcher {
         };
         Self {
             limits,
-            conversions: Semaphore::new(MAX_CONVERSIONS),
+            conversions: Arc::new(Semaphore::new(MAX_CONVERSIONS)),
         }
     }
 
@@ -222,12 +226,7 @@ impl Fetcher {
 
     /// The text of a body, converted where it is HTML.
     async fn text(&self, fetched: Fetched, kind: Kind) -> Result<page::Page, String> {
-        let _turn = self
-            .conversions
-            .acquire()
-            .await
-            .map_err(|error| error.to_string())?;
-        let work = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let text = decode(&fetched);
             if kind == Kind::Html {
                 return page::convert(&text, &fetched.final_url);
@@ -237,12 +236,39 @@ impl Fetcher {
                 markdown: text,
                 complete: true,
             }
+        };
+        in_turn(&self.conversions, CONVERSION_TIMEOUT, work).await
+    }
+}
+
+/// Does work on a thread of its own, when it is its turn. Work that takes too long is not waited for; it runs
+/// on and keeps its turn, so that there are never more threads than turns.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    timeout: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let done = async {
+        let turn = Arc::clone(turns)
+            .acquire_owned()
+            .await
+            .map_err(|error| error.to_string())?;
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
         });
         work.await.map_err(|error| {
             tracing::error!(%error, "a page could not be converted");
             "the page could not be converted to text".to_owned()
         })
-    }
+    };
+    tokio::time::timeout(timeout, done).await.unwrap_or_else(|_| {
+        tracing::warn!("a page was not converted in time");
+        let seconds = timeout.as_secs();
+        Err(format!(
+            "the page could not be converted to text within {seconds} seconds"
+        ))
+    })
 }
 
 fn parse(input: &Value) -> Result<Input, String> {
@@ -362,6 +388,20 @@ mod tests {
             body: body.to_vec().into(),
             truncated: false,
         }
+    }
+
+    #[tokio::test]
+    async fn slow_conversions_are_not_waited_for() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let short = Duration::from_millis(20);
+        let slow = in_turn(&turns, short, move || finished.recv().is_ok()).await;
+        assert!(slow.is_err_and(|message| message.contains("within 0 seconds")));
+        // It keeps its turn until it is done, and others do not wait for ever.
+        assert_eq!(turns.available_permits(), 0);
+        assert!(in_turn(&turns, short, || ()).await.is_err());
+        finish.send(()).unwrap();
+        assert_eq!(in_turn(&turns, Duration::from_secs(20), || 1).await, Ok(1));
     }
 
     #[test]

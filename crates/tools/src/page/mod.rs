@@ -17,6 +17,18 @@ pub(crate) const MAX_HTML: usize = 4 << 20;
 /// How long parsing may take; what is not parsed by then is left out.
 const PARSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The longest `<base>` that is heeded, in bytes: it is copied into every relative link.
+const MAX_BASE: usize = 2_048;
+
+/// The longest attribute, in bytes; longer ones are emptied.
+const MAX_ATTRIBUTE: usize = 8_192;
+
+/// Bytes that the attributes of a page may have together; those after that are emptied.
+const MAX_ATTRIBUTES: usize = 8 * MAX_HTML;
+
+/// The longest Markdown, in bytes; the rest is left out.
+const MAX_MARKDOWN: usize = 8 << 20;
+
 /// Elements that are no part of the text, wherever they stand.
 const NO_TEXT: [&str; 15] = [
     "script", "style", "template", "svg", "math", "canvas", "iframe", "object", "embed", "audio", "video",
@@ -39,7 +51,7 @@ pub(crate) struct Page {
     pub(crate) title: Option<String>,
     /// The text, as Markdown.
     pub(crate) markdown: String,
-    /// Whether all of the page was looked at.
+    /// Whether the text is that of the whole page.
     pub(crate) complete: bool,
 }
 
@@ -59,36 +71,60 @@ fn convert_within(html: &str, url: &Url, timeout: Duration) -> Page {
         .find(|node| tag(node) == Some("title"))
         .map(|node| text(&node, MAX_TITLE))
         .filter(|title| !title.is_empty());
-    make_absolute(document, url);
+    clean_attributes(document, url);
+    tree::simplify(document);
     let start = main(document).unwrap_or_else(|| Rc::clone(document));
-    let mut markdown = to_markdown(&start, &[&NO_TEXT[..], &AROUND[..]].concat());
-    if markdown.len() < MIN_TEXT {
+    let mut text = to_markdown(&start, &[&NO_TEXT[..], &AROUND[..]].concat());
+    if text.markdown.len() < MIN_TEXT {
         let whole = to_markdown(document, &NO_TEXT);
-        if whole.len() > markdown.len() {
-            markdown = whole;
+        if whole.markdown.len() > text.markdown.len() {
+            text = whole;
         }
     }
     Page {
         title,
-        markdown,
-        complete: parsed.complete && end == html.len(),
+        markdown: text.markdown,
+        complete: parsed.complete && text.complete && end == html.len(),
     }
 }
 
-fn to_markdown(root: &Handle, skipped: &[&str]) -> String {
+/// The Markdown of a part of a page.
+struct Text {
+    markdown: String,
+    /// Whether nothing was cut off.
+    complete: bool,
+}
+
+fn to_markdown(root: &Handle, skipped: &[&str]) -> Text {
     let converter = HtmlToMarkdown::builder().skip_tags(skipped.to_vec()).build();
     let markdown = converter.tree_to_markdown(root);
     // Layout leaves runs of empty lines behind.
-    let mut tidy = String::with_capacity(markdown.len());
+    let mut tidy = String::with_capacity(markdown.len().min(MAX_MARKDOWN));
     let mut blank = 0;
     for line in markdown.lines() {
         blank = if line.trim().is_empty() { blank + 1 } else { 0 };
         if blank < 2 {
-            tidy.push_str(line.trim_end_matches(['\t', '\u{a0}']));
+            let line = line.trim_end_matches(['\t', '\u{a0}']);
+            let fitting = up_to(line, MAX_MARKDOWN.saturating_sub(tidy.len()));
+            tidy.push_str(fitting);
+            if fitting.len() < line.len() || tidy.len() >= MAX_MARKDOWN {
+                return Text {
+                    markdown: tidy.trim().to_owned(),
+                    complete: false,
+                };
+            }
             tidy.push('\n');
         }
     }
-    tidy.trim().to_owned()
+    Text {
+        markdown: tidy.trim().to_owned(),
+        complete: true,
+    }
+}
+
+/// The start of a text, of at most `max` bytes.
+fn up_to(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }
 
 /// The element with the page's own text, if the page names one and there is enough in it.
@@ -101,27 +137,36 @@ fn main(document: &Handle) -> Option<Handle> {
     (text(&found, MIN_TEXT).len() >= MIN_TEXT).then_some(found)
 }
 
-/// Makes links and pictures absolute, and drops those that carry their content with them.
-fn make_absolute(document: &Handle, url: &Url) {
+/// Makes links and pictures absolute, and drops those that carry their content with them. Bounds all
+/// attributes: the parser repeats those of formatting that is begun again, so a short page may have many.
+fn clean_attributes(document: &Handle, url: &Url) {
     let base = descendants(document)
         .find(|node| tag(node) == Some("base"))
         .and_then(|node| attribute(&node, "href"))
+        .filter(|href| href.len() <= MAX_BASE)
         .and_then(|href| url.join(&href).ok())
+        .filter(|base| base.as_str().len() <= MAX_BASE)
         .unwrap_or_else(|| url.clone());
+    let mut left = MAX_ATTRIBUTES;
     for node in descendants(document) {
         let NodeData::Element { attrs, .. } = &node.data else {
             continue;
         };
         for attr in attrs.borrow_mut().iter_mut() {
-            if !matches!(&*attr.name.local, "href" | "src") {
-                continue;
-            }
-            match base.join(attr.value.trim()) {
-                Ok(absolute) if matches!(absolute.scheme(), "http" | "https" | "mailto") => {
-                    attr.value = absolute.as_str().into();
+            if attr.value.len() > MAX_ATTRIBUTE.min(left) {
+                attr.value = "".into();
+            } else if matches!(&*attr.name.local, "href" | "src") {
+                match base.join(attr.value.trim()) {
+                    Ok(absolute)
+                        if matches!(absolute.scheme(), "http" | "https" | "mailto")
+                            && absolute.as_str().len() <= MAX_ATTRIBUTE.min(left) =>
+                    {
+                        attr.value = absolute.as_str().into();
+                    }
+                    _ => attr.value = "".into(),
                 }
-                _ => attr.value = "".into(),
             }
+            left -= attr.value.len();
         }
     }
 }
@@ -233,6 +278,106 @@ mod tests {
             let text = convert_within(&html, &url, Duration::from_secs(60)).markdown;
             assert!(text.contains("deep text"), "{unit}: {text}");
         }
+    }
+
+    fn bounded(name: &str, html: &str, max: usize) -> Page {
+        let begin = std::time::Instant::now();
+        let url = Url::parse("https://e.example/").unwrap();
+        let page = convert_within(html, &url, Duration::from_secs(60));
+        let took = begin.elapsed();
+        assert!(page.markdown.len() <= max, "{name}: {}", page.markdown.len());
+        assert!(took < Duration::from_secs(20), "{name}: {took:?}");
+        page
+    }
+
+    #[test]
+    fn attributes_do_not_multiply() {
+        let links = "<a href=y>x</a>".repeat(2_000);
+        let page = bounded(
+            "long base",
+            &format!("<base href='https://o.example/{}/'>{links}", "b".repeat(50_000)),
+            100_000,
+        );
+        assert!(page.markdown.starts_with("[x](https://e.example/y)"));
+        let page = bounded(
+            "base at the bound",
+            &format!(
+                "<base href='https://o.example/{}/'>{}",
+                "b".repeat(2_000),
+                links.repeat(5)
+            ),
+            MAX_MARKDOWN,
+        );
+        assert!(!page.complete);
+        let title = "t".repeat(50_000);
+        let again = "<p>x".repeat(5_000);
+        let page = bounded("title", &format!("<p><a href=y title={title}>{again}"), 500_000);
+        assert!(page.markdown.contains("[x](https://e.example/y"));
+        bounded("link", &format!("<p><a href=/{title}>{again}"), 100_000);
+
+        // All attributes together are bounded, too.
+        let html = format!("<p><a href=/{}>{}", "y".repeat(8_000), "<p>x".repeat(6_000));
+        let parsed = tree::parse(&html, Duration::from_secs(60));
+        clean_attributes(&parsed.document, &Url::parse("https://e.example/").unwrap());
+        let links: Vec<String> = descendants(&parsed.document)
+            .filter_map(|node| attribute(&node, "href"))
+            .collect();
+        let total: usize = links.iter().map(String::len).sum();
+        assert!(
+            total <= MAX_ATTRIBUTES && total > MAX_ATTRIBUTES - MAX_ATTRIBUTE,
+            "{total}"
+        );
+        assert_eq!(links.last().map(String::as_str), Some(""));
+    }
+
+    #[test]
+    fn nesting_does_not_multiply() {
+        let lines = "x\n".repeat(40_000);
+        for unit in [
+            "<blockquote>",
+            "<ul><li>",
+            "<ol start=2000000000><li>",
+            "<li><section>",
+        ] {
+            let html = format!("{}<pre>{lines}</pre>", unit.repeat(90));
+            let page = bounded(unit, &html, 40_000 * (2 + 10 * 12) + 10_000);
+            assert!(page.markdown.ends_with('x'), "{unit}");
+        }
+        let ticks = "`".repeat(50_000);
+        bounded("code", &format!("{}{ticks}", "<code><span>".repeat(40)), 200_000);
+        let inner = markdown(&format!("{}deep", "<blockquote>".repeat(12)));
+        assert_eq!(inner, format!("{}deep", "> ".repeat(10)));
+    }
+
+    #[test]
+    fn tables_are_not_mostly_padding() {
+        let wide = "w".repeat(100_000);
+        let page = bounded(
+            "wide",
+            &format!("<table><tr><th>{wide}{}", "<tr><td>x".repeat(5_000)),
+            200_000,
+        );
+        assert!(page.complete && page.markdown.ends_with('x'));
+        let many = "<th>x".repeat(5_000);
+        bounded(
+            "long",
+            &format!("<table><tr>{many}{}", "<tr><td>x".repeat(5_000)),
+            200_000,
+        );
+        // Each level would be converted twice.
+        let captions = "<table><thead></thead><caption>".repeat(45);
+        let page = bounded("captions", &format!("{captions}deep text"), 1_000);
+        assert!(page.markdown.contains("deep text"));
+    }
+
+    #[test]
+    fn markdown_is_cut() {
+        // Escapes double the text.
+        let page = bounded("stars", &"é*".repeat(1_390_000), MAX_MARKDOWN);
+        assert_eq!(page.complete, page.markdown.len() < MAX_MARKDOWN - 4);
+        let lines = "<blockquote>".repeat(10) + "<pre>" + &"x\n".repeat(500_000);
+        let page = bounded("quoted lines", &lines, MAX_MARKDOWN);
+        assert!(!page.complete && page.markdown.len() > MAX_MARKDOWN - 100);
     }
 
     proptest! {
