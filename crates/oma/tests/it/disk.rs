@@ -17,8 +17,17 @@ const MODEL: &str = "anthropic/claude-sonnet-4-5";
 /// Room for a database and not much more.
 const SMALL: u64 = 24 << 20;
 
+/// Whether file systems can be mounted here. The tests that need one say so when they can't be carried out.
+#[expect(
+    clippy::print_stderr,
+    reason = "a test that is left out must not go unnoticed"
+)]
 fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("NOT TESTED: only root can make a small file system; see the test with limited files");
+    }
+    is_root
 }
 
 /// Something that takes all space there is.
@@ -82,7 +91,6 @@ async fn settled(chat: &Chat, text: &str) {
 #[tokio::test]
 async fn a_full_disk_is_said_loses_nothing_and_heals() {
     if !is_root() {
-        // What an ordinary user can do about it is below.
         return;
     }
     let provider = FakeProvider::start().await.expect("a free port");

@@ -1,5 +1,9 @@
 //! Tests of the whole binary and of the workspace around it.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that can't go on has failed"
+)]
 
 mod api;
 mod arrows;

@@ -16,62 +16,60 @@ mod link;
 mod recorder;
 mod trial;
 
-use driver::Round;
+use driver::Round::{
+    Allowed, CancelledAnswer, CancelledTool, Compact, Denied, Long, Overloaded, Parallel, Plain, Queued,
+    Sequential, Slow, Unkeyed,
+};
 use trial::Trial;
 
 /// How many tests share the kills.
-const TESTS: u32 = 5;
+const TESTS: u32 = 6;
 
 /// How many kills there are in all by default.
-const KILLS: u32 = 200;
+const KILLS: u32 = 240;
 
 fn setting(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
 }
 
-async fn run(name: &str, rounds: &[Round], terminate_percent: u32) {
-    let trial = Trial {
-        name,
-        rounds: rounds.to_vec(),
-        terminate_percent,
-        seed: u64::from(setting("OMA_CRASH_SEED", 1)),
-        kills: setting("OMA_CRASH_KILLS", KILLS).div_ceil(TESTS),
-    };
-    trial.run().await;
+async fn run(trial: Trial<'_>) {
+    let seed = u64::from(setting("OMA_CRASH_SEED", 1));
+    let kills = setting("OMA_CRASH_KILLS", KILLS).div_ceil(TESTS);
+    Trial { seed, kills, ..trial }.run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn turns_with_tools() {
-    use Round::{Overloaded, Parallel, Plain, Sequential};
-    run("turns", &[Plain, Sequential, Parallel, Overloaded], 5).await;
+    let rounds = [Plain, Sequential, Parallel, Overloaded];
+    let rlimit = Some("rlimit");
+    run(Trial {
+        enforcement: rlimit,
+        ..Trial::new("turns", &rounds)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_commands_and_waiting_messages() {
-    use Round::{Long, Parallel, Queued, Unkeyed};
-    run("commands", &[Long, Queued, Parallel, Unkeyed], 5).await;
+    run(Trial::new("commands", &[Long, Queued, Parallel, Unkeyed])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_on_their_way() {
-    use Round::{Compact, Plain, Queued, Slow};
-    run("answers", &[Slow, Compact, Slow, Queued, Plain], 5).await;
+    run(Trial::new("answers", &[Slow, Compact, Slow, Queued, Plain])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn confirmations_and_cancels() {
-    use Round::{Allowed, CancelledAnswer, CancelledTool, Denied, Plain};
-    run(
+    run(Trial::new(
         "control",
         &[Allowed, CancelledTool, Denied, CancelledAnswer, Plain],
-        5,
-    )
+    ))
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stops_in_order() {
-    use Round::{Allowed, CancelledTool, Compact, Long, Parallel, Queued, Sequential, Slow};
     let rounds = [
         Sequential,
         Slow,
@@ -82,5 +80,21 @@ async fn stops_in_order() {
         Parallel,
         Compact,
     ];
-    run("stops", &rounds, 60).await;
+    run(Trial {
+        stop_percent: 60,
+        ..Trial::new("stops", &rounds)
+    })
+    .await;
+}
+
+/// The sandboxes die with the server, as when the machine does: what was running has an unknown fate, and that
+/// is said, but nothing runs twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_cuts() {
+    let rounds = [Long, Sequential, Parallel, Allowed, Queued, CancelledTool, Plain];
+    run(Trial {
+        sandboxes_percent: 50,
+        ..Trial::new("power", &rounds)
+    })
+    .await;
 }

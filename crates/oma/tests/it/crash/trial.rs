@@ -1,5 +1,6 @@
 //! One data folder, several sessions at work, and a killer.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,8 +39,12 @@ const MISSED: usize = 40;
 pub(super) struct Trial<'a> {
     pub(super) name: &'a str,
     pub(super) rounds: Vec<Round>,
-    /// How many of the stops are in order.
-    pub(super) terminate_percent: u32,
+    /// How many of the ends are stops in order.
+    pub(super) stop_percent: u32,
+    /// How many of the kills take the sandboxes along.
+    pub(super) sandboxes_percent: u32,
+    /// How the sandboxes' limits are enforced, if not as the server chooses.
+    pub(super) enforcement: Option<&'a str>,
     pub(super) seed: u64,
     pub(super) kills: u32,
 }
@@ -62,6 +67,10 @@ struct Count {
     stops: u32,
     /// Kills right after another one.
     repeated: u32,
+    /// Kills that took sandboxes along.
+    with_sandboxes: u32,
+    /// How many events of a turn were visible, and how often.
+    depths: BTreeMap<usize, u32>,
 }
 
 /// What the drivers and the killer share.
@@ -73,7 +82,20 @@ struct Shared {
     drivers: watch::Sender<usize>,
 }
 
-impl Trial<'_> {
+impl<'a> Trial<'a> {
+    /// One that only kills the server, and now and then stops it. How often is set by the caller.
+    pub(super) fn new(name: &'a str, rounds: &[Round]) -> Self {
+        Self {
+            name,
+            rounds: rounds.to_vec(),
+            stop_percent: 5,
+            sandboxes_percent: 0,
+            enforcement: None,
+            seed: 0,
+            kills: 0,
+        }
+    }
+
     /// Carries it out.
     pub(super) async fn run(&self) {
         say(&format!(
@@ -81,7 +103,10 @@ impl Trial<'_> {
             self.name, self.seed, self.kills
         ));
         let provider = FakeProvider::start().await.expect("a free port");
-        let options = Options::with(&provider).set("OPENCLAW_DRAIN_TIMEOUT_MS", "200");
+        let mut options = Options::with(&provider).set("OPENCLAW_DRAIN_TIMEOUT_MS", "200");
+        if let Some(enforcement) = self.enforcement {
+            options = options.set("OPENCLAW_SANDBOX_ENFORCEMENT", enforcement);
+        }
         let data = Data::new();
         let server = Server::start(&data, &options).await;
         let shared = Arc::new(Shared {
@@ -140,9 +165,16 @@ impl Trial<'_> {
         say(&format!(
             "{}: {count:?}, {rounds} rounds, {events} events, {} model requests, {lost} commands of unknown fate",
             self.name,
-            provider.requests().len(),
+            provider.served(),
         ));
         assert!(count.kills + count.stops >= self.kills);
+        // A sandbox outlives its server, and what ran in it is known: only one that is lost leaves doubts.
+        assert!(
+            lost == 0 || count.with_sandboxes > 0,
+            "{lost} commands of unknown fate"
+        );
+        // Long enough runs have cut turns off everywhere.
+        assert!(self.kills < 40 || count.depths.len() >= 5, "{:?}", count.depths);
     }
 
     /// A client for each session.
@@ -340,6 +372,10 @@ impl Killer<'_> {
                     break;
                 }
             }
+            if let Moment::Event { session, .. } = moment {
+                let depth = self.recorders[session].progress().in_turn;
+                *self.count.depths.entry(depth).or_default() += 1;
+            }
             let delay = self.rng.random_range(0..=3_000);
             tokio::time::sleep(Duration::from_micros(delay)).await;
             server = self.replace(server).await;
@@ -394,7 +430,7 @@ impl Killer<'_> {
 
     /// Ends the server and starts another one, which may not live long either.
     async fn replace(&mut self, server: Server) -> Server {
-        if self.rng.random_range(0..100) < self.trial.terminate_percent {
+        if self.rng.random_range(0..100) < self.trial.stop_percent {
             self.count.stops += 1;
             server.ask_to_stop();
             let status = server.ended().await;
@@ -402,6 +438,10 @@ impl Killer<'_> {
         } else {
             self.count.kills += 1;
             server.kill().await;
+            if self.rng.random_range(0..100) < self.trial.sandboxes_percent {
+                self.count.with_sandboxes += 1;
+                leftovers::kill(&self.data.path());
+            }
         }
         self.shared.link.down();
         let mut server = Server::start(self.data, self.options).await;

@@ -54,8 +54,8 @@ pub(crate) fn find(data: &Path) -> Vec<Leftover> {
     found
 }
 
-/// Ends and removes what is left of a data folder.
-pub(crate) fn remove(data: &Path) {
+/// Ends every process of a data folder.
+pub(crate) fn kill(data: &Path) {
     for pid in processes(data) {
         if let Ok(process) = pidfd_open(Pid::from_raw(pid).expect("a pid"), PidfdFlags::empty()) {
             // It may have ended by itself.
@@ -63,6 +63,11 @@ pub(crate) fn remove(data: &Path) {
             ends(pid);
         }
     }
+}
+
+/// Ends and removes what is left of a data folder.
+pub(crate) fn remove(data: &Path) {
+    kill(data);
     for group in groups(data) {
         // A group that can't be removed yet is empty and harmless.
         let _ = fs::remove_dir(group);

@@ -106,11 +106,21 @@ impl Drop for Data {
     fn drop(&mut self) {
         if std::thread::panicking() {
             print_tail(&self.log());
+            keep_log(&self.beside("server.log"));
         }
         leftovers::remove(&self.path());
         if self.mounted {
             unmount(self.path(), UnmountFlags::DETACH).expect("unmounted");
         }
+    }
+}
+
+/// `OMA_IT_LOGS` names a folder for the whole logs of tests that failed.
+fn keep_log(log: &Path) {
+    if let Some(folder) = std::env::var_os("OMA_IT_LOGS") {
+        let name = format!("server-{}.log", std::process::id());
+        // The test has failed already; its tail was printed.
+        let _ = std::fs::copy(log, PathBuf::from(folder).join(name));
     }
 }
 
@@ -162,6 +172,10 @@ impl Options {
             .env("OPENCLAW_DRAIN_TIMEOUT_MS", "2000")
             .env("OPENCLAW_LOG_FORMAT", "json")
             .env("OPENCLAW_SANDBOX_DISK_FLOOR", "16MiB")
+            .env(
+                "OPENCLAW_LOG_LEVEL",
+                std::env::var("OMA_IT_LOG_LEVEL").unwrap_or_default(),
+            )
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
