@@ -77,7 +77,7 @@ fn tools_run_in_any_order_and_then_the_model_is_asked_again() {
 #[test]
 fn messages_to_a_busy_session_wait_and_follow_without_a_pause() {
     let busy = vec![post("m1"), begin("r1"), post("m2"), post("m3")];
-    let machine = check(busy.clone(), "RUN user:m1 (r1", "sampling");
+    let machine = check(busy, "RUN user:m1 (r1", "sampling");
     assert_eq!(machine.state.turns, 3);
     let machine = check_from(
         machine,
