@@ -50,6 +50,16 @@ pub struct Opaque {
     pub data: serde_json::Value,
 }
 
+/// A user's message that goes on being shown to the model beside a summary that covers it, because the turn
+/// that answers it is not over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where it stands in the log.
+    pub message: Seq,
+    /// Which of its content blocks are shown word for word; of the others the model is only told.
+    pub whole: Vec<usize>,
+}
+
 /// Why a model request or a whole turn failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -277,6 +287,9 @@ pub enum Body {
         summary: String,
         /// The last event that it covers.
         through: Seq,
+        /// The message of the turn that goes on after it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<Kept>,
     },
     /// A model request begins.
     #[serde(rename = "span.model_request_start")]
@@ -299,7 +312,7 @@ pub enum Body {
         /// What it consumed, as far as the provider said.
         #[serde(default)]
         usage: Usage,
-        /// What it cost; `None` when the price is unknown.
+        /// What it cost; `None` when that is unknown, or when a failed request consumed nothing.
         #[serde(default)]
         cost: Option<Cost>,
     },

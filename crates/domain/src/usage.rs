@@ -79,12 +79,45 @@ pub struct Cost {
     pub source: String,
 }
 
+/// What a failed model request consumed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Spent {
+    /// Nothing: it never reached the provider, or the provider refused it.
+    #[default]
+    Nothing,
+    /// This, as the provider said once it was done.
+    All {
+        /// The tokens.
+        usage: Usage,
+        /// Their price; `None` when it is unknown.
+        cost: Option<Cost>,
+    },
+    /// No less than this: it broke off before the provider had said everything.
+    AtLeast {
+        /// The tokens that the provider had reported until then.
+        usage: Usage,
+        /// Their price; `None` when it is unknown.
+        cost: Option<Cost>,
+    },
+}
+
+impl Spent {
+    /// What is not known at all.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::AtLeast {
+            usage: Usage::default(),
+            cost: None,
+        }
+    }
+}
+
 /// A session's cost so far. A request whose price is unknown makes the total unknown, never cheaper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct CostTotal {
-    /// The sum of all requests with a known price.
+    /// The sum of what is known.
     pub known: NanoUsd,
-    /// How many requests had no known price.
+    /// How many requests had no known price, or one that is known in part.
     pub unknown_requests: u64,
 }
 
@@ -94,6 +127,14 @@ impl CostTotal {
         match cost {
             Some(cost) => self.known = self.known.plus(cost.amount),
             None => self.unknown_requests = self.unknown_requests.saturating_add(1),
+        }
+    }
+
+    /// Counts one request of which only a part is known. That part still counts against a budget.
+    pub fn add_at_least(&mut self, cost: Option<&Cost>) {
+        self.add(None);
+        if let Some(cost) = cost {
+            self.known = self.known.plus(cost.amount);
         }
     }
 

@@ -66,6 +66,7 @@ impl Run<'_> {
                 self.commit(Input::FinishCompaction {
                     request: id,
                     summary,
+                    kept: None,
                     usage,
                     cost,
                 })
@@ -77,6 +78,7 @@ impl Run<'_> {
                 self.commit(Input::FailRequest {
                     request: id,
                     failure: error.failure,
+                    spent: oma_domain::usage::Spent::Nothing,
                     retry: true,
                 })
                 .await?;

@@ -176,6 +176,7 @@ fn a_summary_replaces_what_it_covers() {
                 request: id("r2"),
                 summary: "the story".into(),
                 through: Seq(3),
+                kept: None,
             },
         ),
         ("m2", user("go on")),

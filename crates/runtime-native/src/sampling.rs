@@ -160,6 +160,7 @@ impl Run<'_> {
             self.commit(Input::FailRequest {
                 request,
                 failure: error.failure,
+                spent: oma_domain::usage::Spent::Nothing,
                 retry: true,
             })
             .await?;
@@ -172,6 +173,7 @@ impl Run<'_> {
         self.commit(Input::FailRequest {
             request,
             failure: error.failure,
+            spent: oma_domain::usage::Spent::Nothing,
             retry,
         })
         .await?;

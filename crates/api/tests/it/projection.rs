@@ -185,6 +185,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 request: id("evt_request"),
                 summary: "So far.".into(),
                 through: Seq(9),
+                kept: None,
             },
         ),
         (

@@ -10,7 +10,7 @@ use oma_domain::content::joined_text;
 use oma_domain::environment::Environment;
 use oma_domain::event::{Body, Failure, FailureKind, Purpose};
 use oma_domain::session::{Gate, Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
-use oma_domain::usage::{Cost, NanoUsd, Usage};
+use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
 use oma_domain::{EventId, Seq, SessionId};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::{Entry, Error, Workspace};
@@ -94,6 +94,7 @@ impl Puppet {
             port.commit(Input::FinishCompaction {
                 request,
                 summary,
+                kept: None,
                 usage,
                 cost,
             })
@@ -108,6 +109,7 @@ impl Puppet {
             port.commit(Input::FailRequest {
                 request,
                 failure,
+                spent: Spent::Nothing,
                 retry: false,
             })
             .await?;

@@ -1,7 +1,7 @@
 //! Summarising the history: asked for by a client, or made by the runtime within a turn.
 
 use super::state::{Context, Phase, Rejection, Step, Transition};
-use crate::event::{Body, Purpose, Seq, StopReason};
+use crate::event::{Body, Kept, Purpose, Seq, StopReason};
 use crate::id::EventId;
 use crate::usage::{Cost, Usage};
 
@@ -25,8 +25,8 @@ impl Transition {
         &mut self,
         request: &EventId,
         summary: String,
-        usage: Usage,
-        cost: Option<Cost>,
+        kept: Option<Kept>,
+        (usage, cost): (Usage, Option<Cost>),
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.sampling_turn(request)?;
@@ -44,6 +44,7 @@ impl Transition {
                 request: request.clone(),
                 summary,
                 through,
+                kept,
             },
         );
         self.push(

@@ -5,7 +5,7 @@ use super::state::{Context, Phase, Rejection, Step, Transition};
 use super::turn::INTERRUPTED;
 use crate::event::{Body, Failure, StopReason};
 use crate::id::EventId;
-use crate::usage::Usage;
+use crate::usage::Spent;
 
 impl Transition {
     /// Records the failure; with `retry` the turn stays and the request is made again.
@@ -13,22 +13,14 @@ impl Transition {
         &mut self,
         request: &EventId,
         failure: Failure,
+        spent: Spent,
         retry: bool,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.sampling_turn(request)?;
         turn.step = Step::Ready;
         turn.failed_attempts += 1;
-        let request = request.clone();
-        self.push(
-            ctx,
-            Body::ModelRequestEnd {
-                request,
-                is_error: true,
-                usage: Usage::default(),
-                cost: None,
-            },
-        );
+        self.close_request(request.clone(), spent, ctx);
         if retry {
             self.push(
                 ctx,
@@ -52,18 +44,7 @@ impl Transition {
         };
         match step {
             Step::Ready => {}
-            Step::Sampling { request, .. } => {
-                let usage = Usage::default();
-                self.push(
-                    ctx,
-                    Body::ModelRequestEnd {
-                        request,
-                        is_error: true,
-                        usage,
-                        cost: None,
-                    },
-                );
-            }
+            Step::Sampling { request, .. } => self.close_request(request, Spent::unknown(), ctx),
             Step::Acting { open } => {
                 for tool in open {
                     self.close_tool(&tool, Outcome::error(INTERRUPTED), ctx);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::state::Queued;
 use crate::content::ContentBlock;
-use crate::event::{Failure, Opaque, Purpose};
+use crate::event::{Failure, Kept, Opaque, Purpose};
 use crate::id::EventId;
 use crate::policy::Permission;
 use crate::thinking::ThinkingLevel;
-use crate::usage::{Cost, Usage};
+use crate::usage::{Cost, Spent, Usage};
 
 /// What can happen to a session: from clients, from the runtime that drives its turn, from a restart.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,8 @@ pub enum Input {
         request: EventId,
         /// Why.
         failure: Failure,
+        /// What it consumed all the same.
+        spent: Spent,
         /// Whether the runtime will try again; otherwise the turn fails.
         retry: bool,
     },
@@ -72,6 +74,8 @@ pub enum Input {
         request: EventId,
         /// The summary.
         summary: String,
+        /// The message that is kept beside it, within a turn.
+        kept: Option<Kept>,
         /// What the request consumed.
         usage: Usage,
         /// What it cost.

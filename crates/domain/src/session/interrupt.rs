@@ -6,7 +6,7 @@ use super::turn::INTERRUPTED;
 use crate::content::ContentBlock;
 use crate::event::{Body, StopReason};
 use crate::id::EventId;
-use crate::usage::Usage;
+use crate::usage::Spent;
 
 impl Transition {
     /// Closes whatever is open, keeping what it had achieved (I7), and goes idle. With `clear_queue` the
@@ -52,17 +52,8 @@ impl Transition {
                         },
                     );
                 }
-                // The provider bills what it produced but never says how much of it: the cost is unknown.
-                self.state.cost.add(None);
-                self.push(
-                    ctx,
-                    Body::ModelRequestEnd {
-                        request,
-                        is_error: true,
-                        usage: Usage::default(),
-                        cost: None,
-                    },
-                );
+                // The provider bills what it produced but never says how much of it.
+                self.close_request(request, Spent::unknown(), ctx);
             }
             Step::Acting { open } => {
                 for tool in open {

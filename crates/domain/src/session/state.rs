@@ -274,17 +274,19 @@ impl State {
             Input::FailRequest {
                 request,
                 failure,
+                spent,
                 retry,
             } => {
-                next.fail_request(&request, failure, retry, ctx)?;
+                next.fail_request(&request, failure, spent, retry, ctx)?;
             }
             Input::FinishCompaction {
                 request,
                 summary,
+                kept,
                 usage,
                 cost,
             } => {
-                next.finish_compaction(&request, summary, usage, cost, ctx)?;
+                next.finish_compaction(&request, summary, kept, (usage, cost), ctx)?;
             }
             Input::FinishTool { tool_use, outcome } => next.finish_tool(&tool_use, outcome, ctx)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,

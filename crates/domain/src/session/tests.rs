@@ -12,7 +12,7 @@ use crate::id::EventId;
 use crate::policy::Permission;
 use crate::quota::Quota;
 use crate::thinking::ThinkingLevel;
-use crate::usage::{Cost, NanoUsd, Usage};
+use crate::usage::{Cost, CostTotal, NanoUsd, Spent, Usage};
 
 /// A session without an engine: it keeps the log and checks what every commit must satisfy.
 #[derive(Clone, Default)]
@@ -115,6 +115,7 @@ pub(super) fn fail(request: &str, retry: bool) -> Input {
     Input::FailRequest {
         request: id(request),
         failure: failure(),
+        spent: Spent::Nothing,
         retry,
     }
 }

@@ -8,6 +8,7 @@ use super::state::{
 };
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;
+use crate::usage::{Spent, Usage};
 
 /// What the model is told of a tool use that a cancel cut off.
 pub(super) const INTERRUPTED: &str = "Tool execution was interrupted before completion.";
@@ -37,6 +38,31 @@ impl Transition {
             Step::Sampling { request: current, .. } if current == request => Ok(turn),
             _ => Err(Rejection::Stale),
         }
+    }
+
+    /// Closes a model request that gave no answer, and counts what it consumed.
+    pub(super) fn close_request(&mut self, request: EventId, spent: Spent, ctx: &mut Context<'_>) {
+        let (usage, cost) = match spent {
+            Spent::Nothing => (Usage::default(), None),
+            Spent::All { usage, cost } => {
+                self.state.cost.add(cost.as_ref());
+                (usage, cost)
+            }
+            Spent::AtLeast { usage, cost } => {
+                self.state.cost.add_at_least(cost.as_ref());
+                (usage, None)
+            }
+        };
+        self.state.usage.add(&usage);
+        self.push(
+            ctx,
+            Body::ModelRequestEnd {
+                request,
+                is_error: true,
+                usage,
+                cost,
+            },
+        );
     }
 
     /// Starts the turn of a message, from idle or directly after another turn.

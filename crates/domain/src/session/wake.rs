@@ -1,8 +1,7 @@
 //! The server has started again.
 
 use super::state::{Context, Effect, Phase, Step, Transition};
-use crate::event::Body;
-use crate::usage::Usage;
+use crate::usage::Spent;
 
 impl Transition {
     /// A request that was under way is closed, to be made again; open tool uses stay open, because their
@@ -17,17 +16,7 @@ impl Transition {
             // The server's own stop is not the model's failure: it does not use up the turn's requests.
             turn.requests = turn.requests.saturating_sub(1);
             // The provider may have billed it, and nobody knows how much.
-            self.state.cost.add(None);
-            let usage = Usage::default();
-            self.push(
-                ctx,
-                Body::ModelRequestEnd {
-                    request,
-                    is_error: true,
-                    usage,
-                    cost: None,
-                },
-            );
+            self.close_request(request, Spent::unknown(), ctx);
         }
         self.effects.push(Effect::Drive);
     }

@@ -12,7 +12,7 @@ use oma_domain::event::{Body, Failure, FailureKind, Purpose};
 use oma_domain::policy::{Permission, PermissionPolicy};
 use oma_domain::session::{Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
 use oma_domain::thinking::ThinkingLevel;
-use oma_domain::usage::Usage;
+use oma_domain::usage::{Spent, Usage};
 use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, WorkspaceId};
 use oma_engine::{Config, CreateSession, Deps, Engine, Frame, Post};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
@@ -98,6 +98,7 @@ impl Puppet {
             port.commit(Input::FinishCompaction {
                 request,
                 summary,
+                kept: None,
                 usage,
                 cost: None,
             })
@@ -132,6 +133,7 @@ impl Puppet {
             port.commit(Input::FailRequest {
                 request,
                 failure,
+                spent: Spent::Nothing,
                 retry: false,
             })
             .await?;

@@ -75,6 +75,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
         Move::Summary => Input::FinishCompaction {
             request: id(&request),
             summary: "s".into(),
+            kept: None,
             usage: Usage::default(),
             cost: None,
         },
@@ -187,6 +188,7 @@ proptest! {
                         Input::FinishCompaction {
                             request: request.clone(),
                             summary: String::new(),
+                            kept: None,
                             usage: Usage::default(),
                             cost: None,
                         }

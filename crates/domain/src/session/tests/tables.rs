@@ -294,6 +294,67 @@ fn failures() {
 }
 
 #[test]
+fn what_a_failed_request_consumed_is_counted() {
+    let usage = Usage {
+        input: 100,
+        ..Usage::default()
+    };
+    let cost = Some(Cost {
+        amount: NanoUsd(40),
+        source: "test".into(),
+    });
+    let all = Spent::All {
+        usage,
+        cost: cost.clone(),
+    };
+    let part = Spent::AtLeast {
+        usage,
+        cost: cost.clone(),
+    };
+    let known = |known, unknown_requests| CostTotal {
+        known: NanoUsd(known),
+        unknown_requests,
+    };
+    for (spent, tokens, total, stated) in [
+        (Spent::Nothing, 0, known(0, 0), None),
+        (all, 100, known(40, 0), cost),
+        (part, 100, known(40, 1), None),
+        (Spent::unknown(), 0, known(0, 1), None),
+    ] {
+        let input = Input::FailRequest {
+            request: id("r1"),
+            failure: failure(),
+            spent: spent.clone(),
+            retry: true,
+        };
+        let machine = check(
+            vec![post("m1"), begin("r1"), input],
+            "RUN user:m1 (r1 !) retry",
+            "ready",
+        );
+        assert_eq!(machine.state.usage.total(), tokens, "{spent:?}");
+        assert_eq!(machine.state.cost, total, "{spent:?}");
+        let end = machine.log.iter().find_map(|event| match &event.body {
+            Body::ModelRequestEnd { usage, cost, .. } => Some((usage.total(), cost.clone())),
+            _ => None,
+        });
+        assert_eq!(end, Some((tokens, stated)), "{spent:?}");
+    }
+    // A turn that ends under a request, a cancel and a restart leave its cost unknown.
+    for input in [
+        Input::FailTurn { failure: failure() },
+        interrupt(false),
+        Input::Wake,
+    ] {
+        let mut machine = Machine::default();
+        for input in [post("m1"), begin("r1"), input.clone()] {
+            machine.feed(input).expect("legal");
+        }
+        assert_eq!(machine.state.cost.total(), None, "{input:?}");
+    }
+}
+
+#[test]
 fn a_restart_closes_the_request_and_keeps_the_tools_open() {
     let asked = vec![post("m1"), begin("r1"), Input::Wake];
     let machine = check(asked, "RUN user:m1 (r1 !)", "ready");
@@ -318,6 +379,7 @@ fn compaction() {
     let summary = |request: &str| Input::FinishCompaction {
         request: id(request),
         summary: "s".into(),
+        kept: None,
         usage: Usage {
             output: 3,
             ..Usage::default()
