@@ -6,8 +6,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream;
 use oma_domain::page::Order;
-use oma_domain::{EventId, Seq, SessionId, WorkspaceId};
-use oma_runtime::Delta;
+use oma_domain::{Seq, SessionId, WorkspaceId};
 use oma_store::Store;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +34,10 @@ struct Follower {
     /// Whether the store may hold events that neither `pending` nor the subscription will bring.
     behind: bool,
     deltas: bool,
-    /// The message whose deltas are being delivered; others have been missed in part and are left out.
-    open: Option<EventId>,
+    /// The newest event that the subscription has brought since it last missed something. An answer's deltas
+    /// are delivered only when nothing was missed since the event before them: what is delivered of an answer,
+    /// all its messages together, is always a prefix of it.
+    heard: Option<Seq>,
     finished: bool,
 }
 
@@ -66,7 +67,7 @@ impl Engine {
             pending: VecDeque::new(),
             behind: true,
             deltas,
-            open: None,
+            heard: None,
             finished: false,
         };
         Ok(Box::pin(stream::unfold(follower, |mut follower| async move {
@@ -100,15 +101,17 @@ impl Follower {
                 () = self.closed.cancelled() => return None,
             };
             match note {
-                Ok(Note::Event(event)) if event.seq <= self.last => {}
-                Ok(Note::Event(event)) if event.seq == self.last.next() => {
-                    self.last = event.seq;
-                    return Some(Ok(Frame::Event(event)));
+                Ok(Note::Event(event)) => {
+                    self.heard = Some(event.seq);
+                    if event.seq == self.last.next() {
+                        self.last = event.seq;
+                        return Some(Ok(Frame::Event(event)));
+                    }
+                    // Something between was missed: the store has it.
+                    self.behind = event.seq > self.last;
                 }
-                // Something between was missed: the store has it.
-                Ok(Note::Event(_)) => self.behind = true,
                 Ok(Note::Delta { head, delta }) => {
-                    if self.wants(head, &delta) {
+                    if self.deltas && head == self.last && self.heard == Some(head) {
                         return Some(Ok(Frame::Delta(delta)));
                     }
                 }
@@ -118,7 +121,7 @@ impl Follower {
                 }
                 Err(RecvError::Lagged(_)) => {
                     self.behind = true;
-                    self.open = None;
+                    self.heard = None;
                 }
                 Err(RecvError::Closed) => return None,
             }
@@ -139,19 +142,5 @@ impl Follower {
         self.behind = page.next.is_some();
         self.pending.extend(page.rows.into_iter().map(Frame::Event));
         Ok(())
-    }
-
-    /// Whether a delta belongs exactly here: what is delivered of a message is always a prefix of it.
-    fn wants(&mut self, head: Seq, delta: &Delta) -> bool {
-        if !self.deltas || head != self.last {
-            return false;
-        }
-        match delta {
-            Delta::MessageStart { event } | Delta::ThinkingStart { event } => {
-                self.open = Some(event.clone());
-                true
-            }
-            Delta::Text { event, .. } | Delta::Thinking { event, .. } => self.open.as_ref() == Some(event),
-        }
     }
 }

@@ -8,7 +8,7 @@ use oma_domain::event::Body;
 use oma_domain::{EventId, Seq};
 use oma_engine::{Config, Delta, Frame};
 
-use crate::puppet::{Stage, is_idle, says};
+use crate::puppet::{FLOOD, Stage, is_idle, says};
 
 #[tokio::test]
 async fn every_cursor_gives_the_same_suffix() {
@@ -131,6 +131,47 @@ async fn deltas_are_prefixes_of_their_messages() {
         }
     }
     assert_eq!(pieces, 2);
+}
+
+#[tokio::test]
+async fn a_reader_that_missed_pieces_of_an_answer_gets_none_of_its_later_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::over(folder.path(), Config::default()).await;
+    let session = stage.session().await;
+    let follow = || stage.engine.follow(&stage.ws, &session, Seq(0), true);
+    let (mut quick, mut slow) = (follow().await.unwrap(), follow().await.unwrap());
+    stage.post(&session, "flood and wait").await;
+    let mut pieces = 0;
+    while pieces < FLOOD + 1 {
+        let frame = quick.next().await.unwrap().unwrap();
+        pieces += usize::from(matches!(frame, Frame::Delta(Delta::Text { .. })));
+    }
+    // Of the first message pieces are lost to it; the second one's would stand before the rest of the first.
+    let deltas = async {
+        let mut deltas = Vec::new();
+        loop {
+            match slow.next().await.unwrap().unwrap() {
+                Frame::Delta(delta) => deltas.push(delta),
+                Frame::Event(event) if matches!(&*event.body, Body::ModelRequestStart { .. }) => {
+                    stage.puppet.gate.add_permits(1);
+                }
+                Frame::Event(event) if is_idle(&event) => return deltas,
+                Frame::Event(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(deltas.await, []);
+    // The next answer's come again.
+    stage.post(&session, "hello").await;
+    let frame = loop {
+        match slow.next().await.unwrap().unwrap() {
+            Frame::Delta(delta) => break delta,
+            Frame::Event(event) => assert!(!is_idle(&event), "no pieces came"),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(frame, Delta::MessageStart { .. }), "{frame:?}");
 }
 
 #[tokio::test]

@@ -21,8 +21,12 @@ use oma_store::Store;
 use oma_store::sqlite::Sqlite;
 use tokio::sync::Semaphore;
 
+/// More pieces than a follower may be behind.
+pub(crate) const FLOOD: usize = 300;
+
 /// What messages can ask of it: `wait` holds the answer until the gate opens, `hang` never answers, `tool`
-/// uses a tool first, `ask` uses one that asks, `fail` fails, `panic` panics; anything else is echoed.
+/// uses a tool first, `ask` uses one that asks, `fail` fails, `panic` panics, `flood` answers in two messages of
+/// which the first has many pieces; anything else is echoed.
 pub(crate) struct Puppet {
     pub(crate) gate: Arc<Semaphore>,
     pub(crate) at_work: AtomicUsize,
@@ -105,6 +109,24 @@ impl Puppet {
             .await?;
             return Ok(());
         }
+        let mut blocks = Vec::new();
+        if text.contains("flood") {
+            let first = EventId::generate();
+            port.delta(Delta::MessageStart { event: first.clone() });
+            for number in 0..FLOOD {
+                let (event, text) = (first.clone(), ".".into());
+                port.delta(Delta::Text { event, text });
+                if number % 50 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let (text, opaque) = (".".repeat(FLOOD), None);
+            blocks.push(ReplyBlock::Text {
+                id: first,
+                text,
+                opaque,
+            });
+        }
         let message = EventId::generate();
         port.delta(Delta::MessageStart {
             event: message.clone(),
@@ -143,11 +165,11 @@ impl Puppet {
             event: message.clone(),
             text: text.clone(),
         });
-        let mut blocks = vec![ReplyBlock::Text {
+        blocks.push(ReplyBlock::Text {
             id: message,
             text: format!("re: {text}"),
             opaque: None,
-        }];
+        });
         let permission = if text.contains("ask") {
             Permission::Ask
         } else {

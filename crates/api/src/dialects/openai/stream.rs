@@ -168,37 +168,44 @@ impl Writer {
 /// What of the turn's text was sent.
 #[derive(Debug, Default)]
 struct Text {
-    /// The message that was last sent from, and how many bytes of it.
-    current: Option<(EventId, usize)>,
+    /// The messages that pieces were sent of and that are not complete yet, oldest first, and how many bytes of
+    /// each. One answer may have several: all their pieces come before the first of them is complete.
+    partial: Vec<(EventId, usize)>,
+    /// Whether anything was sent.
+    any: bool,
 }
 
 impl Text {
     /// What to send for a piece of a message.
     fn piece(&mut self, event: EventId, text: &str) -> String {
-        let mut new = String::new();
-        match &mut self.current {
-            Some((current, sent)) if *current == event => *sent += text.len(),
-            current => {
-                if current.is_some() {
-                    new.push_str(BETWEEN);
-                }
-                *current = Some((event, text.len()));
+        match self.partial.last_mut() {
+            Some((last, sent)) if *last == event => {
+                *sent += text.len();
+                text.to_owned()
+            }
+            _ => {
+                self.partial.push((event, text.len()));
+                self.next(text)
             }
         }
-        new.push_str(text);
-        new
     }
 
     /// What to send when a message is complete: whatever no piece has brought.
     fn whole(&mut self, event: &EventId, text: &str) -> String {
-        match &self.current {
-            Some((current, sent)) if current == event => {
-                let rest = text.get(*sent..).unwrap_or_default().to_owned();
-                self.current = Some((event.clone(), text.len()));
-                rest
-            }
-            _ => self.piece(event.clone(), text),
-        }
+        let Some(at) = self.partial.iter().position(|(partial, _)| partial == event) else {
+            return self.next(text);
+        };
+        let (_, sent) = self.partial.remove(at);
+        // Messages become complete in their order: pieces of those before this one belong to an attempt that
+        // failed, and no whole message will follow them.
+        self.partial.drain(..at);
+        text.get(sent..).unwrap_or_default().to_owned()
+    }
+
+    fn next(&mut self, text: &str) -> String {
+        let between = if self.any { BETWEEN } else { "" };
+        self.any = true;
+        format!("{between}{text}")
     }
 }
 
@@ -228,5 +235,20 @@ mod tests {
         all += &text.piece(three.clone(), "ü");
         all += &text.whole(&three, "ü");
         assert_eq!(all, "Hello, wörld\n\nAgain\n\nü");
+    }
+
+    #[test]
+    fn an_answer_of_several_messages_is_sent_once() {
+        let (lost, one, two) = (EventId::generate(), EventId::generate(), EventId::generate());
+        let mut text = Text::default();
+        let mut all = String::new();
+        all += &text.piece(lost, "an attempt that failed");
+        all += &text.piece(one.clone(), "One");
+        all += &text.piece(two.clone(), "Tw");
+        all += &text.whole(&one, "One");
+        all += &text.whole(&two, "Two");
+        all += &text.whole(&EventId::generate(), "Three");
+        assert_eq!(all, "an attempt that failed\n\nOne\n\nTwo\n\nThree");
+        assert!(text.partial.is_empty());
     }
 }
