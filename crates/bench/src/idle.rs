@@ -34,7 +34,7 @@ pub(crate) async fn measure(oma: &Path, sessions: usize, followers: usize, table
                 )
                 .await?;
             while let Some(event) = events.next().await {
-                if event?.event == "session.status_idle" {
+                if event? == "session.status_idle" {
                     break;
                 }
             }

@@ -5,9 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use eventsource_stream::{Event, Eventsource};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
+use sse_stream::SseByteStream;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -95,17 +95,14 @@ impl Server {
         text(&session, "session_id")
     }
 
-    /// The session's events as they come.
+    /// The types of the session's events as they come.
     pub(crate) async fn follow(
         &self,
         session: &str,
-    ) -> Result<impl Stream<Item = Result<Event>> + Unpin + use<>> {
+    ) -> Result<impl Stream<Item = Result<String>> + Unpin + use<>> {
         let url = format!("{}/v1/sessions/{session}/events?stream=true", self.url);
         let answer = self.http.get(url).send().await?.error_for_status()?;
-        Ok(answer
-            .bytes_stream()
-            .eventsource()
-            .map(|event| event.map_err(Into::into)))
+        Ok(SseByteStream::new(answer.bytes_stream()).map(|event| Ok(event?.event.unwrap_or_default())))
     }
 
     /// CPU time that the process has used.

@@ -31,7 +31,7 @@ pub(crate) async fn measure(oma: &Path, turns: usize, table: &mut Table) -> Resu
         let mut said = None;
         loop {
             let event = events.next().await.context("the stream ended")??;
-            match event.event.as_str() {
+            match event.as_str() {
                 "agent.message" => said = Some(Instant::now()),
                 "session.status_idle" => break,
                 _ => {}
@@ -89,7 +89,7 @@ async fn first_command(server: &Server, agent: &str, times: usize, table: &mut T
         let mut used = None;
         loop {
             let event = events.next().await.context("the stream ended")??;
-            match event.event.as_str() {
+            match event.as_str() {
                 "agent.tool_use" => used = Some(Instant::now()),
                 "agent.tool_result" => samples.add(used.context("no tool use")?.elapsed()),
                 "session.status_idle" => break,

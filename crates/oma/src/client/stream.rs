@@ -2,12 +2,16 @@
 //!
 //! Invariant: frames come in log order, none twice and none left out: after a lost connection the stream
 //! resumes behind the last id that it has seen.
+//! Invariant: a frame is of bounded size, whatever the server sends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use eventsource_stream::Eventsource as _;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, Stream, StreamExt as _};
+use reqwest::Response;
 use serde_json::Value;
+use sse_stream::{Sse, SseByteStream};
 
 use crate::client::{Client, Error, Request};
 
@@ -20,6 +24,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How many attempts in a row may fail.
 const ATTEMPTS: u32 = 8;
+/// The largest frame, in bytes; a message has at most four million characters, and JSON escapes some of them.
+const MAX_FRAME: usize = 64 << 20;
 
 /// A frame of a session's stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,11 +90,14 @@ impl Follow {
             .await
             .map_err(|_| Error::Unreachable(format!("{} did not answer in time", self.client.base())))??;
         let base = self.client.base().clone();
-        let frames = response.bytes_stream().eventsource().filter_map(move |event| {
+        let frames = events(response, MAX_FRAME).filter_map(move |event| {
             let frame = match event {
                 Ok(event) => read(event).transpose(),
-                Err(error) => Some(Err(Error::Unreachable(format!(
+                Err(error) if is_connection(&error) => Some(Err(Error::Unreachable(format!(
                     "the stream from {base} broke off: {error}"
+                )))),
+                Err(error) => Some(Err(Error::Protocol(format!(
+                    "the stream from {base} can't be read: {error}"
                 )))),
             };
             std::future::ready(frame)
@@ -127,6 +136,10 @@ impl Follow {
                 Err(_) => Error::Unreachable(format!("{} has fallen silent", self.client.base())),
             };
             self.open = None;
+            // What can't be read now can't be read the next time either.
+            if !ended.passing() {
+                return Err(ended);
+            }
             // A server ends the stream of a session that has been idle for a while; one that says nothing at
             // all before it does so must not be asked again at once.
             if !self.seen_any {
@@ -148,19 +161,47 @@ impl Follow {
     }
 }
 
-fn read(event: eventsource_stream::Event) -> Result<Option<Frame>, Error> {
-    if event.data.is_empty() {
+/// Why an answer's bytes end before it does.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Connection(#[from] reqwest::Error),
+    #[error("a frame has more than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// Whether it is the connection that failed, and not what came over it.
+fn is_connection(error: &sse_stream::Error) -> bool {
+    let sse_stream::Error::Body(cause) = error else {
+        return false;
+    };
+    matches!(cause.downcast_ref(), Some(Broken::Connection(_)))
+}
+
+/// The events of an answer. The parser holds an unfinished event of any size, so the bytes since the last event
+/// are counted before they reach it.
+fn events(response: Response, max: usize) -> impl Stream<Item = Result<Sse, sse_stream::Error>> {
+    let pending = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&pending);
+    let bounded = response.bytes_stream().map(move |piece| {
+        let piece = piece?;
+        if counted.fetch_add(piece.len(), Ordering::Relaxed) > max {
+            return Err(Broken::TooLarge(max));
+        }
+        Ok(piece)
+    });
+    SseByteStream::new(bounded).inspect(move |_| pending.store(0, Ordering::Relaxed))
+}
+
+fn read(event: Sse) -> Result<Option<Frame>, Error> {
+    let Some(data) = event.data.filter(|data| !data.is_empty()) else {
         return Ok(None);
-    }
-    let data: Value = serde_json::from_str(&event.data)
+    };
+    let data: Value = serde_json::from_str(&data)
         .map_err(|error| Error::Protocol(format!("a frame of the stream is not JSON: {error}")))?;
-    let id = data["event_id"]
-        .as_str()
-        .map(str::to_owned)
-        .filter(|id| *id == event.id);
     Ok(Some(Frame {
-        kind: event.event,
-        id,
+        kind: event.event.unwrap_or_default(),
+        id: event.id.filter(|id| !id.is_empty()),
         data,
     }))
 }

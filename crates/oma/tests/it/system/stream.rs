@@ -2,27 +2,39 @@
 
 use std::pin::Pin;
 
-use eventsource_stream::Eventsource as _;
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
+use sse_stream::{Sse, SseByteStream};
 
 use super::soon;
 
 type Events = Pin<Box<dyn Stream<Item = Result<Value, String>> + Send>>;
+
+/// The events of an answer as they are, comments left out.
+pub(crate) fn raw(response: reqwest::Response) -> Pin<Box<dyn Stream<Item = Result<Sse, String>> + Send>> {
+    let events = SseByteStream::new(response.bytes_stream()).filter_map(|event| async {
+        match event {
+            Ok(event) => event.data.is_some().then_some(Ok(event)),
+            Err(error) => Some(Err(error.to_string())),
+        }
+    });
+    Box::pin(events)
+}
 
 /// The frames of an open stream: their data, with the type of those that have none in it.
 pub(crate) struct Frames(Events);
 
 impl Frames {
     pub(crate) fn new(response: reqwest::Response) -> Self {
-        let frames = response.bytes_stream().eventsource().map(|frame| {
-            let frame = frame.map_err(|error| error.to_string())?;
-            let mut data: Value = serde_json::from_str(&frame.data).map_err(|error| error.to_string())?;
+        let frames = raw(response).map(|frame| {
+            let frame = frame?;
+            let text = frame.data.unwrap_or_default();
+            let mut data: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             if data.get("type").is_none() {
                 data["type"] = json!(frame.event);
             }
             if data["type"] != json!(frame.event) {
-                return Err(format!("the frame {} says {}", frame.event, data["type"]));
+                return Err(format!("the frame {:?} says {}", frame.event, data["type"]));
             }
             Ok(data)
         });
