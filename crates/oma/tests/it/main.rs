@@ -7,6 +7,7 @@
 
 mod api;
 mod arrows;
+mod bombs;
 mod command_line;
 mod crash;
 mod disk;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::system::System;
 use crate::system::client::is_end;
+use crate::system::{System, leftovers};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
@@ -104,18 +104,8 @@ async fn fifty_sessions_work_at_once_and_keep_apart() {
         }
     });
     join_all(runs).await;
-    let metrics = system.client().get("/metrics").await.text();
-    let value = |name: &str| -> Option<f64> {
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with(name) && !line.starts_with('#'))?;
-        line.rsplit(' ').next()?.parse().ok()
-    };
-    assert_eq!(value("turns_active"), Some(0.0), "{metrics}");
-    assert!(
-        value("pool_active_containers").is_some_and(|live| live <= 6.0),
-        "{metrics}"
-    );
+    assert_eq!(system.client().metric("turns_active").await, 0.0);
+    assert!(system.client().metric("pool_active_containers").await <= 6.0);
     let list = system.client().get("/v1/sessions").await.good();
     assert!(
         list["sessions"]
@@ -126,4 +116,72 @@ async fn fifty_sessions_work_at_once_and_keep_apart() {
         "{list}"
     );
     system.stop().await;
+}
+
+/// The open files of a process, by kind.
+fn open_files(pid: i32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for file in std::fs::read_dir(format!("/proc/{pid}/fd")).expect("readable") {
+        // One may be closed while this looks.
+        if let Ok(target) = std::fs::read_link(file.expect("readable").path()) {
+            let name = target.display().to_string();
+            let kind = name.split(':').next().unwrap_or_default().to_owned();
+            *kinds.entry(kind).or_default() += 1;
+        }
+    }
+    kinds
+}
+
+/// The memory of a process that is in RAM, in KiB.
+fn resident(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("there");
+    line.split_whitespace()
+        .next()
+        .expect("a number")
+        .parse()
+        .expect("a number")
+}
+
+/// How many sessions work at once in a round.
+const ROUND: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_holds_no_files_and_no_memory() {
+    let system = System::start().await;
+    let pid = system.server.pid();
+    let round = async || {
+        let runs = (0..ROUND).map(|_| async {
+            let chat = system.client().session_of(MODEL).await;
+            let script = json!([{"tool": "bash", "input": {"command": "echo hi"}}, {"text": "done"}]);
+            chat.turn(&script).await;
+            system.client().delete(&chat.path("")).await.good();
+        });
+        join_all(runs).await;
+    };
+    // The first rounds fill pools and caches.
+    round().await;
+    round().await;
+    let (files, memory) = (open_files(pid), resident(pid));
+    for _ in 0..5 {
+        round().await;
+    }
+    let (files_now, memory_now) = (open_files(pid), resident(pid));
+    let total = |files: &BTreeMap<String, usize>| files.values().sum::<usize>();
+    // Connections of clients come and go: no more of them than sessions at once.
+    assert!(
+        total(&files_now) <= total(&files) + ROUND,
+        "{files:?} {files_now:?}"
+    );
+    assert!(
+        memory_now < memory + (32 << 10),
+        "{memory} KiB grew to {memory_now} KiB"
+    );
+    // Those of the last round may be on their way out.
+    assert!(system.client().metric("sessions_live").await <= ROUND as f64);
+    let data = system.stop().await;
+    assert_eq!(leftovers::find(&data.path()), []);
 }

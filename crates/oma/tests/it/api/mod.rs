@@ -3,6 +3,7 @@
 
 mod access;
 mod bodies;
+mod chat;
 mod files;
 mod heads;
 mod lists;

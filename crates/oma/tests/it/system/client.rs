@@ -122,6 +122,21 @@ impl Client {
         self.send(self.request(Method::PUT, path).body(body)).await
     }
 
+    /// A metric of one value.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").await.text();
+        let is_it = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        let value = metrics
+            .lines()
+            .find(is_it)
+            .and_then(|line| line.rsplit(' ').next())
+            .unwrap_or_else(|| panic!("there is no {name}: {metrics}"));
+        value.parse().expect("a number")
+    }
+
     /// Makes an agent and gives its id.
     pub(crate) async fn agent(&self, body: Value) -> String {
         self.post("/v1/agents", &body).await.good()["agent_id"]
