@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt, stream};
 use oma_domain::event::FailureKind;
 use oma_domain::session::ReplyStop;
-use oma_domain::usage::{Cost, NanoUsd, Usage};
+use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
 
 use reqwest::header::HeaderMap;
 
@@ -24,11 +24,18 @@ pub(crate) type Frames<F> = Pin<Box<dyn Stream<Item = Result<F, Error>> + Send>>
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) blocks: Vec<AssistantBlock>,
-    /// Absent when the provider did not say.
-    pub(crate) usage: Option<Usage>,
-    /// The provider's own figure, in dollars.
-    pub(crate) cost: Option<f64>,
     pub(crate) stop: ReplyStop,
+}
+
+/// What the provider has said so far about what an answer consumes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Tally {
+    /// Absent when it did not say.
+    pub(crate) usage: Option<Usage>,
+    /// Its own figure of the price, in dollars.
+    pub(crate) cost: Option<f64>,
+    /// Whether the answer can't consume more than that.
+    pub(crate) is_final: bool,
 }
 
 /// Whether a decoder wants more.
@@ -53,6 +60,9 @@ pub(crate) trait Decoder: Send + 'static {
         false
     }
 
+    /// What the provider has said so far about what the answer consumes.
+    fn tally(&self) -> Tally;
+
     /// The whole answer, after the end mark.
     fn finish(self) -> Result<Answer, Error>;
 }
@@ -61,6 +71,8 @@ struct Drive<D: Decoder> {
     frames: Frames<D::Frame>,
     decoder: Option<D>,
     ready: VecDeque<Chunk>,
+    /// Whether the provider has begun to answer. What it reports before that refuses the request.
+    has_begun: bool,
     target: Arc<Target>,
 }
 
@@ -95,6 +107,7 @@ pub(crate) fn stream_of<D: Decoder>(
         frames,
         decoder: Some(decoder),
         ready: VecDeque::new(),
+        has_begun: false,
         target: Arc::clone(target),
     };
     Box::pin(stream::unfold(drive, |mut drive| async move {
@@ -128,41 +141,67 @@ impl<D: Decoder> Drive<D> {
                 None => Err(Error::passing(
                     FailureKind::ModelOverloaded,
                     "the answer ended before it was complete",
-                )),
+                )
+                .unaccounted()),
             };
             match progress {
-                Ok(Progress::Open) => {}
+                Ok(Progress::Open) => self.has_begun = true,
                 Ok(Progress::Complete) => {
-                    let answer = self.decoder.take()?.finish();
-                    match answer {
+                    let decoder = self.decoder.take()?;
+                    let tally = Tally {
+                        is_final: true,
+                        ..decoder.tally()
+                    };
+                    match decoder.finish() {
                         Ok(answer) => self
                             .ready
-                            .push_back(Chunk::Done(Box::new(self.completion(answer)))),
-                        Err(error) => return Some(Err(error)),
+                            .push_back(Chunk::Done(Box::new(self.completion(answer, tally)))),
+                        Err(error) => return Some(Err(self.failed(error, tally))),
                     }
                 }
-                Err(error) => return Some(Err(error)),
+                Err(error) if !self.has_begun && *error.spent == Spent::Nothing => return Some(Err(error)),
+                Err(error) => {
+                    let tally = decoder.tally();
+                    return Some(Err(self.failed(error, tally)));
+                }
             }
         }
     }
 
-    fn completion(&self, answer: Answer) -> Completion {
-        let stated = answer.cost.filter(|usd| usd.is_finite() && *usd >= 0.0);
-        let cost = match stated {
-            Some(usd) => Some(Cost {
-                amount: NanoUsd::from_usd(usd),
-                source: "provider".to_owned(),
-            }),
-            None => answer.usage.and_then(|usage| self.target.prices.cost(&usage)),
-        };
-        if answer.usage.is_none() {
+    fn completion(&self, answer: Answer, tally: Tally) -> Completion {
+        if tally.usage.is_none() {
             tracing::warn!(model = self.target.name, "the provider reported no usage");
         }
         Completion {
             blocks: answer.blocks,
-            usage: answer.usage.unwrap_or_default(),
-            cost,
+            usage: tally.usage.unwrap_or_default(),
+            cost: self.cost(tally),
             stop: answer.stop,
+        }
+    }
+
+    /// The error of an answer that had begun, with what it consumed until then.
+    fn failed(&self, error: Error, tally: Tally) -> Error {
+        let cost = self.cost(tally);
+        let spent = match tally.usage {
+            Some(usage) if tally.is_final => Spent::All { usage, cost },
+            Some(usage) => Spent::AtLeast { usage, cost },
+            None => Spent::unknown(),
+        };
+        Error {
+            spent: Box::new(spent),
+            ..error
+        }
+    }
+
+    /// The provider's own figure, else the catalogue's.
+    fn cost(&self, tally: Tally) -> Option<Cost> {
+        match tally.cost.filter(|usd| usd.is_finite() && *usd >= 0.0) {
+            Some(usd) => Some(Cost {
+                amount: NanoUsd::from_usd(usd),
+                source: "provider".to_owned(),
+            }),
+            None => tally.usage.and_then(|usage| self.target.prices.cost(&usage)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use oma_domain::event::{Failure, FailureKind};
+use oma_domain::usage::Spent;
 
 /// A failed model request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,10 +17,12 @@ pub struct Error {
     pub retryable: bool,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
+    /// What the request consumed all the same.
+    pub spent: Box<Spent>,
 }
 
 impl Error {
-    /// A failure that no retry mends.
+    /// A failure that no retry mends, of a request that consumed nothing.
     #[must_use]
     pub fn fatal(kind: FailureKind, message: impl Into<String>) -> Self {
         let failure = Failure {
@@ -31,6 +34,7 @@ impl Error {
             status: None,
             retryable: false,
             retry_after: None,
+            spent: Box::default(),
         }
     }
 
@@ -40,6 +44,15 @@ impl Error {
         Self {
             retryable: true,
             ..Self::fatal(kind, message)
+        }
+    }
+
+    /// The same failure, of a request that the provider may have worked on without saying how much.
+    #[must_use]
+    pub(crate) fn unaccounted(self) -> Self {
+        Self {
+            spent: Box::new(Spent::unknown()),
+            ..self
         }
     }
 }

@@ -212,6 +212,10 @@ pub(crate) fn from_response(status: u16, headers: &HeaderMap, body: &[u8]) -> Er
     let report = Report::from_body(body);
     let asked = retry_after(headers, SystemTime::now()).or(report.retry_after);
     let mut error = classified(Some(status), &report);
+    // A gateway gave up waiting, and the provider behind it may still be at work.
+    if matches!(status, 504 | 524) {
+        error = error.unaccounted();
+    }
     error.retry_after = asked;
     match headers
         .get("x-should-retry")

@@ -104,14 +104,16 @@ impl Endpoint {
                         let read = read.saturating_add(bytes.len());
                         if read > MAX_ANSWER {
                             let message = format!("the provider's answer is larger than {MAX_ANSWER} bytes");
-                            return Some((Err(Error::fatal(FailureKind::ModelRequestFailed, message)), None));
+                            let error = Error::fatal(FailureKind::ModelRequestFailed, message);
+                            return Some((Err(error.unaccounted()), None));
                         }
                         Some((Ok(bytes), Some((response, read))))
                     }
                     Ok(Ok(None)) => None,
                     Ok(Err(error)) => {
                         let message = format!("the answer was cut off: {}", causes(&error.without_url()));
-                        Some((Err(Error::passing(FailureKind::ModelOverloaded, message)), None))
+                        let error = Error::passing(FailureKind::ModelOverloaded, message);
+                        Some((Err(error.unaccounted()), None))
                     }
                     Err(_) => Some((Err(stalled(stall, "the answer stalled")), None)),
                 }
@@ -140,6 +142,7 @@ fn stalled(after: Duration, what: &str) -> Error {
         FailureKind::ModelOverloaded,
         format!("{what} for {} seconds", after.as_secs_f64()),
     )
+    .unaccounted()
 }
 
 fn unreachable_provider(error: reqwest::Error) -> Error {
@@ -148,6 +151,7 @@ fn unreachable_provider(error: reqwest::Error) -> Error {
         .and_then(|url| url.host_str().map(str::to_owned))
         .unwrap_or_default();
     let is_builder = error.is_builder();
+    let never_left = error.is_connect();
     let causes = causes(&error.without_url());
     if is_builder {
         return Error::fatal(
@@ -155,10 +159,11 @@ fn unreachable_provider(error: reqwest::Error) -> Error {
             format!("the provider's address is not usable: {causes}"),
         );
     }
-    Error::passing(
+    let error = Error::passing(
         FailureKind::ModelOverloaded,
         format!("can't reach the provider at {host}: {causes}"),
-    )
+    );
+    if never_left { error } else { error.unaccounted() }
 }
 
 /// An error with its causes in one line.

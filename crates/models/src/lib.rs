@@ -38,7 +38,9 @@ pub use config::{Config, ConfigError, ProviderConfig};
 pub use error::Error;
 pub use provider::{EffortStyle, Protocol, ReasoningBack};
 pub use registry::{ModelInfo, Registry};
-pub use request::{AssistantBlock, Chunk, Completion, Message, ModelStream, Request, ToolSpec, UserBlock};
+pub use request::{
+    AssistantBlock, Chunk, Completion, Message, ModelStream, Request, ToolChoice, ToolSpec, UserBlock,
+};
 pub use well_known::{WellKnown, well_known};
 
 use async_trait::async_trait;

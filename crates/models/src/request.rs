@@ -20,12 +20,27 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// The tools that the model may use.
     pub tools: Vec<ToolSpec>,
+    /// Whether it may use them.
+    pub tool_choice: ToolChoice,
     /// How hard to think.
     pub thinking: ThinkingLevel,
     /// The most output tokens; the model's own maximum when absent.
     pub max_tokens: Option<u32>,
     /// Names the conversation for providers that route by a cache key.
     pub cache_key: String,
+}
+
+/// Whether an answer may use the tools. What a request says about that is often part of what the provider
+/// caches it by, so "no" comes in two strengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// It should not. The messages say so, and a parameter says it too where that leaves the prompt cache whole.
+    Avoid,
+    /// It can't, at the price of the prompt cache, wherever the protocol has a parameter for that.
+    None,
 }
 
 /// One message.

@@ -27,7 +27,8 @@ pub(crate) fn events(body: Body, max_event: usize) -> impl Stream<Item = Result<
             return Err(Error::passing(
                 FailureKind::ModelRequestFailed,
                 format!("the provider sent an event of more than {max_event} bytes"),
-            ));
+            )
+            .unaccounted());
         }
         Ok(piece)
     });
@@ -51,6 +52,7 @@ pub(crate) fn malformed(what: &str) -> Error {
         FailureKind::ModelRequestFailed,
         format!("the provider's stream is malformed: {what}"),
     )
+    .unaccounted()
 }
 
 #[cfg(test)]

@@ -2,20 +2,34 @@
 
 use std::collections::HashMap;
 
-use oma_domain::content::joined_text;
-use oma_domain::event::Body;
+use oma_domain::content::{Source, joined_text};
+use oma_domain::event::{Body, Kept};
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
+use crate::shrink::{short, short_text, shrunk};
+
 /// How many events one read brings.
 const PAGE: u32 = 500;
-/// Texts longer than this are cut when the context has to shrink, in bytes.
-const SHRUNK_TEXT: usize = 2_000;
 /// Roughly how many characters make a token.
 const CHARS_PER_TOKEN: u64 = 4;
-/// What an image or a document is taken to weigh, in tokens.
+/// What an image, or a page of a document, is taken to weigh, in tokens.
 const MEDIA_TOKENS: u64 = 1_600;
+/// Roughly how many bytes of a document, encoded, make a token.
+const DOCUMENT_BYTES_PER_TOKEN: u64 = 16;
+
+/// What stands before and after a message that is kept beside a summary.
+const BEFORE_KEPT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
+kept beside it, word for word:";
+const AFTER_KEPT: &str = "This is the summary of the conversation so far, and of what has been done about this \
+message already. Go on from there:";
+
+/// A message of the user, as the log has it.
+struct Spoken {
+    at: Seq,
+    content: Vec<ContentBlock>,
+}
 
 /// The messages that the next request carries.
 #[derive(Default)]
@@ -27,8 +41,10 @@ pub(crate) struct Conversation {
     request: Option<EventId>,
     /// The provider's ids of the tool uses, which their results go by.
     calls: HashMap<EventId, String>,
-    /// The newest user message, kept word for word over a compaction in mid-turn.
-    last_user: Option<Vec<ContentBlock>>,
+    /// The newest user message, which is kept word for word over a compaction in mid-turn.
+    spoken: Option<Spoken>,
+    /// The request that the newest summary came from.
+    summarised_by: Option<EventId>,
     /// Characters and media added since the model last counted the tokens.
     uncounted: u64,
 }
@@ -53,18 +69,48 @@ impl Conversation {
             if events.is_empty() {
                 return Err(PortError::Gone("the log is shorter than its head".into()));
             }
-            events.iter().for_each(|event| self.absorb(event));
+            for event in &events {
+                self.recall(port, event).await?;
+                self.absorb(event);
+            }
         }
         Ok(())
     }
 
-    /// Folds events in that a commit has just returned; a gap before them is left to [`Self::catch_up`].
+    /// Folds events in that a commit has just returned; a gap before them, and what needs more of the log, is
+    /// left to [`Self::catch_up`].
     pub(crate) fn extend(&mut self, events: &[Event]) {
         for event in events {
-            if event.seq == self.seen.next() {
+            if event.seq == self.seen.next() && self.missing(event).is_none() {
                 self.absorb(event);
             }
         }
+    }
+
+    /// Where the message stands that this event keeps, if it has not been read yet.
+    fn missing(&self, event: &Event) -> Option<Seq> {
+        let Body::Compaction { kept: Some(kept), .. } = &*event.body else {
+            return None;
+        };
+        let is_known = self.spoken.as_ref().is_some_and(|it| it.at == kept.message);
+        (!is_known).then_some(kept.message)
+    }
+
+    /// Reads the message that a summary keeps: it stands before what the summary covers.
+    async fn recall(&mut self, port: &dyn Port, event: &Event) -> Result<(), PortError> {
+        let Some(at) = self.missing(event) else {
+            return Ok(());
+        };
+        let found = port.history(Seq(at.0.saturating_sub(1)), 1).await?;
+        match found.first().map(|event| (event.seq, &*event.body)) {
+            Some((seq, Body::UserMessage { content })) if seq == at => {
+                let content = content.clone();
+                self.spoken = Some(Spoken { at, content });
+            }
+            // The summary alone is enough to go on.
+            _ => tracing::error!(at = at.0, "a message that a summary keeps is not in the log"),
+        }
+        Ok(())
     }
 
     fn absorb(&mut self, event: &Event) {
@@ -72,7 +118,10 @@ impl Conversation {
         match &*event.body {
             Body::UserMessage { content } => {
                 self.weigh(content);
-                self.last_user = Some(content.clone());
+                self.spoken = Some(Spoken {
+                    at: event.seq,
+                    content: content.clone(),
+                });
                 self.user(content.iter().cloned().map(UserBlock::Content));
             }
             Body::AgentMessage {
@@ -135,20 +184,28 @@ impl Conversation {
                     is_error,
                 }]);
             }
-            Body::Compaction { summary, .. } => {
+            Body::Compaction {
+                request,
+                summary,
+                kept,
+                ..
+            } => {
                 self.messages.clear();
                 self.calls.clear();
-                self.request = None;
-                self.uncounted = summary.len() as u64;
-                let text = format!("This is a summary of the conversation so far:\n\n{summary}");
-                self.user([UserBlock::Content(ContentBlock::text(text))]);
+                self.summarised_by = Some(request.clone());
+                self.uncounted = 0;
+                let blocks = self.summarised(summary, kept.as_ref());
+                self.weigh(&blocks);
+                self.user(blocks.into_iter().map(UserBlock::Content));
             }
-            // The provider has counted everything up to its answer, if it counts at all.
+            // The provider has counted everything up to its answer, if it counts at all. What it counted for a
+            // summary is what the summary replaces.
             Body::ModelRequestEnd {
                 is_error: false,
                 usage,
+                request,
                 ..
-            } if usage.total() > 0 => self.uncounted = 0,
+            } if usage.total() > 0 && self.summarised_by.as_ref() != Some(request) => self.uncounted = 0,
             Body::UserInterrupt { .. }
             | Body::UserToolConfirmation { .. }
             | Body::StatusRunning
@@ -181,25 +238,54 @@ impl Conversation {
     }
 
     fn weigh(&mut self, content: &[ContentBlock]) {
-        for block in content {
-            self.uncounted += match block {
-                ContentBlock::Text { text } => text.len() as u64,
-                ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS * CHARS_PER_TOKEN,
-            };
+        self.uncounted += content.iter().map(weight).sum::<u64>();
+    }
+
+    /// What a summary leaves of the conversation: itself, and the message that it keeps.
+    fn summarised(&self, summary: &str, kept: Option<&Kept>) -> Vec<ContentBlock> {
+        let spoken = self.spoken.as_ref();
+        let Some((kept, spoken)) = kept.zip(spoken).filter(|(kept, it)| it.at == kept.message) else {
+            let text = format!("This is a summary of the conversation so far:\n\n{summary}");
+            return vec![ContentBlock::text(text)];
+        };
+        let mut blocks = vec![ContentBlock::text(BEFORE_KEPT)];
+        for (index, block) in spoken.content.iter().enumerate() {
+            blocks.push(if kept.whole.contains(&index) {
+                block.clone()
+            } else {
+                short(block)
+            });
         }
+        blocks.push(ContentBlock::text(format!("{AFTER_KEPT}\n\n{summary}")));
+        blocks
+    }
+
+    /// What of the user's newest message can be kept beside a summary within so many tokens. Text goes first: it
+    /// says what the user wants.
+    pub(crate) fn keep(&self, tokens: u64) -> Option<Kept> {
+        let spoken = self.spoken.as_ref()?;
+        let is_text = |block: &ContentBlock| matches!(block, ContentBlock::Text { .. });
+        let blocks = || spoken.content.iter().enumerate();
+        let texts = blocks().filter(|(_, block)| is_text(block));
+        let media = blocks().filter(|(_, block)| !is_text(block));
+        let mut left = tokens.saturating_mul(CHARS_PER_TOKEN);
+        let mut whole = Vec::new();
+        for (index, block) in texts.chain(media) {
+            if let Some(rest) = left.checked_sub(weight(block)) {
+                left = rest;
+                whole.push(index);
+            }
+        }
+        whole.sort_unstable();
+        Some(Kept {
+            message: spoken.at,
+            whole,
+        })
     }
 
     /// About how many tokens were added since the model last counted them.
     pub(crate) fn uncounted_tokens(&self) -> u64 {
         self.uncounted / CHARS_PER_TOKEN
-    }
-
-    /// The newest user message's text, to be kept through a compaction.
-    pub(crate) fn last_user_text(&self) -> Option<String> {
-        self.last_user
-            .as_ref()
-            .map(|content| joined_text(content))
-            .filter(|text| !text.is_empty())
     }
 
     /// The messages, made smaller step by step for when the request for a summary is too long itself: first
@@ -223,7 +309,8 @@ impl Conversation {
         match start {
             Some(start) => recent[start..].iter().map(shrunk).collect(),
             None => {
-                let text = self.last_user_text().unwrap_or_default();
+                let spoken = self.spoken.as_ref().map(|it| it.content.as_slice());
+                let text = joined_text(spoken.unwrap_or_default());
                 vec![Message::User(vec![UserBlock::Content(short_text(&text))])]
             }
         }
@@ -235,70 +322,21 @@ impl Conversation {
     }
 }
 
-/// A message without media, thoughts and long texts.
-fn shrunk(message: &Message) -> Message {
-    let user = |block: &UserBlock| match block {
-        UserBlock::Content(content) => UserBlock::Content(short(content)),
-        UserBlock::ToolResult {
-            call_id,
-            name,
-            content,
-            is_error,
-        } => UserBlock::ToolResult {
-            call_id: call_id.clone(),
-            name: name.clone(),
-            content: content.iter().map(short).collect(),
-            is_error: *is_error,
-        },
+/// About how many characters of text a block weighs as much as.
+fn weight(block: &ContentBlock) -> u64 {
+    let tokens = match block {
+        ContentBlock::Text { text }
+        | ContentBlock::Document {
+            source: Source::Text { data: text },
+            ..
+        } => return text.len() as u64,
+        ContentBlock::Document {
+            source: Source::Base64 { data, .. },
+            ..
+        } => MEDIA_TOKENS.max(data.len() as u64 / DOCUMENT_BYTES_PER_TOKEN),
+        ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS,
     };
-    let assistant = |block: &AssistantBlock| match block {
-        AssistantBlock::Thinking { .. } => None,
-        AssistantBlock::Text { text, .. } => match short_text(text) {
-            ContentBlock::Text { text } => Some(AssistantBlock::Text { text, opaque: None }),
-            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
-        },
-        AssistantBlock::ToolUse {
-            call_id,
-            name,
-            input,
-            opaque,
-        } => {
-            let whole = input.to_string();
-            let input = if whole.len() > SHRUNK_TEXT {
-                let kept: String = whole.chars().take(SHRUNK_TEXT / 2).collect();
-                serde_json::json!({ "shortened": kept })
-            } else {
-                input.clone()
-            };
-            let (call_id, name, opaque) = (call_id.clone(), name.clone(), opaque.clone());
-            Some(AssistantBlock::ToolUse {
-                call_id,
-                name,
-                input,
-                opaque,
-            })
-        }
-    };
-    match message {
-        Message::User(blocks) => Message::User(blocks.iter().map(user).collect()),
-        Message::Assistant(blocks) => Message::Assistant(blocks.iter().filter_map(assistant).collect()),
-    }
-}
-
-fn short(block: &ContentBlock) -> ContentBlock {
-    match block {
-        ContentBlock::Text { text } => short_text(text),
-        ContentBlock::Image { .. } => ContentBlock::text("[an image was left out]"),
-        ContentBlock::Document { .. } => ContentBlock::text("[a document was left out]"),
-    }
-}
-
-fn short_text(text: &str) -> ContentBlock {
-    if text.len() <= SHRUNK_TEXT {
-        return ContentBlock::text(text);
-    }
-    let kept: String = text.chars().take(SHRUNK_TEXT / 2).collect();
-    ContentBlock::text(format!("{kept}\n[the rest was left out]"))
+    tokens * CHARS_PER_TOKEN
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oma_domain::event::{Body, Purpose};
+use oma_domain::event::{Body, Kept, Purpose};
 use oma_domain::policy::Permission;
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::usage::Usage;
@@ -190,6 +190,39 @@ fn a_summary_replaces_what_it_covers() {
     let mut later = Conversation::after(Seq(3));
     later.extend(&events[3..]);
     assert_eq!(later.messages(), whole.messages());
+}
+
+#[test]
+fn a_message_that_is_kept_counts_although_the_summary_was_counted() {
+    let kept = Kept {
+        message: Seq(1),
+        whole: vec![0],
+    };
+    let compaction = Body::Compaction {
+        request: id("r2"),
+        summary: "the story".into(),
+        through: Seq(2),
+        kept: Some(kept.clone()),
+    };
+    let events = log(vec![
+        ("m1", user(&"x".repeat(4_000))),
+        ("r2", begin()),
+        ("c", compaction),
+        ("e2", end("r2")),
+    ]);
+    let mut conversation = fold(&events[..2]);
+    assert_eq!(conversation.keep(1_000), Some(kept));
+    assert_eq!(conversation.keep(999).map(|kept| kept.whole), Some(vec![]));
+    conversation.extend(&events[2..]);
+    let [message] = &shorthand(&conversation)[..] else {
+        panic!("one message")
+    };
+    assert!(message.contains(&"x".repeat(4_000)) && message.ends_with("the story"));
+    assert!(conversation.uncounted_tokens() > 1_000);
+    // Who has not read the message yet reads the log for it first.
+    let mut later = Conversation::after(Seq(2));
+    later.extend(&events[2..]);
+    assert!(later.messages().is_empty());
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod compaction;
 mod conversation;
 mod native;
 mod sampling;
+mod shrink;
 mod turn;
 
 pub use native::{Config, Native};

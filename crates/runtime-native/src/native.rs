@@ -162,6 +162,7 @@ impl Runtime for Native {
             overflowed: false,
             compactions: 0,
             reduction: 0,
+            bar_tools: false,
         };
         match run.go().await {
             Ok(()) => {}

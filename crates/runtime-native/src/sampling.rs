@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 use oma_domain::EventId;
 use oma_domain::event::{FailureKind, Purpose};
 use oma_domain::session::{Input, Reply, ReplyBlock, State, Step};
-use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolSpec};
+use oma_domain::usage::Spent;
+use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolChoice};
 use oma_runtime::{Delta, PortError};
 
 use crate::compaction::{MAX_COMPACTIONS, is_overflow};
@@ -33,9 +34,7 @@ impl Announced {
 impl Run<'_> {
     /// Makes one model request and commits what came of it.
     pub(crate) async fn sample(&mut self, state: &State, model: &Arc<dyn Model>) -> Result<(), PortError> {
-        let thinking = state
-            .thinking_level
-            .unwrap_or(self.session.agent.spec.thinking_level);
+        let thinking = self.thinking(state);
         let id = EventId::generate();
         let begin = Input::BeginRequest {
             id: id.clone(),
@@ -49,21 +48,10 @@ impl Run<'_> {
             return Ok(());
         }
         self.warm_sandbox();
-        let tools = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
-            name: tool.name,
-            description: tool.description,
-            input_schema: tool.input_schema,
-        });
-        let request = Request {
-            system: self.session.agent.spec.instructions.clone(),
-            messages: self.conversation.messages().to_vec(),
-            tools: tools.collect(),
-            thinking,
-            max_tokens: None,
-            cache_key: self.session.id.to_string(),
-        };
+        let request = self.ask(self.conversation.messages().to_vec(), thinking, ToolChoice::Auto);
         let mut announced = Announced::default();
-        match self.stream(&**model, &request, &mut announced).await {
+        let answered = answer(&**model, &request, |chunk| self.show(chunk, &mut announced)).await;
+        match answered {
             Ok(completion) => {
                 self.compactions = 0;
                 let reply = self.reply(completion, model.name(), &mut announced);
@@ -74,38 +62,25 @@ impl Run<'_> {
         }
     }
 
-    /// Streams one answer to its end, passing the pieces on.
-    async fn stream(
-        &self,
-        model: &dyn Model,
-        request: &Request,
-        announced: &mut Announced,
-    ) -> Result<Completion, Error> {
-        let mut pieces = model.stream(request).await?;
-        while let Some(piece) = pieces.next().await {
-            match piece? {
-                Chunk::Text { index, text } => {
-                    let (event, is_new) = announced.id(index);
-                    if is_new {
-                        self.port.delta(Delta::MessageStart { event: event.clone() });
-                    }
-                    self.port.delta(Delta::Text { event, text });
+    /// Shows a piece of an answer to whoever follows the session.
+    fn show(&self, chunk: Chunk, announced: &mut Announced) {
+        match chunk {
+            Chunk::Text { index, text } => {
+                let (event, is_new) = announced.id(index);
+                if is_new {
+                    self.port.delta(Delta::MessageStart { event: event.clone() });
                 }
-                Chunk::Thinking { index, text } => {
-                    let (event, is_new) = announced.id(index);
-                    if is_new {
-                        self.port.delta(Delta::ThinkingStart { event: event.clone() });
-                    }
-                    self.port.delta(Delta::Thinking { event, text });
-                }
-                Chunk::ToolUse { .. } => {}
-                Chunk::Done(completion) => return Ok(*completion),
+                self.port.delta(Delta::Text { event, text });
             }
+            Chunk::Thinking { index, text } => {
+                let (event, is_new) = announced.id(index);
+                if is_new {
+                    self.port.delta(Delta::ThinkingStart { event: event.clone() });
+                }
+                self.port.delta(Delta::Thinking { event, text });
+            }
+            Chunk::ToolUse { .. } | Chunk::Done(_) => {}
         }
-        Err(Error::passing(
-            FailureKind::ModelOverloaded,
-            "the provider's answer ended before it was complete",
-        ))
     }
 
     fn reply(&self, completion: Completion, model: &str, announced: &mut Announced) -> Reply {
@@ -160,7 +135,7 @@ impl Run<'_> {
             self.commit(Input::FailRequest {
                 request,
                 failure: error.failure,
-                spent: oma_domain::usage::Spent::Nothing,
+                spent: *error.spent,
                 retry: true,
             })
             .await?;
@@ -173,7 +148,7 @@ impl Run<'_> {
         self.commit(Input::FailRequest {
             request,
             failure: error.failure,
-            spent: oma_domain::usage::Spent::Nothing,
+            spent: *error.spent,
             retry,
         })
         .await?;
@@ -189,6 +164,26 @@ impl Run<'_> {
             self.native.pool.try_warm(&self.native.sandbox_spec(self.session));
         }
     }
+}
+
+/// Makes a request and passes the pieces of its answer on.
+pub(crate) async fn answer(
+    model: &dyn Model,
+    request: &Request,
+    mut show: impl FnMut(Chunk),
+) -> Result<Completion, Error> {
+    let mut pieces = model.stream(request).await?;
+    while let Some(piece) = pieces.next().await {
+        match piece? {
+            Chunk::Done(completion) => return Ok(*completion),
+            chunk => show(chunk),
+        }
+    }
+    let broken_off = "the provider's answer ended before it was complete";
+    Err(Error {
+        spent: Box::new(Spent::unknown()),
+        ..Error::passing(FailureKind::ModelOverloaded, broken_off)
+    })
 }
 
 /// Whether the turn waits for just this request.

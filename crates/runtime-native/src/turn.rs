@@ -5,7 +5,8 @@ use std::sync::Arc;
 use oma_domain::Seq;
 use oma_domain::event::Purpose;
 use oma_domain::session::{Input, State, Step};
-use oma_models::Model;
+use oma_domain::thinking::ThinkingLevel;
+use oma_models::{Message, Model, Request, ToolChoice, ToolSpec};
 use oma_runtime::{Committed, Port, PortError, SessionInfo};
 use oma_tools::Toolbox;
 
@@ -27,6 +28,8 @@ pub(crate) struct Run<'a> {
     pub(crate) compactions: u32,
     /// How far the history has to be reduced for a summary of it to be asked for.
     pub(crate) reduction: u32,
+    /// The model has used a tool instead of writing a summary, so it gets no chance to do it again.
+    pub(crate) bar_tools: bool,
 }
 
 impl Run<'_> {
@@ -83,8 +86,43 @@ impl Run<'_> {
     /// Whether the context has to be summarised before the next request.
     fn is_full(&self, state: &State, model: &dyn Model) -> bool {
         let tokens = state.context_tokens + self.conversation.uncounted_tokens();
-        let limit = model.context_window() / 100 * self.native.config.compact_at_percent;
-        self.overflowed || (self.compactions == 0 && tokens >= limit)
+        self.overflowed || (self.compactions == 0 && tokens >= self.room(model))
+    }
+
+    /// How many tokens the context may have.
+    pub(crate) fn room(&self, model: &dyn Model) -> u64 {
+        model.context_window() / 100 * self.native.config.compact_at_percent
+    }
+
+    /// How hard the session thinks now.
+    pub(crate) fn thinking(&self, state: &State) -> ThinkingLevel {
+        state
+            .thinking_level
+            .unwrap_or(self.session.agent.spec.thinking_level)
+    }
+
+    /// A request with these messages. All requests of a session are the same but for their messages, because
+    /// providers cache a request by its start.
+    pub(crate) fn ask(
+        &self,
+        messages: Vec<Message>,
+        thinking: ThinkingLevel,
+        tool_choice: ToolChoice,
+    ) -> Request {
+        let tools = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
+            name: tool.name,
+            description: tool.description,
+            input_schema: tool.input_schema,
+        });
+        Request {
+            system: self.session.agent.spec.instructions.clone(),
+            messages,
+            tools: tools.collect(),
+            tool_choice,
+            thinking,
+            max_tokens: None,
+            cache_key: self.session.id.to_string(),
+        }
     }
 
     /// Commits an input and folds what it appended into the conversation.

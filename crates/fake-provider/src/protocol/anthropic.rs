@@ -29,6 +29,7 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
         check.schema(&tool["name"].to_string(), &tool["input_schema"]);
         marks += usize::from(tool["cache_control"].is_object());
     }
+    check.tool_choice(&body["tool_choice"]["type"], &["auto", "none"], &body["tools"]);
     if !body["system"].is_null() && !body["system"].is_string() {
         let blocks = body["system"].as_array().map(Vec::as_slice).unwrap_or_default();
         check.that(!blocks.is_empty(), "system is an empty list");

@@ -37,6 +37,12 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
             &tool["toolSpec"]["inputSchema"]["json"],
         );
     }
+    // The API can force the use of tools, but not forbid it.
+    let choice = &body["toolConfig"]["toolChoice"];
+    check.that(
+        choice.is_null() || choice["auto"].is_object(),
+        "there is no such tool choice",
+    );
     points += body["system"]
         .as_array()
         .into_iter()

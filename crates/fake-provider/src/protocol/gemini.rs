@@ -29,6 +29,8 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
             );
         }
     }
+    let mode = &body["toolConfig"]["functionCallingConfig"]["mode"];
+    check.tool_choice(mode, &["AUTO", "NONE"], &body["tools"]);
     let signed = check.path.contains("gemini-3") || check.path.contains("gemini-4");
     let mut view = View::default();
     let mut last_role = None;

@@ -96,6 +96,18 @@ impl Check<'_> {
         }
     }
 
+    /// Checks that a choice of tools is one of a list, and that there are tools to choose from.
+    fn tool_choice(&mut self, choice: &Value, known: &[&str], tools: &Value) {
+        if choice.is_null() {
+            return;
+        }
+        if !choice.as_str().is_some_and(|it| known.contains(&it)) {
+            self.fail(format!("there is no tool choice {choice}"));
+        }
+        let has_tools = tools.as_array().is_some_and(|tools| !tools.is_empty());
+        self.that(has_tools, "there is a tool choice without tools");
+    }
+
     /// Checks a tool use's id by the strictest common rule.
     fn call_id(&mut self, id: &Value) {
         let allowed = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';

@@ -19,6 +19,7 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
             &tool["function"]["parameters"],
         );
     }
+    check.tool_choice(&body["tool_choice"], &["auto", "none"], &body["tools"]);
     // These providers refuse a tool call without the thoughts before it.
     let wants_reasoning = ["deepseek", "kimi"].iter().any(|name| model.contains(name));
     let is_mistral = model.contains("mistral");

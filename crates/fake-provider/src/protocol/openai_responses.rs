@@ -16,6 +16,7 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
         check.tool_name(&tool["name"]);
         check.schema(&tool["name"].to_string(), &tool["parameters"]);
     }
+    check.tool_choice(&body["tool_choice"], &["auto", "none"], &body["tools"]);
     let mut view = View::default();
     let mut lonely_reasoning = false;
     for item in body["input"].as_array().into_iter().flatten() {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::answer::{self, Answer, Progress};
+use crate::answer::{self, Answer, Progress, Tally};
 use crate::assembly::Assembly;
 use crate::registry::Target;
 use crate::request::Chunk;
@@ -131,7 +131,8 @@ pub(super) struct Decoder {
     assembly: Assembly,
     open: HashMap<u64, Open>,
     usage: Option<Usage>,
-    stop: Option<ReplyStop>,
+    /// Why the answer ended, and what was said about that.
+    stop: Option<(String, Option<String>)>,
 }
 
 impl Decoder {
@@ -242,7 +243,7 @@ impl answer::Decoder for Decoder {
                 }
                 if let Some(reason) = delta.stop_reason {
                     let explanation = delta.stop_details.and_then(|details| details.explanation);
-                    self.stop = Some(stop(&reason, explanation)?);
+                    self.stop = Some((reason, explanation));
                 }
             }
             Event::MessageStop => return Ok(Progress::Complete),
@@ -252,15 +253,22 @@ impl answer::Decoder for Decoder {
         Ok(Progress::Open)
     }
 
+    fn tally(&self) -> Tally {
+        Tally {
+            usage: self.usage,
+            cost: None,
+            is_final: self.stop.is_some(),
+        }
+    }
+
     fn finish(self) -> Result<Answer, Error> {
-        let stop = self.stop.ok_or_else(|| malformed("an end without a reason"))?;
+        let (reason, explanation) = self.stop.ok_or_else(|| malformed("an end without a reason"))?;
+        let stop = stop(&reason, explanation)?;
         if !self.open.is_empty() {
             return Err(malformed("an end inside a block"));
         }
         Ok(Answer {
             blocks: self.assembly.finish(&stop),
-            usage: self.usage,
-            cost: None,
             stop,
         })
     }

@@ -14,7 +14,7 @@ use crate::capability::{self, ClaudeOff, ClaudeThinking};
 use crate::conversation::{self, Rules, Turn, is_blank};
 use crate::media;
 use crate::registry::Target;
-use crate::request::{AssistantBlock, Request, ToolSpec, UserBlock};
+use crate::request::{AssistantBlock, Request, ToolChoice, ToolSpec, UserBlock};
 
 /// The least budget that the API takes, and what is left for the answer itself.
 const LEAST_BUDGET: u32 = 1_024;
@@ -50,8 +50,9 @@ pub(super) fn build(target: &Target, request: &Request) -> Built {
     }
     if !tools.is_empty() {
         body.insert("tools".to_owned(), tools.into());
-        if request.tools.is_empty() {
-            // They are only there because the history uses them.
+        // Without tools of its own, the request has them only because the history uses them. Otherwise this is
+        // the last resort: the API caches messages by this parameter, too.
+        if request.tools.is_empty() || request.tool_choice == ToolChoice::None {
             body.insert("tool_choice".to_owned(), json!({"type": "none"}));
         }
     }

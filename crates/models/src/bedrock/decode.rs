@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::frames::Frame;
 use crate::Error;
-use crate::answer::{self, Answer, Progress};
+use crate::answer::{self, Answer, Progress, Tally};
 use crate::assembly::Assembly;
 use crate::failure::{self, Report};
 use crate::registry::Target;
@@ -35,7 +35,8 @@ pub(super) struct Decoder {
     assembly: Assembly,
     open: HashMap<u64, Open>,
     usage: Option<Usage>,
-    stop: Option<ReplyStop>,
+    /// Why the answer ended.
+    stop: Option<String>,
 }
 
 impl Decoder {
@@ -151,7 +152,7 @@ impl answer::Decoder for Decoder {
             "contentBlockStop" => self.end(index),
             "messageStop" => {
                 let reason = payload["stopReason"].as_str().unwrap_or_default();
-                self.stop = Some(stop(reason)?);
+                self.stop = Some(reason.to_owned());
             }
             // Usage comes after the end of the message, and is the last event.
             "metadata" => {
@@ -169,12 +170,20 @@ impl answer::Decoder for Decoder {
         self.stop.is_some()
     }
 
-    fn finish(self) -> Result<Answer, Error> {
-        let stop = self.stop.ok_or_else(|| malformed("an end without a reason"))?;
-        Ok(Answer {
-            blocks: self.assembly.finish(&stop),
+    /// Usage comes after the end only.
+    fn tally(&self) -> Tally {
+        Tally {
             usage: self.usage,
             cost: None,
+            is_final: self.usage.is_some(),
+        }
+    }
+
+    fn finish(self) -> Result<Answer, Error> {
+        let reason = self.stop.ok_or_else(|| malformed("an end without a reason"))?;
+        let stop = stop(&reason)?;
+        Ok(Answer {
+            blocks: self.assembly.finish(&stop),
             stop,
         })
     }

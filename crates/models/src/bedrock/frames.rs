@@ -55,7 +55,7 @@ impl Reader {
             }
             if self.buffer.len() > MAX_MESSAGE {
                 let message = format!("the provider sent an event of more than {MAX_MESSAGE} bytes");
-                return Err(Error::passing(FailureKind::ModelRequestFailed, message));
+                return Err(Error::passing(FailureKind::ModelRequestFailed, message).unaccounted());
             }
             match self.body.next().await {
                 Some(bytes) => self.buffer.extend_from_slice(&bytes?),

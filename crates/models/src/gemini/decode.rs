@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::answer::{self, Answer, Progress};
+use crate::answer::{self, Answer, Progress, Tally};
 use crate::assembly::Assembly;
 use crate::registry::Target;
 use crate::request::Chunk;
@@ -169,6 +169,15 @@ impl answer::Decoder for Decoder {
         self.finish.is_some() || self.blocked.is_some()
     }
 
+    /// Each event says what has been consumed so far.
+    fn tally(&self) -> Tally {
+        Tally {
+            usage: self.usage,
+            cost: None,
+            is_final: self.complete_at_end(),
+        }
+    }
+
     fn finish(self) -> Result<Answer, Error> {
         let stop = match (self.blocked, self.finish) {
             (Some(explanation), _) => ReplyStop::Refusal {
@@ -179,8 +188,6 @@ impl answer::Decoder for Decoder {
         };
         Ok(Answer {
             blocks: self.assembly.finish(&stop),
-            usage: self.usage,
-            cost: None,
             stop,
         })
     }

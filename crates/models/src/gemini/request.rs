@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::conversation::{self, Rules, Turn, is_blank};
 use crate::media;
 use crate::registry::Target;
-use crate::request::{AssistantBlock, Request, UserBlock};
+use crate::request::{AssistantBlock, Request, ToolChoice, UserBlock};
 
 /// What Google documents for tool uses that another model made: models from Gemini 3 on refuse a tool use
 /// without a signature.
@@ -54,6 +54,13 @@ pub(super) fn build(target: &Target, request: &Request) -> Value {
             "tools".to_owned(),
             json!([{"functionDeclarations": declarations}]),
         );
+        // With it the model answers as if it had no tools, so they are no part of the prompt either.
+        if request.tool_choice == ToolChoice::None {
+            body.insert(
+                "toolConfig".to_owned(),
+                json!({"functionCallingConfig": {"mode": "NONE"}}),
+            );
+        }
     }
     let mut generation = Map::new();
     if let Some(max) = request.max_tokens.or(target.max_output_tokens) {

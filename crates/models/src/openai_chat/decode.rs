@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::usage;
 use crate::Error;
-use crate::answer::{self, Answer, Progress};
+use crate::answer::{self, Answer, Progress, Tally};
 use crate::assembly::Assembly;
 use crate::registry::Target;
 use crate::request::Chunk;
@@ -274,6 +274,15 @@ impl answer::Decoder for Decoder {
         self.finish.is_some()
     }
 
+    fn tally(&self) -> Tally {
+        let usage = self.usage.as_ref();
+        Tally {
+            usage: usage.and_then(usage::counts),
+            cost: usage.and_then(usage::cost),
+            is_final: self.finish.is_some(),
+        }
+    }
+
     fn finish(mut self) -> Result<Answer, Error> {
         if self.calls.values().any(|call| call.at.is_none()) {
             return Err(malformed("a tool call without a name"));
@@ -288,11 +297,8 @@ impl answer::Decoder for Decoder {
             let data = Map::from_iter([("reasoning_details".to_owned(), details)]);
             self.assembly.set_opaque(last, rules.opaque(data));
         }
-        let usage = self.usage.as_ref();
         Ok(Answer {
             blocks: self.assembly.finish(&stop),
-            usage: usage.and_then(usage::counts),
-            cost: usage.and_then(usage::cost),
             stop,
         })
     }

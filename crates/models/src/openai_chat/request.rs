@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::conversation::{self, Rules, Turn, is_blank};
 use crate::provider::{EffortStyle, ReasoningBack, UsageStyle};
 use crate::registry::Target;
-use crate::request::{AssistantBlock, Request, UserBlock};
+use crate::request::{AssistantBlock, Request, ToolChoice, UserBlock};
 use crate::{media, openai_responses};
 
 pub(super) fn build(target: &Target, request: &Request, with_effort: bool) -> Value {
@@ -48,6 +48,11 @@ pub(super) fn build(target: &Target, request: &Request, with_effort: bool) -> Va
             })
         });
         body.insert("tools".to_owned(), tools.collect());
+        // Many of these servers take the tools out of the prompt then, and Claude's provider behind a router
+        // caches messages by this parameter.
+        if request.tool_choice == ToolChoice::None {
+            body.insert("tool_choice".to_owned(), "none".into());
+        }
     }
     if let Some(max) = request.max_tokens.or(target.max_output_tokens) {
         // OpenAI's reasoning models refuse the old name, most others don't know the new one.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::answer::{self, Answer, Progress};
+use crate::answer::{self, Answer, Progress, Tally};
 use crate::assembly::Assembly;
 use crate::registry::Target;
 use crate::request::Chunk;
@@ -228,11 +228,23 @@ impl answer::Decoder for Decoder {
                 };
                 return Ok(Progress::Complete);
             }
-            Event::Failed { response } => return Err(answer::reported(&response["error"])),
+            Event::Failed { response } => {
+                self.count(&response);
+                return Err(answer::reported(&response["error"]));
+            }
             Event::Error { error } => return Err(answer::reported(&Value::Object(error))),
             Event::Other => {}
         }
         Ok(Progress::Open)
+    }
+
+    /// Usage comes with the end only.
+    fn tally(&self) -> Tally {
+        Tally {
+            usage: self.usage,
+            cost: None,
+            is_final: self.usage.is_some(),
+        }
     }
 
     fn finish(self) -> Result<Answer, Error> {
@@ -248,8 +260,6 @@ impl answer::Decoder for Decoder {
         };
         Ok(Answer {
             blocks: self.assembly.finish(&stop),
-            usage: self.usage,
-            cost: None,
             stop,
         })
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::conversation::{self, Rules, Turn, is_blank};
 use crate::media;
 use crate::registry::Target;
-use crate::request::{AssistantBlock, Request, UserBlock};
+use crate::request::{AssistantBlock, Request, ToolChoice, UserBlock};
 
 /// The longest cache key that the API takes, in bytes.
 const MAX_CACHE_KEY: usize = 64;
@@ -44,6 +44,9 @@ pub(super) fn build(target: &Target, request: &Request, summaries: bool) -> Valu
             })
         });
         body.insert("tools".to_owned(), tools.collect());
+        if request.tool_choice != ToolChoice::Auto {
+            body.insert("tool_choice".to_owned(), "none".into());
+        }
     }
     if let Some(max) = request.max_tokens.or(target.max_output_tokens) {
         body.insert("max_output_tokens".to_owned(), max.into());

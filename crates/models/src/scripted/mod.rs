@@ -8,8 +8,8 @@
 //! model answered since. So an answer depends on nothing but the request, and a turn that is made again after
 //! a restart goes the same way. Nothing is random and nothing is kept between requests.
 //!
-//! A request without a script, in a conversation that has answers already, is the runtime's wish for a summary:
-//! the script was there when those answers were made. It gets one that lists what the user said.
+//! A request that wants no tools used is the runtime's wish for a summary. It gets one that lists what the user
+//! said.
 //!
 //! Invariant: any script and any conversation give an answer or an error that says what is wrong.
 
@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use oma_domain::event::FailureKind;
 
 use crate::registry::ModelInfo;
-use crate::request::{ModelStream, Request};
+use crate::request::{ModelStream, Request, ToolChoice};
 use crate::{Error, Model};
 
 /// The provider's name.
@@ -48,6 +48,9 @@ impl Model for Echo {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        if request.tool_choice != ToolChoice::Auto {
+            return play::summary(request);
+        }
         play::echo(request)
     }
 }
@@ -63,9 +66,11 @@ impl Model for Scripted {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        if request.tool_choice != ToolChoice::Auto {
+            return play::summary(request);
+        }
         match script::find(&request.system) {
             Ok(Some(script)) => play::follow(&script, request),
-            Ok(None) if play::has_answered(request) => play::summary(request),
             Ok(None) => Err(Error::fatal(FailureKind::ModelRequestFailed, script::MISSING)),
             Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
         }

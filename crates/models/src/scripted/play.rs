@@ -59,11 +59,6 @@ pub(super) fn echo(request: &Request) -> Result<ModelStream, Error> {
     play(&script, &[Step::Text(text)], &position, request, false)
 }
 
-/// Whether the model has answered in this conversation before.
-pub(super) fn has_answered(request: &Request) -> bool {
-    position(&request.messages).answers > 0
-}
-
 /// Lists what the user said before the newest message, which is the wish for a summary.
 pub(super) fn summary(request: &Request) -> Result<ModelStream, Error> {
     let texts = request.messages.iter().filter_map(|message| match message {
@@ -222,7 +217,7 @@ fn play(
                 if actions.is_empty() {
                     return Err(error);
                 }
-                actions.push_back(Action::Fail(error));
+                actions.push_back(Action::Fail(error.unaccounted()));
                 return Ok(run(actions));
             }
             Step::Usage(stated) => usage = Some(*stated),

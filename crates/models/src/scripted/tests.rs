@@ -15,6 +15,7 @@ fn request(system: &str, messages: Vec<Message>) -> Request {
         system: system.to_owned(),
         messages,
         tools: Vec::new(),
+        tool_choice: ToolChoice::Auto,
         thinking: ThinkingLevel::Off,
         max_tokens: None,
         cache_key: String::new(),
@@ -147,12 +148,21 @@ async fn a_script_without_a_fence_may_stand_among_other_lines() {
 }
 
 #[tokio::test]
-async fn a_summary_needs_no_script() {
+async fn a_summary_follows_no_script() {
     let messages = vec![say("one"), answer(), say("two"), answer(), say("Summarise.")];
-    assert_eq!(
-        text("You summarise.", messages).await,
-        "The user said:\n- one\n- two"
-    );
+    let script = r#"[[{"text": "from the script"}]]"#;
+    for (model, system) in [("script", script), ("script", "no script"), ("echo", "")] {
+        let request = Request {
+            tool_choice: ToolChoice::Avoid,
+            ..request(system, messages.clone())
+        };
+        let answer = ask(model, &request).await.expect("a summary");
+        let expected = AssistantBlock::Text {
+            text: "The user said:\n- one\n- two".to_owned(),
+            opaque: None,
+        };
+        assert_eq!(answer.blocks, [expected], "{model} {system}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use oma_domain::event::FailureKind;
+use oma_domain::usage::{NanoUsd, Spent, Usage};
 use oma_fake_provider::{Reply, Step};
 use oma_models::{Chunk, Config, Registry};
 
@@ -172,6 +173,7 @@ async fn a_provider_that_is_not_there_is_a_passing_error() {
     )
     .await
     .expect_err("nobody listens");
+    assert_eq!(*error.spent, Spent::Nothing);
     assert_eq!(
         (error.failure.kind, error.retryable),
         (FailureKind::ModelOverloaded, true)
@@ -238,4 +240,123 @@ async fn an_error_page_is_read_only_so_far() {
         "{}",
         error.failure.message.len()
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_has_cost_what_was_reported_at_least() {
+    let harness = Harness::with_stall(Duration::from_millis(300)).await;
+    for model in MODELS {
+        for fault in [Step::Cut, Step::EndEarly, Step::Stall, Step::Malformed] {
+            let reply = Reply::new().text("some text").step(fault.clone()).text("never");
+            harness.provider.push(reply);
+            let error = harness
+                .ask(model, &request(vec![say("hi")]))
+                .await
+                .expect_err(model);
+            let Spent::AtLeast { usage, cost } = *error.spent else {
+                panic!("{model}, {fault:?}: {error:?}");
+            };
+            let reported = match model.split_once('/') {
+                // The first event has the whole input, and each of Gemini's events what there was until then.
+                Some(("anthropic", _)) => (100, 1),
+                Some(("gemini", _)) => (1, 0),
+                _ => (0, 0),
+            };
+            assert_eq!((usage.input, usage.output), reported, "{model}, {fault:?}");
+            assert_eq!(
+                cost.is_some(),
+                reported.0 > 0,
+                "{model}: the price of what is known"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_costs_nothing() {
+    let harness = Harness::start().await;
+    for model in MODELS {
+        for (status, spent) in [
+            (429, Spent::Nothing),
+            (400, Spent::Nothing),
+            (529, Spent::Nothing),
+            // A gateway's word, while the provider behind it may be at work.
+            (504, Spent::unknown()),
+        ] {
+            harness.provider.push(Reply::failure(status, "some_error", "no"));
+            let error = harness
+                .ask(model, &request(vec![say("hi")]))
+                .await
+                .expect_err(model);
+            assert_eq!(*error.spent, spent, "{model}, {status}");
+        }
+    }
+    let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+    let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":7}}}"#;
+    for (frames, nothing) in [
+        (vec![overloaded], true),
+        (vec![start, overloaded], false),
+        (vec!["not JSON"], false),
+        (vec![], false),
+    ] {
+        harness.provider.push(Reply::raw(frames.iter().copied()));
+        let error = harness
+            .ask(MODELS[0], &request(vec![say("hi")]))
+            .await
+            .expect_err("an error");
+        assert_eq!(*error.spent == Spent::Nothing, nothing, "{frames:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_whole_but_unusable_has_its_price() {
+    let harness = Harness::start().await;
+    let usage = Usage {
+        input: 7,
+        output: 30,
+        ..Usage::default()
+    };
+    for (model, frames) in [
+        (
+            "anthropic/claude-opus-4-8",
+            vec![
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}"#,
+                r#"{"type":"message_delta","delta":{"stop_reason":"model_context_window_exceeded"},"usage":{"output_tokens":30}}"#,
+                r#"{"type":"message_stop"}"#,
+            ],
+        ),
+        (
+            "deepseek/deepseek-v4-pro",
+            vec![
+                r#"{"choices":[{"delta":{"content":"a"}}]}"#,
+                r#"{"choices":[{"finish_reason":"insufficient_system_resource"}]}"#,
+                r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":30}}"#,
+                "[DONE]",
+            ],
+        ),
+        (
+            "responses/gpt-6-sol",
+            vec![
+                r#"{"type":"response.created"}"#,
+                r#"{"type":"response.failed","response":{"error":{"code":"server_error","message":"oops"},"usage":{"input_tokens":7,"output_tokens":30}}}"#,
+            ],
+        ),
+        (
+            "gemini/gemini-3.6-flash",
+            vec![
+                r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL"}],"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":30}}"#,
+            ],
+        ),
+    ] {
+        harness.provider.push(Reply::raw(frames));
+        let error = harness
+            .ask(model, &request(vec![say("hi")]))
+            .await
+            .expect_err(model);
+        let Spent::All { usage: spent, cost } = *error.spent else {
+            panic!("{model}: {error:?}");
+        };
+        assert_eq!(spent, usage, "{model}");
+        assert!(cost.is_some_and(|cost| cost.amount > NanoUsd(0)), "{model}");
+    }
 }

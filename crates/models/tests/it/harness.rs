@@ -11,7 +11,8 @@ use oma_domain::thinking::ThinkingLevel;
 use oma_fake_provider::FakeProvider;
 use oma_models::config::Section;
 use oma_models::{
-    AssistantBlock, Chunk, Completion, Config, Error, Message, Model, Registry, Request, ToolSpec, UserBlock,
+    AssistantBlock, Chunk, Completion, Config, Error, Message, Model, Registry, Request, ToolChoice,
+    ToolSpec, UserBlock,
 };
 use serde_json::json;
 
@@ -159,6 +160,7 @@ pub(crate) fn request(messages: Vec<Message>) -> Request {
         system: "Be brief.".to_owned(),
         messages,
         tools: vec![bash()],
+        tool_choice: ToolChoice::Auto,
         thinking: ThinkingLevel::Medium,
         max_tokens: None,
         cache_key: "session-1".to_owned(),

@@ -5,8 +5,8 @@ use oma_domain::content::Source;
 use oma_domain::event::Opaque;
 use oma_domain::thinking::ThinkingLevel;
 use oma_fake_provider::Reply;
-use oma_models::{AssistantBlock, Message, Request, UserBlock};
-use serde_json::json;
+use oma_models::{AssistantBlock, Message, Request, ToolChoice, UserBlock};
+use serde_json::{Value, json};
 
 use crate::harness::{Harness, MODELS, bash, request, say};
 
@@ -185,6 +185,78 @@ async fn a_summary_request_may_leave_the_tools_out() {
         harness.ask(model, &request).await.expect(model);
     }
     harness.provider.assert_clean();
+}
+
+/// The parts of a request's conversation in order, without the marks for the prompt cache.
+fn parts(body: &Value) -> Vec<(Value, Value)> {
+    let lists = ["messages", "input", "contents"];
+    let messages = lists.iter().find_map(|key| body[*key].as_array());
+    let mut parts = Vec::new();
+    for message in messages.into_iter().flatten() {
+        let content = ["content", "parts"]
+            .iter()
+            .find_map(|key| message[*key].as_array().cloned());
+        let content = content.unwrap_or_else(|| vec![message.clone()]);
+        for mut part in content {
+            if let Some(fields) = part.as_object_mut() {
+                fields.remove("cache_control");
+            }
+            if part["cachePoint"].is_null() {
+                parts.push((message["role"].clone(), part));
+            }
+        }
+    }
+    parts
+}
+
+#[tokio::test]
+async fn a_summary_request_begins_as_the_request_before_it() {
+    let harness = Harness::start().await;
+    let models = MODELS.iter().chain(&["openrouter/anthropic/claude-opus-4.8"]);
+    let mut table = Vec::new();
+    for model in models {
+        let mut last = Value::Null;
+        for tool_choice in [ToolChoice::Auto, ToolChoice::Avoid, ToolChoice::None] {
+            let mut messages = rich();
+            // The tool loop is under way: its results are the last that the model was shown.
+            messages.truncate(3);
+            if tool_choice != ToolChoice::Auto {
+                messages.push(say("Summarise."));
+            }
+            harness.provider.push(Reply::new().text("ok"));
+            let request = Request {
+                tool_choice,
+                ..request(messages)
+            };
+            harness.ask(model, &request).await.expect(model);
+            let body = harness.provider.requests().pop().expect("a request").body;
+            let choice = ["tool_choice", "toolConfig"]
+                .iter()
+                .find_map(|key| body.get(*key).filter(|it| it["tools"].is_null()))
+                .cloned();
+            table.push(format!("{model} {tool_choice:?}: {}", choice.unwrap_or_default()));
+            if tool_choice == ToolChoice::Auto {
+                last = body;
+                continue;
+            }
+            let (before, now) = (parts(&last), parts(&body));
+            assert_eq!(now[..before.len()], before, "{model}");
+            assert_eq!(now.len(), before.len() + 1, "{model}");
+            assert!(now[before.len()].1.to_string().contains("Summarise."), "{model}");
+            let rest = |body: &Value| {
+                let mut body = body.clone();
+                let fields = body.as_object_mut().expect("an object");
+                let changed = ["messages", "input", "contents", "tool_choice"];
+                fields.retain(|key, value| {
+                    !changed.contains(&key.as_str()) && (key != "toolConfig" || !value["tools"].is_null())
+                });
+                body
+            };
+            assert_eq!(rest(&body), rest(&last), "{model}: all else is the same");
+        }
+    }
+    harness.provider.assert_clean();
+    insta::assert_snapshot!(table.join("\n"));
 }
 
 #[tokio::test]

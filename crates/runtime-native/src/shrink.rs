@@ -1,0 +1,75 @@
+//! Making messages smaller, where the whole history does not fit any more.
+
+use oma_domain::ContentBlock;
+use oma_models::{AssistantBlock, Message, UserBlock};
+
+/// Texts longer than this are cut, in bytes.
+const SHRUNK_TEXT: usize = 2_000;
+
+/// A message without media, thoughts and long texts.
+pub(crate) fn shrunk(message: &Message) -> Message {
+    let user = |block: &UserBlock| match block {
+        UserBlock::Content(content) => UserBlock::Content(short(content)),
+        UserBlock::ToolResult {
+            call_id,
+            name,
+            content,
+            is_error,
+        } => UserBlock::ToolResult {
+            call_id: call_id.clone(),
+            name: name.clone(),
+            content: content.iter().map(short).collect(),
+            is_error: *is_error,
+        },
+    };
+    let assistant = |block: &AssistantBlock| match block {
+        AssistantBlock::Thinking { .. } => None,
+        AssistantBlock::Text { text, .. } => match short_text(text) {
+            ContentBlock::Text { text } => Some(AssistantBlock::Text { text, opaque: None }),
+            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
+        },
+        AssistantBlock::ToolUse {
+            call_id,
+            name,
+            input,
+            opaque,
+        } => {
+            let whole = input.to_string();
+            let input = if whole.len() > SHRUNK_TEXT {
+                let kept: String = whole.chars().take(SHRUNK_TEXT / 2).collect();
+                serde_json::json!({ "shortened": kept })
+            } else {
+                input.clone()
+            };
+            let (call_id, name, opaque) = (call_id.clone(), name.clone(), opaque.clone());
+            Some(AssistantBlock::ToolUse {
+                call_id,
+                name,
+                input,
+                opaque,
+            })
+        }
+    };
+    match message {
+        Message::User(blocks) => Message::User(blocks.iter().map(user).collect()),
+        Message::Assistant(blocks) => Message::Assistant(blocks.iter().filter_map(assistant).collect()),
+    }
+}
+
+/// The start of a long text; a word for what is no text.
+pub(crate) fn short(block: &ContentBlock) -> ContentBlock {
+    match block {
+        ContentBlock::Text { text } => short_text(text),
+        ContentBlock::Image { .. } => ContentBlock::text("[an image was left out]"),
+        ContentBlock::Document { .. } => ContentBlock::text("[a document was left out]"),
+    }
+}
+
+/// The start of a long text.
+pub(crate) fn short_text(text: &str) -> ContentBlock {
+    if text.len() <= SHRUNK_TEXT {
+        return ContentBlock::text(text);
+    }
+    let kept: String = text.chars().take(SHRUNK_TEXT / 2).collect();
+    ContentBlock::text(format!("{kept}\n[the rest was left out]"))
+}
