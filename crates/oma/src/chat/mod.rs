@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::chat::input::{Ask, Input, Line};
+use crate::chat::turn::Cancel;
 use crate::client::{Client, Connection, Request};
 use crate::commands::{self, session};
 use crate::print::{Failure, Outcome, Output, Style};
+use crate::shown::Shown;
 
 /// How long removing the temporary agent may take: whoever leaves does not want to wait.
 const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -284,15 +286,28 @@ impl Conversation {
     }
 
     async fn compact(&mut self) -> Outcome {
-        let request = Request::new(
-            reqwest::Method::POST,
-            &["v1", "sessions", &self.session, "compact"],
-        )
-        .within(Duration::from_secs(3600));
-        match self.client.json(request).await {
+        self.forget_interrupts()?;
+        let (client, session) = (self.client.clone(), self.session.clone());
+        let path = ["v1", "sessions", &session, "compact"];
+        let request = Request::new(reqwest::Method::POST, &path).within(Duration::from_secs(3600));
+        let mut answer = std::pin::pin!(client.json(request));
+        let mut cancel = Cancel::NotAsked;
+        let compacted = loop {
+            tokio::select! {
+                compacted = answer.as_mut() => break compacted,
+                _ = self.interrupts.recv() => self.interrupt(&mut cancel, &mut Shown::default()).await?,
+            }
+        };
+        match compacted {
             Ok(_) => self.output.remark(Style::Dim, "the history is a summary now")?,
             Err(error) => self.output.failure(&error.into()),
         }
+        Ok(())
+    }
+
+    /// Drops interrupts from before: they meant something that is over.
+    fn forget_interrupts(&mut self) -> std::io::Result<()> {
+        self.interrupts = signal(SignalKind::interrupt())?;
         Ok(())
     }
 }

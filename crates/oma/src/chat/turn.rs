@@ -13,7 +13,7 @@ use crate::transcript;
 
 /// How far a cancel of the user has got.
 #[derive(PartialEq, Eq)]
-enum Cancel {
+pub(super) enum Cancel {
     NotAsked,
     Asked,
 }
@@ -24,6 +24,7 @@ impl Conversation {
     /// # Errors
     /// What the server says, that the turn failed, or that the user left.
     pub(super) async fn turn(&mut self, message: &str) -> Outcome {
+        self.forget_interrupts()?;
         // The stream comes first: pieces of the answer are not kept for those who come late.
         let deltas = !self.output.json;
         let mut follow = Follow::new(self.client.clone(), &self.session, self.cursor.clone(), deltas);
@@ -124,7 +125,7 @@ impl Conversation {
         Ok(())
     }
 
-    async fn interrupt(&mut self, cancel: &mut Cancel, shown: &mut Shown) -> Outcome {
+    pub(super) async fn interrupt(&mut self, cancel: &mut Cancel, shown: &mut Shown) -> Outcome {
         if *cancel == Cancel::Asked {
             return Err(Failure::Interrupted);
         }

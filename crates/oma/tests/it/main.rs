@@ -16,3 +16,4 @@ mod isolation;
 mod requests;
 mod server;
 mod system;
+mod terminal;

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod leftovers;
+pub(crate) mod pty;
 pub(crate) mod raw;
 pub(crate) mod stream;
 
