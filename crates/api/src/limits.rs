@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::fault::{Fault, Result};
 
@@ -66,11 +66,7 @@ pub const PAGE_BYTES: usize = 16 << 20;
 /// The lines of one log request.
 pub const LOG_LINES: usize = 10_000;
 
-/// How much of a body that is too long is still taken after the answer, in bytes, and for how long.
-const RUN_OUT_BYTES: usize = 256 << 20;
-const RUN_OUT_TIME: Duration = Duration::from_secs(10);
-
-/// Reads a whole body.
+/// Reads a whole body. What is still to come of one that is refused is left to whoever serves the connection.
 ///
 /// # Errors
 /// 413 when it is longer than `max` bytes, 408 when the client pauses longer than `idle` or needs longer than
@@ -89,11 +85,10 @@ pub(crate) async fn read_body(
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let mut chunks = body.into_data_stream();
     if announced.is_some_and(|length| length > max as u64) {
-        let_run_out(chunks);
         return Err(too_long());
     }
+    let mut chunks = body.into_data_stream();
     let end = Instant::now() + total;
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
@@ -117,7 +112,6 @@ pub(crate) async fn read_body(
         };
         let so_far = joined.len() + first.as_ref().map_or(0, Bytes::len);
         if chunk.len() > max - so_far {
-            let_run_out(chunks);
             return Err(too_long());
         }
         // Most bodies come in one piece, which needs no copy.
@@ -130,21 +124,6 @@ pub(crate) async fn read_body(
         }
     }
     Ok(first.unwrap_or_else(|| joined.freeze()))
-}
-
-/// Takes what a client still sends after its answer, for a while. Otherwise the connection would be reset under
-/// it, and many a client would never get to read why.
-fn let_run_out(mut chunks: BodyDataStream) {
-    let read = async move {
-        let mut left = RUN_OUT_BYTES;
-        while let Some(Ok(chunk)) = chunks.next().await
-            && chunk.len() <= left
-        {
-            left -= chunk.len();
-        }
-    };
-    // Whether the end came in time makes no difference to anybody.
-    tokio::spawn(timeout(RUN_OUT_TIME, read));
 }
 
 #[cfg(test)]
@@ -198,5 +177,25 @@ mod tests {
             (fault.code(), fault.status()),
             ("request_timeout", StatusCode::REQUEST_TIMEOUT)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_drop_by_drop_is_given_up() {
+        let drops = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, Infallible>("x"), ()))
+        });
+        let begun = Instant::now();
+        let fault = read_body(
+            &HeaderMap::new(),
+            Body::from_stream(drops),
+            1_000,
+            Duration::from_secs(2),
+            LONG,
+        )
+        .await
+        .expect_err("too slow");
+        assert_eq!(fault.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(begun.elapsed(), LONG);
     }
 }

@@ -45,6 +45,10 @@ section! {
         max_body: Bytes { default "32MiB"; between "64KiB", "1GiB"; env "OPENCLAW_MAX_BODY"; }
         /// The longest file that the files API reads or writes.
         max_file: Bytes { default "64MiB"; between "64KiB", "4GiB"; env "OPENCLAW_MAX_FILE"; }
+        /// How long a client may pause while it sends a body.
+        body_idle_timeout: Duration { default "30s"; between "100ms", "1h"; env "OPENCLAW_BODY_IDLE_TIMEOUT_MS"; }
+        /// How long a body may take in all.
+        body_timeout: Duration { default "5m"; between "1s", "1d"; env "OPENCLAW_BODY_TIMEOUT_MS"; }
         /// The most event streams that are open at once.
         max_streams: usize { default "10000"; between "1", "1000000"; env "OPENCLAW_MAX_STREAMS"; }
         /// The most connections that are open at once; further ones wait.

@@ -1,7 +1,8 @@
 //! Accepting connections and serving them.
 //!
 //! Invariant: a client that connects and says nothing, or says it slowly, holds a connection for a bounded
-//! time and no other client up; the number of connections is bounded.
+//! time and no other client up; the number of connections is bounded. How long a body may take is the API's
+//! part, and what becomes of one that nobody reads [`upload`]'s.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
+
+use super::upload;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -117,12 +120,11 @@ async fn connection(
         speaks.cancel();
         let router = router.clone();
         async move {
-            Ok::<_, Infallible>(
-                router
-                    .oneshot(request)
-                    .await
-                    .unwrap_or_else(|never| match never {}),
-            )
+            let (request, receipt) = upload::receive(request);
+            let answered = router.oneshot(request).await;
+            let mut response = answered.unwrap_or_else(|never| match never {});
+            receipt.settle(&mut response);
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -247,6 +249,29 @@ mod tests {
             );
             server.stopping.cancel();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_reads_and_that_does_not_end_is_let_go() {
+        let server = start(10).await;
+        server.go_on.add_permits(1);
+        let mut client = TcpStream::connect(server.address).await.expect("connects");
+        let begun = tokio::time::Instant::now();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\nthe beginning")
+            .await
+            .expect("written");
+        let answer = rest(client).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("answer"),
+            "{answer}"
+        );
+        let waited = begun.elapsed();
+        assert!(
+            waited >= Duration::from_secs(5) && waited < Duration::from_secs(20),
+            "{waited:?}"
+        );
+        server.stopping.cancel();
     }
 
     #[tokio::test]

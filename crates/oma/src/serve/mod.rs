@@ -21,6 +21,7 @@ pub(crate) mod remarks;
 pub(crate) mod sandboxes;
 pub(crate) mod signals;
 pub(crate) mod tools;
+mod upload;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -136,6 +136,8 @@ fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) ->
         commit: commit.to_owned(),
         max_json_body: bytes(server.max_body),
         max_file: bytes(server.max_file),
+        body_idle_timeout: server.body_idle_timeout,
+        body_timeout: server.body_timeout,
         chat_timeout: server.run_timeout,
         max_streams: server.max_streams,
         ..ApiConfig::default()

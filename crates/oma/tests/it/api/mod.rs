@@ -12,3 +12,4 @@ mod load;
 mod messages;
 mod providers;
 mod streams;
+mod uploads;
