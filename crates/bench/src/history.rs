@@ -95,6 +95,8 @@ async fn fill(data: &Path, session: &str, events: usize) -> Result<Vec<EventId>>
             events: batch,
             queue: Vec::new(),
             state: session.state,
+            output: None,
+            needs_agent: None,
             once: None,
         };
         store.commit(commit).await?;

@@ -78,6 +78,7 @@ impl From<oma_store::Error> for Error {
         use oma_store::Error as Store;
         match error {
             Store::Full => Self::DiskFull,
+            Store::AgentGone => Self::AgentNotFound,
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
             Store::InUse(count) => Self::EnvironmentInUse(count),

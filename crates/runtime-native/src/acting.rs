@@ -7,7 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome};
-use oma_runtime::{PortError, SessionInfo};
+use oma_runtime::{PortError, SessionInfo, aside};
+use oma_sandbox::pool::Lease;
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Error as SandboxError, Origin};
 use oma_tools::Place;
@@ -33,16 +34,13 @@ impl Run<'_> {
         let mut lost: HashSet<EventId> = HashSet::new();
         if std::mem::take(&mut self.recovering) {
             let (state, _) = self.port.state();
-            let in_sandbox = |tool: &&OpenTool| {
-                tool.gate == Gate::Open && self.toolbox.place(&tool.name) == Place::Sandbox
-            };
             let old: Vec<EventId> = state
                 .open_tools()
                 .iter()
-                .filter(in_sandbox)
+                .filter(|tool| tool.gate == Gate::Open && self.needs_sandbox(tool))
                 .map(|tool| tool.id.clone())
                 .collect();
-            if !old.is_empty() && self.native.has_lost_sandbox(self.session).await {
+            if !old.is_empty() && self.has_lost_sandbox().await {
                 lost.extend(old);
             }
         }
@@ -60,12 +58,18 @@ impl Run<'_> {
                 .take(PARALLEL.saturating_sub(running.len()))
                 .cloned()
                 .collect::<Vec<_>>();
+            let in_sandbox = |tool: &OpenTool| self.needs_sandbox(tool) && !lost.contains(&tool.id);
+            let sandbox = if startable.iter().any(in_sandbox) {
+                Some(self.sandbox().await)
+            } else {
+                None
+            };
             for tool in startable {
                 started.insert(tool.id.clone());
                 let (native, session, toolbox) = (self.native, self.session, self.toolbox.clone());
-                let is_lost = lost.contains(&tool.id);
+                let sandbox = sandbox.clone().filter(|_| !lost.contains(&tool.id));
                 running.push(async move {
-                    let outcome = native.run_tool(session, &toolbox, &tool, is_lost).await;
+                    let outcome = native.run_tool(session, &toolbox, &tool, sandbox).await;
                     (tool.id, outcome)
                 });
             }
@@ -85,6 +89,29 @@ impl Run<'_> {
         self.native.forget_results(self.session).await;
         Ok(())
     }
+
+    fn needs_sandbox(&self, tool: &OpenTool) -> bool {
+        self.toolbox.place(&tool.name) == Place::Sandbox
+    }
+
+    /// The session's sandbox, or what the model is told when there is none to be had.
+    async fn sandbox(&self) -> Result<Lease, Outcome> {
+        let spec = self.native.sandbox_spec(self.session);
+        let acquired = aside(self.port, self.native.pool.acquire(&spec)).await;
+        acquired.map_err(|error| {
+            tracing::error!(%error, "a sandbox could not be had");
+            Outcome::error(unavailable(&error))
+        })
+    }
+
+    /// Whether the sandbox that this session had is gone without a proper stop. One that can't be had now counts
+    /// as gone: what may have run in it must not run again when it can be had later.
+    async fn has_lost_sandbox(&self) -> bool {
+        match self.sandbox().await {
+            Ok(lease) => lease.origin() == Origin::Replaced,
+            Err(_) => true,
+        }
+    }
 }
 
 impl Native {
@@ -93,59 +120,24 @@ impl Native {
         session: &SessionInfo,
         toolbox: &oma_tools::Toolbox,
         tool: &OpenTool,
-        is_lost: bool,
+        sandbox: Option<Result<Lease, Outcome>>,
     ) -> Outcome {
         if let Err(message) = toolbox.validate(&tool.name, &tool.input) {
             return Outcome::error(message);
         }
         metrics::counter!("tool_uses_total", "tool" => known_tool(&tool.name)).increment(1);
         match toolbox.place(&tool.name) {
-            Place::Sandbox => self.run_in_sandbox(session, tool, is_lost).await,
+            Place::Sandbox => match sandbox {
+                Some(Ok(lease)) => run_in_sandbox(&lease, tool).await,
+                Some(Err(refusal)) => refusal,
+                None => Outcome::error(UNKNOWN_FATE),
+            },
             // These only read, so after a restart they are simply made again.
             Place::Server => {
                 let outcome = toolbox.run_on_server(&tool.name, &tool.input).await;
                 self.spill(session, &tool.id, outcome).await
             }
             Place::Unknown => Outcome::error(format!("There is no tool called {}.", tool.name)),
-        }
-    }
-
-    async fn run_in_sandbox(&self, session: &SessionInfo, tool: &OpenTool, is_lost: bool) -> Outcome {
-        if is_lost {
-            return Outcome::error(UNKNOWN_FATE);
-        }
-        let lease = match self.pool.acquire(&self.sandbox_spec(session)).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                tracing::error!(%error, "a sandbox could not be had");
-                return Outcome::error(unavailable(&error));
-            }
-        };
-        let call = Call {
-            tool: tool.name.clone(),
-            input: tool.input.clone(),
-        };
-        match lease.run(&tool.id, call).await {
-            Ok(Reply { content, is_error }) => Outcome { content, is_error },
-            Err(error) => {
-                tracing::error!(%error, tool = tool.name, "a tool's sandbox failed");
-                Outcome::error(format!(
-                    "The sandbox failed while the tool ran: {error}. It may or may not have finished; the next \
-                     tool use gets a fresh sandbox with the same workspace."
-                ))
-            }
-        }
-    }
-
-    /// Whether the sandbox that this session had is gone without a proper stop. One that can't be had now counts
-    /// as gone: what may have run in it must not run again when it can be had later.
-    async fn has_lost_sandbox(&self, session: &SessionInfo) -> bool {
-        match self.pool.acquire(&self.sandbox_spec(session)).await {
-            Ok(lease) => lease.origin() == Origin::Replaced,
-            Err(error) => {
-                tracing::error!(%error, "the sandbox of a turn that a restart cut off can't be had");
-                true
-            }
         }
     }
 
@@ -212,6 +204,23 @@ impl Native {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "a hand keeps results that are committed"),
             Err(_) => tracing::warn!("a hand is slow to forget results that are committed"),
+        }
+    }
+}
+
+async fn run_in_sandbox(lease: &Lease, tool: &OpenTool) -> Outcome {
+    let call = Call {
+        tool: tool.name.clone(),
+        input: tool.input.clone(),
+    };
+    match lease.run(&tool.id, call).await {
+        Ok(Reply { content, is_error }) => Outcome { content, is_error },
+        Err(error) => {
+            tracing::error!(%error, tool = tool.name, "a tool's sandbox failed");
+            Outcome::error(format!(
+                "The sandbox failed while the tool ran: {error}. It may or may not have finished; the next \
+                 tool use gets a fresh sandbox with the same workspace."
+            ))
         }
     }
 }

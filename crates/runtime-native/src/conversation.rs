@@ -19,6 +19,9 @@ const MEDIA_TOKENS: u64 = 1_600;
 /// Roughly how many bytes of a document, encoded, make a token.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 16;
 
+/// What a block takes besides its text, in bytes.
+const BLOCK_BYTES: u64 = 200;
+
 /// What stands before and after a message that is kept beside a summary.
 const BEFORE_KEPT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
 kept beside it, word for word:";
@@ -47,6 +50,8 @@ pub(crate) struct Conversation {
     summarised_by: Option<EventId>,
     /// Characters and media added since the model last counted the tokens.
     uncounted: u64,
+    /// About how much memory all this takes, in bytes.
+    bytes: u64,
 }
 
 impl Conversation {
@@ -191,6 +196,7 @@ impl Conversation {
                 ..
             } => {
                 self.messages.clear();
+                self.bytes = 0;
                 self.calls.clear();
                 self.summarised_by = Some(request.clone());
                 self.uncounted = 0;
@@ -220,13 +226,20 @@ impl Conversation {
 
     fn user(&mut self, blocks: impl IntoIterator<Item = UserBlock>) {
         self.request = None;
-        match self.messages.last_mut() {
-            Some(Message::User(last)) => last.extend(blocks),
-            _ => self.messages.push(Message::User(blocks.into_iter().collect())),
+        if !matches!(self.messages.last(), Some(Message::User(_))) {
+            self.messages.push(Message::User(Vec::new()));
+        }
+        let Some(Message::User(last)) = self.messages.last_mut() else {
+            return;
+        };
+        for block in blocks {
+            self.bytes += user_bytes(&block);
+            last.push(block);
         }
     }
 
     fn assistant(&mut self, request: &EventId, block: AssistantBlock) {
+        self.bytes += assistant_bytes(&block);
         if self.request.as_ref() == Some(request)
             && let Some(Message::Assistant(last)) = self.messages.last_mut()
         {
@@ -283,6 +296,12 @@ impl Conversation {
         })
     }
 
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let spoken = self.spoken.iter().flat_map(|spoken| &spoken.content);
+        self.bytes + spoken.map(content_bytes).sum::<u64>() + BLOCK_BYTES
+    }
+
     /// About how many tokens were added since the model last counted them.
     pub(crate) fn uncounted_tokens(&self) -> u64 {
         self.uncounted / CHARS_PER_TOKEN
@@ -337,6 +356,28 @@ fn weight(block: &ContentBlock) -> u64 {
         ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS,
     };
     tokens * CHARS_PER_TOKEN
+}
+
+fn user_bytes(block: &UserBlock) -> u64 {
+    match block {
+        UserBlock::Content(content) => content_bytes(content),
+        UserBlock::ToolResult { content, .. } => BLOCK_BYTES + content.iter().map(content_bytes).sum::<u64>(),
+    }
+}
+
+fn content_bytes(block: &ContentBlock) -> u64 {
+    BLOCK_BYTES + block.bytes() as u64
+}
+
+fn assistant_bytes(block: &AssistantBlock) -> u64 {
+    let (data, opaque) = match block {
+        AssistantBlock::Text { text, opaque } | AssistantBlock::Thinking { text, opaque } => {
+            (text.len(), opaque)
+        }
+        AssistantBlock::ToolUse { input, opaque, .. } => (input.to_string().len(), opaque),
+    };
+    let opaque = opaque.as_ref().map_or(0, |opaque| opaque.data.to_string().len());
+    BLOCK_BYTES + (data + opaque) as u64
 }
 
 #[cfg(test)]

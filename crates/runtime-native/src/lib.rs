@@ -16,6 +16,7 @@ mod acting;
 mod compaction;
 mod conversation;
 mod native;
+mod recent;
 mod sampling;
 mod shrink;
 mod turn;

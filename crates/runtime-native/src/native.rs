@@ -17,6 +17,7 @@ use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
 
 use crate::conversation::Conversation;
+use crate::recent::Recent;
 use crate::turn::Run;
 
 /// Bounds of the native loop.
@@ -26,6 +27,8 @@ pub struct Config {
     pub compact_at_percent: u64,
     /// The longest result that the model is shown whole, in characters.
     pub inline_result_chars: usize,
+    /// How many bytes of conversations are kept for the next turns of their sessions.
+    pub recent_bytes: u64,
 }
 
 impl Default for Config {
@@ -33,6 +36,7 @@ impl Default for Config {
         Self {
             compact_at_percent: 80,
             inline_result_chars: 100_000,
+            recent_bytes: 32 << 20,
         }
     }
 }
@@ -44,6 +48,7 @@ pub struct Native {
     pub(crate) tools: Arc<oma_tools::Config>,
     pub(crate) pool: Pool,
     pub(crate) config: Config,
+    pub(crate) recent: Recent,
 }
 
 impl Native {
@@ -61,6 +66,7 @@ impl Native {
             retry,
             tools,
             pool,
+            recent: Recent::new(config.recent_bytes),
             config,
         }
     }
@@ -157,7 +163,10 @@ impl Runtime for Native {
             session,
             port: &*port,
             toolbox: Toolbox::new(&session.agent.spec, &self.tools),
-            conversation: Conversation::after(state.compacted_through),
+            conversation: self
+                .recent
+                .take(session)
+                .unwrap_or_else(|| Conversation::after(state.compacted_through)),
             recovering,
             overflowed: false,
             compactions: 0,
@@ -165,7 +174,7 @@ impl Runtime for Native {
             bar_tools: false,
         };
         match run.go().await {
-            Ok(()) => {}
+            Ok(()) => self.recent.put(session, run.conversation),
             Err(PortError::Gone(reason)) => tracing::info!(%reason, "a turn was left"),
             Err(PortError::Rejected(rejection)) => {
                 tracing::error!(%rejection, "a turn's next step is not legal")

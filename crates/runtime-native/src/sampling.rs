@@ -8,7 +8,7 @@ use oma_domain::event::{FailureKind, Purpose};
 use oma_domain::session::{Input, Reply, ReplyBlock, State, Step};
 use oma_domain::usage::Spent;
 use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolChoice};
-use oma_runtime::{Delta, PortError};
+use oma_runtime::{Delta, PortError, aside};
 
 use crate::compaction::{MAX_COMPACTIONS, is_overflow};
 use crate::turn::Run;
@@ -153,7 +153,7 @@ impl Run<'_> {
         })
         .await?;
         if let Some(delay) = delay {
-            tokio::time::sleep(delay).await;
+            aside(self.port, tokio::time::sleep(delay)).await;
         }
         Ok(())
     }

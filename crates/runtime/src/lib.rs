@@ -12,6 +12,7 @@
 //! Where it sits: below the engine and above `domain` (and the sandbox's file trait); runtimes implement it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -108,6 +109,28 @@ pub trait Port: Send + Sync {
 
     /// Shows a piece of an answer to whoever follows the session.
     fn delta(&self, delta: Delta);
+
+    /// Lets another session's turn have this one's place among the turns at work, because this one only waits.
+    fn leave_place(&self);
+
+    /// Waits for a place among the turns at work, first come, first served; at once when it has one.
+    async fn take_place(&self);
+}
+
+/// What a turn may wait for without giving up its place.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// Waits for something that is no work of the turn's own, such as a provider's pause or a free sandbox. When
+/// that takes longer than a moment, other turns get the place meanwhile.
+pub async fn aside<T>(port: &dyn Port, wait: impl Future<Output = T>) -> T {
+    let mut wait = std::pin::pin!(wait);
+    if let Ok(outcome) = tokio::time::timeout(MOMENT, &mut wait).await {
+        return outcome;
+    }
+    port.leave_place();
+    let outcome = wait.await;
+    port.take_place().await;
+    outcome
 }
 
 /// Something that can't be run here. The message is for the client.

@@ -8,6 +8,9 @@ pub enum Error {
     /// There is no such row in this workspace.
     #[error("not found")]
     NotFound,
+    /// The agent that the commit needs has been deleted.
+    #[error("the agent is gone")]
+    AgentGone,
     /// Somebody else has written meanwhile.
     #[error("the row has changed meanwhile")]
     Conflict,

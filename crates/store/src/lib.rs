@@ -106,8 +106,10 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, in whichever
     /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted.
     async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
-    /// A session with its queue.
+    /// A session; its queue is left empty.
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;
+    /// A session with its queue, for whoever is going to commit to it.
+    async fn load(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;
     /// Sessions by creation; their queues are left empty. `after` is the last id of the page before.
     async fn sessions(
         &self,
@@ -140,7 +142,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::Conflict`] when `commit.expected_head` is not the log's head, [`Error::NotFound`] when the
-    /// session is gone, [`Error::AlreadyDone`] when the key is taken. Nothing has changed then.
+    /// session is gone, [`Error::AgentGone`] when the agent that it needs is, [`Error::AlreadyDone`] when the
+    /// key is taken. Nothing has changed then.
     async fn commit(&self, commit: Commit) -> Result<()>;
     /// Events of a session beyond `from` (exclusive) in the given order; ascending from 0 means from the
     /// start, descending from `None` means from the end. Empty when there is no such session.

@@ -72,8 +72,12 @@ pub struct Commit {
     pub events: Vec<Event>,
     /// Changes to the queue, in order.
     pub queue: Vec<QueueChange>,
-    /// The state afterwards.
-    pub state: State,
+    /// The state afterwards, without its queue and output.
+    pub state: Arc<State>,
+    /// The session's output, when it is another than before.
+    pub output: Option<Arc<str>>,
+    /// An agent of the same workspace that must still be there.
+    pub needs_agent: Option<AgentId>,
     /// Remember this key in the same transaction.
     pub once: Option<Once>,
 }

@@ -55,8 +55,8 @@ pub struct Session {
     pub head: Seq,
     /// When the last event was committed.
     pub last_event_at: Option<Timestamp>,
-    /// Where it stands.
-    pub state: State,
+    /// Where it stands. Shared with whoever looks at it; a commit brings another.
+    pub state: Arc<State>,
 }
 
 impl Session {

@@ -33,8 +33,8 @@ pub struct Queued {
     pub thinking_level: Option<ThinkingLevel>,
 }
 
-/// Where a session stands. Everything but the queue is stored as one JSON text in the session's row; the queue
-/// has rows of its own.
+/// Where a session stands. Stored as one JSON text in the session's row, but for the queue, which has rows of
+/// its own, and the output, which is written only when it changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct State {
     /// What it is doing.
@@ -55,6 +55,7 @@ pub struct State {
     /// Input and output tokens of the latest model request: how full the context is.
     pub context_tokens: u64,
     /// The text of the newest agent message.
+    #[serde(skip)]
     pub output: Option<Arc<str>>,
     /// The last event that the newest compaction covers.
     pub compacted_through: Seq,

@@ -171,7 +171,10 @@ impl Machine {
         let stored = serde_json::to_string(&transition.state).unwrap();
         let mut loaded: State = serde_json::from_str(&stored).unwrap();
         loaded.queue.clone_from(&transition.state.queue);
+        loaded.output.clone_from(&transition.state.output);
         assert_eq!(loaded, transition.state);
+        // The output is stored when it changes, so it can't be taken back.
+        assert!(self.state.output.is_none() || transition.state.output.is_some());
         self.log.extend(transition.events);
         self.state = transition.state;
         Ok(transition.effects)

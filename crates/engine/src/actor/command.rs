@@ -7,6 +7,7 @@ use oma_domain::{EventId, Session, SessionId, Timestamp, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::commit::With;
 use super::{ABORT_TIMEOUT, Actor};
 use crate::error::{Error, Result};
 use crate::hub::Note;
@@ -136,7 +137,7 @@ impl Actor {
                 let outcome = self.interrupt(clear_queue, only).await;
                 let _gone = reply.send(outcome);
             }
-            Command::Compact { reply } => match self.apply(Input::Compact, None).await {
+            Command::Compact { reply } => match self.apply(Input::Compact, With::default()).await {
                 Ok(_) => self.compaction = Some(reply),
                 Err(error) => drop(reply.send(Err(error.into()))),
             },
@@ -178,10 +179,6 @@ impl Actor {
         if post.only_if_idle && busy {
             return Err(Rejection::Busy.into());
         }
-        let Session { workspace, agent, .. } = &self.session;
-        if self.inner.store.agent(workspace, &agent.id).await?.is_none() {
-            return Err(Error::AgentNotFound);
-        }
         let event = EventId::generate();
         let record = once::record(&scope, key.as_ref(), json!({ "event": event, "queued": busy }));
         let message = Queued {
@@ -190,7 +187,11 @@ impl Actor {
             model: post.model,
             thinking_level: post.thinking_level,
         };
-        self.apply(Input::Post(Arc::new(message)), record).await?;
+        let with = With {
+            once: record,
+            needs_agent: true,
+        };
+        self.apply(Input::Post(Arc::new(message)), with).await?;
         Ok(Posted {
             event,
             queued: busy,
@@ -219,7 +220,10 @@ impl Actor {
                 allow,
                 deny_message,
             },
-            record,
+            With {
+                once: record,
+                needs_agent: false,
+            },
         )
         .await?;
         Ok(())
@@ -252,7 +256,7 @@ impl Actor {
                     partial,
                     outcomes,
                 },
-                None,
+                With::default(),
             )
             .await;
         // The turn's task is gone whether or not this could be recorded: if not, the turn has to go on.

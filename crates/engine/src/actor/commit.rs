@@ -15,6 +15,15 @@ use crate::error::Error;
 use crate::hub::Note;
 use crate::now;
 
+/// What is to be checked and remembered in the same transaction.
+#[derive(Debug, Default)]
+pub(super) struct With {
+    /// The client's idempotency key.
+    pub(super) once: Option<Once>,
+    /// The agent must still be there.
+    pub(super) needs_agent: bool,
+}
+
 /// Why an input was not applied. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -35,19 +44,17 @@ impl From<Refusal> for Error {
 
 impl Actor {
     /// Applies and commits an input, then tells the followers and notes what is to be done.
-    pub(super) async fn apply(&mut self, input: Input, once: Option<Once>) -> Result<Committed, Refusal> {
+    pub(super) async fn apply(&mut self, input: Input, with: With) -> Result<Committed, Refusal> {
         let at = now();
-        let (commit, effects) = self.prepare(input, once, at)?;
-        let Commit { events, state, .. } = &commit;
-        let (events, state) = (events.clone(), state.clone());
+        let (commit, effects) = self.prepare(input, with, at)?;
+        let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
         self.inner.store.commit(commit).await?;
-        self.session.state = state;
+        self.session.state = Arc::clone(&state);
         if let Some(last) = events.last() {
             self.session.head = last.seq;
             self.session.last_event_at = Some(at);
         }
         self.forget_partials();
-        let state = Arc::new(self.session.state.clone());
         let head = self.session.head;
         self.view.send_modify(|view| {
             *view = View {
@@ -72,7 +79,7 @@ impl Actor {
     fn prepare(
         &self,
         input: Input,
-        once: Option<Once>,
+        With { once, needs_agent }: With,
         at: Timestamp,
     ) -> Result<(Commit, Vec<Effect>), Rejection> {
         let head = self.session.head;
@@ -105,13 +112,16 @@ impl Actor {
                 }
             })
             .collect();
+        let output = state.output.clone();
         let commit = Commit {
             workspace: self.session.workspace.clone(),
             session: self.session.id.clone(),
             expected_head: head,
             events,
             queue,
-            state,
+            output: output.filter(|output| self.session.state.output.as_ref() != Some(output)),
+            state: Arc::new(state),
+            needs_agent: needs_agent.then(|| self.session.agent.id.clone()),
             once,
         };
         Ok((commit, effects))
@@ -129,7 +139,7 @@ impl Actor {
             .as_ref()
             .is_some_and(|drive| drive.generation == generation);
         let outcome = if current {
-            self.apply(input, None).await
+            self.apply(input, With::default()).await
         } else {
             Err(Rejection::Stale.into())
         };

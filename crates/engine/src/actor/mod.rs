@@ -15,11 +15,12 @@ use std::time::Duration;
 use oma_domain::event::{Failure, FailureKind};
 use oma_domain::session::{Effect, Input, Partial, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
-use oma_runtime::SessionInfo;
+use oma_runtime::{Port as _, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub(crate) use command::Command;
+use commit::With;
 use port::{ActorPort, Request, View};
 
 use crate::Inner;
@@ -77,7 +78,7 @@ pub(crate) async fn run(
 ) {
     let key = (workspace, id);
     let (workspace, id) = &key;
-    let session = match inner.store.session(workspace, id).await {
+    let session = match inner.store.load(workspace, id).await {
         Ok(Some(session)) => session,
         Ok(None) => return refuse(&inner, &key, &mut mailbox, || Error::SessionNotFound),
         Err(error) => {
@@ -150,7 +151,7 @@ impl Actor {
         });
         let (view, _) = watch::channel(View {
             version: 0,
-            state: Arc::new(session.state.clone()),
+            state: Arc::clone(&session.state),
             head: session.head,
         });
         Self {
@@ -174,7 +175,7 @@ impl Actor {
     /// the store can't take that now, the turn rests and this is tried again.
     async fn start_drive(&mut self) {
         if self.is_sampling()
-            && let Err(refusal) = self.apply(Input::Wake, None).await
+            && let Err(refusal) = self.apply(Input::Wake, With::default()).await
         {
             tracing::error!(session = %self.session.id, error = %refusal, "a turn waits for the store");
             self.due = false;
@@ -205,10 +206,7 @@ impl Actor {
             if stalled {
                 tokio::time::sleep(STALL_PAUSE).await;
             }
-            // A closed semaphore means that the engine is gone; the turn goes on at the next start.
-            let Some(_place) = inner.turns.enter().await else {
-                return;
-            };
+            port.take_place().await;
             inner.runtime.drive(&info, port, recovering).await;
         };
         let span = tracing::info_span!("turn", session = %self.session.id, agent = %self.session.agent.id);
@@ -244,7 +242,7 @@ impl Actor {
                 kind: FailureKind::Internal,
                 message,
             };
-            if let Err(error) = self.apply(Input::FailTurn { failure }, None).await {
+            if let Err(error) = self.apply(Input::FailTurn { failure }, With::default()).await {
                 tracing::error!(session = %self.session.id, %error, "a turn could not be ended");
             }
             self.due = self.session.state.is_running();

@@ -1,7 +1,7 @@
 //! The runtime's way to the actor that it works for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use super::Partials;
 use super::commit::Refusal;
 use crate::Inner;
 use crate::hub::Note;
+use crate::turns::Place;
 
 /// How long to wait before a commit that met a full disk is tried again: at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -43,6 +44,8 @@ pub(super) struct ActorPort {
     inner: Arc<Inner>,
     info: Arc<SessionInfo>,
     partials: Partials,
+    /// The turn's place among those at work; it goes with the port at the latest.
+    place: Mutex<Option<Place>>,
 }
 
 impl ActorPort {
@@ -62,7 +65,12 @@ impl ActorPort {
             inner,
             info,
             partials,
+            place: Mutex::default(),
         }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn request(&self, input: Input) -> Result<Result<Committed, Refusal>, PortError> {
@@ -166,5 +174,20 @@ impl Port for ActorPort {
         self.inner
             .hub
             .publish(&self.info.id, || [Note::Delta { head, delta }]);
+    }
+
+    fn leave_place(&self) {
+        drop(self.place().take());
+    }
+
+    async fn take_place(&self) {
+        if self.place().is_some() {
+            return;
+        }
+        match self.inner.turns.enter().await {
+            Some(place) => *self.place() = Some(place),
+            // The engine is gone and this task is about to be dropped; the turn goes on at the next start.
+            None => std::future::pending().await,
+        }
     }
 }

@@ -24,8 +24,8 @@ use tokio::sync::Semaphore;
 /// More pieces than a follower may be behind.
 pub(crate) const FLOOD: usize = 300;
 
-/// What messages can ask of it: `wait` holds the answer until the gate opens, `hang` never answers, `tool`
-/// uses a tool first, `ask` uses one that asks, `fail` fails, `panic` panics, `flood` answers in two messages of
+/// What messages can ask of it: `wait` holds the answer until the gate opens, and `aside` does so without a
+/// place among the turns at work; `hang` never answers, `tool` uses a tool first, `ask` uses one that asks, `fail` fails, `panic` panics, `flood` answers in two messages of
 /// which the first has many pieces; anything else is echoed.
 pub(crate) struct Puppet {
     pub(crate) gate: Arc<Semaphore>,
@@ -137,6 +137,12 @@ impl Puppet {
         });
         if text.contains("wait") {
             let Ok(pass) = self.gate.acquire().await else {
+                return Ok(());
+            };
+            pass.forget();
+        }
+        if text.contains("aside") {
+            let Ok(pass) = oma_runtime::aside(port, self.gate.acquire()).await else {
                 return Ok(());
             };
             pass.forget();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use oma_domain::event::{Body, StopReason};
 use oma_domain::quota::Quota;
 use oma_domain::session::Rejection;
-use oma_domain::{AgentId, Seq, SessionId, WorkspaceId};
+use oma_domain::{AgentId, Event, Seq, SessionId, WorkspaceId};
 use oma_engine::{Config, CreateSession, Error, IdempotencyKey, Post};
 
 use crate::puppet::{Stage, is_idle, kinds, message, says, spec};
@@ -231,6 +231,38 @@ async fn turns_at_work_are_bounded_and_nobody_starves() {
         stage.until(session, Seq(0), is_idle).await;
     }
     assert_eq!(stage.puppet.most_at_work.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_turn_that_only_waits_leaves_its_place_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        max_turns: 1,
+        ..Config::default()
+    };
+    let stage = Stage::over(folder.path(), config).await;
+    let waiting = stage.session().await;
+    stage.post(&waiting, "aside").await;
+    let working = stage.session().await;
+    stage.post(&working, "hello").await;
+    stage.until(&working, Seq(0), is_idle).await;
+    assert!(stage.engine.stats().active_turns <= 1);
+    // It needs a place again to go on, and another turn has the only one.
+    let holding = stage.session().await;
+    stage.post(&holding, "hang").await;
+    let began = |event: &Event| matches!(&*event.body, Body::ModelRequestStart { .. });
+    stage.until(&holding, Seq(0), began).await;
+    stage.puppet.gate.add_permits(1);
+    while stage.engine.stats().waiting_turns == 0 {
+        tokio::task::yield_now().await;
+    }
+    stage
+        .engine
+        .interrupt(&stage.ws, &holding, false, None)
+        .await
+        .unwrap();
+    stage.until(&waiting, Seq(0), is_idle).await;
+    assert_eq!(stage.engine.stats().active_turns, 0);
 }
 
 #[tokio::test]

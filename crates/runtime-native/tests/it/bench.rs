@@ -62,6 +62,8 @@ impl Provider for NoSandbox {
 /// The log and the state folded from it.
 pub(crate) struct Log {
     inner: Mutex<(Arc<State>, Vec<Event>)>,
+    /// After which positions it was read.
+    reads: Mutex<Vec<Seq>>,
     session: SessionId,
 }
 
@@ -113,18 +115,21 @@ impl Port for Log {
         self.feed(input)
     }
     async fn history(&self, after: Seq, limit: u32) -> Result<Vec<Event>, PortError> {
+        self.reads.lock().unwrap().push(after);
         let inner = self.inner.lock().unwrap();
         let later = inner.1.iter().filter(|event| event.seq > after);
         Ok(later.take(limit as usize).cloned().collect())
     }
     fn delta(&self, _: Delta) {}
+    fn leave_place(&self) {}
+    async fn take_place(&self) {}
 }
 
 pub(crate) struct Bench {
     pub(crate) provider: FakeProvider,
     pub(crate) log: Arc<Log>,
     native: Arc<Native>,
-    info: SessionInfo,
+    pub(crate) info: SessionInfo,
 }
 
 impl Bench {
@@ -166,6 +171,7 @@ impl Bench {
         let session = SessionId::generate();
         let log = Log {
             inner: Mutex::default(),
+            reads: Mutex::default(),
             session: session.clone(),
         };
         let agent = Agent {
@@ -214,6 +220,12 @@ impl Bench {
         self.log
             .feed(Input::Post(Arc::new(message)))
             .expect("a message is accepted");
+    }
+
+    /// After which positions the log was read since the last time that this was asked.
+    pub(crate) fn reads(&self) -> Vec<u64> {
+        let reads = std::mem::take(&mut *self.log.reads.lock().unwrap());
+        reads.into_iter().map(|at| at.0).collect()
     }
 
     /// Drives the turn until it has ended.

@@ -3,3 +3,4 @@
 mod bench;
 mod compaction;
 mod cost;
+mod recent;

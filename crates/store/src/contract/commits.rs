@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::{Event, Seq, SessionId, WorkspaceId};
+use oma_domain::{AgentId, Event, Seq, SessionId, WorkspaceId};
 
 use super::fixtures::{commit, event, once, queued, running, stored_session};
 use crate::{Commit, Error, Store, assert_refused};
@@ -21,7 +21,8 @@ async fn log(store: &Arc<dyn Store>, workspace: &WorkspaceId, session: &SessionI
 pub async fn appends(store: Arc<dyn Store>) {
     let (workspace, id) = stored_session(&store).await;
     let mut first = commit(&workspace, &id, 0, 3);
-    first.state = running();
+    first.state = Arc::new(running());
+    first.output = first.state.output.clone();
     first.queue = vec![QueueChange::Push(queued("waits"))];
     let second = commit(&workspace, &id, 3, 1);
     let all: Vec<_> = first.events.iter().chain(&second.events).cloned().collect();
@@ -29,14 +30,12 @@ pub async fn appends(store: Arc<dyn Store>) {
     store.commit(first).await.unwrap();
     let session = store.session(&workspace, &id).await.unwrap().unwrap();
     assert_eq!((session.head, session.last_event_at), (Seq(3), Some(all[2].at)));
-    assert_eq!(session.state.queue.len(), 1);
-    assert_eq!(
-        State {
-            queue: [].into(),
-            ..session.state
-        },
-        at_first
-    );
+    assert_eq!(session.state, at_first, "without its queue");
+    let loaded = store.load(&workspace, &id).await.unwrap().unwrap();
+    assert_eq!(loaded.state.queue.len(), 1);
+    let mut rest = State::clone(&loaded.state);
+    rest.queue.clear();
+    assert_eq!(rest, *at_first);
     store.commit(second).await.unwrap();
     let session = store.session(&workspace, &id).await.unwrap().unwrap();
     assert_eq!((session.head, session.last_event_at), (Seq(4), Some(all[3].at)));
@@ -54,7 +53,7 @@ pub async fn state_only(store: Arc<dyn Store>) {
         .unwrap()
         .last_event_at;
     let mut change = commit(&workspace, &id, 2, 0);
-    change.state.model = Some("scripted/other".into());
+    Arc::make_mut(&mut change.state).model = Some("scripted/other".into());
     store.commit(change.clone()).await.unwrap();
     let session = store.session(&workspace, &id).await.unwrap().unwrap();
     assert_eq!((session.head, session.last_event_at), (Seq(2), last));
@@ -134,7 +133,7 @@ pub async fn atomicity(store: Arc<dyn Store>) {
     let attempt = |head, key: &str| {
         let mut attempt = commit(&workspace, &id, head, 2);
         attempt.queue = vec![QueueChange::Push(queued("never"))];
-        attempt.state = running();
+        attempt.state = Arc::new(running());
         attempt.once = Some(once(&scope, key));
         attempt
     };
@@ -154,4 +153,28 @@ pub async fn atomicity(store: Arc<dyn Store>) {
     );
     assert_eq!(log(&store, &workspace, &id).await.len(), 1);
     assert_eq!(store.done(&workspace, &scope, "fresh").await.unwrap(), None);
+}
+
+/// A commit that needs an agent is refused once that agent is gone, and so is one that needs another
+/// workspace's; a repeated one is told apart from those.
+pub async fn needed_agent(store: Arc<dyn Store>) {
+    let (workspace, id) = stored_session(&store).await;
+    let agent = store.session(&workspace, &id).await.unwrap().unwrap().agent;
+    store.create_agent(&agent, None).await.unwrap();
+    let needing = |head: u64, agent: &AgentId| Commit {
+        needs_agent: Some(agent.clone()),
+        ..commit(&workspace, &id, head, 1)
+    };
+    store.commit(needing(0, &agent.id)).await.unwrap();
+    let (theirs, other) = stored_session(&store).await;
+    let foreign = store.session(&theirs, &other).await.unwrap().unwrap().agent;
+    store.create_agent(&foreign, None).await.unwrap();
+    assert_refused!(store.commit(needing(1, &foreign.id)).await, Error::AgentGone);
+    let mut known = needing(1, &agent.id);
+    known.once = Some(once(&format!("session.post:{id}"), "k"));
+    store.commit(known.clone()).await.unwrap();
+    assert!(store.delete_agent(&workspace, &agent.id).await.unwrap());
+    assert_refused!(store.commit(needing(2, &agent.id)).await, Error::AgentGone);
+    assert_refused!(store.commit(known).await, Error::AlreadyDone(_));
+    assert_eq!(log(&store, &workspace, &id).await.len(), 2);
 }

@@ -122,10 +122,12 @@ pub fn commit(workspace: &WorkspaceId, session: &SessionId, head: u64, count: u6
         expected_head: Seq(head),
         events: (head + 1..=head + count).map(|seq| event(session, seq)).collect(),
         queue: Vec::new(),
-        state: State {
+        state: Arc::new(State {
             turns: head + count,
             ..State::default()
-        },
+        }),
+        output: None,
+        needs_agent: None,
         once: None,
     }
 }

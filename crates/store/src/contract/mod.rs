@@ -31,7 +31,8 @@ macro_rules! contract_tests {
     ($open:ident) => {
         $crate::contract_tests! { @cases $open;
             agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
-            commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity;
+            commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
+                needed_agent;
             concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;
             environments: round_trip, creation_conflict, in_use;
             events: pages_at_every_cursor, bounds, large_bodies, locate;

@@ -20,14 +20,8 @@ async fn change(
 }
 
 async fn waiting(store: &Arc<dyn Store>, workspace: &WorkspaceId, session: &SessionId) -> Vec<Arc<Queued>> {
-    store
-        .session(workspace, session)
-        .await
-        .unwrap()
-        .unwrap()
-        .state
-        .queue
-        .into()
+    let session = store.load(workspace, session).await.unwrap().unwrap();
+    session.state.queue.iter().cloned().collect()
 }
 
 /// First in, first out, over several commits and within one; another session's queue is not touched.

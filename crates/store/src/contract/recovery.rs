@@ -66,10 +66,10 @@ pub async fn unfinished(store: Arc<dyn Store>) {
     for (what, phase, message, expected) in table {
         let (workspace, id) = stored_session(&store).await;
         let mut change = commit(&workspace, &id, 0, 1);
-        change.state = State {
+        change.state = Arc::new(State {
             phase,
             ..State::default()
-        };
+        });
         if message {
             change.queue = vec![QueueChange::Push(queued("waits"))];
         }
@@ -88,7 +88,7 @@ pub async fn unfinished(store: Arc<dyn Store>) {
     for (what, workspace, id, _) in &sessions {
         let mut end = commit(workspace, id, 1, 1);
         end.queue = vec![QueueChange::Clear];
-        end.state.phase = idle(Some(StopReason::EndTurn));
+        Arc::make_mut(&mut end.state).phase = idle(Some(StopReason::EndTurn));
         store.commit(end).await.unwrap();
         let found = all_unfinished(&store, 1000).await;
         assert!(!found.iter().any(|(_, found)| found == id), "{what}");
@@ -154,10 +154,10 @@ pub async fn expired(store: Arc<dyn Store>) {
         if let Some((offset, phase, message)) = change {
             let mut change = commit(&workspace, &new.id, 0, 1);
             change.events[0].at = at(offset);
-            change.state = State {
+            change.state = Arc::new(State {
                 phase,
                 ..State::default()
-            };
+            });
             if message {
                 change.queue = vec![QueueChange::Push(queued("waits"))];
             }

@@ -31,7 +31,7 @@ pub async fn round_trip(store: Arc<dyn Store>) {
         (session.created_at, session.head, session.last_event_at),
         (NOW, Seq(0), None)
     );
-    assert_eq!(session.state, State::default());
+    assert_eq!(*session.state, State::default());
     assert!(
         store
             .done(&workspace, "session.create", "k")
@@ -176,7 +176,7 @@ pub async fn deletion(store: Arc<dyn Store>) {
     again.id = id.clone();
     store.create_session(&again, None).await.unwrap();
     let session = store.session(&workspace, &id).await.unwrap().unwrap();
-    assert_eq!((session.head, session.state), (Seq(0), State::default()));
+    assert_eq!((session.head, &*session.state), (Seq(0), &State::default()));
     assert!(
         store
             .events(&workspace, &id, None, Order::Ascending, 10)

@@ -178,7 +178,8 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &AgentId) -
     Ok(true)
 }
 
-fn key(conn: &Connection, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<i64>, Failure> {
+/// The row's key, if the agent is there.
+pub(super) fn key(conn: &Connection, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<i64>, Failure> {
     Ok(conn
         .prepare_cached("SELECT key FROM agents WHERE workspace = ? AND id = ?")?
         .query_row(params![workspace.as_str(), id.as_str()], |row| row.get(0))

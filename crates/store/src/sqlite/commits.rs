@@ -1,10 +1,13 @@
 //! Commits: the one way in which a session changes.
 
+use std::sync::Arc;
+
 use oma_domain::event::StopReason;
 use oma_domain::session::Phase;
-use oma_domain::{Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, params};
 
+use super::agents;
 use super::events::{self, EventRow};
 use super::failure::{Failure, to_json};
 use super::once::{self, Mark};
@@ -20,6 +23,8 @@ pub(super) struct Entry {
     events: Vec<EventRow>,
     queue: Vec<Change>,
     state: String,
+    output: Option<Arc<str>>,
+    needs_agent: Option<AgentId>,
     resumes: Resumes,
     idle: bool,
     once: Option<Mark>,
@@ -71,7 +76,9 @@ impl Entry {
                 .map(EventRow::new)
                 .collect::<StoreResult<_>>()?,
             queue: commit.queue.iter().map(Change::new).collect::<StoreResult<_>>()?,
-            state: to_json("state", &commit.state)?,
+            state: to_json("state", &*commit.state)?,
+            output: commit.output,
+            needs_agent: commit.needs_agent,
             resumes: Resumes::from_phase(&commit.state.phase),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
@@ -96,6 +103,11 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     if head != entry.expected_head {
         return Err(Error::Conflict.into());
     }
+    if let Some(agent) = &entry.needs_agent
+        && agents::key(conn, &entry.workspace, agent)?.is_none()
+    {
+        return Err(Error::AgentGone.into());
+    }
     for event in &entry.events {
         events::append(conn, &entry.workspace, session, event)?;
     }
@@ -110,8 +122,8 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     let head = i64::try_from(entry.head.0).map_err(|error| Error::Internal(error.to_string()))?;
     conn.prepare_cached(
         "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
-                idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END
-         WHERE session = ?7",
+                idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output)
+         WHERE session = ?8",
     )?
     .execute(params![
         head,
@@ -120,6 +132,7 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         entry.state,
         ephemeral && entry.idle && !unfinished,
         created_at,
+        entry.output.as_deref(),
         session,
     ])?;
     once::remember(conn, entry.once.as_ref())

@@ -10,7 +10,10 @@ use crate::Error;
 const APPLICATION: i32 = 0x6f6d_6131;
 
 /// Every migration in order.
-const MIGRATIONS: &[(&str, &str)] = &[("V1__initial", include_str!("../../migrations/V1__initial.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__initial", include_str!("../../migrations/V1__initial.sql")),
+    ("V2__output", include_str!("../../migrations/V2__output.sql")),
+];
 
 /// Brings the database to the newest schema.
 ///

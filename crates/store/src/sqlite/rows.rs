@@ -70,6 +70,13 @@ pub(super) fn text<'r>(row: &'r Row<'_>, column: &str) -> Result<&'r str, Failur
         .map_err(|error| unreadable(column, error))
 }
 
+/// Reads a text that may be missing, without copying it.
+pub(super) fn optional_text<'r>(row: &'r Row<'_>, column: &str) -> Result<Option<&'r str>, Failure> {
+    row.get_ref(column)?
+        .as_str_or_null()
+        .map_err(|error| unreadable(column, error))
+}
+
 /// Reads a number that is never negative.
 pub(super) fn number<T: TryFrom<i64>>(row: &Row<'_>, column: &str) -> Result<T, Failure>
 where

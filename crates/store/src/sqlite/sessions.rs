@@ -1,13 +1,16 @@
 //! Sessions: what they were created with, where they stand, and the lists of them.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use oma_domain::page::{Order, Page};
-use oma_domain::session::State;
+use oma_domain::session::{Queued, State};
 use oma_domain::{AgentId, Seq, Session, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{id, number, optional_id, page, page_limit, text, unknown_cursor};
+use super::rows::{id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
 use super::{environments, events, queue};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter};
@@ -73,29 +76,42 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
 }
 
 const WHOLE: &str = "SELECT s.key, s.id, s.snapshot, s.environment, s.parent, s.ephemeral, s.created_at,
-            t.head, t.last_event_at, t.state
+            t.head, t.last_event_at, t.state, t.output
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
 pub(super) fn find(
     conn: &Connection,
     workspace: &WorkspaceId,
     id: &SessionId,
+    with_queue: bool,
 ) -> Result<Option<Session>, Failure> {
     let mut statement = conn.prepare_cached(&format!("{WHOLE} WHERE s.workspace = ? AND s.id = ?"))?;
     let mut rows = statement.query(params![workspace.as_str(), id.as_str()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let (mut session, _) = read(row, &mut Shared::new(conn, workspace), workspace)?;
-    session.state.queue = queue::list(conn, row.get("key")?)?;
+    let queue = if with_queue {
+        queue::list(conn, row.get("key")?)?
+    } else {
+        VecDeque::new()
+    };
+    let (session, _) = read(row, queue, &mut Shared::new(conn, workspace), workspace)?;
     Ok(Some(session))
 }
 
-/// Reads a session without its queue, and the size of its state.
+/// Reads a session, and the size of its state.
 fn read(
     row: &Row<'_>,
+    queue: VecDeque<Arc<Queued>>,
     shared: &mut Shared<'_>,
     workspace: &WorkspaceId,
 ) -> Result<(Session, usize), Failure> {
-    let state = text(row, "state")?;
+    let stored = text(row, "state")?;
+    let output = optional_text(row, "output")?;
+    let size = stored.len() + output.map_or(0, str::len);
+    let state = State {
+        queue,
+        output: output.map(Arc::from),
+        ..from_json("state", stored)?
+    };
     let session = Session {
         id: id(row, "id", SessionId::parse)?,
         workspace: workspace.clone(),
@@ -109,9 +125,9 @@ fn read(
         created_at: Timestamp(row.get("created_at")?),
         head: Seq(number(row, "head")?),
         last_event_at: row.get::<_, Option<i64>>("last_event_at")?.map(Timestamp),
-        state: from_json("state", state)?,
+        state: Arc::new(state),
     };
-    Ok((session, state.len()))
+    Ok((session, size))
 }
 
 pub(super) fn list(
@@ -148,7 +164,7 @@ pub(super) fn list(
     page(
         rows,
         limit,
-        |row| read(row, &mut shared, workspace),
+        |row| read(row, VecDeque::new(), &mut shared, workspace),
         |session| session.id.clone(),
     )
 }

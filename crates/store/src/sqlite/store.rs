@@ -9,6 +9,20 @@ use oma_domain::{AgentId, EnvironmentId, Event, EventId, Seq, Session, SessionId
 use super::{Sqlite, agents, commits, environments, events, kept, once, sessions};
 use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store};
 
+impl Sqlite {
+    async fn read_session(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        with_queue: bool,
+    ) -> Result<Option<Session>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| sessions::find(conn, &workspace, &id, with_queue))
+            .await
+    }
+}
+
 #[async_trait]
 impl Store for Sqlite {
     async fn create_agent(&self, agent: &Agent, once: Option<&Once>) -> Result<()> {
@@ -113,10 +127,11 @@ impl Store for Sqlite {
     }
 
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>> {
-        let (workspace, id) = (workspace.clone(), id.clone());
-        self.readers
-            .run(move |conn| sessions::find(conn, &workspace, &id))
-            .await
+        self.read_session(workspace, id, false).await
+    }
+
+    async fn load(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>> {
+        self.read_session(workspace, id, true).await
     }
 
     async fn sessions(

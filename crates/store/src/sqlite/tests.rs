@@ -358,7 +358,8 @@ fn the_database_of_a_newer_server_or_another_program_is_refused() {
     drop(Sqlite::open(&newer, &Options::default()).unwrap());
     let conn = Connection::open(newer.join("store.db")).unwrap();
     conn.execute(
-        "INSERT INTO refinery_schema_history SELECT 4711, 'later', applied_on, checksum FROM refinery_schema_history",
+        "INSERT INTO refinery_schema_history SELECT 4711, 'later', applied_on, checksum FROM refinery_schema_history
+         WHERE version = 1",
         [],
     )
     .unwrap();

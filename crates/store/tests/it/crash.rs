@@ -36,7 +36,7 @@ fn scope(session: &SessionId) -> String {
 
 /// The next commit of a session: everything in it can be told from the head alone.
 async fn next(store: &Sqlite, id: &SessionId) -> Commit {
-    let session = store.session(&workspace(), id).await.unwrap().unwrap();
+    let session = store.load(&workspace(), id).await.unwrap().unwrap();
     let count = session.head.0 % 3 + 1;
     let mut commit = commit(&workspace(), id, session.head.0, count);
     commit.queue.push(QueueChange::Push(queued("waits")));
@@ -82,7 +82,7 @@ fn write_for_ever(folder: &Path) {
 
 /// The log is whole, and everything that was committed with its head is there and nothing else.
 async fn verify(store: &Sqlite, id: &SessionId) -> u64 {
-    let Some(session) = store.session(&workspace(), id).await.unwrap() else {
+    let Some(session) = store.load(&workspace(), id).await.unwrap() else {
         return 0;
     };
     let head = session.head.0;

@@ -6,6 +6,7 @@ mod again;
 mod crash;
 mod disk;
 mod folder;
+mod upgrade;
 
 use std::sync::Arc;
 

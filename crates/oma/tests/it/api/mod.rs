@@ -4,7 +4,6 @@
 mod access;
 mod bodies;
 mod chat;
-mod compaction;
 mod files;
 mod heads;
 mod lists;

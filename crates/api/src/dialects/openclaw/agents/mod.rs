@@ -276,7 +276,7 @@ async fn run(
     Ok(Json(RunStarted {
         session_id: session.id.to_string(),
         agent_id: agent.to_string(),
-        status: Status::after_post(&session, posted.queued),
+        status: Status::after_post(posted.queued),
         started_at: oma_engine::now().as_millis(),
         queued: posted.queued,
     }))

@@ -84,9 +84,15 @@ async fn post(
     payload: Payload,
 ) -> Result<Json<Accepted>> {
     let (engine, workspace) = (&state.engine, caller.workspace());
-    // A missing session is reported before a bad body.
-    let session = engine.session(workspace, &id).await?;
-    match Incoming::parse(&payload.value)? {
+    let incoming = match Incoming::parse(&payload.value) {
+        Ok(incoming) => incoming,
+        Err(fault) => {
+            // A missing session is reported before a bad body.
+            engine.session(workspace, &id).await?;
+            return Err(fault);
+        }
+    };
+    match incoming {
         Incoming::Message(UserMessage {
             content,
             model,
@@ -102,7 +108,7 @@ async fn post(
             let posted = engine.post(workspace, &id, post, payload.key).await?;
             Ok(Json(Accepted::Message {
                 session_id: id.to_string(),
-                session_status: Status::after_post(&session, posted.queued),
+                session_status: Status::after_post(posted.queued),
                 queued: posted.queued,
                 event_id: posted.event.to_string(),
             }))

@@ -38,15 +38,10 @@ impl Status {
         }
     }
 
-    /// The status right after a message was accepted, given the session as it was before.
+    /// The status right after a message was accepted: only a busy session lets it wait.
     #[must_use]
-    pub fn after_post(before: &Session, queued: bool) -> Self {
-        match Self::of(&before.state) {
-            _ if !queued => Self::Starting,
-            // It was idle when it was read and busy when the message came.
-            Self::Idle | Self::Failed => Self::Running,
-            busy => busy,
-        }
+    pub fn after_post(queued: bool) -> Self {
+        if queued { Self::Running } else { Self::Starting }
     }
 
     /// The status in events and logs.

@@ -1,0 +1,27 @@
+//! A database that an older server wrote.
+
+use std::sync::Arc;
+
+use oma_store::Store;
+use oma_store::contract::fixtures::stored_session;
+use oma_store::sqlite::{Options, Sqlite};
+use rusqlite::Connection;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_database_keeps_its_sessions_outputs() {
+    let temp = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(temp.path(), &Options::default()).unwrap());
+    let (workspace, id) = stored_session(&store).await;
+    drop(store);
+    let conn = Connection::open(temp.path().join("store.db")).unwrap();
+    conn.execute_batch(
+        "DELETE FROM refinery_schema_history WHERE version = 2;
+         ALTER TABLE session_states DROP COLUMN output;
+         UPDATE session_states SET state = json_set(state, '$.output', 'what was said');",
+    )
+    .unwrap();
+    drop(conn);
+    let store = Sqlite::open(temp.path(), &Options::default()).unwrap();
+    let session = store.session(&workspace, &id).await.unwrap().unwrap();
+    assert_eq!(session.state.output.as_deref(), Some("what was said"));
+}
