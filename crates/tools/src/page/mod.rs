@@ -1,5 +1,6 @@
 //! From HTML to Markdown: what a person would read of a page.
 
+mod simplify;
 mod tree;
 
 use std::rc::Rc;
@@ -24,7 +25,7 @@ const MAX_BASE: usize = 2_048;
 const MAX_ATTRIBUTE: usize = 8_192;
 
 /// Bytes that the attributes of a page may have together; those after that are emptied.
-const MAX_ATTRIBUTES: usize = 8 * MAX_HTML;
+const MAX_ATTRIBUTES: usize = 4 * MAX_HTML;
 
 /// The longest Markdown, in bytes; the rest is left out.
 const MAX_MARKDOWN: usize = 8 << 20;
@@ -72,7 +73,7 @@ fn convert_within(html: &str, url: &Url, timeout: Duration) -> Page {
         .map(|node| text(&node, MAX_TITLE))
         .filter(|title| !title.is_empty());
     clean_attributes(document, url);
-    tree::simplify(document);
+    simplify::simplify(document);
     let start = main(document).unwrap_or_else(|| Rc::clone(document));
     let mut text = to_markdown(&start, &[&NO_TEXT[..], &AROUND[..]].concat());
     if text.markdown.len() < MIN_TEXT {
@@ -347,6 +348,24 @@ mod tests {
         bounded("code", &format!("{}{ticks}", "<code><span>".repeat(40)), 200_000);
         let inner = markdown(&format!("{}deep", "<blockquote>".repeat(12)));
         assert_eq!(inner, format!("{}deep", "> ".repeat(10)));
+    }
+
+    #[test]
+    fn prefixes_take_their_share_and_no_more() {
+        let lines = "x\n".repeat(500_000);
+        let html = format!("{}<pre>{lines}</pre>", "<ol start=2000000000><li>".repeat(10));
+        let page = bounded("lines", &html, 8 << 20);
+        assert!(page.complete && page.markdown.ends_with('x'));
+        let html = "<ol start=2000000000><li>".repeat(10) + &"x<br>".repeat(50_000);
+        assert!(bounded("breaks", &html, 8 << 20).complete);
+        // What is not much keeps its form.
+        let inner = format!("{}<pre>x\ny</pre>", "<ul><li>".repeat(5));
+        assert!(markdown(&inner).ends_with(&format!("\n{}y", " ".repeat(20))));
+        // A wide cell is wide in every row.
+        let cell = "<ol start=2000000000><li>".repeat(9) + "<pre>" + &"x\n".repeat(1_000) + "</pre>";
+        let lists = "</li></ol>".repeat(9);
+        let html = format!("<table><tr><th>{cell}{lists}{}", "<tr><td>y".repeat(3_000));
+        assert!(bounded("cells", &html, 16 << 20).complete);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use html5ever::interface::{ElementFlags, NodeOrText, QuirksMode, TreeSink};
 use html5ever::tendril::StrTendril;
 use html5ever::tendril::TendrilSink;
 use html5ever::tree_builder::TreeBuilderOpts;
-use html5ever::{Attribute, ExpandedName, ParseOpts, QualName, local_name, ns, parse_document};
-use markup5ever_rcdom::{Handle, Node, NodeData, RcDom};
+use html5ever::{Attribute, ExpandedName, ParseOpts, QualName, parse_document};
+use markup5ever_rcdom::{Handle, NodeData, RcDom};
 
 /// The deepest that a node may lie.
 pub(super) const MAX_DEPTH: usize = 100;
@@ -24,13 +24,10 @@ pub(super) const MAX_DEPTH: usize = 100;
 /// Nodes that may be made and moved for a page.
 const MAX_NODES: usize = 200_000;
 
-/// How deep quotations and lists may be nested: each level prefixes every line within it.
-const MAX_NESTED: usize = 10;
+/// Attributes that weigh as much as a node.
+const ATTRIBUTES_OF_NODE: usize = 4;
 
-/// About how many bytes all tables together may take: each row is padded to the widest cells of its table.
-const MAX_TABLES: usize = 16 << 20;
-
-/// Bytes that the parser is fed at once.
+/// Bytes that the parser is fed at once, at most.
 const PIECE: usize = 2_048;
 
 /// A parsed page.
@@ -63,11 +60,7 @@ pub(super) fn parse(html: &str, timeout: Duration) -> Parsed {
     let deadline = Instant::now() + timeout;
     let mut rest = html;
     while !rest.is_empty() && nodes.get() < MAX_NODES && Instant::now() < deadline {
-        let mut end = rest.len().min(PIECE);
-        while !rest.is_char_boundary(end) {
-            end += 1;
-        }
-        let (piece, others) = rest.split_at(end);
+        let (piece, others) = rest.split_at(piece(rest));
         parser.process(StrTendril::from_slice(piece));
         rest = others;
     }
@@ -77,6 +70,13 @@ pub(super) fn parse(html: &str, timeout: Duration) -> Parsed {
         document,
         complete: rest.is_empty(),
     }
+}
+
+/// Where the next piece ends: behind one tag at the most, because a single one can make as many nodes as there
+/// are already.
+fn piece(rest: &str) -> usize {
+    let piece = &rest[..rest.floor_char_boundary(PIECE)];
+    piece.find('>').map_or(piece.len(), |end| end + 1)
 }
 
 /// Moves what lies too deep up to the deepest place that is allowed, in the order of the page. Elements there
@@ -104,114 +104,6 @@ fn lift(document: &Handle) {
     }
 }
 
-/// What a node lies within.
-#[derive(Debug, Clone, Copy, Default)]
-struct Within {
-    /// Quotations and lists.
-    nested: usize,
-    /// Quotations and items of lists.
-    indented: usize,
-    table: bool,
-    code: bool,
-}
-
-/// Makes plain blocks of what would grow out of proportion as Markdown: quotations and lists that are nested
-/// too deep, tables within tables, code within code, and tables that would mostly be padding.
-pub(super) fn simplify(document: &Handle) {
-    let mut tables = MAX_TABLES;
-    let mut open = vec![(Rc::clone(document), Within::default())];
-    while let Some((node, around)) = open.pop() {
-        for child in node.children.borrow_mut().iter_mut() {
-            let mut within = around;
-            let keep = match tag(child) {
-                Some("blockquote") => {
-                    within.nested += 1;
-                    within.indented += 1;
-                    within.nested.max(within.indented) <= MAX_NESTED
-                }
-                Some("ul" | "ol") => {
-                    within.nested += 1;
-                    within.nested <= MAX_NESTED
-                }
-                Some("li") => {
-                    within.indented += 1;
-                    within.indented <= MAX_NESTED
-                }
-                Some("table") => {
-                    within.table = true;
-                    // A table that is no longer one has taken nothing.
-                    let left = (!around.table).then(|| tables.checked_sub(table_size(child)));
-                    left.flatten().map(|left| tables = left).is_some()
-                }
-                Some("code") => {
-                    within.code = true;
-                    !around.code
-                }
-                _ => true,
-            };
-            if keep {
-                open.push((Rc::clone(child), within));
-            } else {
-                *child = plain(child);
-                open.push((Rc::clone(child), around));
-            }
-        }
-    }
-}
-
-/// A block with the children of `node`, to stand in its place.
-fn plain(node: &Handle) -> Handle {
-    let block = Node::new(NodeData::Element {
-        name: QualName::new(None, ns!(html), local_name!("div")),
-        attrs: Vec::new().into(),
-        template_contents: None.into(),
-        mathml_annotation_xml_integration_point: false,
-    });
-    let children = node.children.take();
-    for child in &children {
-        child.parent.set(Some(Rc::downgrade(&block)));
-    }
-    block.children.replace(children);
-    block.parent.set(node.parent.take());
-    block
-}
-
-/// About how many bytes a table takes as Markdown, where every row is as wide as the widest cells.
-fn table_size(table: &Handle) -> usize {
-    let mut rows: usize = 1;
-    let mut widths: Vec<usize> = Vec::new();
-    let parts = table.children.borrow();
-    for part in parts.iter() {
-        let below = part.children.borrow();
-        for row in std::iter::once(part).chain(below.iter()) {
-            rows += 1;
-            let cells = row.children.borrow();
-            let cells = cells.iter().filter(|cell| matches!(tag(cell), Some("td" | "th")));
-            for (column, cell) in cells.enumerate() {
-                let width = cell_size(cell);
-                match widths.get_mut(column) {
-                    Some(widest) => *widest = width.max(*widest),
-                    None => widths.push(width),
-                }
-            }
-        }
-    }
-    rows.saturating_mul(widths.iter().sum())
-}
-
-/// About how many bytes a cell takes at most.
-fn cell_size(cell: &Handle) -> usize {
-    descendants(cell)
-        .map(|node| match &node.data {
-            NodeData::Text { contents } => 2 * contents.borrow().len(),
-            NodeData::Element { attrs, .. } => {
-                4 + attrs.borrow().iter().map(|attr| attr.value.len()).sum::<usize>()
-            }
-            _ => 0,
-        })
-        .sum()
-}
-
 /// A tree that counts what is made for it.
 struct Counted {
     dom: RcDom,
@@ -220,7 +112,11 @@ struct Counted {
 
 impl Counted {
     fn count(&self) {
-        self.nodes.set(self.nodes.get() + 1);
+        self.count_many(1);
+    }
+
+    fn count_many(&self, nodes: usize) {
+        self.nodes.set(self.nodes.get() + nodes);
     }
 }
 
@@ -245,7 +141,7 @@ impl TreeSink for Counted {
     }
 
     fn create_element(&self, name: QualName, attrs: Vec<Attribute>, flags: ElementFlags) -> Handle {
-        self.count();
+        self.count_many(1 + attrs.len() / ATTRIBUTES_OF_NODE);
         self.dom.create_element(name, attrs, flags)
     }
 
@@ -378,6 +274,7 @@ mod tests {
     #[test]
     fn hostile_pages_stay_small_and_flat() {
         let formats: String = (0..200).map(|n| format!("<b a={n}>")).collect();
+        let attributes: String = (0..1_000).map(|n| format!("a{n} ")).collect();
         for (name, html) in [
             ("deep", format!("{}the end", "<div>".repeat(5_000))),
             ("formatting", format!("{formats}{}", "<p>x".repeat(200_000))),
@@ -392,13 +289,23 @@ mod tests {
             ),
             ("comments", "<!-->".repeat(300_000)),
             ("open tag", format!("<a {}", "b=c ".repeat(300_000))),
+            (
+                "attributes",
+                format!("<p><b {attributes}>{}", "<p>x".repeat(45_000)),
+            ),
         ] {
             let begin = Instant::now();
             let parsed = parse(&html, Duration::from_secs(3));
             assert!(depth(&parsed.document) <= MAX_DEPTH, "{name}");
-            let nodes = descendants(&parsed.document).count();
-            // What one piece can make is above the bound.
-            assert!(nodes < 4 * MAX_NODES, "{name}: {nodes}");
+            let mut nodes = 0;
+            for node in descendants(&parsed.document) {
+                nodes += 1;
+                if let NodeData::Element { attrs, .. } = &node.data {
+                    nodes += attrs.borrow().len() / ATTRIBUTES_OF_NODE;
+                }
+            }
+            // What one tag can make is above the bound.
+            assert!(nodes < 2 * MAX_NODES, "{name}: {nodes}");
             assert!(
                 begin.elapsed() < Duration::from_secs(60),
                 "{name}: {:?}",
