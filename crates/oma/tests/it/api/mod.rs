@@ -4,6 +4,7 @@
 mod access;
 mod bodies;
 mod chat;
+mod compaction;
 mod files;
 mod heads;
 mod lists;
