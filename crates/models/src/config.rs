@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::price::{Override, Overrides};
+use crate::price::{self, Override, Overrides};
 use crate::provider::{self, EffortStyle, Protocol, ReasoningBack};
 
 /// How long a local server may take to begin: it may have to load the model first.
@@ -52,7 +52,7 @@ pub struct ProviderConfig {
     pub aws: Option<AwsCredentials>,
     /// Further headers of each request.
     pub headers: BTreeMap<String, SecretString>,
-    /// The context window of its models where neither they nor the catalogue say, in tokens.
+    /// The context window of its models where they don't say themselves, in tokens.
     pub context_window: Option<u64>,
     /// The most output tokens where a request doesn't say.
     pub max_output_tokens: Option<u32>,
@@ -323,7 +323,12 @@ impl ProviderSection {
             .stall_timeout_secs
             .map(Duration::from_secs)
             .or(provider.stall_timeout);
-        provider.catalogue = self.catalogue.or(provider.catalogue);
+        if let Some(catalogue) = self.catalogue {
+            if price::all(&catalogue).is_empty() {
+                return Err(fail(format!("the price catalogue has no provider `{catalogue}`")));
+            }
+            provider.catalogue = Some(catalogue);
+        }
         provider.effort = self.effort.unwrap_or(provider.effort);
         provider.reasoning_back = self.reasoning_back.unwrap_or(provider.reasoning_back);
         if !self.models.is_empty() {

@@ -157,6 +157,10 @@ fn mistakes_in_the_file_are_named() {
             "needs `protocol` and `base_url`",
         ),
         (
+            "[providers.openai]\ncatalogue = \"opnai\"",
+            "the price catalogue has no provider `opnai`",
+        ),
+        (
             "[providers.Mine]\nbase_url = \"http://x\"\nprotocol = \"anthropic\"",
             "lower-case letters",
         ),

@@ -100,6 +100,28 @@ impl File {
         names.dedup();
         names
     }
+
+    /// The names of the tables directly below a table, for names with dots in them: what stands in such a table
+    /// has none.
+    #[must_use]
+    pub(crate) fn tables_below(&self, table: &str) -> Vec<String> {
+        let prefix = format!("{table}.");
+        let mut names: Vec<String> = self
+            .values
+            .iter()
+            .filter_map(|(key, entry)| {
+                let rest = key.strip_prefix(&prefix)?;
+                match (&entry.value, rest.rsplit_once('.')) {
+                    (Raw::Other("a table"), _) | (_, None) => Some(rest),
+                    (_, Some((name, _))) => Some(name),
+                }
+            })
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

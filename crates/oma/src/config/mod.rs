@@ -26,7 +26,7 @@ use secrecy::SecretString;
 
 use crate::config::file::File;
 use crate::config::reader::{Effective, Problem, Reader, Sources};
-use crate::config::sections::{Engine, Log, Models, Provider, Sandbox, Server, Tools};
+use crate::config::sections::{Engine, Log, Model, Models, Provider, Sandbox, Server, Tools};
 use crate::config::setting::Section;
 use crate::config::value::Value as _;
 
@@ -64,6 +64,8 @@ pub(crate) struct NamedProvider {
     pub(crate) settings: Provider,
     /// HTTP headers to send with each request.
     pub(crate) headers: BTreeMap<String, SecretString>,
+    /// What is said of single models, by their ids.
+    pub(crate) models: BTreeMap<String, Model>,
 }
 
 /// Why there is no configuration.
@@ -184,12 +186,38 @@ fn read_providers(reader: &mut Reader<'_>) -> Option<BTreeMap<String, NamedProvi
         let key = format!("{}.{name}", sections::PROVIDERS);
         let settings = Provider::read(reader, &key);
         let headers = reader.headers(&format!("{key}.headers"));
-        match settings {
-            Some(settings) => {
-                providers.insert(name, NamedProvider { settings, headers });
+        let models = read_models(reader, &format!("{key}.model"));
+        match (settings, models) {
+            (Some(settings), Some(models)) => {
+                let provider = NamedProvider {
+                    settings,
+                    headers,
+                    models,
+                };
+                providers.insert(name, provider);
+            }
+            _ => complete = false,
+        }
+    }
+    complete.then_some(providers)
+}
+
+fn read_models(reader: &mut Reader<'_>, table: &str) -> Option<BTreeMap<String, Model>> {
+    let ids = reader
+        .sources()
+        .file
+        .as_ref()
+        .map(|file| file.tables_below(table))
+        .unwrap_or_default();
+    let mut models = BTreeMap::new();
+    let mut complete = true;
+    for id in ids {
+        match Model::read(reader, &format!("{table}.{id}")) {
+            Some(model) => {
+                models.insert(id, model);
             }
             None => complete = false,
         }
     }
-    complete.then_some(providers)
+    complete.then_some(models)
 }

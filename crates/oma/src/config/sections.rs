@@ -126,7 +126,7 @@ section! {
         command_output: Bytes { default "8MiB"; between "1KiB", "256MiB"; env "OPENCLAW_COMMAND_OUTPUT"; }
         /// Characters of a tool's result that the model is shown at once; a longer one goes to a file of the
         /// workspace, with a preview in its place.
-        inline_result_chars: usize { default "30000"; between "1000", "1000000"; env "OPENCLAW_INLINE_RESULT_CHARS"; }
+        inline_result_chars: usize { default "100000"; between "1000", "1000000"; env "OPENCLAW_INLINE_RESULT_CHARS"; }
         /// As root: the first of the host's user ids that sandboxes run under. None of them should have an account.
         first_uid: u32 { default "200000"; between "1000", "4000000000"; env "OPENCLAW_SANDBOX_FIRST_UID"; }
         /// As root: how many such user ids there are.
@@ -158,6 +158,48 @@ choices! {
     }
 }
 
+choices! {
+    /// How a Chat Completions provider is told how hard to think.
+    EffortForm: "`reasoning_effort`, `reasoning`, `deepseek`, `moonshot`, `enable_thinking` or `none`" {
+        /// A field `reasoning_effort`.
+        ReasoningEffort = "reasoning_effort",
+        /// A field `reasoning` with an `effort`, as OpenRouter has it.
+        Reasoning = "reasoning",
+        /// Fields `thinking` and `reasoning_effort`, as DeepSeek has them.
+        Deepseek = "deepseek",
+        /// A field `thinking` for the models that can be switched, as Moonshot has it.
+        Moonshot = "moonshot",
+        /// Fields `enable_thinking` and `thinking_budget`, as DashScope has them.
+        EnableThinking = "enable_thinking",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+choices! {
+    /// What of its models' thoughts a Chat Completions provider wants back.
+    Thoughts: "`never`, `content`, `required_content` or `details`" {
+        /// Nothing.
+        Never = "never",
+        /// `reasoning_content` where there is any.
+        Content = "content",
+        /// `reasoning_content` with each message that uses tools, even if it is empty.
+        Always = "required_content",
+        /// `reasoning_details`, as OpenRouter has it.
+        Details = "details",
+    }
+}
+
+choices! {
+    /// What a model takes besides text.
+    Input: "`image` or `document`" {
+        /// Pictures.
+        Image = "image",
+        /// Documents.
+        Document = "document",
+    }
+}
+
 section! {
     /// Language models. The well-known providers need only their usual variables, see below. Amazon Bedrock also
     /// takes `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, with `AWS_REGION`; Anthropic also
@@ -185,14 +227,36 @@ section! {
         base_url: Option<String> {}
         /// The environment variable that holds its key; none for a provider without keys.
         api_key_env: Option<String> {}
-        /// The context window of its models in tokens, where neither they nor the catalogue say.
+        /// The context window of its models in tokens, where their own tables don't say.
         context_window: Option<u64> { between "1024", "1000000000"; }
         /// The most output tokens of a request.
         max_output_tokens: Option<u32> { between "1", "100000000"; }
         /// Replaces `models.stall_timeout`.
         stall_timeout: Option<Duration> { between "1s", "1h"; }
+        /// The provider whose prices it charges, by its name in the price catalogue (`anthropic`, `openai`, …). A
+        /// well-known one behind another address, and one that is not well known, has no prices without it.
+        catalogue: Option<String> {}
+        /// How it is told how hard to think, if it speaks Chat Completions; `reasoning_effort` unless it is well
+        /// known.
+        effort: Option<EffortForm> {}
+        /// What of its models' thoughts it wants back, if it speaks Chat Completions; `never` unless it is well
+        /// known.
+        reasoning_back: Option<Thoughts> {}
         /// The models to list.
         models: List<String> {}
+    }
+}
+
+section! {
+    /// A model of a provider, by its id there, which is quoted where it has other characters than letters, digits,
+    /// `-` and `_`: `[models.providers.local.model."qwen3:8b"]`. It is listed.
+    Model in "models.providers.<name>.model.<id>" {
+        /// A name for people.
+        name: Option<String> {}
+        /// Its context window in tokens. When the context is about to reach it, the history is summarised.
+        context_window: Option<u64> { between "1024", "1000000000"; }
+        /// What it takes besides text, for the list of models: `image`, `document`.
+        input: List<Input> {}
     }
 }
 
@@ -277,6 +341,7 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
         listed::<Sandbox>(),
         listed::<Models>(),
         listed::<Provider>(),
+        listed::<Model>(),
         listed::<Tools>(),
         listed::<Log>(),
     ]

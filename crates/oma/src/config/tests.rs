@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::config::reader::Origin;
-use crate::config::sections::Protocol;
+use crate::config::sections::{EffortForm, Input, Protocol, Thoughts};
 
 struct Given<'a> {
     flags: &'a [(&'static str, &'a str)],
@@ -53,6 +53,8 @@ fn defaults_are_legal() {
     let config = NOTHING.load().expect("the defaults are legal");
     assert_eq!(config.server.listen.0.to_string(), "127.0.0.1:8080");
     assert!(config.data_dir.is_absolute());
+    // As much as Claude Managed Agents show.
+    assert_eq!(config.sandbox.inline_result_chars, 100_000);
     assert!(
         config
             .effective
@@ -277,6 +279,41 @@ fn providers_are_read_by_name() {
     assert_eq!(
         config.providers["claude-eu"].settings.api_key_env.as_deref(),
         Some("EU_KEY")
+    );
+
+    // A model's id may have dots and colons; its own table counts more than its provider's.
+    let config = Given {
+        file: Some(
+            "[models.providers.local]\ncontext_window = 8192\neffort = \"none\"\nreasoning_back = \"content\"\n\
+             catalogue = \"openai\"\nmodels = [\"llama3.1:8b\", \"plain\"]\n\
+             [models.providers.local.model.\"llama3.1:8b\"]\ncontext_window = 131072\ninput = [\"image\"]\n\
+             [models.providers.local.model.\"org/qwen2.5\"]\n\
+             [models.providers.local.model.small]\nname = \"The small one\"\n",
+        ),
+        ..NOTHING
+    }
+    .load()
+    .expect("legal");
+    let local = &config.providers["local"];
+    assert_eq!(local.settings.catalogue.as_deref(), Some("openai"));
+    assert_eq!(local.settings.effort, Some(EffortForm::None));
+    assert_eq!(local.settings.reasoning_back, Some(Thoughts::Content));
+    assert_eq!(
+        local.models.keys().collect::<Vec<_>>(),
+        ["llama3.1:8b", "org/qwen2.5", "small"]
+    );
+    assert_eq!(local.models["llama3.1:8b"].context_window, Some(131_072));
+    assert_eq!(local.models["llama3.1:8b"].input.0, [Input::Image]);
+    assert_eq!(local.models["small"].name.as_deref(), Some("The small one"));
+    let file = Some(
+        "[models.providers.local.model.\"a.b\"]\ncontext = 4096\n[models.providers.local.model.c]\ninput = [\"smell\"]\n",
+    );
+    assert_eq!(
+        Given { file, ..NOTHING }.problems(),
+        [
+            "models.providers.local.model.c.input (oma.toml:4): `smell` is none of: image, document",
+            "models.providers.local.model.a.b.context (oma.toml:2): there is no such setting",
+        ]
     );
 
     // What a provider needs, the registry of models knows; here only the kinds of values are checked.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use oma_models::config::{ModelConfig, ProviderSection, Section};
 use oma_models::price::Overrides;
-use oma_models::{Config as ModelsConfig, Protocol, Registry};
+use oma_models::{Config as ModelsConfig, EffortStyle, Protocol, ReasoningBack, Registry};
 
-use crate::config::sections::Protocol as ProtocolName;
+use crate::config::sections::{EffortForm, Model as ModelSettings, Protocol as ProtocolName, Thoughts};
 use crate::config::{Config, NamedProvider};
 use crate::print::Failure;
 
@@ -54,7 +54,13 @@ fn prices(path: &Path) -> Result<Overrides, Failure> {
 }
 
 fn section(provider: &NamedProvider) -> ProviderSection {
-    let NamedProvider { settings, headers } = provider;
+    let NamedProvider {
+        settings,
+        headers,
+        models,
+    } = provider;
+    let listed = settings.models.0.iter();
+    let others = models.keys().filter(|id| !settings.models.0.contains(id));
     ProviderSection {
         protocol: settings.protocol.map(|protocol| match protocol {
             ProtocolName::Anthropic => Protocol::Anthropic,
@@ -69,18 +75,33 @@ fn section(provider: &NamedProvider) -> ProviderSection {
         context_window: settings.context_window,
         max_output_tokens: settings.max_output_tokens,
         stall_timeout_secs: settings.stall_timeout.map(|timeout| timeout.as_secs()),
-        models: settings
-            .models
-            .0
-            .iter()
-            .map(|id| ModelConfig {
-                id: id.clone(),
-                name: None,
-                context_window: None,
-                input_modalities: Vec::new(),
-            })
-            .collect(),
-        ..ProviderSection::default()
+        catalogue: settings.catalogue.clone(),
+        effort: settings.effort.map(|effort| match effort {
+            EffortForm::ReasoningEffort => EffortStyle::ReasoningEffort,
+            EffortForm::Reasoning => EffortStyle::Reasoning,
+            EffortForm::Deepseek => EffortStyle::Deepseek,
+            EffortForm::Moonshot => EffortStyle::Moonshot,
+            EffortForm::EnableThinking => EffortStyle::EnableThinking,
+            EffortForm::None => EffortStyle::None,
+        }),
+        reasoning_back: settings.reasoning_back.map(|back| match back {
+            Thoughts::Never => ReasoningBack::Never,
+            Thoughts::Content => ReasoningBack::Content,
+            Thoughts::Always => ReasoningBack::RequiredContent,
+            Thoughts::Details => ReasoningBack::Details,
+        }),
+        models: listed.chain(others).map(|id| model(id, models.get(id))).collect(),
+        api_key: None,
+    }
+}
+
+fn model(id: &str, settings: Option<&ModelSettings>) -> ModelConfig {
+    let input = settings.map(|it| it.input.0.as_slice()).unwrap_or_default();
+    ModelConfig {
+        id: id.to_owned(),
+        name: settings.and_then(|it| it.name.clone()),
+        context_window: settings.and_then(|it| it.context_window),
+        input_modalities: input.iter().map(|kind| kind.as_str().to_owned()).collect(),
     }
 }
 
@@ -98,4 +119,69 @@ pub(crate) fn listed(registry: &Registry) -> Vec<oma_engine::ModelInfo> {
             input_modalities: model.input_modalities,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path as FilePath;
+
+    use super::*;
+    use crate::config::file::File;
+    use crate::config::reader::Sources;
+
+    #[test]
+    fn what_the_file_says_of_a_provider_reaches_the_registry() {
+        let text = r#"
+            [models.providers.gateway]
+            protocol = "openai_chat"
+            base_url = "http://127.0.0.1:1/v1"
+            context_window = 8192
+            catalogue = "openai"
+            effort = "enable_thinking"
+            reasoning_back = "details"
+            models = ["plain", "llama3.1:8b"]
+            [models.providers.gateway.model."llama3.1:8b"]
+            context_window = 131072
+            input = ["image", "document"]
+            [models.providers.gateway.model.small]
+            name = "The small one"
+            context_window = 2048
+        "#;
+        let config = Config::from_sources(&Sources {
+            file: Some(File::parse(FilePath::new("oma.toml"), text).expect("TOML")),
+            flags: BTreeMap::new(),
+            env: BTreeMap::new(),
+        })
+        .expect("legal");
+        let configured = configure(&config).expect("legal");
+        let gateway = &configured.providers["gateway"];
+        assert_eq!(gateway.catalogue.as_deref(), Some("openai"));
+        assert_eq!(gateway.effort, EffortStyle::EnableThinking);
+        assert_eq!(gateway.reasoning_back, ReasoningBack::Details);
+        let registry = registry(configured).expect("legal");
+        let window = |model: &str| {
+            let resolved = registry.resolve(&format!("gateway/{model}")).expect("a model");
+            resolved.context_window()
+        };
+        assert_eq!(
+            ["plain", "llama3.1:8b", "small", "unlisted"].map(window),
+            [8_192, 131_072, 2_048, 8_192]
+        );
+        let shown: Vec<_> = listed(&registry)
+            .into_iter()
+            .filter(|model| model.provider == "gateway")
+            .map(|model| (model.id, model.name, model.input_modalities.len()))
+            .collect();
+        let row =
+            |id: &str, name: Option<&str>, inputs| (format!("gateway/{id}"), name.map(str::to_owned), inputs);
+        assert_eq!(
+            shown,
+            [
+                row("plain", None, 1),
+                row("llama3.1:8b", None, 3),
+                row("small", Some("The small one"), 1)
+            ]
+        );
+    }
 }
