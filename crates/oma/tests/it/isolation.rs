@@ -50,13 +50,15 @@ async fn commands_see_nothing_of_the_server() {
     let data = system.data.path();
     let folder = data.display();
     let pid = system.server.pid();
+    // The server runs as the user who runs the tests.
+    let home = std::env::var("HOME").expect("a home");
     let looks = [
         "env; export -p; set".to_owned(),
         "cat /proc/*/environ /proc/*/cmdline /proc/self/environ /proc/1/environ | tr '\\0' '\\n'".to_owned(),
         format!("cat /proc/{pid}/environ /proc/{pid}/cmdline; ls -l /proc/{pid} /proc/{pid}/fd /proc/{pid}/root/"),
         format!("ls -la {folder} {folder}/workspaces {folder}/sandboxes /tmp; cat {folder}/store.db* {folder}/serve.json"),
         format!("cat {folder}/workspaces/{}/secret.txt ../{}/secret.txt", other.session, other.session),
-        "ls -la / /root /home /var /run /mnt /media /srv /opt /boot; cat /root/.* /home/*/.*".to_owned(),
+        format!("ls -la / /home /var /run /mnt /media /srv /opt /boot; ls -la '{home}'; cat '{home}'/.* /home/*/.*"),
         "find / -xdev \\( -name 'store.db*' -o -name '*.sock' -o -name 'secret.txt' -o -name serve.json \\) 2>/dev/null".to_owned(),
         "cat /proc/self/mounts; cat /proc/1/mountinfo | cut -d' ' -f5".to_owned(),
         "ps aux 2>/dev/null; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; done".to_owned(),
