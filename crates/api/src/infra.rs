@@ -57,6 +57,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("delete", "DELETE /v1/agents/:agentId"),
             ("list_versions", "GET /v1/agents/:agentId/versions"),
             ("archive", "POST /v1/agents/:agentId/archive"),
+            ("warm", "POST /v1/agents/:agentId/warm"),
             ("run", "POST /v1/agents/:agentId/run"),
             ("list_files", "GET /v1/agents/:agentId/files"),
             ("get_file", "GET /v1/agents/:agentId/files/:path"),

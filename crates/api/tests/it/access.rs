@@ -84,7 +84,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
         ("GET", "/v2", (404, "not_found")),
         ("GET", "/v1/agents/", (404, "not_found")),
         ("PUT", "/v1/agents", (405, "method_not_allowed")),
-        ("POST", "/v1/agents/agt_1/warm", (404, "not_found")),
+        ("POST", "/v1/agents/agt_1/clone", (404, "not_found")),
         ("GET", "/v1/chat/completions", (405, "method_not_allowed")),
     ] {
         let answer = server.raw(method, path, "").await;

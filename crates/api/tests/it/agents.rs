@@ -333,6 +333,9 @@ async fn updates() {
         (&page["versions"][0]["version"], &page["has_more"]),
         (&json!(2), &json!(false))
     );
+    let warmed = server.post(&format!("{path}/warm"), &json!({})).await;
+    assert_eq!(warmed.status, 202);
+    assert_eq!(warmed.json(), json!({"agent_id": agent, "queued": true}));
     let archived = server.post(&format!("{path}/archive"), &json!({})).await.json();
     assert!(archived["archived_at"].is_i64());
     // Archived comes before the version, like in the reference.
@@ -353,6 +356,7 @@ async fn updates() {
         ("DELETE", path.clone()),
         ("GET", format!("{path}/versions")),
         ("POST", format!("{path}/archive")),
+        ("POST", format!("{path}/warm")),
     ] {
         assert_eq!(
             server.raw(method, &path, "").await.code(),

@@ -32,6 +32,7 @@ async fn ids_that_nothing_has_are_not_found() {
             ("DELETE", format!("/v1/agents/{id}"), "", "agent_not_found"),
             ("GET", format!("/v1/agents/{id}/versions"), "", "agent_not_found"),
             ("POST", format!("/v1/agents/{id}/archive"), "", "agent_not_found"),
+            ("POST", format!("/v1/agents/{id}/warm"), "", "agent_not_found"),
             ("POST", format!("/v1/agents/{id}/run"), &task, "agent_not_found"),
             (
                 "GET",

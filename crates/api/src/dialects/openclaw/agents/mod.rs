@@ -1,4 +1,4 @@
-//! Agents: create, list, read, update, versions, archive, delete, run.
+//! Agents: create, list, read, update, versions, archive, delete, warm, run.
 
 pub mod body;
 pub mod view;
@@ -34,6 +34,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get, update, delete))
         .routes(routes!(versions))
         .routes(routes!(archive))
+        .routes(routes!(warm))
         .routes(routes!(run))
 }
 
@@ -212,6 +213,37 @@ async fn delete(
 ) -> Result<Json<Deleted>> {
     state.engine.delete_agent(caller.workspace(), &id).await?;
     Ok(Json(Deleted { deleted: true }))
+}
+
+/// What came of asking for a warm sandbox.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Warmed {
+    /// The agent.
+    agent_id: String,
+    /// Always true.
+    queued: bool,
+}
+
+/// Warm an agent.
+///
+/// Accepted for old clients and without effect: there is nothing to wait for, because a sandbox is made beside the
+/// first model request of a session.
+#[utoipa::path(
+    post, path = "/v1/agents/{agent_id}/warm", tag = "agents",
+    params(("agent_id" = String, Path)),
+    responses((status = 202, body = Warmed), (status = 404, body = ErrorBody)),
+)]
+async fn warm(
+    State(state): State<AppState>,
+    caller: Caller,
+    AgentPath(id): AgentPath,
+) -> Result<(StatusCode, Json<Warmed>)> {
+    let agent = state.engine.agent(caller.workspace(), &id).await?;
+    let warmed = Warmed {
+        agent_id: agent.id.to_string(),
+        queued: true,
+    };
+    Ok((StatusCode::ACCEPTED, Json(warmed)))
 }
 
 /// A task that was handed to an agent.
