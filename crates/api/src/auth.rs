@@ -1,12 +1,15 @@
-//! Who is calling. Today there is one key and one workspace; every handler already takes both from
-//! [`Caller`], which only this module can make.
+//! Who is calling, in which workspace, with which rights. Handlers learn it from [`Caller`] (or from [`Admin`] and
+//! [`Operator`], which let only such callers through); only this module can make one.
+//!
+//! Which scope a request needs is decided here by its method: reading needs `read`, everything else `write`. A
+//! handler that needs more says so by the extractor that it takes.
 
 use axum::extract::{Extension, FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use oma_domain::WorkspaceId;
+use oma_domain::{Actor, Scope, WorkspaceId};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -22,6 +25,8 @@ pub const OPEN_PATHS: [&str; 6] = ["/", "/healthz", "/readyz", "/metrics", "/ope
 #[derive(Debug, Clone)]
 pub struct Caller {
     workspace: WorkspaceId,
+    actor: Actor,
+    scope: Scope,
 }
 
 impl Caller {
@@ -29,6 +34,30 @@ impl Caller {
     #[must_use]
     pub fn workspace(&self) -> &WorkspaceId {
         &self.workspace
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// What it may do in its workspace.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Passes when the caller's scope includes `needed`.
+    ///
+    /// # Errors
+    /// 403 otherwise.
+    pub fn require(&self, needed: Scope) -> Result<(), Fault> {
+        if self.scope.allows(needed) {
+            return Ok(());
+        }
+        let message = format!("This needs a key of scope {needed}; yours has {}", self.scope);
+        Err(Fault::new(StatusCode::FORBIDDEN, "forbidden", message))
     }
 }
 
@@ -45,6 +74,45 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// A caller of the scope `admin`; others are refused before the handler runs.
+#[derive(Debug, Clone)]
+pub struct Admin(pub Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        caller.require(Scope::Admin)?;
+        Ok(Self(caller))
+    }
+}
+
+/// The operator; others are refused before the handler runs.
+#[derive(Debug, Clone)]
+pub struct Operator(pub Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        if caller.actor.is_operator() {
+            return Ok(Self(caller));
+        }
+        let message = "This needs the server's own token";
+        Err(Fault::new(StatusCode::FORBIDDEN, "forbidden", message))
+    }
+}
+
+/// The scope that a request needs at least.
+fn needed(method: &Method) -> Scope {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Scope::Read,
+        _ => Scope::Write,
+    }
+}
+
 /// Lets a request through if it may pass, and says who is calling.
 pub(crate) async fn require(
     State(state): State<AppState>,
@@ -53,16 +121,31 @@ pub(crate) async fn require(
     next: Next,
 ) -> Response {
     if !OPEN_PATHS.contains(&request.uri().path()) {
-        if let Some(expected) = &state.config.api_token
-            && let Err(fault) = check(request.headers(), dialect, expected)
-        {
+        let caller = match authenticate(&state, request.headers(), dialect) {
+            Ok(caller) => caller,
+            Err(fault) => return fault.into_response(),
+        };
+        if let Err(fault) = caller.require(needed(request.method())) {
             return fault.into_response();
         }
-        request.extensions_mut().insert(Caller {
-            workspace: WorkspaceId::default_workspace(),
-        });
+        request.extensions_mut().insert(caller);
     }
     next.run(request).await
+}
+
+fn authenticate(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<Caller, Fault> {
+    let actor = match &state.config.api_token {
+        Some(expected) => {
+            check(headers, dialect, expected)?;
+            Actor::Operator
+        }
+        None => Actor::Local,
+    };
+    Ok(Caller {
+        workspace: WorkspaceId::default_workspace(),
+        actor,
+        scope: Scope::Admin,
+    })
 }
 
 fn check(headers: &HeaderMap, dialect: Dialect, expected: &SecretString) -> Result<(), Fault> {

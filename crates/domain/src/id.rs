@@ -108,6 +108,10 @@ id!(
     EventId, "evt"
 );
 id!(
+    /// An API key. It names the key; it is no secret.
+    KeyId, "key"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );

@@ -1,0 +1,15 @@
+//! Workspaces: the tenants of an installation. Every agent, environment, session and key belongs to exactly one.
+
+use crate::id::WorkspaceId;
+use crate::time::Timestamp;
+
+/// A workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// A name for people.
+    pub name: String,
+    /// When it was created; 0 for the default workspace, which was there before any other.
+    pub created_at: Timestamp,
+}
