@@ -3,24 +3,19 @@
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 
 import httpx
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# How long a server may take to listen, in seconds.
+START_TIMEOUT = 30
 OMA = pathlib.Path(os.environ.get("OMA_BIN", ROOT / "target" / "debug" / "oma"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -31,29 +26,25 @@ class Server:
         self.data.chmod(0o700)
         self.url = ""
         self.env = env
+        self.token = env.get("OPENCLAW_API_TOKEN", "")
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
         clean = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY") and not k.startswith("OPENCLAW_")}
         self.log = open(self.data.with_suffix(".log"), "ab")
         self.process = subprocess.Popen(
-            [OMA, "serve", "--listen", f"127.0.0.1:{port}", "--data-dir", self.data],
+            [OMA, "serve", "--json", "--listen", "127.0.0.1:0", "--data-dir", self.data],
             env=clean | self.env,
-            stdout=self.log,
+            stdout=subprocess.PIPE,
             stderr=self.log,
         )
-        deadline = time.monotonic() + 30
-        while True:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"oma serve did not start: {self.data.with_suffix('.log').read_text()}")
-            try:
-                with socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-            except OSError:
-                # The port is not open yet; the short wait only keeps this loop from spinning.
-                time.sleep(0.02)
+        # It says where it listens in one line, once it does.
+        ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
+        line = self.process.stdout.readline() if ready else b""
+        if not line:
+            self.process.kill()
+            raise RuntimeError(f"oma serve did not start: {self.data.with_suffix('.log').read_text()}")
+        self.url = json.loads(line)["url"]
         assert httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200
 
     def stop(self) -> None:

@@ -1,5 +1,7 @@
 """The OpenAI SDK, with nothing changed but the base URL and one header."""
 
+import asyncio
+
 import openai
 import pytest
 from openclaw_managed_agents import OpenClawClient
@@ -53,17 +55,18 @@ def test_streaming_is_real(chat, agents):
 
 
 def test_sticky_sessions(chat, agents, server):
-    agent = agents.create(model="scripted/script", instructions=script([[{"text": "one"}]], [[{"text": "two"}]]))
+    turns = [[[{"text": text}]] for text in ("one", "two", "three")]
+    agent = agents.create(model="scripted/script", instructions=script(*turns))
     client = chat(agent.agent_id)
     assert ask(client, "a", user="sticky-1").choices[0].message.content == "one"
     assert ask(client, "b", user="sticky-1").choices[0].message.content == "two"
     by_header = chat(agent.agent_id, **{"x-openclaw-session-key": "sticky-1"})
+    assert ask(by_header, "c").choices[0].message.content == "three"
     with OpenClawClient(base_url=server.url) as native:
-        assert native.sessions.get("sticky-1").turns == 2
+        assert native.sessions.get("sticky-1").turns == 3
     other = agents.create(model="scripted/echo")
     with pytest.raises(openai.ConflictError):
         ask(chat(other.agent_id, **{"x-openclaw-session-key": "sticky-1"}), "c")
-    assert by_header is not None
 
 
 def test_errors_in_openai_shape(chat, agents):
@@ -88,3 +91,57 @@ def test_models_in_openai_shape(chat, agents):
     agent = agents.create(model="scripted/echo")
     models = [model.id for model in chat(agent.agent_id).models.list()]
     assert "scripted/echo" in models
+
+
+def test_a_client_that_leaves_stops_its_turn(chat, agents, server):
+    agent = agents.create(
+        model="scripted/script",
+        instructions=script([[{"text": "begun "}, {"delay_ms": 600_000}, {"text": "never"}]]),
+    )
+    stream = ask(chat(agent.agent_id), "go", stream=True, user="leaves-1")
+    said = next(chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
+    assert said.choices[0].delta.content == "begun "
+    stream.close()
+    with pytest.raises(openai.APITimeoutError):
+        ask(chat(agent.agent_id), "go", user="leaves-2", timeout=0.5)
+    with OpenClawClient(base_url=server.url) as native:
+        for session in ("leaves-1", "leaves-2"):
+            kinds = []
+            for event in native.sessions.stream(session):
+                kinds.append(event.type)
+                if event.type == "session.status_idle":
+                    break
+            assert "user.interrupt" in kinds
+
+
+def test_the_asynchronous_client(server, agents):
+    agent = agents.create(model="scripted/echo")
+
+    async def talk():
+        headers = {"x-openclaw-agent-id": agent.agent_id}
+        async with openai.AsyncOpenAI(
+            base_url=f"{server.url}/v1", api_key="unused", default_headers=headers, max_retries=0
+        ) as client:
+            whole = [ask(client, f"number {number}") for number in range(5)]
+            answers = [answer.choices[0].message.content for answer in await asyncio.gather(*whole)]
+            pieces = []
+            async for chunk in await ask(client, "piece by piece", stream=True):
+                pieces += [choice.delta.content or "" for choice in chunk.choices]
+            return answers, "".join(pieces)
+
+    answers, streamed = asyncio.run(talk())
+    assert answers == [f"number {number}" for number in range(5)]
+    assert streamed == "piece by piece"
+
+
+def test_authentication(guarded):
+    with OpenClawClient(base_url=guarded.url, api_token=guarded.token) as native:
+        agent = native.agents.create(model="scripted/echo")
+    for key, passes in ((guarded.token, True), ("wrong", False)):
+        headers = {"x-openclaw-agent-id": agent.agent_id}
+        client = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=key, default_headers=headers, max_retries=0)
+        if passes:
+            assert ask(client, "let me in").choices[0].message.content == "let me in"
+        else:
+            with pytest.raises(openai.AuthenticationError):
+                ask(client, "let me in")

@@ -1,18 +1,65 @@
 """The reference system's published Python client, unchanged, against the real binary."""
 
+import functools
+import inspect
 import threading
 
 import httpx
 import pytest
 from openclaw_managed_agents import OpenClawClient
+from openclaw_managed_agents.resources.agents import Agents
+from openclaw_managed_agents.resources.environments import Environments
+from openclaw_managed_agents.resources.sessions import Sessions
 
 from conftest import script
+
+
+def methods():
+    """What can be called on the resources that this server has, with their optional arguments."""
+    for resource in (Agents, Environments, Sessions):
+        for name, function in inspect.getmembers(resource, inspect.isfunction):
+            if name.startswith("_"):
+                continue
+            yield resource, name, function
+
+
+# What has not been called yet, as `Agents.create(quota)`; `Agents.create()` is the call as such.
+undriven = {
+    f"{resource.__name__}.{name}({argument})"
+    for resource, name, function in methods()
+    for argument in ["", *(p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty)]
+}
+
+
+def note(resource, name, function):
+    @functools.wraps(function)
+    def noted(self, *args, **kwargs):
+        result = function(self, *args, **kwargs)
+        # Only what went well counts.
+        for argument in ["", *kwargs]:
+            undriven.discard(f"{resource.__name__}.{name}({argument})")
+        return result
+
+    setattr(resource, name, noted)
+
+
+for resource, name, function in list(methods()):
+    note(resource, name, function)
 
 
 @pytest.fixture()
 def client(server):
     with OpenClawClient(base_url=server.url) as client:
         yield client
+
+
+def refused(call, *, status=400, code="unsupported", field=None):
+    """A call that this server refuses; with the field that it can't do anything with."""
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        call()
+    answer = error.value.response
+    assert (answer.status_code, answer.json()["error"]) == (status, code), answer.text
+    assert field is None or field in answer.json()["details"], answer.text
 
 
 def finish(client, session_id):
@@ -90,6 +137,47 @@ def test_agents(client):
     assert gone.value.response.status_code == 404
 
 
+def test_everything_that_an_agent_can_be(client):
+    fields = {
+        "instructions": "Be brief.",
+        "tools": ["bash"],
+        "name": "whole",
+        "permission_policy": {"type": "always_ask", "tools": ["bash"]},
+        "callable_agents": [],
+        "max_subagent_depth": 2,
+        "mcp_servers": {},
+        "quota": {"maxTokensPerSession": 1000, "maxCostUsdPerSession": 2.5, "maxWallDurationMs": 60_000},
+        "thinking_level": "high",
+        "channels": {"telegram": {"enabled": False}},
+    }
+    agent = client.agents.create(model="scripted/echo", **fields)
+    assert {name: getattr(agent, name) for name in fields} == fields
+    assert client.agents.get(agent.agent_id) == agent
+    others = {
+        "model": "scripted/script",
+        "instructions": "Be verbose.",
+        "tools": [],
+        "name": "other",
+        "permission_policy": {"type": "deny", "tools": ["write"]},
+        "callable_agents": [],
+        "max_subagent_depth": 0,
+        "mcp_servers": {},
+        "quota": {"maxTokensPerSession": 2000},
+        "thinking_level": "low",
+        "channels": {"telegram": {"enabled": False}},
+    }
+    updated = client.agents.update(agent.agent_id, version=1, **others)
+    assert {name: getattr(updated, name) for name in others} == others
+    assert (updated.version, updated.created_at) == (2, agent.created_at)
+    assert client.agents.warm(agent.agent_id) == {"agent_id": agent.agent_id, "queued": True}
+    # What is not there yet is refused and not ignored.
+    create = functools.partial(client.agents.create, model="scripted/echo")
+    refused(lambda: create(callable_agents=[agent.agent_id]), field="callableAgents")
+    refused(lambda: create(mcp_servers={"docs": {"url": "https://mcp.example/"}}), field="mcpServers")
+    refused(lambda: create(tools=["no_such_tool"]), field="tools")
+    refused(lambda: client.agents.warm("agt_nobody"), status=404, code="agent_not_found")
+
+
 def test_run(client):
     agent = client.agents.create(model="scripted/echo")
     run = client.agents.run(agent.agent_id, task="hello")
@@ -102,11 +190,20 @@ def test_run(client):
 
 
 def test_environments(client):
-    environment = client.environments.create(name="plain")
+    environment = client.environments.create(
+        name="plain", description="Nothing special.", networking={"type": "unrestricted"}, packages={}
+    )
     assert environment.networking == {"type": "unrestricted"}
+    assert environment.description == "Nothing special."
+    create = functools.partial(client.environments.create, name="special")
+    refused(lambda: create(packages={"pip": ["numpy"]}), field="packages")
+    limited = {"type": "limited", "allowedHosts": ["example.com"]}
+    refused(lambda: create(networking=limited), field="networking")
     assert client.environments.get(environment.environment_id).name == "plain"
     agent = client.agents.create(model="scripted/echo")
     session = client.sessions.create(agent_id=agent.agent_id, environment_id=environment.environment_id)
+    assert session.environment_id == environment.environment_id
+    refused(lambda: client.sessions.create(agent_id=agent.agent_id, vault_id="vlt_x"), field="vaultId")
     with pytest.raises(httpx.HTTPStatusError) as in_use:
         client.environments.delete(environment.environment_id)
     assert in_use.value.response.json()["error"] == "environment_in_use"
@@ -185,6 +282,23 @@ def test_compact(client):
     assert "session.compaction" in [e.type for e in client.sessions.events(session.session_id)]
 
 
+def test_sessions_are_listed_until_they_are_deleted(client):
+    agent = client.agents.create(model="scripted/echo")
+    sessions = [client.sessions.create(agent_id=agent.agent_id) for _ in range(3)]
+    client.sessions.send(sessions[1].session_id, content="hello")
+    finish(client, sessions[1].session_id)
+    listed = {session.session_id: session for session in client.sessions.list()}
+    assert listed[sessions[0].session_id] == client.sessions.get(sessions[0].session_id)
+    done = listed[sessions[1].session_id]
+    assert (done.agent_id, done.status, done.output, done.turns) == (agent.agent_id, "idle", "hello", 1)
+    assert done.tokens["output"] > 0 and done.last_event_at >= done.created_at
+    client.sessions.delete(sessions[1].session_id)
+    left = {session.session_id for session in client.sessions.list()}
+    assert sessions[1].session_id not in left and sessions[2].session_id in left
+    for call in (client.sessions.get, client.sessions.events, client.sessions.cancel, client.sessions.compact):
+        refused(lambda: call(sessions[1].session_id), status=404, code="session_not_found")
+
+
 def test_many_streams_at_once(client, server):
     agent = client.agents.create(model="scripted/echo")
     session = client.sessions.create(agent_id=agent.agent_id)
@@ -204,9 +318,16 @@ def test_many_streams_at_once(client, server):
 
 
 def test_authentication(guarded):
-    with OpenClawClient(base_url=guarded.url) as nobody, pytest.raises(httpx.HTTPStatusError) as refused:
+    with OpenClawClient(base_url=guarded.url) as nobody, pytest.raises(httpx.HTTPStatusError) as error:
         nobody.agents.list()
-    assert refused.value.response.status_code == 401
-    assert refused.value.response.json()["error"] == "unauthorized"
-    with OpenClawClient(base_url=guarded.url, api_token="correct-horse-battery-staple") as client:
-        assert client.agents.list() == []
+    assert error.value.response.status_code == 401
+    assert error.value.response.json()["error"] == "unauthorized"
+    with OpenClawClient(base_url=guarded.url, api_token=guarded.token) as client:
+        agent = client.agents.create(model="scripted/echo")
+        assert agent.agent_id in [a.agent_id for a in client.agents.list()]
+
+
+def test_every_method_was_driven_with_every_argument():
+    """Runs last, and means something only when the whole file was run."""
+    # Vaults are not there yet, which `test_environments` checks.
+    assert undriven == {"Sessions.create(vault_id)"}
