@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An agent's policy over its tools.
+/// An agent's policy over its tools. Each entry of a list names one tool, or all tools whose names begin with
+/// what stands before a final `*`: `mcp__github__*` means every tool of that MCP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PermissionPolicy {
@@ -19,6 +20,9 @@ pub enum PermissionPolicy {
         /// Names of the tools that ask.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tools: Option<Vec<String>>,
+        /// How long a tool use waits, in milliseconds, before it counts as denied; for ever without it.
+        #[serde(default, rename = "timeoutMs", skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     },
 }
 
@@ -38,16 +42,33 @@ impl PermissionPolicy {
     /// The verdict for the tool called `name`.
     #[must_use]
     pub fn evaluate(&self, name: &str) -> Permission {
-        let listed = |tools: &[String]| tools.iter().any(|tool| tool == name);
+        let listed = |tools: &[String]| tools.iter().any(|entry| covers(entry, name));
         match self {
             Self::AlwaysAllow => Permission::Allow,
             Self::Deny { tools } if listed(tools) => Permission::Deny,
             Self::Deny { .. } => Permission::Allow,
-            Self::AlwaysAsk { tools: Some(tools) } if !tools.is_empty() && !listed(tools) => {
-                Permission::Allow
-            }
+            Self::AlwaysAsk {
+                tools: Some(tools), ..
+            } if !tools.is_empty() && !listed(tools) => Permission::Allow,
             Self::AlwaysAsk { .. } => Permission::Ask,
         }
+    }
+
+    /// How long a tool use waits for a confirmation, in milliseconds; `None` means for ever.
+    #[must_use]
+    pub fn timeout_ms(&self) -> Option<u64> {
+        match self {
+            Self::AlwaysAsk { timeout_ms, .. } => *timeout_ms,
+            Self::AlwaysAllow | Self::Deny { .. } => None,
+        }
+    }
+}
+
+/// Whether an entry of a policy's list means the tool called `name`.
+fn covers(entry: &str, name: &str) -> bool {
+    match entry.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => entry == name,
     }
 }
 
@@ -58,7 +79,13 @@ mod tests {
     #[test]
     fn verdicts() {
         let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let ask = |tools| PermissionPolicy::AlwaysAsk { tools };
+        let ask = |tools| PermissionPolicy::AlwaysAsk {
+            tools,
+            timeout_ms: None,
+        };
+        let deny_server = PermissionPolicy::Deny {
+            tools: names(&["mcp__files__*"]),
+        };
         let deny = PermissionPolicy::Deny {
             tools: names(&["bash"]),
         };
@@ -70,6 +97,13 @@ mod tests {
             (ask(Some(vec![])), "bash", Permission::Ask),
             (ask(Some(names(&["bash"]))), "bash", Permission::Ask),
             (ask(Some(names(&["bash"]))), "read", Permission::Allow),
+            (ask(Some(names(&["mcp__a__b"]))), "mcp__a__b", Permission::Ask),
+            (ask(Some(names(&["mcp__a__b"]))), "mcp__a__bc", Permission::Allow),
+            (ask(Some(names(&["mcp__a__*"]))), "mcp__a__b", Permission::Ask),
+            (ask(Some(names(&["mcp__a__*"]))), "mcp__ab__c", Permission::Allow),
+            (ask(Some(names(&["*"]))), "read", Permission::Ask),
+            (deny_server.clone(), "mcp__files__write", Permission::Deny),
+            (deny_server, "mcp__files", Permission::Allow),
         ] {
             assert_eq!(policy.evaluate(tool), verdict, "{policy:?} {tool}");
         }

@@ -14,6 +14,12 @@ impl Timestamp {
         self.0
     }
 
+    /// So many milliseconds later.
+    #[must_use]
+    pub fn plus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_add_unsigned(millis))
+    }
+
     /// The time from `earlier` to here in milliseconds; 0 when the clock went backwards.
     #[must_use]
     pub fn millis_since(self, earlier: Self) -> u64 {

@@ -15,6 +15,7 @@
 
 mod actor;
 mod agents;
+mod deadlines;
 mod environments;
 pub mod error;
 mod follow;
@@ -185,6 +186,8 @@ pub(crate) struct Inner {
     /// Cancelled when the drain is over: turns still at work are left to the next start.
     pub(crate) closed: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Told when a session waits until another time than before.
+    pub(crate) deadline_set: tokio::sync::Notify,
 }
 
 impl Engine {
@@ -209,6 +212,7 @@ impl Engine {
                 stopping: CancellationToken::new(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
+                deadline_set: tokio::sync::Notify::new(),
             }),
         }
     }

@@ -135,6 +135,8 @@ pub trait Store: Send + Sync + 'static {
         before: oma_domain::Timestamp,
         limit: u32,
     ) -> Result<Vec<(WorkspaceId, SessionId)>>;
+    /// Sessions of all workspaces that wait for a confirmation until some time, and that time, the earliest first.
+    async fn deadlines(&self, limit: u32) -> Result<Vec<(WorkspaceId, SessionId, oma_domain::Timestamp)>>;
     /// Which of these sessions exist, for recovery (a sandbox whose session is gone is an orphan).
     async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>>;
 

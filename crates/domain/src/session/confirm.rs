@@ -1,7 +1,7 @@
 //! A client answers a tool use that asks.
 
 use super::input::Outcome;
-use super::state::{Context, Effect, Gate, Phase, Rejection, Step, Transition};
+use super::state::{Context, Effect, Gate, OpenTool, Phase, Rejection, Step, Transition};
 use crate::event::Body;
 use crate::id::EventId;
 
@@ -33,7 +33,6 @@ impl Transition {
         } else {
             denied = Some(open.remove(index));
         }
-        let still_asking = open.iter().any(|tool| tool.gate == Gate::Asking);
         let explanation = deny_message.as_deref().map_or_else(
             || "The user denied this tool use.".to_owned(),
             |text| format!("The user denied this tool use: {text}"),
@@ -46,19 +45,33 @@ impl Transition {
                 deny_message,
             },
         );
-        let resumes = blocked && !still_asking;
-        if resumes {
+        let denied = denied.map(|tool| (tool, Outcome::error(explanation)));
+        self.answered(open, denied, blocked, ctx);
+        Ok(())
+    }
+
+    /// Goes on after some of the tool uses that asked have been answered: closes the denied ones; a blocked turn
+    /// resumes once nothing waits any more.
+    pub(super) fn answered(
+        &mut self,
+        mut open: Vec<OpenTool>,
+        denied: impl IntoIterator<Item = (OpenTool, Outcome)>,
+        blocked: bool,
+        ctx: &mut Context<'_>,
+    ) {
+        let still_asking = open.iter().any(|tool| tool.gate == Gate::Asking);
+        if blocked && !still_asking {
             self.push(ctx, Body::StatusRunning);
         }
-        if let Some(tool) = denied {
-            self.close_tool(&tool, Outcome::error(explanation), ctx);
+        for (tool, outcome) in denied {
+            self.close_tool(&tool, outcome, ctx);
         }
         if blocked && still_asking {
             if let Phase::Blocked { turn } = &mut self.state.phase {
                 turn.step = Step::Acting { open };
             }
             self.block(ctx);
-            return Ok(());
+            return;
         }
         for tool in &mut open {
             if tool.gate == Gate::Confirmed {
@@ -72,6 +85,5 @@ impl Transition {
         if self.state.is_running() {
             self.effects.push(Effect::Drive);
         }
-        Ok(())
     }
 }

@@ -73,16 +73,16 @@ impl Transition {
                     permission,
                     opaque,
                 } => {
-                    let gate = if permission == Permission::Ask {
-                        Gate::Asking
-                    } else {
-                        Gate::Open
+                    let (gate, timeout) = match permission {
+                        Permission::Ask => (Gate::Asking, ctx.confirmation_timeout_ms),
+                        Permission::Allow | Permission::Deny => (Gate::Open, None),
                     };
                     let tool = OpenTool {
                         id: id.clone(),
                         name: name.clone(),
                         input: input.clone(),
                         gate,
+                        asks_until: timeout.map(|millis| ctx.now.plus_millis(millis)),
                     };
                     match permission {
                         Permission::Deny => denied.push(tool),

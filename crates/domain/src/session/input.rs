@@ -37,6 +37,8 @@ pub enum Input {
         /// What the model is told otherwise.
         deny_message: Option<String>,
     },
+    /// Time has passed: tool uses that have waited long enough for a confirmation count as denied.
+    Lapse,
     /// A client asks for the history to be summarised.
     Compact,
     /// The runtime is about to make a model request.

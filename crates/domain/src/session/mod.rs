@@ -12,6 +12,7 @@ mod finish_request;
 mod finish_tool;
 mod input;
 mod interrupt;
+mod lapse;
 mod post;
 mod state;
 mod turn;

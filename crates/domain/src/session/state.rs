@@ -136,6 +136,9 @@ pub struct OpenTool {
     pub input: serde_json::Value,
     /// Whether it may run.
     pub gate: Gate,
+    /// While it waits for a confirmation: when it counts as denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks_until: Option<Timestamp>,
 }
 
 /// Whether a tool use may run.
@@ -158,6 +161,8 @@ pub struct Context<'a> {
     pub created_at: Timestamp,
     /// The session's hard budgets.
     pub quota: Option<Quota>,
+    /// How long a tool use waits for a confirmation, in milliseconds; `None` means for ever.
+    pub confirmation_timeout_ms: Option<u64>,
     /// The position of the last event.
     pub head: Seq,
     /// The most model requests in one turn.
@@ -262,6 +267,7 @@ impl State {
             } => {
                 next.confirm(id, tool_use, allow, deny_message, ctx)?;
             }
+            Input::Lapse => next.lapse(ctx)?,
             Input::Compact => next.compact(ctx)?,
             Input::BeginRequest {
                 id,
@@ -309,6 +315,13 @@ impl State {
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
+    }
+
+    /// When the first of the tool uses that wait for a confirmation has waited long enough.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let asking = self.open_tools().iter().filter(|tool| tool.gate == Gate::Asking);
+        asking.filter_map(|tool| tool.asks_until).min()
     }
 
     /// The open tool uses.

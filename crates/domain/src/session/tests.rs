@@ -21,6 +21,9 @@ pub(super) struct Machine {
     pub(super) log: Vec<NewEvent>,
     pub(super) quota: Option<Quota>,
     pub(super) max_requests: Option<u32>,
+    pub(super) confirmation_timeout_ms: Option<u64>,
+    /// Milliseconds that have passed.
+    pub(super) passed: i64,
     fresh: u32,
 }
 
@@ -137,9 +140,10 @@ impl Machine {
             id(&format!("e{fresh}"))
         };
         let mut ctx = Context {
-            now: Timestamp(1000),
+            now: Timestamp(1000 + self.passed),
             created_at: Timestamp(0),
             quota: self.quota,
+            confirmation_timeout_ms: self.confirmation_timeout_ms,
             head: Seq(self.log.len() as u64),
             max_requests_per_turn: self.max_requests.unwrap_or(100),
             new_id: &mut new_id,

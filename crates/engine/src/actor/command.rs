@@ -7,7 +7,7 @@ use oma_domain::{EventId, Session, SessionId, Timestamp, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::commit::With;
+use super::commit::{Refusal, With};
 use super::{ABORT_TIMEOUT, Actor};
 use crate::error::{Error, Result};
 use crate::hub::Note;
@@ -30,6 +30,8 @@ pub(crate) enum Command {
         key: Option<IdempotencyKey>,
         reply: oneshot::Sender<Result<()>>,
     },
+    /// Deny the tool uses that have waited long enough for a confirmation.
+    Lapse { reply: oneshot::Sender<Result<()>> },
     /// Stop the turn.
     Interrupt {
         clear_queue: bool,
@@ -59,6 +61,7 @@ impl Command {
             Self::Post { reply, .. } => drop(reply.send(Err(error))),
             Self::Confirm { reply, .. }
             | Self::Interrupt { reply, .. }
+            | Self::Lapse { reply }
             | Self::Compact { reply }
             | Self::Delete { reply }
             | Self::Expire { reply, .. }
@@ -135,6 +138,14 @@ impl Actor {
                 reply,
             } => {
                 let outcome = self.interrupt(clear_queue, only).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Lapse { reply } => {
+                let outcome = match self.apply(Input::Lapse, With::default()).await {
+                    // Stale: it was confirmed or cancelled just now.
+                    Ok(_) | Err(Refusal::Rejected(_)) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
                 let _gone = reply.send(outcome);
             }
             Command::Compact { reply } => match self.apply(Input::Compact, With::default()).await {

@@ -49,6 +49,9 @@ impl Actor {
         let (commit, effects) = self.prepare(input, with, at)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
         self.inner.store.commit(commit).await?;
+        if state.deadline().is_some() && state.deadline() != self.session.state.deadline() {
+            self.inner.deadline_set.notify_one();
+        }
         self.session.state = Arc::clone(&state);
         if let Some(last) = events.last() {
             self.session.head = last.seq;
@@ -87,6 +90,7 @@ impl Actor {
             now: at,
             created_at: self.session.created_at,
             quota: self.session.agent.spec.quota,
+            confirmation_timeout_ms: self.session.agent.spec.permission_policy.timeout_ms(),
             head,
             max_requests_per_turn: self.inner.config.max_requests_per_turn,
             new_id: &mut EventId::generate,

@@ -3,10 +3,19 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use oma_domain::{Seq, SessionId};
+use oma_domain::content::joined_text;
+use oma_domain::event::{Body, StopReason};
+use oma_domain::policy::PermissionPolicy;
+use oma_domain::{Event, Seq, SessionId};
 use oma_engine::{Config, Error};
 
-use crate::puppet::{Stage, is_idle, kinds, message, says};
+use crate::puppet::{Stage, is_idle, kinds, message, says, spec};
+
+/// Whether a turn has ended plainly.
+fn ends(event: &Event) -> bool {
+    let end = StopReason::EndTurn;
+    matches!(&*event.body, Body::StatusIdle { stop_reason } if *stop_reason == end)
+}
 
 fn impatient() -> Config {
     Config {
@@ -116,6 +125,61 @@ async fn a_blocked_session_waits_over_a_restart() {
         .await
         .unwrap();
     stage.until(&session, head, is_idle).await;
+}
+
+/// An agent whose tool uses wait so long for a confirmation.
+fn asking(timeout_ms: u64) -> oma_domain::agent::Spec {
+    oma_domain::agent::Spec {
+        permission_policy: PermissionPolicy::AlwaysAsk {
+            tools: None,
+            timeout_ms: Some(timeout_ms),
+        },
+        ..spec()
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_that_does_not_come_in_time_is_denied() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::over(folder.path(), Config::default()).await;
+    let engine = stage.engine.clone();
+    tokio::spawn(async move { engine.keep_deadlines().await });
+    let patient = stage.session_of(asking(3_600_000)).await;
+    stage.post(&patient, "ask").await;
+    stage.until(&patient, Seq(0), is_idle).await;
+    // The later one has the earlier deadline.
+    let session = stage.session_of(asking(50)).await;
+    stage.post(&session, "ask").await;
+    let log = stage
+        .until(&session, Seq(0), |event| says(event, "re: ask"))
+        .await;
+    let head = log.last().unwrap().seq;
+    let log = stage.until(&session, head, ends).await;
+    let denied = log.iter().any(|event| {
+        matches!(&*event.body, Body::AgentToolResult { content, is_error: true, .. }
+            if joined_text(content).contains("Nobody confirmed"))
+    });
+    assert!(denied, "{:?}", kinds(&log));
+    let waits = stage.engine.session(&stage.ws, &patient).await.unwrap();
+    assert!(waits.state.deadline().is_some());
+}
+
+#[tokio::test]
+async fn a_time_out_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let session;
+    {
+        let stage = Stage::over(folder.path(), impatient()).await;
+        session = stage.session_of(asking(1)).await;
+        stage.post(&session, "ask").await;
+        stage.until(&session, Seq(0), is_idle).await;
+        stage.engine.stop().await;
+    }
+    let stage = Stage::over(folder.path(), Config::default()).await;
+    assert_eq!(stage.engine.recover().await.unwrap(), 0);
+    let engine = stage.engine.clone();
+    tokio::spawn(async move { engine.keep_deadlines().await });
+    stage.until(&session, Seq(0), ends).await;
 }
 
 #[tokio::test]

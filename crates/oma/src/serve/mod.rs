@@ -81,7 +81,7 @@ async fn serve(config: Config, output: Output, open_files: Option<u64>) -> Outco
     ));
     let sweeper = tokio::spawn({
         let engine = parts.engine.clone();
-        async move { engine.sweep().await }
+        async move { tokio::join!(engine.sweep(), engine.keep_deadlines()) }
     });
     let recovery = tokio::spawn(recover(parts.engine.clone()));
     let upkeep = tokio::spawn(oma_api::telemetry::upkeep(

@@ -32,6 +32,7 @@ pub fn agent(workspace: &WorkspaceId) -> Agent {
             name: Some("Ёлка".into()),
             permission_policy: PermissionPolicy::AlwaysAsk {
                 tools: Some(vec!["bash".into()]),
+                timeout_ms: Some(60_000),
             },
             callable_agents: vec!["agt_other".into()],
             max_subagent_depth: 2,

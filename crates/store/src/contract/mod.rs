@@ -41,7 +41,7 @@ macro_rules! contract_tests {
             once: round_trip, separate_scopes, taken_key, forgetting, goes_with_its_session;
             paging: agents_by_creation, environments_by_creation, sessions_while_rows_are_added, unknown_cursors;
             queue: order, clearing, wrong_pop;
-            recovery: unfinished, expired, existing;
+            recovery: unfinished, expired, deadlines, existing;
             sessions: round_trip, creation_conflict, missing_environment, filters, deletion, pinned_agent;
             small: kept_values, readiness;
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use oma_domain::event::{Failure, FailureKind, StopReason};
 use oma_domain::quota::Exceeded;
-use oma_domain::session::{Phase, QueueChange, State};
-use oma_domain::{SessionId, Timestamp, WorkspaceId};
+use oma_domain::session::{Gate, OpenTool, Phase, QueueChange, State, Step};
+use oma_domain::{EventId, SessionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{NOW, agent, collect, commit, new_session, queued, stored_session, turn};
 use crate::Store;
@@ -216,4 +216,38 @@ pub async fn existing(store: Arc<dyn Store>) {
     expected.sort();
     assert_eq!(found, expected);
     assert!(store.existing(&[]).await.unwrap().is_empty());
+}
+
+/// A session is found by its deadline until that is gone, the earliest first.
+pub async fn deadlines(store: Arc<dyn Store>) {
+    let mut sessions = Vec::new();
+    for offset in [30, 10, 20] {
+        let (workspace, id) = stored_session(&store).await;
+        let asks_until = Timestamp(NOW.0 + offset);
+        let mut waiting = turn();
+        waiting.step = Step::Acting {
+            open: vec![OpenTool {
+                id: EventId::generate(),
+                name: "bash".into(),
+                input: serde_json::json!({}),
+                gate: Gate::Asking,
+                asks_until: Some(asks_until),
+            }],
+        };
+        let mut change = commit(&workspace, &id, 0, 1);
+        Arc::make_mut(&mut change.state).phase = Phase::Blocked { turn: waiting };
+        store.commit(change).await.unwrap();
+        sessions.push((workspace, id, asks_until));
+    }
+    sessions.sort_by_key(|(.., asks_until)| *asks_until);
+    let mut found = store.deadlines(1000).await.unwrap();
+    found.retain(|row| sessions.contains(row));
+    assert_eq!(found, sessions);
+    let (workspace, id, _) = &sessions[0];
+    let mut end = commit(workspace, id, 1, 1);
+    Arc::make_mut(&mut end.state).phase = idle(Some(StopReason::EndTurn));
+    store.commit(end).await.unwrap();
+    let found = store.deadlines(1000).await.unwrap();
+    assert!(!found.contains(&sessions[0]));
+    assert!(found.contains(&sessions[1]));
 }

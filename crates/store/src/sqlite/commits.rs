@@ -27,6 +27,7 @@ pub(super) struct Entry {
     needs_agent: Option<AgentId>,
     resumes: Resumes,
     idle: bool,
+    deadline: Option<Timestamp>,
     once: Option<Mark>,
     head: Seq,
     last_event_at: Option<Timestamp>,
@@ -81,6 +82,7 @@ impl Entry {
             needs_agent: commit.needs_agent,
             resumes: Resumes::from_phase(&commit.state.phase),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
+            deadline: commit.state.deadline(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
             last_event_at: commit.events.last().map(|event| event.at),
             expected_head: commit.expected_head,
@@ -122,8 +124,9 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     let head = i64::try_from(entry.head.0).map_err(|error| Error::Internal(error.to_string()))?;
     conn.prepare_cached(
         "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
-                idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output)
-         WHERE session = ?8",
+                idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output),
+                deadline = ?8
+         WHERE session = ?9",
     )?
     .execute(params![
         head,
@@ -133,6 +136,7 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         ephemeral && entry.idle && !unfinished,
         created_at,
         entry.output.as_deref(),
+        entry.deadline.map(Timestamp::as_millis),
         session,
     ])?;
     once::remember(conn, entry.once.as_ref())

@@ -13,6 +13,10 @@ const APPLICATION: i32 = 0x6f6d_6131;
 const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__initial", include_str!("../../migrations/V1__initial.sql")),
     ("V2__output", include_str!("../../migrations/V2__output.sql")),
+    (
+        "V3__deadlines",
+        include_str!("../../migrations/V3__deadlines.sql"),
+    ),
 ];
 
 /// Brings the database to the newest schema.
@@ -43,7 +47,12 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
     if application != APPLICATION {
         conn.pragma_update(None, "application_id", APPLICATION)?;
     }
-    let report = Runner::new(&migrations).run(conn).map_err(refused)?;
+    // In one transaction: by itself the runner records a migration after it has made it, and a crash between the
+    // two would have it made twice.
+    let report = Runner::new(&migrations)
+        .set_grouped(true)
+        .run(conn)
+        .map_err(refused)?;
     for migration in report.applied_migrations() {
         tracing::info!(%migration, "the schema was migrated");
     }

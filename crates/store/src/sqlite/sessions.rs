@@ -253,6 +253,26 @@ pub(super) fn expired(
     Ok(found)
 }
 
+pub(super) fn deadlines(
+    conn: &Connection,
+    limit: u32,
+) -> Result<Vec<(WorkspaceId, SessionId, Timestamp)>, Failure> {
+    let mut statement = conn.prepare_cached(
+        "SELECT s.workspace, s.id, t.deadline FROM session_states t JOIN sessions s ON s.key = t.session
+         WHERE t.deadline IS NOT NULL ORDER BY t.deadline LIMIT ?",
+    )?;
+    let mut rows = statement.query([page_limit(limit)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((
+            id(row, "workspace", WorkspaceId::parse)?,
+            id(row, "id", SessionId::parse)?,
+            Timestamp(row.get("deadline")?),
+        ));
+    }
+    Ok(found)
+}
+
 pub(super) fn existing(conn: &Connection, mut ids: Vec<SessionId>) -> Result<Vec<SessionId>, Failure> {
     let mut statement = conn.prepare_cached("SELECT 1 FROM sessions WHERE id = ?")?;
     let mut failure = None;

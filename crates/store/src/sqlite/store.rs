@@ -172,6 +172,12 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn deadlines(&self, limit: u32) -> Result<Vec<(WorkspaceId, SessionId, Timestamp)>> {
+        self.readers
+            .run(move |conn| sessions::deadlines(conn, limit))
+            .await
+    }
+
     async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>> {
         let ids = ids.to_vec();
         self.readers.run(move |conn| sessions::existing(conn, ids)).await

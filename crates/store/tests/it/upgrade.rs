@@ -15,7 +15,9 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     drop(store);
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
-        "DELETE FROM refinery_schema_history WHERE version = 2;
+        "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP INDEX session_states_deadline;
+         ALTER TABLE session_states DROP COLUMN deadline;
          ALTER TABLE session_states DROP COLUMN output;
          UPDATE session_states SET state = json_set(state, '$.output', 'what was said');",
     )

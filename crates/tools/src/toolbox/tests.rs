@@ -66,7 +66,10 @@ fn an_agent_has_what_it_chose_and_may_use() {
         (&["web_search"], allow(), Arc::default(), &[]),
         (
             &[],
-            PermissionPolicy::AlwaysAsk { tools: None },
+            PermissionPolicy::AlwaysAsk {
+                tools: None,
+                timeout_ms: None,
+            },
             searching(),
             &all[..],
         ),

@@ -15,6 +15,7 @@ enum Move {
     Fail { retry: bool },
     Tool { nth: usize },
     Confirm { nth: usize, allow: bool },
+    Lapse,
     Interrupt { clear_queue: bool },
     Compact,
     Summary,
@@ -35,6 +36,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => any::<bool>().prop_map(|retry| Move::Fail { retry }),
         6 => (0..4usize).prop_map(|nth| Move::Tool { nth }),
         4 => (0..4usize, any::<bool>()).prop_map(|(nth, allow)| Move::Confirm { nth, allow }),
+        1 => Just(Move::Lapse),
         1 => any::<bool>().prop_map(|clear_queue| Move::Interrupt { clear_queue }),
         1 => Just(Move::Compact),
         1 => Just(Move::Summary),
@@ -70,6 +72,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
         Move::Fail { retry } => fail(&request, retry),
         Move::Tool { nth } => done(&tool_at(nth)),
         Move::Confirm { nth, allow } => confirm(&tool_at(nth), allow),
+        Move::Lapse => Input::Lapse,
         Move::Interrupt { clear_queue } => interrupt(clear_queue),
         Move::Compact => Input::Compact,
         Move::Summary => Input::FinishCompaction {
@@ -155,9 +158,10 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
 proptest! {
     #[test]
     fn invariants_hold(steps in moves()) {
-        let mut machine = Machine::default();
+        let mut machine = Machine { confirmation_timeout_ms: Some(5), ..Machine::default() };
         let mut accepted = Vec::new();
         for (n, step) in steps.into_iter().enumerate() {
+            machine.passed += 1;
             let posts = matches!(step, Move::Post);
             let input = input(&machine, step, n);
             if machine.feed(input).is_ok() && posts {
@@ -170,8 +174,9 @@ proptest! {
     /// From wherever a session is, a runtime that just does its work brings it to rest.
     #[test]
     fn nothing_wedges(steps in moves()) {
-        let mut machine = Machine::default();
+        let mut machine = Machine { confirmation_timeout_ms: Some(5), ..Machine::default() };
         for (n, step) in steps.into_iter().enumerate() {
+            machine.passed += 1;
             let input = input(&machine, step, n);
             let _rejected = machine.feed(input);
         }

@@ -187,6 +187,51 @@ fn a_turn_blocks_on_confirmations_and_says_on_which() {
 }
 
 #[test]
+fn confirmations_that_do_not_come_in_time_count_as_denied() {
+    let mut machine = Machine {
+        confirmation_timeout_ms: Some(100),
+        ..Machine::default()
+    };
+    let uses = vec![tool("a", Ask), tool("b", Ask), tool("c", Allow)];
+    for input in [post("m1"), begin("r1"), reply("r1", uses)] {
+        machine.feed(input).unwrap();
+    }
+    assert_eq!(machine.state.deadline(), Some(Timestamp(1100)));
+    machine.passed = 99;
+    assert_eq!(machine.feed(Input::Lapse), Err(Rejection::Stale));
+    // One is answered, one is not, and a tool that runs is not touched.
+    machine.feed(confirm("b", true)).unwrap();
+    machine.passed = 100;
+    let mut machine = check_from(
+        machine,
+        vec![Input::Lapse],
+        "RUN user:m1 (r1 uses:a uses:b uses:c ) b=true error:a",
+        "acting:2",
+    );
+    assert_eq!(machine.state.deadline(), None);
+    assert_eq!(machine.feed(Input::Lapse), Err(Rejection::Stale));
+    // A blocked turn goes on.
+    let mut blocked = Machine {
+        confirmation_timeout_ms: Some(100),
+        ..Machine::default()
+    };
+    for input in [
+        post("m1"),
+        begin("r1"),
+        reply("r1", vec![tool("a", Ask), tool("b", Ask)]),
+    ] {
+        blocked.feed(input).unwrap();
+    }
+    blocked.passed = 200;
+    check_from(
+        blocked,
+        vec![Input::Lapse],
+        "RUN user:m1 (r1 uses:a uses:b ) IDLE:asks(a,b) RUN error:a error:b",
+        "ready",
+    );
+}
+
+#[test]
 fn denying_the_only_question_asks_the_model_again() {
     let mut machine = check(
         vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Ask)])],

@@ -109,7 +109,7 @@ pub struct RunAgent {
 
 /// Which tool uses run, ask first or are denied.
 #[derive(ToSchema)]
-#[schema(rename_all = "snake_case")]
+#[schema(rename_all = "camelCase")]
 #[expect(
     dead_code,
     reason = "the domain's type does the work; this one describes it in the API document"
@@ -117,9 +117,14 @@ pub struct RunAgent {
 pub struct Policy {
     /// Which of them.
     r#type: PolicyType,
-    /// The tools that are denied (at least one), or that ask (all of them when absent or empty).
+    /// The tools that are denied (at least one), or that ask (all of them when absent or empty). An entry that
+    /// ends in `*` means all tools whose names begin with what stands before it: `mcp__github__*`.
     #[schema(max_items = 256, nullable = false)]
     tools: Option<Vec<String>>,
+    /// With `always_ask`: milliseconds that a tool use waits for a confirmation before it counts as denied. It
+    /// waits for ever without this.
+    #[schema(minimum = 1, maximum = 2_678_400_000_u64, nullable = false)]
+    timeout_ms: Option<u64>,
 }
 
 /// What a policy does.
@@ -184,7 +189,7 @@ impl Body for CreateAgent {
     fn read(object: &mut Object<'_>) -> Option<Self> {
         let model = object.required("model", model);
         let instructions = object.or("instructions", String::new(), text(0, limits::INSTRUCTIONS));
-        let tools = object.or("tools", Vec::new(), tool_names(0, 0));
+        let tools = object.or("tools", Vec::new(), tool_names);
         let name = object.optional("name", text(0, limits::NAME));
         let permission_policy = object.or("permissionPolicy", PermissionPolicy::AlwaysAllow, policy);
         let callable_agents = object.or("callableAgents", Vec::new(), callable);
@@ -235,7 +240,7 @@ impl Body for UpdateAgent {
         let version = object.required("version", integer(1, u64::from(u32::MAX)));
         let model = object.optional("model", model);
         let instructions = object.change("instructions", text(0, limits::INSTRUCTIONS));
-        let tools = object.change("tools", tool_names(0, 0));
+        let tools = object.change("tools", tool_names);
         let name = object.change("name", text(0, limits::NAME));
         let permission_policy = object.optional("permissionPolicy", policy);
         let callable_agents = object.change("callableAgents", callable);
@@ -291,8 +296,22 @@ impl Body for RunAgent {
     }
 }
 
-fn tool_names(min: usize, name_min: usize) -> impl Fn(&Value, &mut Tree) -> Option<Vec<String>> {
-    list(min, limits::TOOLS, text(name_min, limits::NAME))
+fn tool_names(value: &Value, issues: &mut Tree) -> Option<Vec<String>> {
+    list(0, limits::TOOLS, text(0, limits::NAME))(value, issues)
+}
+
+/// Names of tools, or beginnings of names before a `*`. No tool has a `*` in its name, so one anywhere else would
+/// never mean anything.
+fn patterns(min: usize) -> impl Fn(&Value, &mut Tree) -> Option<Vec<String>> {
+    let pattern = |value: &Value, issues: &mut Tree| {
+        let entry = text(1, limits::NAME)(value, issues)?;
+        if entry.find('*').is_some_and(|at| at + 1 < entry.len()) {
+            issues.push("A '*' may stand only at the end");
+            return None;
+        }
+        Some(entry)
+    };
+    list(min, limits::TOOLS, pattern)
 }
 
 fn callable(value: &Value, issues: &mut Tree) -> Option<Vec<String>> {
@@ -312,11 +331,16 @@ fn policy(value: &Value, issues: &mut Tree) -> Option<PermissionPolicy> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, &["always_allow", "deny", "always_ask"])? {
         "deny" => Some(PermissionPolicy::Deny {
-            tools: object.required("tools", tool_names(1, 1))?,
+            tools: object.required("tools", patterns(1))?,
         }),
-        "always_ask" => Some(PermissionPolicy::AlwaysAsk {
-            tools: object.optional("tools", tool_names(0, 1))?,
-        }),
+        "always_ask" => {
+            let tools = object.optional("tools", patterns(0));
+            let timeout_ms = object.optional("timeoutMs", integer(1, limits::CONFIRMATION_TIMEOUT_MS));
+            Some(PermissionPolicy::AlwaysAsk {
+                tools: tools?,
+                timeout_ms: timeout_ms?,
+            })
+        }
         _ => Some(PermissionPolicy::AlwaysAllow),
     }
 }
