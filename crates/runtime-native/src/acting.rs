@@ -8,9 +8,8 @@ use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome};
 use oma_runtime::{PortError, SessionInfo, aside};
-use oma_sandbox::pool::Lease;
 use oma_sandbox::protocol::{Call, Reply};
-use oma_sandbox::{Error as SandboxError, Origin};
+use oma_sandbox::{Error as SandboxError, Lease, Origin};
 use oma_tools::Place;
 
 use crate::Native;
@@ -32,6 +31,8 @@ impl Run<'_> {
         // Tool uses that were open at a restart may have run, and only the sandbox knows. One look settles it
         // for all of them: their results wait in the hand, or the hand is gone.
         let mut lost: HashSet<EventId> = HashSet::new();
+        // Held until they have been asked for: a sandbox that nobody holds may be stopped to make room.
+        let mut kept = None;
         if std::mem::take(&mut self.recovering) {
             let (state, _) = self.port.state();
             let old: Vec<EventId> = state
@@ -40,8 +41,11 @@ impl Run<'_> {
                 .filter(|tool| tool.gate == Gate::Open && self.needs_sandbox(tool))
                 .map(|tool| tool.id.clone())
                 .collect();
-            if !old.is_empty() && self.has_lost_sandbox().await {
-                lost.extend(old);
+            if !old.is_empty() {
+                kept = self.sandbox_of_before().await;
+                if kept.is_none() {
+                    lost.extend(old);
+                }
             }
         }
         let mut started: HashSet<EventId> = HashSet::new();
@@ -87,6 +91,7 @@ impl Run<'_> {
             }
         }
         self.native.forget_results(self.session).await;
+        drop(kept);
         Ok(())
     }
 
@@ -104,13 +109,12 @@ impl Run<'_> {
         })
     }
 
-    /// Whether the sandbox that this session had is gone without a proper stop. One that can't be had now counts
-    /// as gone: what may have run in it must not run again when it can be had later.
-    async fn has_lost_sandbox(&self) -> bool {
-        match self.sandbox().await {
-            Ok(lease) => lease.origin() == Origin::Replaced,
-            Err(_) => true,
-        }
+    /// The sandbox that this session had before a restart, or a first one; none when that one is gone without a
+    /// proper stop. One that can't be had now counts as gone: what may have run in it must not run again when it
+    /// can be had later.
+    async fn sandbox_of_before(&self) -> Option<Lease> {
+        let lease = self.sandbox().await.ok();
+        lease.filter(|lease| lease.origin() != Origin::Replaced)
     }
 }
 
@@ -152,16 +156,9 @@ impl Native {
         if open.is_empty() {
             return Vec::new();
         }
-        // Right after a restart the commands may run in a sandbox that nobody has asked for yet.
-        let lease = match self.pool.peek(&session.id).await {
-            Some(lease) => lease,
-            None => match self.pool.acquire(&self.sandbox_spec(session)).await {
-                Ok(lease) => lease,
-                Err(error) => {
-                    tracing::error!(%error, "commands could not be ended");
-                    return Vec::new();
-                }
-            },
+        // Right after a restart too: the pool knows the sandboxes that have outlived it. Without one, nothing runs.
+        let Some(lease) = self.pool.peek(&session.id).await else {
+            return Vec::new();
         };
         let cancels = open.into_iter().map(|tool| {
             let lease = &lease;

@@ -106,7 +106,18 @@ pub trait Provider: Send + Sync + 'static {
     /// [`Error::TooWeak`] when it could not be as strong as configured, and what else can go wrong.
     async fn attach(&self, spec: &Spec) -> Result<Attached, Error>;
 
-    /// Ends the sandbox in an orderly way; the workspace stays.
+    /// Gives the session's sandbox if it runs, and starts none. Whoever asks does not act on how it came to be:
+    /// that is left for [`Provider::attach`] to tell.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told.
+    async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error>;
+
+    /// The sessions whose sandboxes have outlived the server before this one, as of the start of this one.
+    fn survivors(&self) -> Vec<SessionId>;
+
+    /// Ends the sandbox in an orderly way; the workspace stays. What a server before this one had left under way
+    /// in it, and nobody has asked for since, counts as lost: the next [`Provider::attach`] tells of it.
     ///
     /// # Errors
     /// [`Error`] when something could not be removed.

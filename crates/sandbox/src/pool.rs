@@ -2,9 +2,11 @@
 //!
 //! Whoever needs a sandbox takes a [`Lease`]; while one is held the sandbox stays. A sandbox that nobody holds
 //! is kept for a while, in case the session goes on, and stops when it has been idle for too long or when
-//! another session waits for its place. The workspace stays.
+//! another session waits for its place. The workspace stays. Sandboxes that have outlived an earlier server
+//! have their places from the start, and nobody holds them yet.
 //!
-//! Invariant: at most `max_live` sandboxes are there, those that are starting or stopping included.
+//! Invariant: at most `max_live` sandboxes are there, those that are starting or stopping included. When more
+//! than that have outlived an earlier server, none starts until enough of them are gone.
 //! Invariant: places are given first come, first served, and nobody waits for ever.
 //! Invariant: a sandbox with a lease is never stopped from here.
 
@@ -18,7 +20,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{Error, Hand, Origin, Provider, Spec};
+use crate::{Attached, Error, Hand, Origin, Provider, Spec};
+
+/// How much later than others a sandbox of an earlier server gives way: its session may be about to ask for the
+/// command that it left there.
+const ADOPTED_GRACE: Duration = Duration::from_secs(30);
 
 /// Bounds of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,12 +93,14 @@ struct State {
 /// A sandbox with a place, or a place that a sandbox is being started in.
 struct Entry {
     users: usize,
+    /// May lie ahead, for one that gives way later than others.
     idle_since: Instant,
     stage: Stage,
     /// One at a time asks the provider; holds how the sandbox came to be until somebody who uses it has heard.
     origin: Arc<tokio::sync::Mutex<Option<Origin>>>,
-    /// Gives the place back when the entry goes.
-    _place: OwnedSemaphorePermit,
+    /// Goes back when the entry goes. A sandbox that was there before the pool may have none, when there are more
+    /// of them than places.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 enum Stage {
@@ -125,6 +133,15 @@ struct Hold {
 }
 
 impl Lease {
+    fn new(attached: Attached, hold: Hold) -> Self {
+        Self {
+            hand: attached.hand,
+            origin: attached.origin,
+            boot: attached.boot,
+            _hold: Arc::new(hold),
+        }
+    }
+
     /// How the sandbox came to be. Only the first one to use it hears [`Origin::Started`].
     #[must_use]
     pub fn origin(&self) -> Origin {
@@ -152,7 +169,7 @@ impl Drop for Hold {
         if let Some(entry) = state.entries.get_mut(&self.session) {
             entry.users -= 1;
             if entry.users == 0 {
-                entry.idle_since = Instant::now();
+                entry.idle_since = entry.idle_since.max(Instant::now());
                 self.inner.make_room(&mut state);
                 self.inner.idled.notify_one();
             }
@@ -189,9 +206,9 @@ impl Pool {
     /// A pool over `provider`. Must be called in a runtime.
     #[must_use]
     pub fn new(provider: Arc<dyn Provider>, config: PoolConfig) -> Self {
-        let places = Arc::new(Semaphore::new(config.max_live.clamp(1, Semaphore::MAX_PERMITS)));
+        let places = Arc::new(Semaphore::new(max_live(&config)));
         let (runtime, idled) = (Handle::current(), Arc::new(Notify::new()));
-        let state = Mutex::default();
+        let state = Mutex::new(State::adopt(provider.survivors(), &places));
         let inner = Arc::new(Inner {
             provider,
             config,
@@ -220,25 +237,36 @@ impl Pool {
                 }
             },
         };
+        if let Some(entry) = inner.lock().entries.get_mut(&spec.session) {
+            // Its session has come for it, so from now on it gives way like any other.
+            entry.idle_since = Instant::now();
+        }
         inner.lease(hold, spec, true).await
     }
 
-    /// The session's sandbox if it has a place already; nothing is started for it otherwise.
+    /// The session's sandbox if it has one that runs, or is being started; never starts one. What it tells of
+    /// the sandbox's origin is for nobody to act on.
     pub async fn peek(&self, session: &SessionId) -> Option<Lease> {
-        let hold = {
+        let (hold, origin) = {
             let mut state = self.inner.lock();
-            self.inner.join(&mut state, session).ok().flatten()?
+            let hold = self.inner.join(&mut state, session).ok().flatten()?;
+            (
+                hold,
+                state
+                    .entries
+                    .get(session)
+                    .map(|entry| Arc::clone(&entry.origin))?,
+            )
         };
-        let spec = Spec {
-            session: session.clone(),
-        };
-        match self.inner.lease(hold, &spec, false).await {
-            Ok(lease) => Some(lease),
-            Err(error) => {
-                tracing::warn!(%session, %error, "a sandbox that has a place can't be reached");
-                None
-            }
+        // Whoever starts it now is waited for.
+        let _turn = origin.lock().await;
+        match self.inner.provider.reattach(session).await {
+            Ok(Some(attached)) => return Some(Lease::new(attached, hold)),
+            Ok(None) => tracing::info!(%session, "a sandbox has ended by itself"),
+            Err(error) => tracing::warn!(%session, %error, "a sandbox that has a place can't be reached"),
         }
+        self.inner.give_up(hold);
+        None
     }
 
     /// Starts the session's sandbox in the background if there is a place for it at once; does nothing
@@ -335,7 +363,7 @@ impl Inner {
             idle_since: Instant::now(),
             stage: Stage::Up,
             origin: Arc::default(),
-            _place: place,
+            place: Some(place),
         };
         state.entries.insert(session.clone(), entry);
         Hold {
@@ -394,28 +422,28 @@ impl Inner {
                 } else {
                     Some(origin)
                 };
-                Ok(Lease {
-                    hand: attached.hand,
-                    origin,
-                    boot: attached.boot,
-                    _hold: Arc::new(hold),
-                })
+                Ok(Lease::new(Attached { origin, ..attached }, hold))
             }
             Err(error) => {
-                drop(hold);
-                // A place without a sandbox is of no use to anybody.
-                let mut state = self.lock();
-                self.begin_stop(&mut state, &spec.session);
+                self.give_up(hold);
                 Err(error)
             }
         }
     }
 
+    /// Lets go of a place that turned out to have no sandbox: it is of no use to anybody.
+    fn give_up(self: &Arc<Self>, hold: Hold) {
+        let session = hold.session.clone();
+        drop(hold);
+        let mut state = self.lock();
+        self.begin_stop(&mut state, &session);
+    }
+
     /// Begins to stop idle sandboxes, the longest idle first, for those who wait.
     fn make_room(self: &Arc<Self>, state: &mut State) {
-        let stopping = |entry: &&Entry| matches!(entry.stage, Stage::Stopping(_));
-        let mut leaving = state.entries.values().filter(stopping).count();
-        while leaving < state.counts.waiting {
+        let stays = |entry: &&Entry| matches!(entry.stage, Stage::Up);
+        let mut staying = state.entries.values().filter(stays).count();
+        while state.counts.waiting > 0 && staying + state.counts.waiting > max_live(&self.config) {
             let idle = state.entries.iter().filter(|(_, entry)| entry.is_idle());
             let Some(session) = idle
                 .min_by_key(|(_, entry)| entry.idle_since)
@@ -425,7 +453,7 @@ impl Inner {
             };
             self.begin_stop(state, &session);
             state.counts.evicted += 1;
-            leaving += 1;
+            staying -= 1;
         }
     }
 
@@ -442,7 +470,7 @@ impl Inner {
                 // The next start of this session's sandbox cleans up, or fails and tells.
                 tracing::warn!(%session, %error, "a sandbox could not be stopped");
             }
-            inner.lock().entries.remove(&session);
+            inner.lock().forget(&session);
             drop(gone);
         });
     }
@@ -480,6 +508,39 @@ impl Inner {
         }
         next
     }
+}
+
+impl State {
+    /// Gives places to sandboxes that are there already.
+    fn adopt(sessions: Vec<SessionId>, places: &Arc<Semaphore>) -> Self {
+        let entry = |session| {
+            let entry = Entry {
+                users: 0,
+                idle_since: Instant::now() + ADOPTED_GRACE,
+                stage: Stage::Up,
+                origin: Arc::default(),
+                place: Arc::clone(places).try_acquire_owned().ok(),
+            };
+            (session, entry)
+        };
+        Self {
+            entries: sessions.into_iter().map(entry).collect(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Forgets a sandbox that is gone. Its place goes to one that has none, if there is one.
+    fn forget(&mut self, session: &SessionId) {
+        let place = self.entries.remove(session).and_then(|entry| entry.place);
+        let heir = self.entries.values_mut().find(|entry| entry.place.is_none());
+        if let (Some(heir), Some(place)) = (heir, place) {
+            heir.place = Some(place);
+        }
+    }
+}
+
+fn max_live(config: &PoolConfig) -> usize {
+    config.max_live.clamp(1, Semaphore::MAX_PERMITS)
 }
 
 impl Entry {

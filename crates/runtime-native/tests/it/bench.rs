@@ -45,6 +45,12 @@ impl Provider for NoSandbox {
     async fn attach(&self, _: &oma_sandbox::Spec) -> Result<Attached, SandboxError> {
         Err(SandboxError::TooWeak("there is none".to_owned()))
     }
+    async fn reattach(&self, _: &SessionId) -> Result<Option<Attached>, SandboxError> {
+        Ok(None)
+    }
+    fn survivors(&self) -> Vec<SessionId> {
+        Vec::new()
+    }
     async fn stop(&self, _: &SessionId) -> Result<(), SandboxError> {
         Ok(())
     }

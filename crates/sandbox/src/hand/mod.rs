@@ -91,24 +91,28 @@ async fn work(launched: Launched) -> io::Result<()> {
 
     let log = Arc::new(log_ring::LogRing::new());
     let workspace = PathBuf::from(launch::WORKSPACE);
+    let writing = guard::writing::Writing::allowed();
     let tools = Arc::new(tools::Tools::new(
         workspace.clone(),
         plan.tools.clone(),
         Arc::clone(&log),
+        writing.clone(),
     ));
     let runner: Arc<dyn calls::Run> = Arc::<tools::Tools>::clone(&tools);
     let calls = calls::Calls::new(runner);
     let shared = server::Shared::new(Arc::clone(&calls), log);
 
     let reaper = tokio::spawn(reap());
-    let guards = guard::start(&plan, workspace.clone(), &calls);
-    let served = server::serve(&listener, &shared, plan.orphan_timeout, &workspace).await;
+    let mut guards = guard::start(&plan, &workspace, &calls, writing)?;
+    let served = tokio::select! {
+        served = server::serve(&listener, &shared, plan.orphan_timeout, &workspace) => served,
+        // Nothing may run unguarded.
+        _ = guards.join_next() => Err(io::Error::other("a guard has broken")),
+    };
     server::wind_down(&shared).await;
     // What does not end in time is killed below.
     let _ = timeout(SHUTDOWN_TIMEOUT, tools.shutdown()).await;
-    for task in guards {
-        task.abort();
-    }
+    guards.abort_all();
     reaper.abort();
     process::kill_everything();
     served

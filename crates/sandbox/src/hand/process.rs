@@ -10,7 +10,9 @@
 //! registered before the hand can hear of their end (the hand is single-threaded, and [`Tree::spawn`] does
 //! not yield between the fork and the registration).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod table;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,9 +24,18 @@ use tokio::time::Instant;
 use super::launch::filter;
 use crate::pidfd::Pidfd;
 
+pub(crate) use table::{Table, has_ended, parse_stat};
+
 /// How long the killing of a tree may take. A process that is stuck in the kernel can outlast it; it can't
 /// run on, and it dies with the sandbox.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long processes may take to stop before they are killed, and how often that is looked at.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(300);
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Held by who stops processes in order to kill some of them.
+static KILLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// How eagerly the kernel picks a command when memory runs out (-1000 to 1000).
 const COMMAND_BADNESS: &str = "800";
@@ -36,6 +47,28 @@ fn roots() -> MutexGuard<'static, BTreeSet<i32>> {
     ROOTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Threads of the hand that its guards rely on, pid 1 aside: commands must not slow them down.
+static GUARDS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Keeps commands that start from now on away from the thread with this id.
+pub(super) fn protect(thread: i32) {
+    GUARDS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(thread);
+}
+
+/// The threads that commands must keep away from.
+fn protected() -> Vec<i32> {
+    let guards = GUARDS.lock().unwrap_or_else(PoisonError::into_inner);
+    [1].into_iter().chain(guards.iter().copied()).collect()
+}
+
+/// Whether the process is the root of a tree.
+pub(super) fn is_root(pid: i32) -> bool {
+    roots().contains(&pid)
+}
+
 /// A process at one time: a pid alone may name another process later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Process {
@@ -43,23 +76,6 @@ pub struct Process {
     pub pid: i32,
     /// When it started, in clock ticks since boot.
     pub start: u64,
-}
-
-/// What `/proc/<pid>/stat` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stat {
-    pub(crate) process: Process,
-    pub(crate) parent: i32,
-    pub(crate) state: u8,
-    /// Resident memory, in pages.
-    pub(crate) rss: u64,
-}
-
-impl Stat {
-    /// Whether it has ended and only waits to be reaped.
-    pub(crate) fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
-    }
 }
 
 /// A command and everything that comes from it.
@@ -75,7 +91,9 @@ impl Tree {
     /// When it can't be started.
     pub fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
         // In a sandbox, a command has the hand's user and must not turn that against the hand.
-        let confinement = is_init().then(filter::for_commands).transpose()?;
+        let confinement = is_init()
+            .then(|| filter::for_commands(&protected()))
+            .transpose()?;
         // SAFETY: the closure runs between fork and exec, and makes system calls only; it neither allocates
         // nor takes a lock.
         unsafe {
@@ -208,151 +226,6 @@ pub fn kill_everything() {
     }
 }
 
-/// All processes of the namespace, read from `/proc`.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) rows: BTreeMap<i32, Stat>,
-}
-
-impl Table {
-    /// Reads it. A process that ends meanwhile is left out.
-    ///
-    /// # Errors
-    /// When it can't be read whole: what is not seen must not count as not running.
-    pub(crate) fn read() -> io::Result<Self> {
-        let mut rows = BTreeMap::new();
-        for entry in std::fs::read_dir("/proc")? {
-            let Some(pid) = entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<i32>().ok())
-            else {
-                continue;
-            };
-            let text = match std::fs::read(format!("/proc/{pid}/stat")) {
-                Ok(text) => text,
-                Err(error) if has_ended(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            let stat = parse_stat(&text).ok_or(io::ErrorKind::InvalidData)?;
-            rows.insert(pid, stat);
-        }
-        // The reader itself is alive, so a table without it is not the whole one. In a sandbox that is pid 1.
-        if !rows.contains_key(&rustix::process::getpid().as_raw_nonzero().get()) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(Self { rows })
-    }
-
-    fn process(&self, pid: i32) -> Option<Process> {
-        self.rows.get(&pid).map(|stat| stat.process)
-    }
-
-    /// The pid, if it is alive.
-    fn alive(&self, pid: i32) -> Option<i32> {
-        self.rows.get(&pid).filter(|stat| !stat.is_dead()).map(|_| pid)
-    }
-
-    /// The living processes below `root`, without those of `keep` and what is below them.
-    fn below(&self, root: i32, keep: &BTreeSet<Process>) -> BTreeSet<i32> {
-        let mut found = BTreeSet::new();
-        let mut open = vec![root];
-        while let Some(parent) = open.pop() {
-            for stat in self.rows.values().filter(|stat| stat.parent == parent) {
-                let pid = stat.process.pid;
-                if !keep.contains(&stat.process) && found.insert(pid) {
-                    open.push(pid);
-                }
-            }
-        }
-        found.retain(|pid| self.alive(*pid).is_some());
-        found
-    }
-
-    /// The living processes that descend from no root, without those of `keep` and what is below them.
-    fn strays(&self, keep: &BTreeSet<Process>) -> BTreeSet<i32> {
-        let mut owned: BTreeSet<Process> = roots().iter().filter_map(|pid| self.process(*pid)).collect();
-        owned.extend(keep);
-        self.below(1, &owned)
-    }
-
-    /// The living processes other than pid 1, and other than the roots unless `with_roots`.
-    fn commands(&self, with_roots: bool) -> BTreeSet<i32> {
-        let roots = if with_roots {
-            BTreeSet::new()
-        } else {
-            roots().clone()
-        };
-        let alive = self
-            .rows
-            .values()
-            .filter(|stat| !stat.is_dead())
-            .map(|stat| stat.process.pid);
-        alive.filter(|pid| *pid != 1 && !roots.contains(pid)).collect()
-    }
-
-    /// Whether anything but the hand and the roots themselves is alive.
-    pub(crate) fn has_commands(&self) -> bool {
-        !self.commands(false).is_empty()
-    }
-
-    /// The process with the most resident memory, but for pid 1.
-    pub(crate) fn biggest(&self) -> Option<i32> {
-        let others = self
-            .rows
-            .values()
-            .filter(|stat| stat.process.pid != 1 && !stat.is_dead());
-        others.max_by_key(|stat| stat.rss).map(|stat| stat.process.pid)
-    }
-
-    /// The resident memory of all, in bytes; a page that many have counts many times.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        let page = u64::try_from(rustix::param::page_size()).unwrap_or(4_096);
-        self.rows.values().map(|stat| stat.rss * page).sum()
-    }
-
-    /// The resident memory of all, in bytes; a page that many have counts once. Slow. A process that does not
-    /// let itself be looked at counts with all that it has.
-    pub(crate) fn proportional_bytes(&self) -> u64 {
-        let page = u64::try_from(rustix::param::page_size()).unwrap_or(4_096);
-        let one = |stat: &Stat| {
-            let path = format!("/proc/{}/smaps_rollup", stat.process.pid);
-            let text = std::fs::read_to_string(path).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-            let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            Some(kibibytes * 1_024)
-        };
-        self.rows
-            .values()
-            .map(|stat| one(stat).unwrap_or(stat.rss * page))
-            .sum()
-    }
-
-    /// The part of a tree that `pid` is in: its topmost ancestor below a root (or the root itself, when that
-    /// is meant), and all that is below it.
-    fn branch(&self, pid: i32) -> BTreeSet<i32> {
-        let roots = roots().clone();
-        let mut top = pid;
-        // Parents can't form a circle, but the table is not read in one step; the bound is its size.
-        for _ in 0..self.rows.len() {
-            match self.rows.get(&top).map(|stat| stat.parent) {
-                Some(parent) if parent > 1 && !roots.contains(&top) && !roots.contains(&parent) => {
-                    top = parent
-                }
-                _ => break,
-            }
-        }
-        let mut all = self.below(top, &BTreeSet::new());
-        all.extend(self.alive(top));
-        all
-    }
-}
-
-/// Whether a file of a process could not be read because the process is no more.
-fn has_ended(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-}
-
 /// Kills the command that a process is part of: everything of its tree up to the root, which lives on unless
 /// it is meant itself. Does nothing unless this process is pid 1.
 pub(crate) async fn kill_command_of(pid: i32) -> bool {
@@ -384,25 +257,6 @@ pub(crate) async fn kill_commands(with_roots: bool) -> bool {
     kill_until_gone(|table| table.commands(with_roots)).await
 }
 
-/// Reads one line of `/proc/<pid>/stat`. The name in parentheses may hold anything, parentheses too, so what
-/// counts starts after the last one.
-pub(crate) fn parse_stat(text: &[u8]) -> Option<Stat> {
-    let open = text.iter().position(|byte| *byte == b'(')?;
-    let close = text.iter().rposition(|byte| *byte == b')')?;
-    let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok()?;
-    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    Some(Stat {
-        process: Process {
-            pid,
-            start: fields.get(19)?.parse().ok()?,
-        },
-        state: *fields.first()?.as_bytes().first()?,
-        parent: fields.get(1)?.parse().ok()?,
-        rss: fields.get(21)?.parse().ok()?,
-    })
-}
-
 fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // It may have ended since the table was read: then there is nothing to do.
@@ -421,34 +275,44 @@ fn is_init() -> bool {
     rustix::process::getpid() == Pid::INIT
 }
 
-/// Kills what `select` picks, again until it picks nothing. When the processes can't be read, a sandbox loses
-/// all of them: what can't be told apart must not go on.
+/// Kills what `select` picks, again until it picks nothing. When the processes can't be read, or some outrun the
+/// killer for too long, a sandbox loses all of them: what can't be told apart must not go on.
 async fn kill_until_gone(select: impl Fn(&Table) -> BTreeSet<i32>) -> bool {
-    let deadline = Instant::now() + KILL_TIMEOUT;
-    let is_init = is_init();
-    loop {
-        let Ok(table) = Table::read() else {
+    // One at a time, since one lets the others go on whom another one has just stopped. Each has its bound.
+    let Ok(_turn) = tokio::time::timeout(2 * KILL_TIMEOUT, KILLING.lock()).await else {
+        kill_everything();
+        return false;
+    };
+    let mut killed = BTreeSet::new();
+    match kill_by(Instant::now() + KILL_TIMEOUT, &select, &mut killed).await {
+        Ok(true) => true,
+        Ok(false) if Table::read().is_ok_and(|table| select(&table).is_subset(&killed)) => false,
+        Ok(false) | Err(_) => {
             kill_everything();
-            return false;
-        };
-        if select(&table).is_empty() {
-            return true;
+            false
         }
+    }
+}
+
+/// Kills what `select` picks until `deadline`, and collects what it has `killed`. Says whether all of it is gone.
+async fn kill_by(
+    deadline: Instant,
+    select: &impl Fn(&Table) -> BTreeSet<i32>,
+    killed: &mut BTreeSet<i32>,
+) -> io::Result<bool> {
+    let is_init = is_init();
+    while !select(&Table::read()?).is_empty() {
         if Instant::now() >= deadline {
-            return false;
+            return Ok(false);
         }
         // A tree that forks while it is being killed must not outrun the killer, so it is stopped first. Pid 1
-        // stops the whole namespace in one step, which no fork can slip through; elsewhere (in tests) the
-        // tree is stopped until a look at it finds no new member.
+        // stops the whole namespace in one step; elsewhere (in tests) the tree is stopped until a look at it
+        // finds no new member.
         let victims = if is_init {
             signal_everyone(Signal::STOP);
-            let Ok(table) = Table::read() else {
-                kill_everything();
-                return false;
-            };
-            select(&table)
+            settled(select, deadline.min(Instant::now() + SETTLE_TIMEOUT)).await?
         } else {
-            stop_until_stable(&select, deadline)
+            stop_until_stable(select, deadline)
         };
         // One that can't be waited for is seen to be gone in the next round.
         let ends: Vec<Pidfd> = victims
@@ -458,17 +322,34 @@ async fn kill_until_gone(select: impl Fn(&Table) -> BTreeSet<i32>) -> bool {
         for pid in &victims {
             signal(*pid, Signal::KILL);
         }
+        killed.extend(victims);
         if is_init {
             // The others go on; a job that somebody had stopped on purpose goes on as well.
             signal_everyone(Signal::CONT);
         }
         for end in &ends {
             if tokio::time::timeout_at(deadline, end.ended()).await.is_err() {
-                return false;
+                return Ok(false);
             }
         }
         reap_strays();
         tokio::task::yield_now().await;
+    }
+    Ok(true)
+}
+
+/// What `select` picks once all of it has come to a stop, or time is up. One that was about to fork does so
+/// before it stops, and only then can its child be seen.
+async fn settled(select: &impl Fn(&Table) -> BTreeSet<i32>, deadline: Instant) -> io::Result<BTreeSet<i32>> {
+    loop {
+        let table = Table::read()?;
+        let picked = select(&table);
+        let runs = |pid: &i32| table.rows.get(pid).is_some_and(table::Stat::is_running);
+        if !picked.iter().any(runs) || Instant::now() >= deadline {
+            return Ok(picked);
+        }
+        // Nobody tells when a process that is not a child has stopped.
+        tokio::time::sleep(SETTLE_PAUSE).await;
     }
 }
 
@@ -494,19 +375,6 @@ mod tests {
     use super::*;
     use std::process::Stdio;
     use tokio::io::{AsyncBufReadExt, BufReader};
-
-    #[test]
-    fn stat_lines_with_odd_names() {
-        let fields = "S 7 3 3 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 1000 99 18446744073709551615";
-        for name in ["bash", "a b", ") S 1 (", "", "\u{fffd}(("] {
-            let stat = parse_stat(format!("42 ({name}) {fields}").as_bytes()).unwrap();
-            assert_eq!(stat.process, Process { pid: 42, start: 4242 }, "{name}");
-            assert_eq!((stat.parent, stat.state, stat.rss), (7, b'S', 99));
-        }
-        for bad in ["", "42", "42 (a", "42 (a)", "x (a) S 1", "42 (a) S 1 2 3"] {
-            assert_eq!(parse_stat(bad.as_bytes()), None, "{bad:?}");
-        }
-    }
 
     #[tokio::test]
     async fn what_left_its_session_dies_with_the_tree() {

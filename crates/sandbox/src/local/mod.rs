@@ -41,6 +41,7 @@ use sandboxes::{Sandboxes, make_private, sessions};
 #[derive(Clone)]
 pub struct Local {
     inner: Arc<Sandboxes>,
+    survivors: Arc<[SessionId]>,
 }
 
 impl Local {
@@ -68,18 +69,19 @@ impl Local {
             .map_err(|error| io_error("reading the instance of the data folder", error))?;
         let boot = record::boot_id().map_err(|error| io_error("reading the boot's id", error))?;
         let slots = Mutex::default();
-        let local = Self {
-            inner: Arc::new(Sandboxes {
-                config,
-                instance,
-                boot,
-                cgroups,
-                slots,
-                _lock: lock,
-            }),
+        let inner = Sandboxes {
+            config,
+            instance,
+            boot,
+            cgroups,
+            slots,
+            _lock: lock,
         };
-        local.inner.clear_away().await?;
-        Ok(local)
+        let survivors = inner.clear_away().await?.into();
+        Ok(Self {
+            inner: Arc::new(inner),
+            survivors,
+        })
     }
 
     /// How the limits are enforced.
@@ -152,6 +154,15 @@ impl Provider for Local {
     async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
         let (inner, session) = (Arc::clone(&self.inner), spec.session.clone());
         whole(async move { inner.attach(&session).await }).await
+    }
+
+    async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error> {
+        let (inner, session) = (Arc::clone(&self.inner), session.clone());
+        whole(async move { inner.reattach(&session).await }).await
+    }
+
+    fn survivors(&self) -> Vec<SessionId> {
+        self.survivors.to_vec()
     }
 
     async fn stop(&self, session: &SessionId) -> Result<(), Error> {

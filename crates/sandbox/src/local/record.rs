@@ -41,6 +41,14 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Of nothing but a loss that nobody has acted on.
+    pub(super) fn of_loss() -> Self {
+        Self {
+            replaced: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether the launch that this records was cut off before its hand could be asked to run anything: the hand's
     /// process is recorded before the server connects to it. Known for the same boot only, because the later of
     /// two records may be lost with the power.

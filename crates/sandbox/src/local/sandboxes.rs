@@ -53,6 +53,34 @@ pub(super) type Slot = tokio::sync::Mutex<Option<Live>>;
 pub(super) struct Live {
     hand: Arc<LocalHand>,
     process: Arc<Handle>,
+    /// Somebody who acts on what a server before this one had left under way has come.
+    is_claimed: bool,
+}
+
+impl Live {
+    fn attached(&self, origin: Origin, begun: Instant) -> Attached {
+        Attached {
+            hand: Arc::<LocalHand>::clone(&self.hand),
+            origin,
+            boot: begun.elapsed(),
+        }
+    }
+
+    /// Whether something would be forgotten with this sandbox that nobody has acted on.
+    async fn is_awaited(&self) -> bool {
+        let left_behind = !self.is_claimed && !self.hand.client.known().is_empty();
+        left_behind || self.hand.origin(Origin::Running).await != Origin::Running
+    }
+}
+
+/// What is known of a session's sandbox.
+enum Found {
+    /// It runs.
+    Live(Live),
+    /// It is gone without a proper stop.
+    Gone(Record),
+    /// There is none.
+    None,
 }
 
 impl Sandboxes {
@@ -143,6 +171,7 @@ impl Sandboxes {
         Live {
             hand: Arc::new(hand),
             process: Arc::new(process),
+            is_claimed: false,
         }
     }
 
@@ -225,12 +254,7 @@ impl Sandboxes {
                 cgroup::remove(&record.cgroups).await.map_err(failed)?;
                 // A loss that nobody has heard of yet must not be forgotten.
                 if replaced {
-                    folder
-                        .write(&Record {
-                            replaced,
-                            ..Record::default()
-                        })
-                        .map_err(failed)?;
+                    folder.write(&Record::of_loss()).map_err(failed)?;
                 } else {
                     folder.remove().map_err(failed)?;
                 }
@@ -268,85 +292,110 @@ impl Sandboxes {
         }
     }
 
+    /// Looks for the session's sandbox: the one in the slot, if that is not lost, or the one of the record.
+    async fn find(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<Found, Error> {
+        if let Some(live) = slot.take().filter(|live| !live.hand.client.is_lost()) {
+            return Ok(Found::Live(live));
+        }
+        let folder = self.folder(session);
+        let record = folder
+            .read()
+            .map_err(|error| io_error(format!("looking for the sandbox of {session}"), error))?;
+        Ok(match record {
+            None => Found::None,
+            Some(record) => match self.reconnect(&folder, &record).await {
+                Some(live) => Found::Live(live),
+                None => Found::Gone(record),
+            },
+        })
+    }
+
     /// Ends the session's sandbox, if there is one.
     pub(super) async fn stop(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<(), Error> {
         let folder = self.folder(session);
         let failed = |error| io_error(format!("removing the sandbox of {session}"), error);
-        let record = folder.read().map_err(failed)?;
-        let live = match (slot.take(), &record) {
-            (Some(live), _) => Some(live),
-            (None, Some(record)) => self.reconnect(&folder, record).await,
-            (None, None) => None,
+        let is_lost = match self.find(session, slot).await? {
+            Found::Live(live) => {
+                let is_awaited = live.is_awaited().await;
+                self.shut_down(session, &live).await?;
+                is_awaited
+            }
+            // It did not wait for this.
+            Found::Gone(record) => !record.never_served(&self.boot),
+            Found::None => false,
         };
-        if let Some(live) = live {
-            let orderly = async {
-                live.hand.client.shut_down().await?;
-                live.process.ended().await;
-                Ok::<(), Error>(())
-            };
-            match timeout(self.config.stop_timeout, orderly).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(%session, %error, "a sandbox did not stop by itself");
-                    live.process.kill().await?;
-                }
-                Err(_) => {
-                    tracing::warn!(%session, "a sandbox did not stop in time");
-                    live.process.kill().await?;
-                }
+        if let Some(record) = folder.read().map_err(failed)? {
+            self.bury(&folder, &record).await?;
+            if is_lost {
+                folder.write(&Record::of_loss()).map_err(failed)?;
+            } else {
+                folder.remove().map_err(failed)?;
             }
         }
-        if let Some(record) = record {
-            self.bury(&folder, &record).await?;
-            folder.remove().map_err(failed)?;
-        }
         Ok(())
+    }
+
+    /// Lets a hand end in an orderly way, or kills it when it doesn't.
+    async fn shut_down(&self, session: &SessionId, live: &Live) -> Result<(), Error> {
+        let orderly = async {
+            live.hand.client.shut_down().await?;
+            live.process.ended().await;
+            Ok::<(), Error>(())
+        };
+        match timeout(self.config.stop_timeout, orderly).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::debug!(%session, %error, "a sandbox did not stop by itself");
+                live.process.kill().await
+            }
+            Err(_) => {
+                tracing::warn!(%session, "a sandbox did not stop in time");
+                live.process.kill().await
+            }
+        }
     }
 
     pub(super) async fn attach(&self, session: &SessionId) -> Result<Attached, Error> {
         let begun = Instant::now();
         let mut slot = self.take(session).await;
-        let attached = |live: &Live, origin| Attached {
-            hand: Arc::<LocalHand>::clone(&live.hand),
-            origin,
-            boot: begun.elapsed(),
-        };
-        if let Some(live) = slot.as_ref().filter(|live| !live.hand.client.is_lost()) {
-            return Ok(attached(live, live.hand.origin(Origin::Running).await));
-        }
-        *slot = None;
-        let folder = self.folder(session);
-        let record = folder
-            .read()
-            .map_err(|error| io_error(format!("looking for the sandbox of {session}"), error))?;
-        let (live, origin) = match &record {
-            None => (self.start(session, false).await?, Origin::Started),
-            Some(record) => match self.reconnect(&folder, record).await {
-                Some(live) => {
-                    let origin = live.hand.origin(Origin::Running).await;
-                    (live, origin)
+        let (live, origin) = match self.find(session, &mut slot).await? {
+            Found::Live(live) => {
+                let origin = live.hand.origin(Origin::Running).await;
+                (live, origin)
+            }
+            Found::None => (self.start(session, false).await?, Origin::Started),
+            Found::Gone(record) => {
+                self.bury(&self.folder(session), &record).await?;
+                if record.never_served(&self.boot) {
+                    (self.start(session, false).await?, Origin::Started)
+                } else {
+                    (self.start(session, true).await?, Origin::Replaced)
                 }
-                None => {
-                    self.bury(&folder, record).await?;
-                    let replaced = !record.never_served(&self.boot);
-                    let origin = if replaced {
-                        Origin::Replaced
-                    } else {
-                        Origin::Started
-                    };
-                    (self.start(session, replaced).await?, origin)
-                }
-            },
+            }
         };
-        let given = attached(&live, origin);
-        *slot = Some(live);
-        Ok(given)
+        let live = slot.insert(Live {
+            is_claimed: true,
+            ..live
+        });
+        Ok(live.attached(origin, begun))
+    }
+
+    pub(super) async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error> {
+        let begun = Instant::now();
+        let mut slot = self.take(session).await;
+        let Found::Live(live) = self.find(session, &mut slot).await? else {
+            return Ok(None);
+        };
+        let live = slot.insert(live);
+        Ok(Some(live.attached(Origin::Running, begun)))
     }
 
     pub(super) async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
         let mut slot = self.take(session).await;
         self.stop(session, &mut slot).await?;
         let failed = |error| io_error(format!("removing the workspace of {session}"), error);
+        // With the session, the word of a loss is of no use either.
+        self.folder(session).remove().map_err(failed)?;
         let trash = self
             .config
             .data
@@ -374,14 +423,19 @@ impl Sandboxes {
             .map_err(failed)
     }
 
-    /// After a crash: control groups without a sandbox go, and so does what was being removed.
-    pub(super) async fn clear_away(&self) -> Result<(), Error> {
+    /// After a crash: control groups without a sandbox go, and so does what was being removed. Gives the sessions
+    /// whose sandboxes live.
+    pub(super) async fn clear_away(&self) -> Result<Vec<SessionId>, Error> {
         let failed = |error| io_error("clearing away after a crash", error);
         let mut kept = BTreeSet::new();
+        let mut survivors = Vec::new();
         for session in sessions(&self.config.data.join("sandboxes")).map_err(failed)? {
             let folder = self.folder(&session);
             match folder.read().map_err(failed)? {
-                Some(record) if self.process_of(&record).is_some() => kept.extend(record.cgroups),
+                Some(record) if self.process_of(&record).is_some() => {
+                    kept.extend(record.cgroups);
+                    survivors.push(session);
+                }
                 // The record of a lost sandbox stays, as the only word of the loss.
                 Some(record) => self.bury(&folder, &record).await?,
                 None => folder.remove().map_err(failed)?,
@@ -408,7 +462,7 @@ impl Sandboxes {
                 tracing::warn!(%error, "the rest of a removed workspace could not be removed");
             }
         });
-        Ok(())
+        Ok(survivors)
     }
 }
 

@@ -15,6 +15,7 @@ struct Fake {
     most: Mutex<usize>,
     log: Mutex<Vec<String>>,
     broken: Mutex<bool>,
+    survivors: Vec<SessionId>,
 }
 
 struct FakeHand;
@@ -61,6 +62,20 @@ impl Provider for Fake {
             boot: Duration::ZERO,
         })
     }
+    async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error> {
+        if *self.broken.lock().unwrap() {
+            return Err(Error::Lost("broken".to_owned()));
+        }
+        let is_live = self.live.lock().unwrap().contains_key(session);
+        Ok(is_live.then(|| Attached {
+            hand: Arc::new(FakeHand),
+            origin: Origin::Running,
+            boot: Duration::ZERO,
+        }))
+    }
+    fn survivors(&self) -> Vec<SessionId> {
+        self.survivors.clone()
+    }
     async fn stop(&self, session: &SessionId) -> Result<(), Error> {
         sleep(Duration::from_secs(1)).await;
         if self.live.lock().unwrap().remove(session).is_some() {
@@ -86,7 +101,17 @@ fn spec(name: &str) -> Spec {
 }
 
 fn pool(max_live: usize) -> (Pool, Arc<Fake>) {
-    let fake = Arc::new(Fake::default());
+    pool_after_a_restart(max_live, &[])
+}
+
+/// A pool that comes to a provider with sandboxes of these sessions.
+fn pool_after_a_restart(max_live: usize, survivors: &[&str]) -> (Pool, Arc<Fake>) {
+    let survivors: Vec<SessionId> = survivors.iter().map(|name| spec(name).session).collect();
+    let fake = Arc::new(Fake {
+        live: Mutex::new(survivors.iter().cloned().map(|session| (session, true)).collect()),
+        survivors,
+        ..Fake::default()
+    });
     let config = PoolConfig {
         max_live,
         wait: Duration::from_secs(100),
@@ -230,4 +255,104 @@ async fn failures_and_removals_give_the_place_back() {
     pool.stop(&spec("d").session).await.unwrap();
     assert_eq!(pool.counts().live, 1, "the place is held as long as the lease");
     drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peeking_starts_nothing() {
+    let (pool, fake) = pool(2);
+    let a = spec("a");
+    assert!(pool.peek(&a.session).await.is_none(), "it has no sandbox");
+    pool.try_warm(&a);
+    sleep(Duration::from_millis(1)).await;
+    let peeked = pool.peek(&a.session).await.unwrap();
+    assert_eq!(log(&fake), ["start a"], "it waits for a start");
+    assert_eq!(
+        pool.acquire(&a).await.unwrap().origin(),
+        Origin::Started,
+        "who acts on it hears it all the same"
+    );
+    drop(peeked);
+    // The sandbox dies: it is not started again, and its place is free.
+    fake.live.lock().unwrap().clear();
+    assert!(pool.peek(&a.session).await.is_none());
+    let held = [
+        pool.acquire(&spec("b")).await.unwrap(),
+        pool.acquire(&spec("c")).await.unwrap(),
+    ];
+    assert_eq!(log(&fake), ["start a", "start b", "start c"]);
+    // One that somebody holds keeps its place.
+    fake.live.lock().unwrap().clear();
+    assert!(pool.peek(&spec("b").session).await.is_none());
+    assert_eq!(pool.counts().live, 2);
+    drop(held);
+    *fake.broken.lock().unwrap() = true;
+    assert!(pool.peek(&spec("b").session).await.is_none());
+    assert_eq!(log(&fake), ["start a", "start b", "start c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_outlived_a_server_has_its_place() {
+    let (pool, fake) = pool_after_a_restart(2, &["a", "b"]);
+    assert_eq!(
+        pool.counts(),
+        Counts {
+            live: 2,
+            ..Counts::default()
+        }
+    );
+    pool.try_warm(&spec("c"));
+    assert_eq!(pool.acquire(&spec("a")).await.unwrap().origin(), Origin::Running);
+    assert!(pool.peek(&spec("b").session).await.is_some());
+    assert_eq!(log(&fake), Vec::<String>::new(), "there was no place for c");
+    // The one that somebody has come for gives way before the one that somebody may still come for.
+    let held = pool.acquire(&spec("c")).await.unwrap();
+    assert_eq!(log(&fake), ["stop a", "start c"]);
+    drop(pool.acquire(&spec("d")).await.unwrap());
+    assert_eq!(
+        log(&fake),
+        ["stop a", "start c", "stop b", "start d"],
+        "but it does"
+    );
+    assert_eq!(*fake.most.lock().unwrap(), 2, "never more than allowed");
+    drop(held);
+
+    let (pool, fake) = pool_after_a_restart(2, &["a"]);
+    sleep(Duration::from_secs(1_100)).await;
+    assert_eq!((pool.counts().live, pool.counts().idled), (0, 1), "nobody came");
+    assert_eq!(log(&fake), ["stop a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_allowed_may_have_outlived_a_server() {
+    let (pool, fake) = pool_after_a_restart(2, &["a", "b", "c", "d"]);
+    assert_eq!(pool.counts().live, 4);
+    let held = [
+        pool.acquire(&spec("a")).await.unwrap(),
+        pool.acquire(&spec("b")).await.unwrap(),
+    ];
+    assert_eq!(held[0].origin(), Origin::Running);
+    *fake.most.lock().unwrap() = 0;
+    let e = later(&pool, "e");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(
+        fake.inventory().await.unwrap().len(),
+        2,
+        "as many as allowed, and all held"
+    );
+    assert_eq!(pool.counts().waiting, 1);
+    drop(held);
+    drop(e.await.unwrap().unwrap());
+    assert_eq!(fake.inventory().await.unwrap().len(), 2);
+    assert_eq!(
+        *fake.most.lock().unwrap(),
+        2,
+        "nothing started while there were too many"
+    );
+    // All places are there again.
+    let both = [
+        pool.acquire(&spec("f")).await.unwrap(),
+        pool.acquire(&spec("g")).await.unwrap(),
+    ];
+    assert_eq!(pool.counts().live, 2);
+    drop(both);
 }

@@ -3,6 +3,7 @@
 
 mod basics;
 mod bombs;
+mod disk_bombs;
 mod doctor;
 mod host_files;
 mod isolation;

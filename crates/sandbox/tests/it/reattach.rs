@@ -7,9 +7,11 @@ use std::path::Path;
 
 use oma_domain::{EventId, SessionId};
 use oma_sandbox::local::Local;
-use oma_sandbox::{Error, Origin, Provider as _, Spec};
+use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider as _, Spec};
 
-use crate::support::{Fixture, Folder, bash, config, exe, hand_pid, said, sh};
+use crate::support::{
+    Fixture, Folder, bash, cgroups, config, exe, hand_pid, is_alive, said, sh, wait_for_end,
+};
 
 /// Starts a server that runs `command`, and returns once its hand has it.
 fn server(data: &Path, session: &SessionId, key: &EventId, command: &str) -> Child {
@@ -111,6 +113,146 @@ async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
     local.stop(&session).await.unwrap();
     assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Started);
     local.destroy(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_looked_for_is_not_started() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let local = &fixture.local;
+    assert!(local.reattach(&session).await.unwrap().is_none(), "it has none");
+    let attached = fixture.attach(&session).await;
+    let found = local.reattach(&session).await.unwrap().unwrap();
+    assert_eq!(sh(&*found.hand, "echo a").await.0, "a");
+    let pid = hand_pid(&fixture.data, &session);
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    wait_for_end(pid);
+    // Until the server has heard of it.
+    while attached.hand.logs(0).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(local.reattach(&session).await.unwrap().is_none(), "it is gone");
+    assert_eq!(
+        hand_pid(&fixture.data, &session),
+        pid,
+        "and no other one is there"
+    );
+    // It was not stopped in an orderly way, so that it is cleared away now is no reason to forget it.
+    local.stop(&session).await.unwrap();
+    local.stop(&session).await.unwrap();
+    assert!(local.reattach(&session).await.unwrap().is_none());
+    assert_eq!(fixture.attach(&session).await.origin, Origin::Replaced);
+    local.destroy(&session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn what_outlived_the_server_takes_a_place() {
+    // One that is under way, and one whose result nobody has said that it keeps.
+    for command in ["sleep 1000", "true"] {
+        let folder = Folder::new();
+        let (old, new) = (SessionId::generate(), SessionId::generate());
+        kill(server(&folder.path(), &old, &EventId::generate(), command));
+        let pid = hand_pid(&folder.path(), &old);
+        let local = Local::open(config(&folder.path())).await.unwrap();
+        assert_eq!(local.survivors(), std::slice::from_ref(&old));
+        let pool = Pool::new(
+            std::sync::Arc::new(local.clone()),
+            PoolConfig {
+                max_live: 1,
+                ..PoolConfig::default()
+            },
+        );
+        assert_eq!(pool.counts().live, 1);
+        assert!(pool.peek(&old).await.is_some(), "it is there at once");
+        let (old, new) = (Spec { session: old }, Spec { session: new });
+        let lease = pool.acquire(&new).await.unwrap();
+        assert_eq!((pool.counts().live, pool.counts().evicted), (1, 1));
+        wait_for_end(pid);
+        drop(lease);
+        let lease = pool.acquire(&old).await.unwrap();
+        assert_eq!(
+            lease.origin(),
+            Origin::Replaced,
+            "what was under way is not forgotten: {command}"
+        );
+        drop(lease);
+        for spec in [old, new] {
+            pool.destroy(&spec.session).await.unwrap();
+        }
+        let local = pool.provider();
+        assert_eq!(local.inventory().await.unwrap(), []);
+    }
+
+    // With nothing under way, nothing is lost.
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let attached = fixture.attach(&session).await;
+    sh(&*attached.hand, "true").await;
+    attached.hand.forget_all_but(&[]).await.unwrap();
+    let Fixture {
+        data,
+        local,
+        folder: _folder,
+    } = fixture;
+    drop((attached, local));
+    let local = Local::open(config(&data)).await.unwrap();
+    assert_eq!(local.survivors(), std::slice::from_ref(&session));
+    local.stop(&session).await.unwrap();
+    let spec = Spec {
+        session: session.clone(),
+    };
+    assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Started);
+    local.destroy(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_server_leaves_no_hand_behind_for_long() {
+    for command in ["sleep 1000", "trap '' TERM HUP; setsid sleep 1000 & sleep 1000"] {
+        let folder = Folder::new();
+        let session = SessionId::generate();
+        let server = server(&folder.path(), &session, &EventId::generate(), command);
+        let pid = hand_pid(&folder.path(), &session);
+        kill(server);
+        assert!(is_alive(pid), "a server may come back");
+        let groups = cgroups(&folder.path(), &session);
+        // As the end of a test does, after its server.
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        let begun = std::time::Instant::now();
+        tokio::task::spawn_blocking(move || wait_for_end(pid))
+            .await
+            .unwrap();
+        assert!(
+            begun.elapsed() < std::time::Duration::from_secs(15),
+            "{:?}",
+            begun.elapsed()
+        );
+        for group in groups {
+            std::fs::remove_dir(group).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_files_beside_the_sandboxes_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    fixture.attach(&session).await;
+    for (name, mode) in [
+        ("sandboxes.lock", 0o600),
+        ("sandboxes.instance", 0o600),
+        ("sandboxes", 0o700),
+        ("workspaces", 0o700),
+        ("trash", 0o700),
+    ] {
+        let found = std::fs::metadata(fixture.data.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(found & 0o777, mode, "{name}");
+    }
+    fixture.local.destroy(&session).await.unwrap();
 }
 
 #[tokio::test]

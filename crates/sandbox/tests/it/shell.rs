@@ -28,7 +28,9 @@ async fn what_ends_with_a_command_and_what_does_not() {
     let attached = fixture.attach(&session).await;
     let hand = &*attached.hand;
 
-    sh(hand, "sleep 9001 & (setsid sleep 9002 &) ; true").await;
+    // On a busy machine it takes a moment until a process is the program that it will be.
+    let begun = "until [ $(grep -lx sleep /proc/[0-9]*/comm | wc -l) = 2 ]; do :; done";
+    sh(hand, &format!("sleep 9001 & (setsid sleep 9002 &) ; {begun}")).await;
     assert_eq!(sleepers(hand).await, "9001 9002");
 
     // A command that is out of time goes with all its escapees; what earlier ones left goes on, twice.
@@ -46,7 +48,8 @@ async fn what_ends_with_a_command_and_what_does_not() {
     }
 
     // A shell that ends by itself leaves its background commands alone.
-    let (text, is_error) = sh(hand, "sleep 9006 & exit 3").await;
+    let begun = begun.replace("= 2", "= 3");
+    let (text, is_error) = sh(hand, &format!("sleep 9006 & {begun}; exit 3")).await;
     assert!(
         !is_error && text.contains("ended the shell (exit status 3)"),
         "{text}"
@@ -84,6 +87,11 @@ async fn a_command_cannot_blind_the_hand() {
         "ionice -c 3 -p 1",
         "taskset -p 1 1",
         "chrt --idle -p 0 1",
+        // The threads of its guards.
+        "ls /proc/1/task | grep -q '^[2-9]' && for t in $(ls /proc/1/task); do renice -n 19 -p $t && break; done; false",
+        "for t in $(ls /proc/1/task); do taskset -p 1 $t && break; done; false",
+        "for t in $(ls /proc/1/task); do chrt --idle -p 0 $t && break; done; false",
+        "for t in $(ls /proc/1/task); do ionice -c 3 -p $t && break; done; false",
     ] {
         let (text, _) = sh(hand, &format!("{attack} 2>&1 || echo refused")).await;
         assert!(
@@ -103,4 +111,33 @@ async fn a_command_cannot_blind_the_hand() {
     assert!(is_error && text.contains("took longer than 300 ms"), "{text}");
     assert!(started.elapsed() < std::time::Duration::from_secs(5));
     assert_eq!(sleepers(hand).await, "");
+}
+
+#[tokio::test]
+async fn a_process_without_its_first_thread_is_no_dead_one() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let attached = fixture.attach(&session).await;
+    let hand = &*attached.hand;
+    let program = "import ctypes, platform, threading, time\n\
+                   threading.Thread(target=time.sleep, args=(1000,)).start()\n\
+                   number = {'x86_64': 60}.get(platform.machine(), 93)\n\
+                   ctypes.CDLL(None).syscall(number, 0)";
+    let command = format!("python3 -c \"{program}\"");
+    let input = serde_json::json!({"command": command, "timeout_ms": 1000});
+    let (text, is_error) = call(hand, input).await;
+    assert!(is_error && text.contains("took longer than 1000 ms"), "{text}");
+    assert_eq!(
+        sh(
+            hand,
+            "ls /proc | grep -c '^[0-9]'; ps -e -o comm= | grep -c python"
+        )
+        .await
+        .0
+        .lines()
+        .last(),
+        Some("[Exit status 1.]")
+    );
+    let (text, _) = sh(hand, "cat /proc/[0-9]*/comm").await;
+    assert!(!text.contains("python"), "{text}");
 }

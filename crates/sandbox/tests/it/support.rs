@@ -41,7 +41,15 @@ pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::of(tempfile::tempdir().unwrap())
+    }
+
+    /// One in another place than that of temporary files.
+    pub(crate) fn below(place: &str) -> Self {
+        Self::of(tempfile::tempdir_in(place).unwrap())
+    }
+
+    fn of(folder: tempfile::TempDir) -> Self {
         std::fs::create_dir(folder.path().join("data")).unwrap();
         Self(folder)
     }
@@ -87,7 +95,10 @@ impl Fixture {
     }
 
     pub(crate) async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
-        let folder = Folder::new();
+        Self::in_folder(Folder::new(), adjust).await
+    }
+
+    pub(crate) async fn in_folder(folder: Folder, adjust: impl FnOnce(&mut Config)) -> Self {
         let data = folder.path().to_owned();
         let mut config = config(&data);
         adjust(&mut config);
@@ -147,12 +158,26 @@ pub(crate) fn assert_no_process(marker: &str) {
     }
 }
 
+fn record(data: &Path, session: &SessionId) -> serde_json::Value {
+    let path = data.join("sandboxes").join(session.as_str()).join("record.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The control groups of a session's sandbox.
+pub(crate) fn cgroups(data: &Path, session: &SessionId) -> Vec<PathBuf> {
+    serde_json::from_value(record(data, session)["cgroups"].clone()).unwrap()
+}
+
 /// The host's pid of a session's hand.
 pub(crate) fn hand_pid(data: &Path, session: &SessionId) -> rustix::process::Pid {
-    let path = data.join("sandboxes").join(session.as_str()).join("record.json");
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let record = record(data, session);
     let pid = i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap();
     rustix::process::Pid::from_raw(pid).unwrap()
+}
+
+/// Whether the process is there.
+pub(crate) fn is_alive(pid: rustix::process::Pid) -> bool {
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
 /// Returns when the process has ended.

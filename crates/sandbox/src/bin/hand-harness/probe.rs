@@ -77,6 +77,23 @@ fn attempts() -> Vec<Attempt> {
         plain("kexec", libc::SYS_kexec_load, none),
         plain("init-module", libc::SYS_init_module, none),
         plain("open-by-handle", libc::SYS_open_by_handle_at, none),
+        plain("preallocate", libc::SYS_fallocate, [-1, 1, 0, 4_096, 0, 0]),
+        plain("punch-hole", libc::SYS_fallocate, [-1, 3, 0, 4_096, 0, 0]),
+        plain(
+            "preallocate-ioctl",
+            libc::SYS_ioctl,
+            [-1, 0x4030_5828, 0, 0, 0, 0],
+        ),
+        plain(
+            "preallocate-ioctl64",
+            libc::SYS_ioctl,
+            [-1, 0x4030_582a, 0, 0, 0, 0],
+        ),
+        plain("zero-range-ioctl", libc::SYS_ioctl, [-1, 0x4030_5839, 0, 0, 0, 0]),
+        plain("undumpable", libc::SYS_prctl, {
+            let option = c_long::from(libc::PR_SET_DUMPABLE);
+            [option, 0, 0, 0, 0, 0]
+        }),
         plain("reboot", libc::SYS_reboot, none),
         plain("sethostname", libc::SYS_sethostname, none),
         plain("settimeofday", libc::SYS_settimeofday, none),
@@ -122,6 +139,10 @@ fn attempts() -> Vec<Attempt> {
         // What must work, so that the refusals above mean something.
         socket("allowed-unix", libc::AF_UNIX, libc::SOCK_STREAM),
         socket("allowed-ip", libc::AF_INET, libc::SOCK_STREAM),
+        plain("allowed-dumpable", libc::SYS_prctl, {
+            let option = c_long::from(libc::PR_SET_DUMPABLE);
+            [option, 1, 0, 0, 0, 0]
+        }),
         socket("allowed-ip6", libc::AF_INET6, libc::SOCK_STREAM),
         open("allowed-null", "/dev/null", libc::O_WRONLY),
     ];

@@ -42,7 +42,6 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
-    libc::SYS_kcmp,
     libc::SYS_pidfd_getfd,
     libc::SYS_migrate_pages,
     libc::SYS_move_pages,
@@ -110,6 +109,13 @@ const NEW_TIME: libc::c_int = 0x80;
 /// own loopback.
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
+/// Requests that reserve space for a file behind the back of the file size limit, as `fallocate` does:
+/// `FS_IOC_RESVSP`, `FS_IOC_RESVSP64` and `FS_IOC_ZERO_RANGE`.
+const RESERVATIONS: [u64; 3] = [0x4030_5828, 0x4030_582a, 0x4030_5839];
+
+/// The flag of `fallocate` with which it gives space back.
+const PUNCH_HOLE: u64 = 2;
+
 /// Terminal requests that put words into another process's mouth.
 const TERMINAL_INJECTION: [libc::c_ulong; 2] =
     [libc::TIOCSTI as libc::c_ulong, libc::TIOCLINUX as libc::c_ulong];
@@ -130,10 +136,11 @@ pub(super) fn install() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What commands may not do to the hand, which has their user: compiled before a command is forked off, and
-/// applied by the command to itself ([`apply`]). The hand needs these calls for its own guards.
-pub(in crate::hand) fn for_commands() -> io::Result<BpfProgram> {
-    hand_only()
+/// What commands may not do to the hand, which has their user, and to what it sees of them: compiled before a
+/// command is forked off, and applied by the command to itself ([`apply`]). The hand needs these calls for its
+/// own guards, which run on the threads `guards`.
+pub(in crate::hand) fn for_commands(guards: &[i32]) -> io::Result<BpfProgram> {
+    hand_only(guards)
         .and_then(|rules| compile(rules, libc::EPERM))
         .map_err(io::Error::other)
 }
@@ -158,6 +165,8 @@ fn programs() -> io::Result<Vec<(&'static str, BpfProgram)>> {
                 compile(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)?,
             ),
             ("socket families", compile(sockets()?, libc::EAFNOSUPPORT)?),
+            // What a file system that can't do it says: programs then write zeroes, or do without.
+            ("reservations", compile(reservations()?, libc::EOPNOTSUPP)?),
         ])
     };
     let mut programs = compiled().map_err(io::Error::other)?;
@@ -218,38 +227,59 @@ fn denied() -> Result<Rules, seccompiler::Error> {
     Ok(rules)
 }
 
-/// The limits of any process but the caller's own, and whatever slows pid 1 down.
-fn hand_only() -> Result<Rules, seccompiler::Error> {
+/// The limits of any process but the caller's own, whatever slows the hand's guards down, and what takes a
+/// process out of their sight.
+fn hand_only(guards: &[i32]) -> Result<Rules, seccompiler::Error> {
     let when = |argument: u8, operator: SeccompCmpOp, value: u64| -> Result<_, seccompiler::Error> {
         Ok(SeccompRule::new(vec![condition(argument, operator, value)?])?)
     };
-    let user = |which: libc::c_int| u64::from(which.cast_unsigned());
+    let number = |number: libc::c_int| u64::from(number.cast_unsigned());
+    let guard = |argument: u8| -> Result<Vec<SeccompRule>, seccompiler::Error> {
+        guards
+            .iter()
+            .map(|thread| when(argument, SeccompCmpOp::Eq, number(*thread)))
+            .collect()
+    };
+    // Who turns this off can't be looked at any more, by the hand either.
+    let undumpable = SeccompRule::new(vec![
+        condition(0, SeccompCmpOp::Eq, number(libc::PR_SET_DUMPABLE))?,
+        condition(1, SeccompCmpOp::Ne, 1)?,
+    ])?;
     let mut rules = Rules::from([
+        (libc::SYS_kcmp, vec![]),
+        (libc::SYS_prctl, vec![undumpable]),
         (libc::SYS_prlimit64, vec![when(0, SeccompCmpOp::Ne, 0)?]),
-        (
-            libc::SYS_setpriority,
-            vec![
-                when(1, SeccompCmpOp::Eq, 1)?,
-                when(0, SeccompCmpOp::Eq, user(PRIO_USER))?,
-            ],
-        ),
-        (
-            libc::SYS_ioprio_set,
-            vec![
-                when(1, SeccompCmpOp::Eq, 1)?,
-                when(0, SeccompCmpOp::Eq, user(IOPRIO_WHO_USER))?,
-            ],
-        ),
     ]);
+    for (call, every) in [
+        (libc::SYS_setpriority, PRIO_USER),
+        (libc::SYS_ioprio_set, IOPRIO_WHO_USER),
+    ] {
+        let mut whom = guard(1)?;
+        whom.push(when(0, SeccompCmpOp::Eq, number(every))?);
+        rules.insert(call, whom);
+    }
     for call in [
         libc::SYS_sched_setaffinity,
         libc::SYS_sched_setscheduler,
         libc::SYS_sched_setparam,
         libc::SYS_sched_setattr,
     ] {
-        rules.insert(call, vec![when(0, SeccompCmpOp::Eq, 1)?]);
+        rules.insert(call, guard(0)?);
     }
     Ok(rules)
+}
+
+/// Space that is taken without a write, which no file size limit holds back.
+fn reservations() -> Result<Rules, seccompiler::Error> {
+    let takes = condition(1, SeccompCmpOp::MaskedEq(PUNCH_HOLE), 0)?;
+    let requests = RESERVATIONS
+        .into_iter()
+        .map(|request| Ok(SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, request)?])?))
+        .collect::<Result<Vec<_>, seccompiler::Error>>()?;
+    Ok(BTreeMap::from([
+        (libc::SYS_fallocate, vec![SeccompRule::new(vec![takes])?]),
+        (libc::SYS_ioctl, requests),
+    ]))
 }
 
 fn sockets() -> Result<Rules, seccompiler::Error> {
@@ -291,7 +321,7 @@ fn foreign() -> BpfProgram {
 mod tests {
     #[test]
     fn the_programs_compile_and_fit() {
-        let commands = ("for commands", super::for_commands().unwrap());
+        let commands = ("for commands", super::for_commands(&[1, 2]).unwrap());
         for (name, program) in super::programs().unwrap().into_iter().chain([commands]) {
             assert!(
                 !program.is_empty() && program.len() <= 4_096,

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::paths::Places;
+use super::guard::writing::Writing;
 use super::limits::ToolLimits;
 use super::log_ring::LogRing;
 use crate::input::Input;
@@ -38,6 +39,9 @@ const FILE_TOOL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How soon a search stops by itself, with what it has found.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the model is told once it has made room.
+const ROOM_AGAIN: &str = "[There is room on the disk again. While this ran, nothing could be written yet.]";
 
 /// What a tool says, before it is fitted for the model.
 #[derive(Debug)]
@@ -70,30 +74,48 @@ pub struct Tools {
     /// Whose turn it is to change a file. An edit reads, changes and replaces, and models ask for several
     /// edits of one file at once: none may be lost, and they are made in the order of their arrival.
     changes: Arc<Semaphore>,
+    writing: Writing,
 }
 
 impl Tools {
-    /// Tools over the files below `workspace`. What commands print goes to `log` as well.
+    /// Tools over the files below `workspace`. What commands print goes to `log` as well; `writing` says
+    /// whether they may write.
     #[must_use]
-    pub fn new(workspace: PathBuf, limits: ToolLimits, log: Arc<LogRing>) -> Self {
-        let bash = bash::Bash::new(workspace.clone(), limits.clone(), log);
+    pub(crate) fn new(workspace: PathBuf, limits: ToolLimits, log: Arc<LogRing>, writing: Writing) -> Self {
+        let bash = bash::Bash::new(workspace.clone(), limits.clone(), log, writing.clone());
         Self {
             places: Places::new(workspace),
             limits,
             bash,
             changes: Arc::new(Semaphore::new(1)),
+            writing,
         }
     }
 
     /// Runs one tool to its end, or until soon after `cancel`, and returns what it gave. Everything that can
     /// go wrong is told to the model in the reply. `key` names the file that a long result goes to.
     pub async fn run(&self, key: &EventId, call: Call, cancel: CancellationToken) -> Reply {
+        let was_denied = tokio::select! {
+            denial = self.writing.before_call() => denial.is_some(),
+            () = cancel.cancelled() => false,
+        };
         let answer = match Input::parse(&call.tool, &call.input) {
-            Ok(Input::Bash(input)) => self.bash.run(input, cancel).await,
-            Ok(input) => self.run_on_files(input, cancel).await,
+            Ok(Input::Bash(input)) => self.bash.run(input, cancel.clone()).await,
+            Ok(input) => self.run_on_files(input, cancel.clone()).await,
             Err(error) => failure(error.to_string()),
         };
-        self.fit(key, answer).await
+        let mut reply = self.fit(key, answer).await;
+        // Who has cancelled waits for nothing more.
+        let denial = tokio::select! {
+            denial = self.writing.after_call() => denial,
+            () = cancel.cancelled() => self.writing.last_denial(),
+        };
+        match denial {
+            Some(denial) => reply.content.push(ContentBlock::text(&*denial)),
+            None if was_denied => reply.content.push(ContentBlock::text(ROOM_AGAIN)),
+            None => {}
+        }
+        reply
     }
 
     /// Ends the shell and everything that commands left running.
@@ -203,7 +225,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn tools(folder: &tempfile::TempDir, limits: ToolLimits) -> Tools {
-        Tools::new(folder.path().to_owned(), limits, Arc::new(LogRing::new()))
+        let (log, writing) = (Arc::new(LogRing::new()), Writing::allowed());
+        Tools::new(folder.path().to_owned(), limits, log, writing)
     }
 
     async fn run(tools: &Tools, tool: &str, input: Value) -> (String, bool) {

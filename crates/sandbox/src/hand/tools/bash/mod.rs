@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::shell::{End, Ran, Shell};
 use super::{Answer, failure};
+use crate::hand::guard::writing::Writing;
 use crate::hand::limits::ToolLimits;
 use crate::hand::log_ring::LogRing;
 use crate::input;
@@ -43,17 +44,19 @@ pub(super) struct Bash {
     workspace: PathBuf,
     limits: ToolLimits,
     log: Arc<LogRing>,
+    writing: Writing,
     stop: CancellationToken,
     /// The task starts with the first call: before that there may be no runtime to start it on.
     task: Mutex<Option<(mpsc::Sender<Job>, JoinHandle<()>)>>,
 }
 
 impl Bash {
-    pub(super) fn new(workspace: PathBuf, limits: ToolLimits, log: Arc<LogRing>) -> Self {
+    pub(super) fn new(workspace: PathBuf, limits: ToolLimits, log: Arc<LogRing>, writing: Writing) -> Self {
         Self {
             workspace,
             limits,
             log,
+            writing,
             stop: CancellationToken::new(),
             task: Mutex::new(None),
         }
@@ -120,6 +123,7 @@ impl Bash {
                     workspace: self.workspace.clone(),
                     limits: self.limits.clone(),
                     log: Arc::clone(&self.log),
+                    writing: self.writing.clone(),
                 };
                 task.insert((jobs, tokio::spawn(keeper.serve(queue, self.stop.clone()))))
             }
@@ -136,6 +140,7 @@ struct Keeper {
     workspace: PathBuf,
     limits: ToolLimits,
     log: Arc<LogRing>,
+    writing: Writing,
 }
 
 impl Keeper {
@@ -183,6 +188,7 @@ impl Keeper {
             }
             self.cwd.clone_from(&self.workspace);
         }
+        self.replace_muted_shell(&mut notes).await;
         if let Err(answer) = self.ensure_shell(&mut notes) {
             return answer;
         }
@@ -207,6 +213,26 @@ impl Keeper {
         self.report(ran, wall, notes)
     }
 
+    /// A shell that has lost the right to write does not get it back, so when there is room again another one
+    /// takes its place. What it has left in the background goes on.
+    async fn replace_muted_shell(&mut self, notes: &mut Vec<String>) {
+        let is_muted = |shell: &mut Shell| shell.is_muted();
+        if self.writing.is_denied() || !self.shell.as_mut().is_some_and(is_muted) {
+            return;
+        }
+        if let Some(mut shell) = self.shell.take() {
+            self.cwd = shell.cwd().to_owned();
+            if !shell.retire().await {
+                notes.push("Some processes of the shell before could not be ended.".to_owned());
+            }
+            notes.push(
+                "The shell before could not write any more, since there had been no room on the disk, so this ran in a \
+                 new one; variables and functions are gone."
+                    .to_owned(),
+            );
+        }
+    }
+
     /// Makes sure that there is a shell, and notes what became of the one before.
     fn ensure_shell(&mut self, notes: &mut Vec<String>) -> Result<(), Answer> {
         if let Some(shell) = &mut self.shell {
@@ -222,7 +248,8 @@ impl Keeper {
             self.shell = None;
         }
         self.cwd = self.next_cwd();
-        match Shell::start(&self.cwd, Arc::clone(&self.log)) {
+        let may_write = !self.writing.is_denied();
+        match Shell::start(&self.cwd, Arc::clone(&self.log), may_write) {
             Ok(shell) => {
                 self.shell = Some(shell);
                 Ok(())

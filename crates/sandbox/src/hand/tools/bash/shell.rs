@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::capture::Capture;
+use crate::hand::guard::writing;
 use crate::hand::log_ring::{LineWriter, LogRing, MAX_LINES};
 use crate::hand::process::{Process, Tree, kill_strays};
 
@@ -90,11 +91,12 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    /// Starts a shell in the folder `cwd`.
+    /// Starts a shell in the folder `cwd`. Without `may_write`, nothing that comes from it can ever write to a
+    /// file.
     ///
     /// # Errors
     /// When there is no `bash`, or the folder can't be entered.
-    pub(super) fn start(cwd: &Path, log: Arc<LogRing>) -> io::Result<Self> {
+    pub(super) fn start(cwd: &Path, log: Arc<LogRing>, may_write: bool) -> io::Result<Self> {
         let folder = private_folder()?;
         let mut command = Command::new("bash");
         let driver: Vec<&str> = DRIVER
@@ -114,6 +116,10 @@ impl Shell {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true);
+        if !may_write {
+            // SAFETY: the function runs between fork and exec, and makes one system call.
+            unsafe { command.pre_exec(writing::renounce) };
+        }
         let (mut child, tree) = Tree::spawn(&mut command)?;
         let (Some(commands), Some(statuses)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other(
@@ -187,6 +193,21 @@ impl Shell {
             end,
             all_gone,
         }
+    }
+
+    /// Whether the shell, and so everything that it starts, can't write to files any more.
+    pub(super) fn is_muted(&mut self) -> bool {
+        // Without an id it has ended and was reaped.
+        self.child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .is_some_and(writing::has_lost)
+    }
+
+    /// Ends the shell, and nothing that it has started. Says whether it is gone.
+    pub(super) async fn retire(mut self) -> bool {
+        let others = self.tree.bystanders();
+        self.stop(&others).await
     }
 
     /// Ends the shell and everything that it has started. Says whether all of it is gone.

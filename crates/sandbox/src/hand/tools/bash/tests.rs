@@ -16,7 +16,7 @@ fn fixture_with(limits: ToolLimits) -> Fixture {
     let log = Arc::new(LogRing::new());
     let workspace = folder.path().canonicalize().unwrap();
     Fixture {
-        bash: Arc::new(Bash::new(workspace, limits, Arc::clone(&log))),
+        bash: Arc::new(Bash::new(workspace, limits, Arc::clone(&log), Writing::allowed())),
         log,
         folder,
     }

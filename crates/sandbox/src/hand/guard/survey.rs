@@ -1,0 +1,122 @@
+//! The thread that measures. One of its own: the hand's other threads work for the session, which could keep
+//! all of them busy, and when a session has used up its processes there would be no new one.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::holdings::{Holdings, Workspace};
+use crate::files::usage::{self, Usage};
+use crate::hand::process;
+
+/// How long a survey may take before it counts as failed. The longest is bounded by what a workspace may hold.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const STACK: usize = 1 << 20;
+
+/// What is asked of the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The workspace and the processes. Stops counting the workspace's files beyond this many.
+    Everything(u64),
+    /// The processes only, which is quick.
+    Processes,
+    /// What the processes have written, which is quicker.
+    Writes,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    /// What has a name in the workspace; nothing when only the processes were looked at.
+    pub(super) files: Usage,
+    /// What has none.
+    pub(super) held: Holdings,
+}
+
+struct Request {
+    scope: Scope,
+    answer: oneshot::Sender<io::Result<Survey>>,
+}
+
+/// The way to the thread. It ends when this is gone.
+#[derive(Debug)]
+pub(super) struct Surveyor {
+    requests: mpsc::SyncSender<Request>,
+}
+
+impl Surveyor {
+    /// Starts the thread, for the workspace at this path.
+    ///
+    /// # Errors
+    /// When there can be no thread, or the workspace can't be opened.
+    pub(super) fn start(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty())?;
+        let workspace = Workspace::of(&folder, &path.display().to_string())?;
+        let (requests, queue) = mpsc::sync_channel::<Request>(1);
+        let (ready, started) = mpsc::sync_channel(1);
+        let path = path.to_owned();
+        std::thread::Builder::new()
+            .name("survey".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                // Whoever has started this waits for the word.
+                let _ = ready.send(rustix::thread::gettid());
+                serve(&queue, &path, &workspace);
+            })?;
+        let thread = started.recv().map_err(io::Error::other)?;
+        process::protect(thread.as_raw_nonzero().get());
+        Ok(Self { requests })
+    }
+
+    /// Looks around.
+    ///
+    /// # Errors
+    /// When something can't be looked at, or it takes too long.
+    pub(super) async fn survey(&self, scope: Scope) -> io::Result<Survey> {
+        let (answer, answered) = oneshot::channel();
+        // One that is still at work on a question that was given up has no time for another.
+        self.requests
+            .try_send(Request { scope, answer })
+            .map_err(|_| io::ErrorKind::ResourceBusy)?;
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(survey)) => survey,
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+fn serve(queue: &mpsc::Receiver<Request>, path: &Path, workspace: &Workspace) {
+    while let Ok(Request { scope, answer }) = queue.recv() {
+        // Who has asked may have given up.
+        let _ = answer.send(look(scope, path, workspace));
+    }
+}
+
+fn look(scope: Scope, path: &Path, workspace: &Workspace) -> io::Result<Survey> {
+    if scope == Scope::Writes {
+        let held = Holdings {
+            written: Workspace::written()?,
+            ..Holdings::default()
+        };
+        return Ok(Survey {
+            held,
+            ..Survey::default()
+        });
+    }
+    // The processes come first: a file that is deleted between the two looks is missed once. The other way
+    // round it would count twice, and commands would be killed for nothing.
+    let held = workspace.holdings()?;
+    let files = match scope {
+        Scope::Everything(stop_at) => usage::measure(path, stop_at)?,
+        Scope::Processes | Scope::Writes => Usage::default(),
+    };
+    Ok(Survey { files, held })
+}
