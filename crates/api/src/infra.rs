@@ -223,16 +223,7 @@ async fn metrics(State(state): State<AppState>) -> Result<Response> {
             "This process records no metrics",
         ));
     };
-    let stats = state.engine.stats();
-    for (name, value) in [
-        ("pool_active_containers", stats.live_sandboxes),
-        ("pool_warm_containers", 0),
-        ("turns_active", stats.active_turns),
-        ("turns_waiting", stats.waiting_turns),
-        ("sessions_live", stats.live_sessions),
-    ] {
-        ::metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
-    }
+    crate::telemetry::sample(&state.engine);
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((content_type, handle.render()).into_response())
 }

@@ -8,7 +8,11 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use oma_domain::TraceParent;
 use tracing::Instrument;
+use tracing::field::Empty;
+
+use crate::telemetry::{method_label, route_label};
 
 /// The longest id that is taken over from a client, in bytes.
 const MAX_LEN: usize = 128;
@@ -59,7 +63,23 @@ impl fmt::Display for RequestId {
 pub(crate) async fn assign(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
-    let span = tracing::info_span!("request", request_id = %id);
+    let (method, route) = (method_label(request.method()), route_label(&request));
+    let span = tracing::info_span!(
+        "request",
+        request_id = %id,
+        "otel.name" = format!("{method} {route}"),
+        "otel.kind" = "server",
+        "http.request.method" = method,
+        "http.route" = route,
+        "http.response.status_code" = Empty,
+    );
+    let parent = request
+        .headers()
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    if let Some(parent) = parent.and_then(|text| TraceParent::parse(text).ok()) {
+        oma_trace::adopt(&span, &parent);
+    }
     let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(CLAUDE_HEADER, value.clone());

@@ -8,7 +8,10 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use oma_engine::Engine;
 use tokio_util::sync::CancellationToken;
 
 /// How often the recorder folds what was recorded, so that its buffers stay small when nobody scrapes.
@@ -22,20 +25,25 @@ const DEFAULT_SECONDS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
 ];
 
-/// Installs the process's metrics recorder. Call it once, before anything is recorded.
+/// Makes the recorder of what `/metrics` shows. The process installs it, alone or beside another, and then
+/// [describes](describe) what is recorded.
 ///
 /// # Errors
-/// [`BuildError`] when a recorder is installed already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new()
+/// [`BuildError`] when the buckets are not legal.
+pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    let builder = PrometheusBuilder::new()
         .add_global_label("service", "openclaw-managed-agents")
         .set_buckets(&DEFAULT_SECONDS)?
         .set_buckets_for_metric(
             Matcher::Full("http_request_duration_seconds".into()),
             &REQUEST_SECONDS,
         )?
-        .set_buckets_for_metric(Matcher::Full("session_run_duration_seconds".into()), &RUN_SECONDS)?
-        .install_recorder()?;
+        .set_buckets_for_metric(Matcher::Full("session_run_duration_seconds".into()), &RUN_SECONDS)?;
+    Ok(builder.build_recorder())
+}
+
+/// Says what the metrics are. Call it once the recorder is installed.
+pub fn describe() {
     metrics::describe_counter!("http_requests_total", "Requests by method, route and status.");
     metrics::describe_histogram!(
         "http_request_duration_seconds",
@@ -47,17 +55,33 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     metrics::describe_gauge!("turns_active", "Turns at work.");
     metrics::describe_gauge!("turns_waiting", "Turns that wait for a free place.");
     metrics::describe_gauge!("sessions_live", "Sessions with work to do.");
-    Ok(handle)
 }
 
-/// Keeps the recorder's buffers small until the server stops.
-pub async fn upkeep(handle: PrometheusHandle, shutdown: CancellationToken) {
+/// Keeps the recorder's buffers small, and the gauges fresh for recorders that nobody asks, until the server stops.
+pub async fn upkeep(handle: PrometheusHandle, engine: Engine, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         tokio::select! {
-            _ = ticks.tick() => handle.run_upkeep(),
+            _ = ticks.tick() => {
+                sample(&engine);
+                handle.run_upkeep();
+            }
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+/// Sets the gauges of what goes on now.
+pub(crate) fn sample(engine: &Engine) {
+    let stats = engine.stats();
+    for (name, value) in [
+        ("pool_active_containers", stats.live_sandboxes),
+        ("pool_warm_containers", 0),
+        ("turns_active", stats.active_turns),
+        ("turns_waiting", stats.waiting_turns),
+        ("sessions_live", stats.live_sessions),
+    ] {
+        metrics::gauge!(name).set(f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
     }
 }
 
@@ -65,12 +89,10 @@ pub async fn upkeep(handle: PrometheusHandle, shutdown: CancellationToken) {
 pub(crate) async fn measure(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = method_label(request.method());
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
-    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    let route = route_label(&request).to_owned();
     let response = next.run(request).await;
+    let span = tracing::Span::current();
+    span.record("http.response.status_code", response.status().as_u16());
     let status = response.status().as_u16().to_string();
     tracing::debug!(method, route, status, elapsed = ?begun.elapsed(), "answered");
     metrics::counter!("http_requests_total", "method" => method, "route" => route.clone(), "status" => status)
@@ -80,8 +102,14 @@ pub(crate) async fn measure(request: Request, next: Next) -> Response {
     response
 }
 
+/// The pattern that matched, never the path that a client sent.
+pub(crate) fn route_label(request: &Request) -> &str {
+    let matched = request.extensions().get::<MatchedPath>();
+    matched.map_or("unmatched", MatchedPath::as_str)
+}
+
 /// Clients may invent methods; labels may not grow with that.
-fn method_label(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

@@ -23,6 +23,7 @@ pub mod quota;
 pub mod session;
 pub mod thinking;
 pub mod time;
+pub mod trace;
 pub mod usage;
 pub mod workspace;
 
@@ -34,4 +35,5 @@ pub use id::{AgentId, EnvironmentId, EventId, KeyId, SessionId, WorkspaceId};
 pub use key::{Actor, ApiKey, Scope};
 pub use session::Session;
 pub use time::Timestamp;
+pub use trace::TraceParent;
 pub use workspace::Workspace;

@@ -133,6 +133,7 @@ impl Engine {
     ) -> Result<Posted> {
         self.ask(workspace, id, |reply| Command::Post {
             post: Box::new(post),
+            trace: oma_trace::current(),
             key,
             reply,
         })

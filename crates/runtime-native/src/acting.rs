@@ -11,8 +11,10 @@ use oma_runtime::{PortError, SessionInfo, aside};
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Error as SandboxError, Lease, Origin};
 use oma_tools::Place;
+use tracing::Instrument as _;
 
 use crate::Native;
+use crate::spans;
 use crate::turn::Run;
 
 /// The most tool uses of one session at work at once; the others follow.
@@ -126,23 +128,30 @@ impl Native {
         tool: &OpenTool,
         sandbox: Option<Result<Lease, Outcome>>,
     ) -> Outcome {
-        if let Err(message) = toolbox.validate(&tool.name, &tool.input) {
-            return Outcome::error(message);
-        }
-        metrics::counter!("tool_uses_total", "tool" => known_tool(&tool.name)).increment(1);
-        match toolbox.place(&tool.name) {
-            Place::Sandbox => match sandbox {
-                Some(Ok(lease)) => run_in_sandbox(&lease, tool).await,
-                Some(Err(refusal)) => refusal,
-                None => Outcome::error(UNKNOWN_FATE),
-            },
-            // These only read, so after a restart they are simply made again.
-            Place::Server => {
-                let outcome = toolbox.run_on_server(&tool.name, &tool.input).await;
-                self.spill(session, &tool.id, outcome).await
+        let name = known_tool(&tool.name);
+        let running = async {
+            if let Err(message) = toolbox.validate(&tool.name, &tool.input) {
+                return Outcome::error(message);
             }
-            Place::Unknown => Outcome::error(format!("There is no tool called {}.", tool.name)),
-        }
+            metrics::counter!("tool_uses_total", "tool" => name).increment(1);
+            match toolbox.place(&tool.name) {
+                Place::Sandbox => match sandbox {
+                    Some(Ok(lease)) => run_in_sandbox(&lease, tool).await,
+                    Some(Err(refusal)) => refusal,
+                    None => Outcome::error(UNKNOWN_FATE),
+                },
+                // These only read, so after a restart they are simply made again.
+                Place::Server => {
+                    let outcome = toolbox.run_on_server(&tool.name, &tool.input).await;
+                    self.spill(session, &tool.id, outcome).await
+                }
+                Place::Unknown => Outcome::error(format!("There is no tool called {}.", tool.name)),
+            }
+        };
+        let span = spans::tool(name, &tool.id);
+        let outcome = running.instrument(span.clone()).await;
+        spans::used(&span, &outcome);
+        outcome
     }
 
     /// Ends the commands of a dropped drive and returns what they had printed.

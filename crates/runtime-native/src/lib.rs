@@ -19,6 +19,7 @@ mod native;
 mod recent;
 mod sampling;
 mod shrink;
+mod spans;
 mod turn;
 
 pub use native::{Config, Native};

@@ -10,7 +10,10 @@ use oma_domain::usage::Spent;
 use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolChoice};
 use oma_runtime::{Delta, PortError, aside};
 
+use tracing::Instrument as _;
+
 use crate::compaction::{MAX_COMPACTIONS, is_overflow};
+use crate::spans;
 use crate::turn::Run;
 
 /// The ids that the blocks of an arriving answer were announced under.
@@ -172,18 +175,24 @@ pub(crate) async fn answer(
     request: &Request,
     mut show: impl FnMut(Chunk),
 ) -> Result<Completion, Error> {
-    let mut pieces = model.stream(request).await?;
-    while let Some(piece) = pieces.next().await {
-        match piece? {
-            Chunk::Done(completion) => return Ok(*completion),
-            chunk => show(chunk),
+    let answering = async {
+        let mut pieces = model.stream(request).await?;
+        while let Some(piece) = pieces.next().await {
+            match piece? {
+                Chunk::Done(completion) => return Ok(*completion),
+                chunk => show(chunk),
+            }
         }
-    }
-    let broken_off = "the provider's answer ended before it was complete";
-    Err(Error {
-        spent: Box::new(Spent::unknown()),
-        ..Error::passing(FailureKind::ModelOverloaded, broken_off)
-    })
+        let broken_off = "the provider's answer ended before it was complete";
+        Err(Error {
+            spent: Box::new(Spent::unknown()),
+            ..Error::passing(FailureKind::ModelOverloaded, broken_off)
+        })
+    };
+    let span = spans::chat(model.name());
+    let outcome = answering.instrument(span.clone()).await;
+    spans::chatted(&span, &outcome);
+    outcome
 }
 
 /// Whether the turn waits for just this request.

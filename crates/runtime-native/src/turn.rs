@@ -33,15 +33,20 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Does the turn's work. Returns when the turn is over or blocked, or the port is gone.
+    /// Does the turn's work. Returns when the turn is over or blocked, or the port is gone. A turn that follows
+    /// directly is left to the next drive: it has its own place in the line, and its own trace.
     pub(crate) async fn go(&mut self) -> Result<(), PortError> {
         // Only tool uses that are open now can have been started before.
         self.recovering &= !self.port.state().0.open_tools().is_empty();
+        let first = self.port.state().0.turn().map(|turn| turn.id.clone());
         loop {
             let (state, head) = self.port.state();
             let Some(turn) = state.turn().filter(|_| state.is_running()) else {
                 return Ok(());
             };
+            if Some(&turn.id) != first.as_ref() {
+                return Ok(());
+            }
             let step = match &turn.step {
                 Step::Ready => self.request(&state, head, turn.purpose).await,
                 Step::Acting { .. } => self.act().await,

@@ -152,7 +152,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`Unsupported`], naming the field.
     fn check(&self, agent: &Agent, environment: Option<&Environment>) -> Result<(), Unsupported>;
 
-    /// Does the work of the session's turn until the turn ends, blocks, or the port is gone. With `recovering`
+    /// Does the work of the session's present turn until that turn ends, blocks, or the port is gone. With `recovering`
     /// the process has restarted since the turn last moved: open tool uses may have run already.
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool);
 

@@ -240,7 +240,10 @@ async fn the_server_describes_itself() {
 
 #[tokio::test]
 async fn metrics_label_the_matched_route() {
-    let handle = oma_api::telemetry::install().unwrap();
+    let recorder = oma_api::telemetry::recorder().unwrap();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).unwrap();
+    oma_api::telemetry::describe();
     let server = Server::measured(handle).await;
     let agent = server.agent(json!({})).await;
     server.get(&format!("/v1/agents/{agent}")).await;

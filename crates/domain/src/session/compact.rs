@@ -16,7 +16,7 @@ impl Transition {
         }
         self.push(ctx, Body::StatusRunning);
         let id = (ctx.new_id)();
-        self.run(id, Purpose::Compaction, ctx);
+        self.run(id, Purpose::Compaction, None, ctx);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::id::EventId;
 use crate::quota::{Exceeded, Quota};
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
+use crate::trace::TraceParent;
 use crate::usage::{CostTotal, Usage};
 
 /// The most messages that may wait for a busy session.
@@ -31,6 +32,9 @@ pub struct Queued {
     pub model: Option<String>,
     /// A thinking level for this and later turns.
     pub thinking_level: Option<ThinkingLevel>,
+    /// The trace of the request that posted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 /// Where a session stands. Stored as one JSON text in the session's row, but for the queue, which has rows of
@@ -103,6 +107,9 @@ pub struct Turn {
     pub failed_attempts: u32,
     /// When it began.
     pub started_at: Timestamp,
+    /// The trace that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 /// What a turn does.

@@ -37,6 +37,7 @@ pub(super) fn post(name: &str) -> Input {
         content: vec![ContentBlock::text(name)],
         model: None,
         thinking_level: None,
+        trace: None,
     }))
 }
 

@@ -8,6 +8,7 @@ use super::state::{
 };
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;
+use crate::trace::TraceParent;
 use crate::usage::{Spent, Usage};
 
 /// What the model is told of a tool use that a cancel cut off.
@@ -93,11 +94,17 @@ impl Transition {
                 content: message.content.clone(),
             },
         );
-        self.run(message.id.clone(), Purpose::Reply, ctx);
+        self.run(message.id.clone(), Purpose::Reply, message.trace.clone(), ctx);
     }
 
     /// Puts a fresh turn in place and asks for it to be driven.
-    pub(super) fn run(&mut self, id: EventId, purpose: Purpose, ctx: &Context<'_>) {
+    pub(super) fn run(
+        &mut self,
+        id: EventId,
+        purpose: Purpose,
+        trace: Option<TraceParent>,
+        ctx: &Context<'_>,
+    ) {
         let turn = Turn {
             id,
             purpose,
@@ -105,6 +112,7 @@ impl Transition {
             requests: 0,
             failed_attempts: 0,
             started_at: ctx.now,
+            trace,
         };
         self.state.phase = Phase::Running { turn };
         self.effects.push(Effect::Drive);

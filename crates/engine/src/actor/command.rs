@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use oma_domain::session::{Input, Phase, Queued, Rejection};
-use oma_domain::{EventId, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{EventId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -19,6 +19,8 @@ pub(crate) enum Command {
     /// Take a message.
     Post {
         post: Box<Post>,
+        /// The trace of the request that posts it.
+        trace: Option<TraceParent>,
         key: Option<IdempotencyKey>,
         reply: oneshot::Sender<Result<Posted>>,
     },
@@ -118,8 +120,13 @@ impl Engine {
 impl Actor {
     pub(super) async fn obey(&mut self, command: Command) {
         match command {
-            Command::Post { post, key, reply } => {
-                let outcome = self.post(*post, key).await;
+            Command::Post {
+                post,
+                trace,
+                key,
+                reply,
+            } => {
+                let outcome = self.post(*post, trace, key).await;
                 let _gone = reply.send(outcome);
             }
             Command::Confirm {
@@ -180,7 +187,12 @@ impl Actor {
         idle && last_event_at.unwrap_or(*created_at) < before
     }
 
-    async fn post(&mut self, post: Post, key: Option<IdempotencyKey>) -> Result<Posted> {
+    async fn post(
+        &mut self,
+        post: Post,
+        trace: Option<TraceParent>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Posted> {
         let scope = post_scope(&self.session.id);
         let known = once::lookup(&*self.inner.store, &self.session.workspace, &scope, key.as_ref()).await?;
         if let Some(receipt) = known {
@@ -197,6 +209,7 @@ impl Actor {
             content: post.content,
             model: post.model,
             thinking_level: post.thinking_level,
+            trace,
         };
         let with = With {
             once: record,

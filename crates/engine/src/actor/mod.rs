@@ -209,8 +209,7 @@ impl Actor {
             port.take_place().await;
             inner.runtime.drive(&info, port, recovering).await;
         };
-        let span = tracing::info_span!("turn", session = %self.session.id, agent = %self.session.agent.id);
-        let task = tokio::spawn(tracing::Instrument::instrument(work, span));
+        let task = tokio::spawn(tracing::Instrument::instrument(work, self.span()));
         let began_at = Some(self.view.borrow().version);
         self.drive = Some(Drive {
             generation: self.generation,
@@ -273,6 +272,29 @@ impl Actor {
             // A client that has left does not want to know.
             let _gone = waiting.send(outcome);
         }
+    }
+
+    /// The span around a drive, a part of the trace of whoever posted the turn's message.
+    fn span(&self) -> tracing::Span {
+        let Session {
+            id, workspace, agent, ..
+        } = &self.session;
+        let span = tracing::info_span!(
+            "turn",
+            session_id = %id,
+            agent_id = %agent.id,
+            workspace_id = %workspace,
+            "otel.name" = format!("invoke_agent {}", agent.spec.name.as_deref().unwrap_or_default()).trim_end(),
+            "gen_ai.operation.name" = "invoke_agent",
+            "gen_ai.agent.id" = %agent.id,
+            "gen_ai.agent.version" = agent.version,
+            "gen_ai.conversation.id" = %id,
+        );
+        let turn = self.session.state.turn();
+        if let Some(parent) = turn.and_then(|turn| turn.trace.as_ref()) {
+            oma_trace::adopt(&span, parent);
+        }
+        span
     }
 
     fn is_sampling(&self) -> bool {

@@ -12,6 +12,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+/// How the names of fields begin that are no part of log lines.
+const FOR_TRACES: [&str; 3] = ["otel.", "gen_ai.", "http."];
+
 /// Writes each event as one line of JSON.
 pub(crate) struct JsonLines<W> {
     writer: W,
@@ -79,6 +82,10 @@ struct Collect<'a>(&'a mut Map<String, Value>);
 
 impl Collect<'_> {
     fn put(&mut self, field: &Field, value: Value) {
+        // These are for traces only, and would repeat the ids in each line.
+        if FOR_TRACES.iter().any(|prefix| field.name().starts_with(prefix)) {
+            return;
+        }
         self.0.insert(field.name().to_owned(), value);
     }
 }

@@ -1,20 +1,24 @@
-//! The log: one line per event on standard error, JSON where nobody watches.
+//! The log: one line per event on standard error, JSON where nobody watches; and whoever else listens.
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{fmt, registry};
+use tracing_subscriber::{Layer, Registry, fmt, registry};
 
 use crate::config::sections::{Log, LogFormat};
 use crate::print::Failure;
 use crate::serve::json_log::JsonLines;
 
-/// Starts the log, and has panics written to it like everything else.
+/// What hears of everything that the log's level lets through.
+pub(crate) type Listener = Box<dyn Layer<Layered<EnvFilter, Registry>> + Send + Sync>;
+
+/// Starts the log, and has panics written to it like everything else. The `listeners` hear what it hears.
 ///
 /// # Errors
 /// That there is a log already.
-pub(crate) fn start(log: &Log) -> Result<(), Failure> {
+pub(crate) fn start(log: &Log, mut listeners: Vec<Listener>) -> Result<(), Failure> {
     let filter = log
         .level
         .filter()
@@ -25,15 +29,15 @@ pub(crate) fn start(log: &Log) -> Result<(), Failure> {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let started = if json {
-        registry()
-            .with(filter)
-            .with(JsonLines::new(std::io::stderr))
-            .try_init()
+    listeners.push(if json {
+        JsonLines::new(std::io::stderr).boxed()
     } else {
-        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
-        registry().with(filter).with(lines).try_init()
-    };
+        fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(terminal)
+            .boxed()
+    });
+    let started = registry().with(filter).with(listeners).try_init();
     started.map_err(|error| Failure::Other(format!("the log can't be started: {error}")))?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);

@@ -16,16 +16,20 @@ pub(crate) mod json_log;
 pub(crate) mod logging;
 pub(crate) mod models;
 pub(crate) mod open_files;
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
 pub(crate) mod parts;
 pub(crate) mod remarks;
 pub(crate) mod sandboxes;
 pub(crate) mod signals;
+pub(crate) mod telemetry;
 pub(crate) mod tools;
 mod upload;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use oma_engine::Engine;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +38,7 @@ use crate::config::{Config, args};
 use crate::print::{Failure, Outcome, Output};
 use crate::serve::parts::Parts;
 use crate::serve::signals::StopSignals;
+use crate::serve::telemetry::Telemetry;
 
 /// How long connections may take to close after the turns have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,21 +62,27 @@ impl Serve {
     /// What keeps it from serving.
     pub(crate) fn run(self, output: Output) -> Outcome {
         let config = Config::load(self.flags)?;
-        logging::start(&config.log)?;
+        let telemetry = Telemetry::start(&config.log)?;
         let open_files = open_files::raise();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let outcome = runtime.block_on(serve(config, output, open_files));
+        let outcome = runtime.block_on(serve(config, output, open_files, telemetry.metrics.clone()));
         runtime.shutdown_timeout(THREADS_TIMEOUT);
+        telemetry.flush();
         outcome
     }
 }
 
-async fn serve(config: Config, output: Output, open_files: Option<u64>) -> Outcome {
+async fn serve(
+    config: Config,
+    output: Output,
+    open_files: Option<u64>,
+    metrics: PrometheusHandle,
+) -> Outcome {
     let mut signals = StopSignals::listen()?;
     let listener = listen(config.server.listen.0).await?;
     let address = listener.local_addr()?;
     let stopping = CancellationToken::new();
-    let parts = Parts::build(&config, address, stopping.clone()).await?;
+    let parts = Parts::build(&config, address, metrics, stopping.clone()).await?;
 
     let server = tokio::spawn(http::serve(
         listener,
@@ -86,6 +97,7 @@ async fn serve(config: Config, output: Output, open_files: Option<u64>) -> Outco
     let recovery = tokio::spawn(recover(parts.engine.clone()));
     let upkeep = tokio::spawn(oma_api::telemetry::upkeep(
         parts.metrics.clone(),
+        parts.engine.clone(),
         stopping.clone(),
     ));
 

@@ -38,11 +38,9 @@ impl Parts {
     pub(crate) async fn build(
         config: &Config,
         address: SocketAddr,
+        metrics: PrometheusHandle,
         stopping: CancellationToken,
     ) -> Result<Self, Failure> {
-        // Before anything records a metric.
-        let metrics = oma_api::telemetry::install()
-            .map_err(|error| Failure::Other(format!("metrics can't be recorded: {error}")))?;
         let api_token = api_token(config)?;
         let configured = models::configure(config)?;
         let providers = configured.providers.keys().cloned().collect();

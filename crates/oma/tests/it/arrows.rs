@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "oma",
     "oma-api",
     "oma-engine",
@@ -17,6 +17,7 @@ const ORDER: [&str; 11] = [
     "oma-sandbox",
     "oma-egress",
     "oma-store",
+    "oma-trace",
     "oma-domain",
 ];
 

@@ -13,6 +13,8 @@ mod crash;
 mod disk;
 mod fake_server;
 mod isolation;
+#[cfg(feature = "otel")]
+mod otel;
 mod requests;
 mod server;
 mod system;

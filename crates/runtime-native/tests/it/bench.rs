@@ -222,6 +222,7 @@ impl Bench {
             content,
             model: None,
             thinking_level: None,
+            trace: None,
         };
         self.log
             .feed(Input::Post(Arc::new(message)))

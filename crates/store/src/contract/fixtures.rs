@@ -153,6 +153,7 @@ pub fn queued(content: &str) -> Arc<Queued> {
         content: vec![text(content)],
         model: Some("scripted/other".into()),
         thinking_level: Some(ThinkingLevel::High),
+        trace: None,
     })
 }
 
@@ -166,6 +167,7 @@ pub fn turn() -> Turn {
         requests: 1,
         failed_attempts: 0,
         started_at: NOW,
+        trace: None,
     }
 }
 

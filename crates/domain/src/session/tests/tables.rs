@@ -106,6 +106,7 @@ fn overrides_are_logged_once_and_stay() {
             content: vec![],
             model: Some("p/other".into()),
             thinking_level: Some(ThinkingLevel::High),
+            trace: None,
         }))
     };
     let machine = check(
