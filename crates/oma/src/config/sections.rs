@@ -373,6 +373,15 @@ pub(crate) const ELSEWHERE: &str = "
 Other variables that begin with `OPENCLAW_`, those of the older container-based service among them, have no effect; the
 server names each of them in a warning when it starts.
 
+## OpenTelemetry
+
+A binary that was built with `--features otel` exports traces, metrics and logs over OTLP (HTTP with protobuf) once
+`OTEL_EXPORTER_OTLP_ENDPOINT`, or the variable of one signal such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, names a collector.
+The other standard variables hold as well: `OTEL_SDK_DISABLED`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
+`OTEL_EXPORTER_OTLP_HEADERS` and `_TIMEOUT`, `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` and `OTEL_LOGS_EXPORTER` (`otlp` or
+`none`), `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`, `OTEL_BLRP_*`, `OTEL_METRIC_EXPORT_INTERVAL`. What users, models and tools say is
+never exported in spans or metrics; the log's lines are exported as they are.
+
 ## Client commands
 
 `oma chat`, `oma agent`, `oma session` and the other client commands read none of the above. They take the server's
