@@ -78,6 +78,12 @@ pub(crate) fn remove(data: &Path) {
 pub(crate) fn processes(data: &Path) -> Vec<i32> {
     let name = data.to_str().expect("text");
     let me = std::process::id().cast_signed();
+    // On a file system of its own, a data folder's place does not show in the mounts of its sandboxes; the
+    // sessions' names do.
+    let sessions = fs::read_dir(data.join("sandboxes")).into_iter().flatten().flatten();
+    let workspaces: Vec<String> = sessions
+        .map(|session| format!("/workspaces/{} /workspace ", session.file_name().display()))
+        .collect();
     let numbers = fs::read_dir("/proc").expect("readable").filter_map(|entry| {
         entry
             .expect("readable")
@@ -85,7 +91,13 @@ pub(crate) fn processes(data: &Path) -> Vec<i32> {
             .to_str()
             .and_then(|name| name.parse::<i32>().ok())
     });
-    numbers.filter(|pid| *pid != me && belongs(*pid, name)).collect()
+    let is_sandbox = |pid: &i32| {
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        workspaces.iter().any(|workspace| mounts.contains(workspace))
+    };
+    numbers
+        .filter(|pid| *pid != me && (belongs(*pid, name) || is_sandbox(pid)))
+        .collect()
 }
 
 /// Whether a process works in, runs from, mounts or has open anything of a folder, or names it.
