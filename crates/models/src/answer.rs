@@ -206,6 +206,12 @@ impl<D: Decoder> Drive<D> {
     }
 }
 
+/// The error for an answer that was cut where the context window ended.
+pub(crate) fn out_of_window() -> Error {
+    let message = "the model's answer reached the end of its context window";
+    Error::fatal(FailureKind::ContextOverflow, message)
+}
+
 /// Reads one frame's JSON.
 pub(crate) fn json<T: serde::de::DeserializeOwned>(data: &str) -> Result<T, Error> {
     serde_json::from_str(data).map_err(|error| crate::sse::malformed(&error.to_string()))

@@ -56,40 +56,37 @@ impl Assembly {
 
     /// More text; a new block when the last one is of another kind. An empty piece begins none.
     pub(crate) fn text(&mut self, piece: &str, out: &mut Vec<Chunk>) -> Result<(), Error> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.count(piece.len())?;
-        match self.parts.last_mut() {
-            Some(Part::Text { text, .. }) if !self.broken => text.push_str(piece),
-            _ => self.push(Part::Text {
-                text: piece.to_owned(),
-                opaque: None,
-            })?,
-        }
-        out.push(Chunk::Text {
-            index: self.parts.len() - 1,
-            text: piece.to_owned(),
-        });
-        Ok(())
+        self.piece(piece, false, out)
     }
 
     /// More of a thought; a new block when the last one is of another kind.
     pub(crate) fn thinking(&mut self, piece: &str, out: &mut Vec<Chunk>) -> Result<(), Error> {
+        self.piece(piece, true, out)
+    }
+
+    fn piece(&mut self, piece: &str, is_thought: bool, out: &mut Vec<Chunk>) -> Result<(), Error> {
         if piece.is_empty() {
             return Ok(());
         }
         self.count(piece.len())?;
-        match self.parts.last_mut() {
-            Some(Part::Thinking { text, .. }) if !self.broken => text.push_str(piece),
-            _ => self.push(Part::Thinking {
-                text: piece.to_owned(),
-                opaque: None,
-            })?,
+        let (piece, opaque) = (piece.to_owned(), None);
+        match self.parts.last_mut().filter(|_| !self.broken) {
+            Some(Part::Text { text, .. }) if !is_thought => text.push_str(&piece),
+            Some(Part::Thinking { text, .. }) if is_thought => text.push_str(&piece),
+            _ => {
+                let text = piece.clone();
+                self.push(if is_thought {
+                    Part::Thinking { text, opaque }
+                } else {
+                    Part::Text { text, opaque }
+                })?;
+            }
         }
-        out.push(Chunk::Thinking {
-            index: self.parts.len() - 1,
-            text: piece.to_owned(),
+        let (index, text) = (self.parts.len() - 1, piece);
+        out.push(if is_thought {
+            Chunk::Thinking { index, text }
+        } else {
+            Chunk::Text { index, text }
         });
         Ok(())
     }

@@ -126,6 +126,13 @@ pub(crate) fn tools<'a>(tools: &'a [ToolSpec], turns: &[Turn<'_>]) -> Cow<'a, [T
     Cow::Owned(bare)
 }
 
+/// The turns at whose end a prompt cache is marked: the user's last one, and the one before, where the mark of
+/// the previous request stood.
+pub(crate) fn cached_turns(turns: &[Turn<'_>]) -> Vec<usize> {
+    let is_user = |at: &usize| matches!(turns[*at], Turn::User(_));
+    (0..turns.len()).rev().filter(is_user).take(2).collect()
+}
+
 /// Whether providers would call this text empty.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.trim().is_empty()

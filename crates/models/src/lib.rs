@@ -20,11 +20,14 @@ pub mod config;
 mod conversation;
 pub mod error;
 mod failure;
+#[cfg(all(any(test, fuzzing), feature = "bedrock"))]
+pub mod fuzzing;
 mod gemini;
 mod http;
 mod media;
 mod openai_chat;
 mod openai_responses;
+mod optional;
 pub mod price;
 mod provider;
 mod registry;

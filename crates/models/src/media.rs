@@ -10,6 +10,13 @@ use crate::conversation::is_blank;
 /// What stands in front of a failed tool's output where the protocol has no mark for failure.
 pub(crate) const FAILED: &str = "[The tool failed]";
 
+/// The blocks that are not empty texts, which providers refuse.
+pub(crate) fn readable(content: &[ContentBlock]) -> impl Iterator<Item = &ContentBlock> {
+    content
+        .iter()
+        .filter(|block| !matches!(block, ContentBlock::Text { text } if is_blank(text)))
+}
+
 /// A document's text, when it is one: plain text, or base64 of a text type.
 pub(crate) fn document_text(source: &Source) -> Option<String> {
     match source {

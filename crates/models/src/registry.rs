@@ -281,7 +281,7 @@ impl Registry {
     }
 
     /// The target of a local provider's model, for tests of adapters' parts.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn local_target(&self, name: &str) -> Result<Target, Error> {
         let (provider, model) = name.split_once('/').unwrap_or((name, "x"));
         let known = provider::known(provider).unwrap_or(&provider::UNKNOWN);

@@ -41,3 +41,11 @@ pub fn known_names() -> &'static [&'static str] {
 pub fn is_sandboxed(name: &str) -> bool {
     oma_sandbox::input::TOOLS.contains(&name)
 }
+
+/// The Markdown of a page that came from `url`, and whether it is all of it: a way in for the fuzz targets.
+#[cfg(any(test, fuzzing))]
+#[must_use]
+pub fn page_as_markdown(html: &str, url: &url::Url) -> (String, bool) {
+    let page = page::convert(html, url);
+    (page.markdown, page.complete)
+}

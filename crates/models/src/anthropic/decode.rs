@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use oma_domain::event::FailureKind;
 use oma_domain::session::ReplyStop;
 use oma_domain::usage::Usage;
 use serde::Deserialize;
@@ -280,8 +279,7 @@ fn stop(reason: &str, explanation: Option<String>) -> Result<ReplyStop, Error> {
         "refusal" => ReplyStop::Refusal { explanation },
         // The answer was cut where the window ended; compacting the context is what helps.
         "model_context_window_exceeded" => {
-            let message = "the model's answer reached the end of its context window";
-            return Err(Error::fatal(FailureKind::ContextOverflow, message));
+            return Err(answer::out_of_window());
         }
         _ => ReplyStop::Done,
     })

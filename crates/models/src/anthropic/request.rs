@@ -153,11 +153,7 @@ fn marked(mut block: Value) -> Value {
 }
 
 fn messages(turns: &[Turn<'_>], rules: &Rules<'_>) -> Vec<Value> {
-    let user_turns = turns
-        .iter()
-        .enumerate()
-        .filter(|(_, turn)| matches!(turn, Turn::User(_)));
-    let marks: Vec<usize> = user_turns.map(|(at, _)| at).rev().take(2).collect();
+    let marks = conversation::cached_turns(turns);
     let message = |(at, turn): (usize, &Turn<'_>)| {
         let (role, mut content): (_, Vec<Value>) = match turn {
             Turn::User(blocks) => ("user", blocks.iter().map(|block| user_block(block)).collect()),
@@ -188,10 +184,7 @@ fn user_block(block: &UserBlock) -> Value {
             is_error,
             ..
         } => {
-            let readable = content
-                .iter()
-                .filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
-            let content: Vec<Value> = readable.map(content_block).collect();
+            let content: Vec<Value> = media::readable(content).map(content_block).collect();
             let mut value = json!({"type": "tool_result", "tool_use_id": call_id});
             if !content.is_empty() {
                 value["content"] = content.into();

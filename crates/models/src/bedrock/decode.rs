@@ -196,8 +196,7 @@ fn stop(reason: &str) -> Result<ReplyStop, Error> {
             explanation: Some(format!("the provider stopped the answer ({reason})")),
         },
         "model_context_window_exceeded" => {
-            let message = "the model's answer reached the end of its context window";
-            return Err(Error::fatal(FailureKind::ContextOverflow, message));
+            return Err(answer::out_of_window());
         }
         "malformed_model_output" | "malformed_tool_use" => {
             let message = format!("the model's answer failed ({reason})");

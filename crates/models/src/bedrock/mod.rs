@@ -67,3 +67,27 @@ impl Model for Converse {
         ))
     }
 }
+
+/// The pieces of an answer whose bytes arrive like this, for tests.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn stream_of(bytes: crate::http::Body, target: &Arc<Target>) -> ModelStream {
+    let decoder = decode::Decoder::new(Arc::clone(target));
+    answer::stream_of(Box::pin(frames::events(bytes)), decoder, target)
+}
+
+/// The pieces of an answer that consists of these events, each a kind and its payload, for tests.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn stream_of_events(
+    events: Vec<(String, serde_json::Value)>,
+    target: &Arc<Target>,
+) -> ModelStream {
+    let decoder = decode::Decoder::new(Arc::clone(target));
+    let frames = events.into_iter().map(|(kind, payload)| {
+        Ok(frames::Frame {
+            is_exception: kind.ends_with("Exception"),
+            kind,
+            payload,
+        })
+    });
+    answer::stream_of(Box::pin(futures_util::stream::iter(frames)), decoder, target)
+}

@@ -64,15 +64,11 @@ fn tool(tool: &ToolSpec) -> Value {
 
 /// The same places for cache points as Anthropic's API gets them: see there.
 fn messages(turns: &[Turn<'_>], rules: &Rules<'_>, caches: bool) -> Vec<Value> {
-    let user_turns = turns
-        .iter()
-        .enumerate()
-        .filter(|(_, turn)| matches!(turn, Turn::User(_)));
-    let marks: Vec<usize> = user_turns
-        .map(|(at, _)| at)
-        .rev()
-        .take(if caches { 2 } else { 0 })
-        .collect();
+    let marks = if caches {
+        conversation::cached_turns(turns)
+    } else {
+        Vec::new()
+    };
     let mut documents = 0;
     let mut all = Vec::with_capacity(turns.len());
     for (at, turn) in turns.iter().enumerate() {
@@ -107,9 +103,7 @@ fn user(blocks: &[Cow<'_, UserBlock>], documents: &mut usize) -> Vec<Value> {
                 is_error,
                 ..
             } => {
-                let readable = content
-                    .iter()
-                    .filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
+                let readable = media::readable(content);
                 let parts: Vec<Value> = readable.map(|block| part(block, documents)).collect();
                 let status = if *is_error { "error" } else { "success" };
                 json!({"toolResult": {"toolUseId": call_id, "content": parts, "status": status}})

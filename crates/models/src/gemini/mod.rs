@@ -71,7 +71,7 @@ impl Model for GenerateContent {
 }
 
 /// A decoder of this protocol, for tests of what they have in common.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
     decode::Decoder::new(target)
 }

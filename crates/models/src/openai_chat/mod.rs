@@ -7,11 +7,11 @@ mod request;
 mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 
+use crate::optional::Optional;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
 use crate::{Error, Model, answer};
@@ -19,16 +19,15 @@ use crate::{Error, Model, answer};
 /// A model behind the Chat Completions API.
 pub(crate) struct ChatCompletions {
     target: Arc<Target>,
-    /// Whether the model knows the parameters that say how hard to think. Names don't tell that of every
-    /// provider's models, so one that refuses them is asked without from that moment on.
-    knows_effort: AtomicBool,
+    /// The parameters that say how hard to think.
+    effort: Optional,
 }
 
 impl ChatCompletions {
     pub(crate) fn new(target: Target) -> Self {
         Self {
             target: Arc::new(target),
-            knows_effort: AtomicBool::new(true),
+            effort: Optional::new(refuses_effort),
         }
     }
 
@@ -51,20 +50,8 @@ impl Model for ChatCompletions {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        let with_effort = self.knows_effort.load(Ordering::Relaxed);
-        let result = self.attempt(request, with_effort).await;
-        match &result {
-            Err(error) if with_effort && refuses_effort(error) => {
-                tracing::info!(
-                    model = self.target.name,
-                    reason = error.failure.message,
-                    "the model can't be told how hard to think; asking without"
-                );
-                self.knows_effort.store(false, Ordering::Relaxed);
-                self.attempt(request, false).await
-            }
-            _ => result,
-        }
+        let attempt = |with_effort| self.attempt(request, with_effort);
+        self.effort.ask(&self.target.name, attempt).await
     }
 }
 
@@ -83,7 +70,7 @@ fn refuses_effort(error: &Error) -> bool {
 }
 
 /// A decoder of this protocol, for tests of what they have in common.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
     decode::Decoder::new(target)
 }

@@ -7,11 +7,11 @@ mod decode;
 mod request;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 
+use crate::optional::Optional;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
 use crate::{Error, Model, answer};
@@ -21,16 +21,16 @@ pub(crate) use request::effort;
 /// A model behind the Responses API.
 pub(crate) struct Responses {
     target: Arc<Target>,
-    /// Whether summaries of thoughts are asked for. An organisation that OpenAI has not verified may not have
-    /// them from some models; then they are left out from that moment on.
-    summaries: AtomicBool,
+    /// The wish for summaries of thoughts. An organisation that OpenAI has not verified may not have them from
+    /// some models.
+    summaries: Optional,
 }
 
 impl Responses {
     pub(crate) fn new(target: Target) -> Self {
         Self {
             target: Arc::new(target),
-            summaries: AtomicBool::new(true),
+            summaries: Optional::new(refuses_summaries),
         }
     }
 
@@ -53,19 +53,8 @@ impl Model for Responses {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        let summaries = self.summaries.load(Ordering::Relaxed);
-        let result = self.attempt(request, summaries).await;
-        match &result {
-            Err(error) if summaries && refuses_summaries(error) => {
-                tracing::info!(
-                    model = self.target.name,
-                    "the provider gives no reasoning summaries; asking without"
-                );
-                self.summaries.store(false, Ordering::Relaxed);
-                self.attempt(request, false).await
-            }
-            _ => result,
-        }
+        let attempt = |summaries| self.attempt(request, summaries);
+        self.summaries.ask(&self.target.name, attempt).await
     }
 }
 
@@ -77,7 +66,7 @@ fn refuses_summaries(error: &Error) -> bool {
 }
 
 /// A decoder of this protocol, for tests of what they have in common.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn decoder(target: Arc<Target>) -> impl answer::Decoder<Frame = String> {
     decode::Decoder::new(target)
 }

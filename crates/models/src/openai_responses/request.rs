@@ -129,10 +129,8 @@ fn user(blocks: &[Cow<'_, UserBlock>], input: &mut Vec<Value>) {
                 let is_media = |block: &&ContentBlock| part(block)["type"] != "input_text";
                 let output = if result.iter().any(|block| is_media(&block)) {
                     let failed = is_error.then(|| json!({"type": "input_text", "text": media::FAILED}));
-                    let readable = result
-                        .iter()
-                        .filter(|it| !matches!(it, ContentBlock::Text { text } if is_blank(text)));
-                    failed.into_iter().chain(readable.map(part)).collect()
+                    let readable = media::readable(result).map(part);
+                    failed.into_iter().chain(readable).collect()
                 } else {
                     Value::String(media::result_text(result, *is_error))
                 };

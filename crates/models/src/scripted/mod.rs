@@ -77,6 +77,12 @@ impl Model for Scripted {
     }
 }
 
+/// Whether a system prompt has a script that can be read.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn has_script(system: &str) -> Result<bool, String> {
+    script::find(system).map(|script| script.is_some())
+}
+
 /// A built-in model by the part of its name after `scripted/`.
 pub(crate) fn resolve(model: &str) -> Result<Arc<dyn Model>, Error> {
     match model {

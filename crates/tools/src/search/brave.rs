@@ -52,7 +52,7 @@ pub(super) fn read(body: &[u8]) -> serde_json::Result<Vec<Hit>> {
     let hit = |page: Page| Hit {
         title: page.title,
         url: page.url,
-        text: page.description.unwrap_or_default(),
+        content: page.description,
     };
     Ok(results.into_iter().map(hit).collect())
 }

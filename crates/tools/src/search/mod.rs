@@ -95,12 +95,21 @@ pub struct Search {
     client: Client,
 }
 
-/// One result, as every provider gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One result, as most providers spell it. Its text may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Hit {
     title: String,
     url: String,
-    text: String,
+    content: Option<String>,
+}
+
+/// The results of an answer, as most providers give them.
+fn results(body: &[u8]) -> serde_json::Result<Vec<Hit>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        results: Vec<Hit>,
+    }
+    serde_json::from_slice(body).map(|answer: Answer| answer.results)
 }
 
 /// The input of `web_search`.
@@ -187,8 +196,7 @@ impl Search {
         let body = self.send(request).await?;
         let hits = match &self.provider {
             Provider::Brave { .. } => brave::read(&body),
-            Provider::Tavily { .. } => tavily::read(&body),
-            Provider::Searxng => searxng::read(&body),
+            Provider::Tavily { .. } | Provider::Searxng => results(&body),
         };
         let mut hits = hits.map_err(|error| {
             tracing::error!(%error, provider = self.provider.name(), "a search answer could not be read");
@@ -264,7 +272,7 @@ fn show(query: &str, hits: &[Hit]) -> String {
     for (index, hit) in hits.iter().enumerate() {
         let title = one_line(&hit.title, 300);
         let url = one_line(&hit.url, 2_000);
-        let snippet = one_line(&hit.text, MAX_SNIPPET);
+        let snippet = one_line(hit.content.as_deref().unwrap_or_default(), MAX_SNIPPET);
         text.push_str(&format!("{}. {title}\n   {url}\n", index + 1));
         if !snippet.is_empty() {
             text.push_str(&format!("   {snippet}\n"));

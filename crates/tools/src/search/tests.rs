@@ -175,7 +175,7 @@ fn long_results_are_cut() {
     let hit = Hit {
         title: "t".repeat(500),
         url: "https://e.example/".to_owned(),
-        text: "é ".repeat(2_000),
+        content: Some("é ".repeat(2_000)),
     };
     let text = show("q", &[hit]);
     assert!(text.chars().count() < 300 + MAX_SNIPPET + 50, "{text}");
