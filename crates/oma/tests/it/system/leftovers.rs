@@ -80,7 +80,10 @@ pub(crate) fn processes(data: &Path) -> Vec<i32> {
     let me = std::process::id().cast_signed();
     // On a file system of its own, a data folder's place does not show in the mounts of its sandboxes; the
     // sessions' names do.
-    let sessions = fs::read_dir(data.join("sandboxes")).into_iter().flatten().flatten();
+    let sessions = fs::read_dir(data.join("sandboxes"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let workspaces: Vec<String> = sessions
         .map(|session| format!("/workspaces/{} /workspace ", session.file_name().display()))
         .collect();

@@ -120,3 +120,28 @@ fn look(scope: Scope, path: &Path, workspace: &Workspace) -> io::Result<Survey> 
     };
     Ok(Survey { files, held })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_keeps_all_threads_busy_is_measured_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (end, busy) = mpsc::channel::<()>();
+        runtime.block_on(async {
+            let surveyor = Surveyor::start(folder.path()).unwrap();
+            let work = tokio::task::spawn_blocking(move || busy.recv());
+            surveyor.survey(Scope::Writes).await.unwrap();
+            surveyor.survey(Scope::Writes).await.unwrap();
+            drop(end);
+            assert!(work.await.unwrap().is_err(), "it was at work meanwhile");
+        });
+        assert!(Surveyor::start(&folder.path().join("absent")).is_err());
+    }
+}

@@ -1,5 +1,10 @@
 //! The file system that a session sees: the host's programs, read-only, and its own workspace.
 //!
+//! What a session can learn of the host all the same: which programs it has, its kernel, and from
+//! `/proc/self/mountinfo` where the workspace lies in its file system, for the kernel shows the source of every
+//! mount in the mount namespace that it belongs to, and nothing hides that short of a file system made for each
+//! session. It is a path, and leads nowhere from inside.
+//!
 //! Invariant: what is not named here is absent: no data folder, no home, no `/run`, no `/sys`, no socket.
 //! Invariant: only `/workspace`, `/tmp`, `/dev/shm` and `/dev/pts` can be written to.
 
