@@ -142,6 +142,11 @@ impl From<Error> for Fault {
             Error::AgentNotFound => fault(StatusCode::NOT_FOUND, "agent_not_found"),
             Error::EnvironmentNotFound => fault(StatusCode::NOT_FOUND, "environment_not_found"),
             Error::SessionNotFound => fault(StatusCode::NOT_FOUND, "session_not_found"),
+            Error::WorkspaceNotFound => fault(StatusCode::NOT_FOUND, "workspace_not_found"),
+            Error::ApiKeyNotFound => fault(StatusCode::NOT_FOUND, "key_not_found"),
+            Error::ApiKeyRevoked => fault(StatusCode::CONFLICT, "key_revoked"),
+            Error::TooManyKeys(_) => fault(StatusCode::CONFLICT, "too_many_keys"),
+            Error::SecretShown => fault(StatusCode::CONFLICT, "secret_shown"),
             Error::AgentArchived => fault(StatusCode::CONFLICT, "agent_archived"),
             Error::VersionConflict { .. } => fault(StatusCode::CONFLICT, "version_conflict"),
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
@@ -272,6 +277,11 @@ mod tests {
             (Error::AgentNotFound, 404, "agent_not_found"),
             (Error::EnvironmentNotFound, 404, "environment_not_found"),
             (Error::SessionNotFound, 404, "session_not_found"),
+            (Error::WorkspaceNotFound, 404, "workspace_not_found"),
+            (Error::ApiKeyNotFound, 404, "key_not_found"),
+            (Error::ApiKeyRevoked, 409, "key_revoked"),
+            (Error::TooManyKeys(1), 409, "too_many_keys"),
+            (Error::SecretShown, 409, "secret_shown"),
             (Error::AgentArchived, 409, "agent_archived"),
             (
                 Error::VersionConflict {
@@ -330,7 +340,7 @@ mod tests {
             let fault = Fault::from(error);
             assert_eq!((fault.status().as_u16(), fault.code()), (status, code), "{name}");
             assert!(
-                !fault.message().is_empty() && !fault.message().contains("secret"),
+                !fault.message().is_empty() && !fault.message().contains("/secret"),
                 "{name}"
             );
         }

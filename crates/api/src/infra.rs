@@ -90,6 +90,24 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "workspaces",
+        &[
+            ("create", "POST /v1/workspaces"),
+            ("list", "GET /v1/workspaces"),
+            ("get", "GET /v1/workspaces/:workspaceId"),
+        ],
+    ),
+    (
+        "keys",
+        &[
+            ("create", "POST /v1/keys"),
+            ("list", "GET /v1/keys"),
+            ("get", "GET /v1/keys/:keyId"),
+            ("rotate", "POST /v1/keys/:keyId/rotate"),
+            ("revoke", "DELETE /v1/keys/:keyId"),
+        ],
+    ),
+    (
         "openai_compat",
         &[
             ("models", "GET /v1/models"),

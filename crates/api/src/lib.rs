@@ -47,7 +47,8 @@ use tokio_util::sync::CancellationToken;
 /// How the API behaves.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// The key that callers must present; without one anybody who gets past the origin guard is let in.
+    /// The operator's token; with one, callers must present it or an API key. Without, anybody who gets past the
+    /// origin guard is let in, as the operator.
     pub api_token: Option<SecretString>,
     /// Without a key: host names (with or without a port) under which the server may be addressed besides
     /// the loopback ones. `*` allows any name.
@@ -111,6 +112,8 @@ pub struct AppState {
     /// Cancelled when the server begins to stop: open streams end, so that connections can drain.
     pub shutdown: CancellationToken,
     streams: Arc<Semaphore>,
+    /// What the operator's token is recognised by, when there is one.
+    operator: Option<[u8; 32]>,
 }
 
 impl AppState {
@@ -125,6 +128,7 @@ impl AppState {
         let streams = Arc::new(Semaphore::new(config.max_streams.min(Semaphore::MAX_PERMITS)));
         Self {
             engine,
+            operator: config.api_token.as_ref().map(auth::digest),
             config: Arc::new(config),
             metrics,
             shutdown,

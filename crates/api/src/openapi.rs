@@ -31,6 +31,8 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::environments::routes())
         .merge(openclaw::sessions::routes())
         .merge(openclaw::events::routes())
+        .merge(openclaw::workspaces::routes())
+        .merge(openclaw::keys::routes())
         .merge(openai::routes())
 }
 
@@ -85,6 +87,14 @@ fn build() -> OpenApi {
         ),
         ("models", "The models that agents may name."),
         ("chat", "OpenAI's chat completions, answered by agents."),
+        (
+            "workspaces",
+            "The tenants of a server: everything belongs to one.",
+        ),
+        (
+            "keys",
+            "API keys: each opens one workspace, as far as its scope goes.",
+        ),
         ("server", "Health, metrics and this document. Open to everybody."),
     ];
     let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
@@ -97,7 +107,7 @@ fn build() -> OpenApi {
     let bearer = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "The server's OPENCLAW_API_TOKEN. A server without one asks for no key.",
+            "An API key, or the server's OPENCLAW_API_TOKEN, which is the operator's. A server without a token asks for no key.",
         ))
         .build();
     let components = document.components.get_or_insert_default();

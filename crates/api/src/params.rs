@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use oma_domain::{AgentId, EnvironmentId, SessionId};
+use oma_domain::{AgentId, EnvironmentId, KeyId, SessionId, WorkspaceId};
 
 use crate::fault::{Fault, Result};
 
@@ -50,6 +50,14 @@ path_id!(
 path_id!(
     /// The session that the path names.
     SessionPath, SessionId, "session_id", SessionNotFound
+);
+path_id!(
+    /// The API key that the path names.
+    KeyPath, KeyId, "key_id", ApiKeyNotFound
+);
+path_id!(
+    /// The workspace that the path names.
+    WorkspacePath, WorkspaceId, "workspace_id", WorkspaceNotFound
 );
 
 /// The query's parameters; of a repeated one the last counts.

@@ -32,6 +32,23 @@ pub enum Error {
     /// The chosen session id is taken (by another agent, or by another workspace).
     #[error("a session with this id exists already")]
     SessionExists,
+    /// No such workspace, or none that the caller may see.
+    #[error("no workspace has this id")]
+    WorkspaceNotFound,
+    /// No such API key in this workspace.
+    #[error("no API key has this id")]
+    ApiKeyNotFound,
+    /// The API key is revoked, for good.
+    #[error("the API key is revoked")]
+    ApiKeyRevoked,
+    /// The workspace has as many API keys as it may have.
+    #[error("the workspace has {0} API keys that are not revoked; more are not possible")]
+    TooManyKeys(u32),
+    /// The call was carried out before, and its secret was told then.
+    #[error(
+        "this call was carried out before, and its secret was shown then; rotate the key for another one"
+    )]
+    SecretShown,
     /// This server can't run what the agent or environment asks for.
     #[error("{field}: {message}")]
     Unsupported {
@@ -81,6 +98,7 @@ impl From<oma_store::Error> for Error {
             Store::AgentGone => Self::AgentNotFound,
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
+            Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
             Store::NotFound | Store::Conflict | Store::AlreadyDone(_) | Store::Internal(_) => {
                 Self::Internal(error.to_string())

@@ -20,14 +20,17 @@ mod environments;
 pub mod error;
 mod follow;
 mod hub;
+pub mod keys;
 mod once;
 mod recovery;
 mod registry;
 mod sessions;
 mod turns;
+mod workspaces;
 
 pub use error::{Error, Result};
 pub use follow::Follow;
+pub use keys::{Credential, IssuedKey, NewKey};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -181,6 +184,7 @@ pub(crate) struct Inner {
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
     pub(crate) turns: turns::Turns,
+    pub(crate) keys: keys::Keys,
     /// Cancelled when a stop begins: no new work is taken.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the drain is over: turns still at work are left to the next start.
@@ -209,6 +213,7 @@ impl Engine {
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),
                 turns,
+                keys: keys::Keys::default(),
                 stopping: CancellationToken::new(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),

@@ -88,6 +88,7 @@ impl Engine {
     }
 
     async fn sweep_once(&self) -> Result<()> {
+        self.note_key_use().await?;
         let config = &self.inner.config;
         let at = now();
         let before = |age: Duration| {
@@ -133,5 +134,8 @@ impl Engine {
         }
         self.inner.closed.cancel();
         self.inner.tasks.wait().await;
+        if let Err(error) = self.note_key_use().await {
+            tracing::warn!(%error, "the last uses of API keys were not noted");
+        }
     }
 }

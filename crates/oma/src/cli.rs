@@ -9,8 +9,10 @@ use crate::commands::config::Show;
 use crate::commands::doctor::Doctor;
 use crate::commands::environment::Environment;
 use crate::commands::health::Health;
+use crate::commands::key::Key;
 use crate::commands::models::Models;
 use crate::commands::session::Session;
+use crate::commands::workspace::Workspace;
 use crate::serve::Serve;
 
 /// Runs and talks to autonomous AI agents
@@ -48,6 +50,10 @@ pub(crate) enum Command {
     Environment(Environment),
     /// Open, drive and look at sessions
     Session(Session),
+    /// Create, look at, rotate and revoke API keys
+    Key(Key),
+    /// Create and look at workspaces
+    Workspace(Workspace),
     /// List the models that agents may name
     Models(Models),
     /// Ask a server whether it can take work; fails when it can't

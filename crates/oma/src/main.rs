@@ -84,6 +84,8 @@ async fn run_client(command: Command, output: Output) -> Outcome {
         Command::Agent(agent) => agent.run(output).await,
         Command::Environment(environment) => environment.run(output).await,
         Command::Session(session) => session.run(output).await,
+        Command::Key(key) => key.run(output).await,
+        Command::Workspace(workspace) => workspace.run(output).await,
         Command::Models(models) => models.run(output).await,
         Command::Health(health) => health.run(output).await,
         Command::Version

@@ -17,6 +17,9 @@ pub enum Error {
     /// Other rows refer to it.
     #[error("{0} sessions refer to it")]
     InUse(u64),
+    /// There may not be more of them.
+    #[error("there are {0} already")]
+    Limit(u32),
     /// This idempotency key has been used.
     #[error("the idempotency key has been used")]
     AlreadyDone(OnceRecord),

@@ -1,4 +1,5 @@
-//! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys.
+//! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
+//! (in [`access`]) workspaces and API keys.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
 //! behind the same trait. [`contract`] is the suite that every implementation must pass.
@@ -17,12 +18,14 @@
 //!
 //! Where it sits: above `domain`, below the engine, which alone writes through it.
 
+pub mod access;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod error;
 pub mod records;
 pub mod sqlite;
 
+pub use access::{Access, KeyDigest, StoredKey};
 pub use error::Error;
 pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter};
 
@@ -37,7 +40,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Access + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors

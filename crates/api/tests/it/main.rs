@@ -8,6 +8,7 @@ mod chat;
 mod environments;
 mod events;
 mod files;
+mod keys;
 mod openapi;
 mod projection;
 mod puppet;

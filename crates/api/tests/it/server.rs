@@ -59,14 +59,14 @@ impl Server {
     }
 
     pub(crate) async fn with(adjust: impl FnOnce(&mut ApiConfig)) -> Self {
-        Self::build(adjust, None)
+        Self::build(adjust, None).await
     }
 
     pub(crate) async fn measured(metrics: PrometheusHandle) -> Self {
-        Self::build(|_| {}, Some(metrics))
+        Self::build(|_| {}, Some(metrics)).await
     }
 
-    fn build(adjust: impl FnOnce(&mut ApiConfig), metrics: Option<PrometheusHandle>) -> Self {
+    async fn build(adjust: impl FnOnce(&mut ApiConfig), metrics: Option<PrometheusHandle>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder.path(), &Options::default()).unwrap());
         let model = |id: &str| ModelInfo {
@@ -88,6 +88,7 @@ impl Server {
         adjust(&mut config);
         let shutdown = CancellationToken::new();
         let engine = Engine::new(deps, Config::default());
+        engine.load_keys().await.unwrap();
         let router = router(AppState::new(engine, config, metrics, shutdown.clone()));
         Self {
             router,

@@ -7,8 +7,10 @@ pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod files;
 pub(crate) mod health;
+pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod session;
+pub(crate) mod workspace;
 
 use std::io::Read as _;
 use std::path::Path;

@@ -64,6 +64,12 @@ impl Parts {
             models: listed,
         };
         let engine = Engine::new(deps, engine(config));
+        // Before anybody presents one.
+        let keys = engine
+            .load_keys()
+            .await
+            .map_err(|error| Failure::Other(format!("the API keys can't be loaded: {error}")))?;
+        tracing::debug!(keys, "API keys loaded");
         let api = AppState::new(
             engine.clone(),
             api(config, address, api_token),

@@ -18,4 +18,5 @@ mod otel;
 mod requests;
 mod server;
 mod system;
+mod tenants;
 mod terminal;

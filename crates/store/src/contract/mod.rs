@@ -9,6 +9,7 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "these are tests; a failure is to end them")]
 
+pub mod access;
 pub mod agents;
 pub mod commits;
 pub mod concurrency;
@@ -30,6 +31,7 @@ pub mod small;
 macro_rules! contract_tests {
     ($open:ident) => {
         $crate::contract_tests! { @cases $open;
+            access: workspaces, keys, rotation, revocation, last_use;
             agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
                 needed_agent;

@@ -17,6 +17,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V3__deadlines",
         include_str!("../../migrations/V3__deadlines.sql"),
     ),
+    (
+        "V3__workspaces_and_keys",
+        include_str!("../../migrations/V3__workspaces_and_keys.sql"),
+    ),
 ];
 
 /// Brings the database to the newest schema.

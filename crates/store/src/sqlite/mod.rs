@@ -18,6 +18,7 @@
 //!
 //! Where it sits: below [`crate::Store`]; nothing else knows SQLite.
 
+mod access;
 mod agents;
 mod checkpointer;
 mod commits;
@@ -27,6 +28,7 @@ mod events;
 mod failure;
 mod folder;
 mod kept;
+mod keys;
 mod migrations;
 mod once;
 mod queue;
@@ -35,6 +37,7 @@ mod rows;
 mod sessions;
 mod snapshots;
 mod store;
+mod workspaces;
 mod writer;
 
 #[cfg(test)]

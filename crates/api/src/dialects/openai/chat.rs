@@ -167,11 +167,8 @@ async fn session(
             found = engine.session(workspace, &id).await;
         }
     }
-    let session = match found {
-        // The key is taken where this caller can't see it.
-        Err(Error::SessionNotFound) => return Err(Error::SessionExists.into()),
-        found => found?,
-    };
+    // Not found by now: the key is taken where this caller can't see it.
+    let session = found?;
     if session.agent.id != *agent {
         let message = "The session of this key belongs to another agent";
         return Err(Fault::new(

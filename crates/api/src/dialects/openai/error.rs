@@ -54,6 +54,7 @@ fn kind(fault: &Fault) -> &'static str {
         code @ ("session_busy" | "quota_exceeded" | "run_failed" | "timeout") => code,
         "session_not_found" => "not_found_error",
         "unauthorized" => "authentication_error",
+        "forbidden" => "permission_error",
         "internal" => "internal_error",
         code if fault.status() == StatusCode::TOO_MANY_REQUESTS || fault.status().is_server_error() => code,
         _ => "invalid_request_error",

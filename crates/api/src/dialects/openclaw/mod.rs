@@ -8,8 +8,10 @@ pub mod environments;
 pub mod error;
 pub mod events;
 pub mod files;
+pub mod keys;
 pub mod models;
 pub mod sessions;
+pub mod workspaces;
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -1,0 +1,176 @@
+//! API keys: create, list, read, rotate, revoke. For admins of the keys' workspace, and for the operator, who may
+//! name another workspace than the default one.
+
+pub mod body;
+pub mod view;
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use oma_domain::{KeyId, Timestamp};
+use oma_engine::{Error, IssuedKey, NewKey};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::agents::cursor_fault;
+use super::error::ErrorBody;
+use crate::AppState;
+use crate::auth::Admin;
+use crate::fault::Result;
+use crate::limits;
+use crate::listing::{Slice, collect};
+use crate::params::{KeyPath, Params};
+use crate::payload::Payload;
+use crate::validate::Body;
+use body::{CreateKey, RotateKey};
+use view::{IssuedKeyView, KeyList, KeyView};
+
+/// The routes of this module.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get, revoke))
+        .routes(routes!(rotate))
+}
+
+/// Create an API key.
+///
+/// The answer is the only one that tells its secret. It works at once.
+#[utoipa::path(
+    post, path = "/v1/keys", tag = "keys", request_body = CreateKey,
+    params((
+        "Idempotency-Key" = Option<String>, Header,
+        description = "Makes a repeated request take effect once; the repetition is refused, because the secret is told once",
+    )),
+    responses(
+        (status = 200, body = IssuedKeyView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    ),
+)]
+async fn create(State(state): State<AppState>, Admin(caller): Admin, payload: Payload) -> Result<Response> {
+    let body = CreateKey::parse(&payload.value)?;
+    let new = NewKey {
+        workspace: caller.chosen_workspace(body.workspace_id)?,
+        name: body.name,
+        scope: body.scope,
+        expires_at: body.expires_at,
+    };
+    Ok(issued(&state.engine.create_key(new, payload.key).await?))
+}
+
+/// A secret stays in no cache.
+fn issued(key: &IssuedKey) -> Response {
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    (headers, Json(IssuedKeyView::of(key))).into_response()
+}
+
+/// List API keys.
+///
+/// By creation, oldest first, those that no longer work included.
+#[utoipa::path(
+    get, path = "/v1/keys", tag = "keys",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 1000; 1000 without it"),
+        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("workspace_id" = Option<String>, Query, description = "For the operator: another workspace than its own"),
+    ),
+    responses((status = 200, body = KeyList), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)),
+)]
+async fn list(State(state): State<AppState>, Admin(caller): Admin, params: Params) -> Result<Json<KeyList>> {
+    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let slice = Slice::read(&params, limits::PAGE)?;
+    let after = slice.after(|text| KeyId::parse(text).ok())?;
+    let fetch = |after: Option<KeyId>, limit| {
+        let (engine, workspace) = (state.engine.clone(), workspace.clone());
+        async move {
+            let page = engine.keys(&workspace, after.as_ref(), limit).await;
+            page.map_err(|error| cursor_fault(error, Error::ApiKeyNotFound))
+        }
+    };
+    let rows = collect(slice.limit, after, fetch, KeyView::of, |row| row.id.clone()).await?;
+    Ok(Json(KeyList::of(rows)))
+}
+
+/// Read an API key.
+#[utoipa::path(
+    get, path = "/v1/keys/{key_id}", tag = "keys",
+    params(
+        ("key_id" = String, Path),
+        ("workspace_id" = Option<String>, Query, description = "For the operator: another workspace than its own"),
+    ),
+    responses((status = 200, body = KeyView), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)),
+)]
+async fn get(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    KeyPath(id): KeyPath,
+    params: Params,
+) -> Result<Json<KeyView>> {
+    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    Ok(Json(KeyView::of(&state.engine.key(&workspace, &id).await?)))
+}
+
+/// Rotate an API key.
+///
+/// It gets a new secret, which only this answer tells. With `graceSeconds` the present one works on for that
+/// long; without, it stops working at once.
+#[utoipa::path(
+    post, path = "/v1/keys/{key_id}/rotate", tag = "keys", request_body = RotateKey,
+    params(
+        ("key_id" = String, Path),
+        ("workspace_id" = Option<String>, Query, description = "For the operator: another workspace than its own"),
+        (
+            "Idempotency-Key" = Option<String>, Header,
+            description = "Makes a repeated request take effect once; the repetition is refused, because the secret is told once",
+        ),
+    ),
+    responses(
+        (status = 200, body = IssuedKeyView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    ),
+)]
+async fn rotate(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    KeyPath(id): KeyPath,
+    params: Params,
+    payload: Payload,
+) -> Result<Response> {
+    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let grace = Duration::from_secs(RotateKey::parse(&payload.value)?.grace_seconds);
+    let until = (!grace.is_zero()).then(|| {
+        let millis = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(oma_engine::now().as_millis().saturating_add(millis))
+    });
+    let rotated = state
+        .engine
+        .rotate_key(&workspace, &id, until, payload.key)
+        .await?;
+    Ok(issued(&rotated))
+}
+
+/// Revoke an API key.
+///
+/// It stops working at once and for good. It stays listed, with the time of its revocation.
+#[utoipa::path(
+    delete, path = "/v1/keys/{key_id}", tag = "keys",
+    params(
+        ("key_id" = String, Path),
+        ("workspace_id" = Option<String>, Query, description = "For the operator: another workspace than its own"),
+    ),
+    responses((status = 200, body = KeyView), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)),
+)]
+async fn revoke(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    KeyPath(id): KeyPath,
+    params: Params,
+) -> Result<Json<KeyView>> {
+    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    Ok(Json(KeyView::of(
+        &state.engine.revoke_key(&workspace, &id).await?,
+    )))
+}

@@ -1,0 +1,194 @@
+//! `oma key`: the API keys of a workspace.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Connection, Request};
+use crate::config::value::Value as _;
+use crate::print::{Failure, Outcome, Output};
+use crate::table::{cell, fact, facts, table, time};
+
+/// Create, look at, rotate and revoke API keys
+#[derive(Debug, clap::Args)]
+pub(crate) struct Key {
+    #[command(flatten)]
+    connection: Connection,
+    /// The workspace of the keys, for the operator; your own without it
+    #[arg(long, global = true, value_name = "ID")]
+    workspace: Option<String>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Create a key; its secret is shown this once
+    Create {
+        /// Its name
+        name: String,
+        /// What it may do: `read` looks, `write` also changes, `admin` also manages keys
+        #[arg(long, value_enum)]
+        scope: Scope,
+        /// When it stops working, from now (`12h`, `30d`); never without it
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires_in: Option<Duration>,
+    },
+    /// List keys, oldest first
+    List {
+        /// At most this many
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Show a key
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Give a key a new secret, which is shown this once
+    Rotate {
+        /// Its id
+        id: String,
+        /// How long the present secret works on (`10m`, `1d`); not at all without it
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        grace: Option<Duration>,
+    },
+    /// Revoke a key, at once and for good
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scope {
+    Read,
+    Write,
+    Admin,
+}
+
+impl Scope {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    Duration::parse(text)
+}
+
+impl Key {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub(crate) async fn run(self, output: Output) -> Outcome {
+        let client = Client::connect(&self.connection)?;
+        let workspace = self.workspace;
+        let there = |request| chosen(request, workspace.as_deref());
+        match self.action {
+            Action::Create {
+                name,
+                scope,
+                expires_in,
+            } => {
+                let mut body = json!({ "name": name, "scope": scope.name() });
+                if let Some(workspace) = &workspace {
+                    body["workspaceId"] = json!(workspace);
+                }
+                if let Some(expires_in) = expires_in {
+                    body["expiresAt"] = json!(millis_from_now(expires_in)?);
+                }
+                let created = client.json(Request::post(&["v1", "keys"], body)).await?;
+                output.result(&created, describe)?;
+            }
+            Action::List { limit } => {
+                let query: Vec<(&str, String)> =
+                    workspace.map(|id| ("workspace_id", id)).into_iter().collect();
+                let list = client.list(&["v1", "keys"], "keys", &query, limit).await?;
+                output.result(&list, |list| {
+                    let rows: Vec<Vec<String>> =
+                        list["keys"].as_array().into_iter().flatten().map(row).collect();
+                    table(
+                        &[
+                            "id",
+                            "name",
+                            "scope",
+                            "created",
+                            "expires",
+                            "last used",
+                            "revoked",
+                        ],
+                        &rows,
+                    )
+                })?;
+            }
+            Action::Get { id } => {
+                let key = client.json(there(Request::get(&["v1", "keys", &id]))).await?;
+                output.result(&key, describe)?;
+            }
+            Action::Rotate { id, grace } => {
+                let body = json!({ "graceSeconds": grace.unwrap_or_default().as_secs() });
+                let request = Request::post(&["v1", "keys", &id, "rotate"], body);
+                let rotated = client.json(there(request)).await?;
+                output.result(&rotated, describe)?;
+            }
+            Action::Revoke { id } => {
+                let revoked = client.json(there(Request::delete(&["v1", "keys", &id]))).await?;
+                output.result(&revoked, |_| format!("revoked {id}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chosen<'a>(request: Request<'a>, workspace: Option<&str>) -> Request<'a> {
+    match workspace {
+        Some(id) => request.query("workspace_id", id),
+        None => request,
+    }
+}
+
+fn millis_from_now(duration: Duration) -> Result<u64, Failure> {
+    let then = SystemTime::now().checked_add(duration);
+    let since_epoch = then.and_then(|then| then.duration_since(UNIX_EPOCH).ok());
+    since_epoch
+        .and_then(|time| u64::try_from(time.as_millis()).ok())
+        .ok_or_else(|| Failure::Usage("that is too far in the future".into()))
+}
+
+fn row(key: &Value) -> Vec<String> {
+    vec![
+        cell(key, "key_id"),
+        cell(key, "name"),
+        cell(key, "scope"),
+        time(key, "created_at"),
+        time(key, "expires_at"),
+        time(key, "last_used_at"),
+        time(key, "revoked_at"),
+    ]
+}
+
+fn describe(key: &Value) -> String {
+    let mut lines = vec![
+        ("id", fact(key, "key_id")),
+        ("workspace", fact(key, "workspace_id")),
+        ("name", fact(key, "name")),
+        ("scope", fact(key, "scope")),
+        ("created", time(key, "created_at")),
+        ("rotated", time(key, "rotated_at")),
+        ("old secret until", time(key, "previous_until")),
+        ("expires", time(key, "expires_at")),
+        ("last used", time(key, "last_used_at")),
+        ("revoked", time(key, "revoked_at")),
+    ];
+    if key.get("secret").is_some() {
+        lines.push(("secret", fact(key, "secret")));
+    }
+    facts(&lines)
+}

@@ -1,0 +1,86 @@
+//! `oma workspace`: the tenants of a server.
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, Connection, Request};
+use crate::print::{Outcome, Output};
+use crate::table::{cell, fact, facts, table, time};
+
+/// Create and look at workspaces
+#[derive(Debug, clap::Args)]
+pub(crate) struct Workspace {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Create a workspace; needs the server's own token
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// List workspaces, oldest first
+    List {
+        /// At most this many
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Show a workspace
+    Get {
+        /// Its id
+        id: String,
+    },
+}
+
+impl Workspace {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub(crate) async fn run(self, output: Output) -> Outcome {
+        let client = Client::connect(&self.connection)?;
+        match self.action {
+            Action::Create { name } => {
+                let body = json!({ "name": name });
+                let created = client.json(Request::post(&["v1", "workspaces"], body)).await?;
+                output.result(&created, describe)?;
+            }
+            Action::List { limit } => {
+                let list = client
+                    .list(&["v1", "workspaces"], "workspaces", &[], limit)
+                    .await?;
+                output.result(&list, |list| {
+                    let rows: Vec<Vec<String>> = list["workspaces"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .map(|row| {
+                            vec![
+                                cell(row, "workspace_id"),
+                                cell(row, "name"),
+                                time(row, "created_at"),
+                            ]
+                        })
+                        .collect();
+                    table(&["id", "name", "created"], &rows)
+                })?;
+            }
+            Action::Get { id } => {
+                let workspace = client.json(Request::get(&["v1", "workspaces", &id])).await?;
+                output.result(&workspace, describe)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn describe(workspace: &Value) -> String {
+    facts(&[
+        ("id", fact(workspace, "workspace_id")),
+        ("name", fact(workspace, "name")),
+        ("created", time(workspace, "created_at")),
+    ])
+}

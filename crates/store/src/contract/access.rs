@@ -1,0 +1,188 @@
+//! Workspaces and API keys.
+
+use std::sync::Arc;
+
+use oma_domain::{ApiKey, KeyId, Scope, Timestamp, Workspace, WorkspaceId};
+
+use super::fixtures::{NOW, once};
+use crate::{Error, KeyDigest, Store, StoredKey, assert_refused};
+
+async fn workspace(store: &Arc<dyn Store>) -> WorkspaceId {
+    let workspace = Workspace {
+        id: WorkspaceId::generate(),
+        name: "Büro".into(),
+        created_at: NOW,
+    };
+    store.create_workspace(&workspace, None).await.unwrap();
+    workspace.id
+}
+
+fn key(workspace: &WorkspaceId) -> StoredKey {
+    let id = KeyId::generate();
+    // Ids are random enough for digests that no two cases share.
+    let mut digest = [0; 32];
+    let text = id.as_str().as_bytes();
+    digest[..text.len().min(32)].copy_from_slice(&text[..text.len().min(32)]);
+    StoredKey {
+        key: ApiKey {
+            id,
+            workspace: workspace.clone(),
+            name: "ci".into(),
+            scope: Scope::Write,
+            created_at: NOW,
+            rotated_at: None,
+            previous_until: None,
+            expires_at: Some(Timestamp(NOW.0 + 1000)),
+            revoked_at: None,
+            last_used_at: None,
+        },
+        digest: KeyDigest(digest),
+        previous: None,
+    }
+}
+
+fn other(digest: &KeyDigest) -> KeyDigest {
+    let mut bytes = digest.0;
+    bytes[31] ^= 0xff;
+    KeyDigest(bytes)
+}
+
+/// The keys of one workspace that a starting server would load.
+async fn live(store: &Arc<dyn Store>, workspace: &WorkspaceId) -> Vec<StoredKey> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.live_keys(after.as_ref(), 2).await.unwrap();
+        all.extend(
+            page.rows
+                .into_iter()
+                .filter(|row| row.key.workspace == *workspace),
+        );
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+/// Workspaces are read back, one by one and in order; the default one is always there.
+pub async fn workspaces(store: Arc<dyn Store>) {
+    let default = WorkspaceId::default_workspace();
+    assert!(store.workspace(&default).await.unwrap().is_some());
+    let (one, two) = (workspace(&store).await, workspace(&store).await);
+    let found = store.workspace(&one).await.unwrap().unwrap();
+    assert_eq!((found.name.as_str(), found.created_at), ("Büro", NOW));
+    assert_refused!(store.create_workspace(&found, None).await, Error::Conflict);
+    assert_eq!(store.workspace(&WorkspaceId::generate()).await.unwrap(), None);
+    let after_one = store.workspaces(Some(&one), 1000).await.unwrap().rows;
+    assert!(after_one.iter().any(|row| row.id == two));
+    assert!(after_one.iter().all(|row| row.id != one));
+    assert_refused!(
+        store.workspaces(Some(&WorkspaceId::generate()), 10).await,
+        Error::NotFound
+    );
+}
+
+/// A key is read back, in its workspace only.
+pub async fn keys(store: Arc<dyn Store>) {
+    let (ours, theirs) = (workspace(&store).await, workspace(&store).await);
+    let made = key(&ours);
+    let idempotency = once("key.create", "k");
+    store.create_key(&made, 10, Some(&idempotency)).await.unwrap();
+    let id = &made.key.id;
+    assert_eq!(store.key(&ours, id).await.unwrap().as_ref(), Some(&made.key));
+    assert_eq!(store.key(&theirs, id).await.unwrap(), None);
+    assert_eq!(
+        store.keys(&ours, None, 10).await.unwrap().rows,
+        std::slice::from_ref(&made.key)
+    );
+    assert!(store.keys(&theirs, None, 10).await.unwrap().rows.is_empty());
+    assert_refused!(store.keys(&theirs, Some(id), 10).await, Error::NotFound);
+    assert_eq!(live(&store, &ours).await, std::slice::from_ref(&made));
+    assert_refused!(
+        store.create_key(&key(&ours), 10, Some(&idempotency)).await,
+        Error::AlreadyDone(_)
+    );
+    let mut double = key(&ours);
+    double.digest = made.digest;
+    assert_refused!(store.create_key(&double, 10, None).await, Error::Conflict);
+    let stray = key(&WorkspaceId::generate());
+    assert_refused!(store.create_key(&stray, 10, None).await, Error::NotFound);
+    assert_refused!(store.create_key(&key(&ours), 1, None).await, Error::Limit(1));
+}
+
+/// A rotation keeps the secret before it when asked to, and never two of them.
+pub async fn rotation(store: Arc<dyn Store>) {
+    let (ours, theirs) = (workspace(&store).await, workspace(&store).await);
+    let made = key(&ours);
+    store.create_key(&made, 10, None).await.unwrap();
+    let (id, first) = (&made.key.id, made.digest);
+    let second = other(&first);
+    assert_refused!(
+        store.rotate_key(&theirs, id, &second, None, NOW, None).await,
+        Error::NotFound
+    );
+    let until = Some(Timestamp(NOW.0 + 5));
+    let rotated = store
+        .rotate_key(&ours, id, &second, until, NOW, None)
+        .await
+        .unwrap();
+    assert_eq!((rotated.digest, rotated.previous), (second, Some(first)));
+    assert_eq!(
+        (rotated.key.rotated_at, rotated.key.previous_until),
+        (Some(NOW), until)
+    );
+    assert_eq!(live(&store, &ours).await, [rotated]);
+    let mut third = first;
+    third.0[30] ^= 1;
+    let again = store
+        .rotate_key(&ours, id, &third, until, NOW, None)
+        .await
+        .unwrap();
+    assert_eq!((again.digest, again.previous), (third, Some(second)));
+    let bare = store
+        .rotate_key(&ours, id, &first, None, NOW, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        (bare.digest, bare.previous, bare.key.previous_until),
+        (first, None, None)
+    );
+}
+
+/// A revoked key stays readable, is not loaded any more, makes room, and can't be rotated.
+pub async fn revocation(store: Arc<dyn Store>) {
+    let (ours, theirs) = (workspace(&store).await, workspace(&store).await);
+    let made = key(&ours);
+    store.create_key(&made, 1, None).await.unwrap();
+    let id = &made.key.id;
+    assert_refused!(store.revoke_key(&theirs, id, NOW).await, Error::NotFound);
+    assert_eq!(live(&store, &ours).await.len(), 1);
+    let revoked = store.revoke_key(&ours, id, NOW).await.unwrap();
+    assert_eq!(revoked.revoked_at, Some(NOW));
+    let later = Timestamp(NOW.0 + 1);
+    assert_eq!(store.revoke_key(&ours, id, later).await.unwrap(), revoked);
+    assert_eq!(store.key(&ours, id).await.unwrap(), Some(revoked));
+    assert!(live(&store, &ours).await.is_empty());
+    assert_refused!(
+        store
+            .rotate_key(&ours, id, &other(&made.digest), None, later, None)
+            .await,
+        Error::Conflict
+    );
+    store.create_key(&key(&ours), 1, None).await.unwrap();
+}
+
+/// The last use only ever moves forward; keys that are gone are no reason to fail.
+pub async fn last_use(store: Arc<dyn Store>) {
+    let ours = workspace(&store).await;
+    let made = key(&ours);
+    store.create_key(&made, 10, None).await.unwrap();
+    let id = &made.key.id;
+    for (at, noted) in [(5, 5), (9, 9), (7, 9)] {
+        let used = [(id.clone(), Timestamp(at)), (KeyId::generate(), Timestamp(1))];
+        store.touch_keys(&used).await.unwrap();
+        let found = store.key(&ours, id).await.unwrap().unwrap();
+        assert_eq!(found.last_used_at, Some(Timestamp(noted)));
+    }
+}

@@ -1,0 +1,66 @@
+//! Workspaces.
+
+use oma_domain::page::Page;
+use oma_domain::{Timestamp, Workspace, WorkspaceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::failure::Failure;
+use super::once::{self, Mark};
+use super::rows::{id, page, page_limit, text, unknown_cursor};
+use crate::Error;
+
+pub(super) fn create(conn: &Connection, workspace: &Workspace, once: Option<&Mark>) -> Result<(), Failure> {
+    once::check(conn, once)?;
+    if key(conn, &workspace.id)?.is_some() {
+        return Err(Error::Conflict.into());
+    }
+    conn.prepare_cached("INSERT INTO workspaces (id, name, created_at) VALUES (?, ?, ?)")?
+        .execute(params![
+            workspace.id.as_str(),
+            workspace.name,
+            workspace.created_at.as_millis(),
+        ])?;
+    once::remember(conn, once)
+}
+
+pub(super) fn find(conn: &Connection, id: &WorkspaceId) -> Result<Option<Workspace>, Failure> {
+    let mut statement = conn.prepare_cached("SELECT id, name, created_at FROM workspaces WHERE id = ?")?;
+    let mut rows = statement.query([id.as_str()])?;
+    rows.next()?
+        .map(|row| read(row).map(|(workspace, _)| workspace))
+        .transpose()
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    after: Option<&WorkspaceId>,
+    limit: u32,
+) -> Result<Page<Workspace, WorkspaceId>, Failure> {
+    let limit = page_limit(limit);
+    let after = match after {
+        Some(id) => key(conn, id)?.ok_or_else(unknown_cursor)?,
+        None => 0,
+    };
+    let mut statement = conn
+        .prepare_cached("SELECT id, name, created_at FROM workspaces WHERE key > ? ORDER BY key LIMIT ?")?;
+    let rows = statement.query(params![after, limit + 1])?;
+    page(rows, limit, read, |workspace| workspace.id.clone())
+}
+
+fn read(row: &Row<'_>) -> Result<(Workspace, usize), Failure> {
+    let name = text(row, "name")?;
+    let workspace = Workspace {
+        id: id(row, "id", WorkspaceId::parse)?,
+        name: name.to_owned(),
+        created_at: Timestamp(row.get("created_at")?),
+    };
+    Ok((workspace, name.len()))
+}
+
+/// The row's key; `None` when there is no such workspace.
+pub(super) fn key(conn: &Connection, id: &WorkspaceId) -> Result<Option<i64>, Failure> {
+    Ok(conn
+        .prepare_cached("SELECT key FROM workspaces WHERE id = ?")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?)
+}
