@@ -18,8 +18,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V3__deadlines.sql"),
     ),
     (
-        "V3__workspaces_and_keys",
-        include_str!("../../migrations/V3__workspaces_and_keys.sql"),
+        "V4__workspaces_and_keys",
+        include_str!("../../migrations/V4__workspaces_and_keys.sql"),
     ),
 ];
 
