@@ -34,7 +34,7 @@ class Server:
         self.log = open(self.data.with_suffix(".log"), "ab")
         self.process = subprocess.Popen(
             [OMA, "serve", "--json", "--listen", "127.0.0.1:0", "--data-dir", self.data],
-            env=clean | self.env,
+            env=clean | {"OPENCLAW_RATE_LIMIT_RPM": "0"} | self.env,
             stdout=subprocess.PIPE,
             stderr=self.log,
         )

@@ -16,8 +16,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::AppState;
+use crate::audit::Notes;
 use crate::dialect::Dialect;
 use crate::fault::Fault;
+use crate::rate::{self, Pass, Peer};
 
 /// The paths that need no key. They tell nothing about any workspace.
 pub const OPEN_PATHS: [&str; 6] = ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
@@ -28,17 +30,10 @@ pub struct Caller {
     workspace: WorkspaceId,
     actor: Actor,
     scope: Scope,
+    notes: Notes,
 }
 
 impl Caller {
-    fn operator(actor: Actor) -> Self {
-        Self {
-            workspace: WorkspaceId::default_workspace(),
-            actor,
-            scope: Scope::Admin,
-        }
-    }
-
     /// The workspace that the caller works in.
     #[must_use]
     pub fn workspace(&self) -> &WorkspaceId {
@@ -55,6 +50,16 @@ impl Caller {
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.scope
+    }
+
+    /// Notes for the audit trail what the call made, or is about, where the path does not say it.
+    pub fn note_target(&self, id: impl ToString) {
+        self.notes.target(id.to_string());
+    }
+
+    /// Notes a fact for the audit trail. Never a secret.
+    pub fn note(&self, name: &str, value: impl Into<serde_json::Value>) {
+        self.notes.fact(name, value.into());
     }
 
     /// The workspace that a call is about, where one may be named: the operator may name any, everybody else only
@@ -142,47 +147,92 @@ pub(crate) async fn require(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if !OPEN_PATHS.contains(&request.uri().path()) {
-        let caller = match authenticate(&state, request.headers(), dialect) {
-            Ok(caller) => caller,
-            Err(fault) => return fault.into_response(),
-        };
-        if let Err(fault) = caller.require(needed(request.method())) {
-            return fault.into_response();
-        }
-        request.extensions_mut().insert(caller);
+    if rate::EXEMPT.contains(&request.uri().path()) {
+        return next.run(request).await;
     }
-    next.run(request).await
+    let pass = match admit(&state, &mut request, dialect) {
+        Ok(pass) => pass,
+        Err(refusal) => return *refusal,
+    };
+    let mut response = next.run(request).await;
+    if let Some(pass) = pass {
+        pass.tell(&mut response);
+    }
+    response
+}
+
+/// Whether a request may pass, with what its answer says about the rate limit.
+fn admit(state: &AppState, request: &mut Request, dialect: Dialect) -> Result<Option<Pass>, Box<Response>> {
+    let too_many = |refused: rate::TooMany| Box::new(refused.into_response());
+    let peer = request.extensions().get::<Peer>();
+    let address = rate::origin(peer, request.headers(), &state.config.trusted_proxies);
+    let limits = state.limits.as_deref();
+    let unknown = limits.map(|limits| limits.unknown(address));
+    let unknown = unknown.transpose().map_err(too_many)?;
+    if OPEN_PATHS.contains(&request.uri().path()) {
+        return Ok(unknown);
+    }
+    let refused = |fault: Fault, pass: Option<Pass>| {
+        let mut response = fault.into_response();
+        if let Some(pass) = pass {
+            pass.tell(&mut response);
+        }
+        Box::new(response)
+    };
+    let caller = authenticate(state, request, dialect).map_err(|fault| refused(fault, unknown))?;
+    let known = limits.map(|limits| {
+        limits.recognised(address);
+        limits.known(caller.actor(), address)
+    });
+    let known = known.transpose().map_err(too_many)?;
+    let needed = needed(request.method());
+    caller.require(needed).map_err(|fault| refused(fault, known))?;
+    request.extensions_mut().insert(caller);
+    Ok(known)
 }
 
 /// Finds out who is calling. It costs one SHA-256 and a look into a table in memory.
-fn authenticate(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<Caller, Fault> {
-    let Some(operator) = &state.operator else {
+fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result<Caller, Fault> {
+    let (workspace, actor, scope) = recognise(state, request.headers(), dialect)?;
+    let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
+    notes.caller(&workspace, &actor);
+    Ok(Caller {
+        workspace,
+        actor,
+        scope,
+        notes,
+    })
+}
+
+type Recognised = (WorkspaceId, Actor, Scope);
+
+fn operator(actor: Actor) -> Recognised {
+    (WorkspaceId::default_workspace(), actor, Scope::Admin)
+}
+
+fn recognise(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<Recognised, Fault> {
+    let Some(expected) = &state.operator else {
         // A server without a token asks for no key. One that is presented all the same counts, and whoever sent it
         // should learn that it does not work, rather than get more rights than it has.
         return match credential(headers, dialect) {
             Ok(text) if text.starts_with(keys::PREFIX.as_bytes()) => {
                 by_key(state, Sha256::digest(text).into())
             }
-            _ => Ok(Caller::operator(Actor::Local)),
+            _ => Ok(operator(Actor::Local)),
         };
     };
     let digest: [u8; 32] = Sha256::digest(credential(headers, dialect)?).into();
     // Digests are compared, so that neither the content nor the length shows in the time that it takes.
-    if digest.ct_eq(operator).into() {
-        return Ok(Caller::operator(Actor::Operator));
+    if digest.ct_eq(expected).into() {
+        return Ok(operator(Actor::Operator));
     }
     by_key(state, digest)
 }
 
 /// Looking a digest up tells nothing about the secrets behind the others: nobody can choose what it begins with.
-fn by_key(state: &AppState, digest: [u8; 32]) -> Result<Caller, Fault> {
+fn by_key(state: &AppState, digest: [u8; 32]) -> Result<Recognised, Fault> {
     match state.engine.authenticate(digest)? {
-        Some(found) => Ok(Caller {
-            workspace: found.workspace,
-            actor: Actor::Key(found.key),
-            scope: found.scope,
-        }),
+        Some(found) => Ok((found.workspace, Actor::Key(found.key), found.scope)),
         None => Err(refused("The API key is not valid").with_challenge("Bearer error=\"invalid_token\"")),
     }
 }

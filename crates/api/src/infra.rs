@@ -40,7 +40,7 @@ pub(crate) struct Description {
     /// `required` or `disabled`, and how.
     auth: &'static str,
     /// Whether requests are limited, and how.
-    rate_limit: &'static str,
+    rate_limit: String,
     /// The routes by group.
     #[schema(value_type = Object)]
     endpoints: Value,
@@ -107,6 +107,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("revoke", "DELETE /v1/keys/:keyId"),
         ],
     ),
+    ("audit", &[("list", "GET /v1/audit")]),
     (
         "openai_compat",
         &[
@@ -159,7 +160,10 @@ async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
         } else {
             "disabled"
         },
-        rate_limit: "disabled (not built yet)",
+        rate_limit: match state.config.rate_limit_rpm {
+            0 => "disabled".to_owned(),
+            requests => format!("{requests} requests per minute and key"),
+        },
         endpoints: endpoints(),
     })
     .into_response()

@@ -1,8 +1,8 @@
 //! The HTTP API: one router, three dialects of it, and what stands in front of all of them.
 //!
 //! A request passes, from the outside in: its [request id](request_id), the [metrics](telemetry), the
-//! rendering of [faults](fault) in the caller's dialect, the catching of panics, the [origin guard](origin),
-//! [authentication](auth), and then the handler. Which dialect a request speaks is decided once, in
+//! rendering of [faults](fault) in the caller's dialect, the [audit trail](audit), the catching of panics, the
+//! [origin guard](origin), [authentication](auth) with the [rate limits](rate), and then the handler. Which dialect a request speaks is decided once, in
 //! [`dialect`], before anything else happens.
 //!
 //! Invariants kept here:
@@ -15,6 +15,7 @@
 //!
 //! Where it sits: on top; it talks to [`oma_engine::Engine`] only. The binary serves what [`router`] returns.
 
+pub mod audit;
 pub mod auth;
 pub mod dialect;
 pub mod dialects;
@@ -27,16 +28,20 @@ mod origin;
 mod panic;
 mod params;
 mod payload;
+mod rate;
 mod reference;
 pub mod request_id;
 pub mod telemetry;
 pub mod validate;
+
+pub use rate::Peer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
 use oma_domain::Timestamp;
 use oma_engine::Engine;
@@ -55,6 +60,10 @@ pub struct ApiConfig {
     pub allowed_hosts: Vec<String>,
     /// Without a key: web origins (`https://example.org`) whose pages may change things here.
     pub allowed_origins: Vec<String>,
+    /// How many requests each key (and each address without one) may make in a minute; 0 for any number.
+    pub rate_limit_rpm: u32,
+    /// The proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
     /// The server's version.
     pub version: String,
     /// The commit that it was built from, or `unknown`.
@@ -85,6 +94,8 @@ impl Default for ApiConfig {
             api_token: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            rate_limit_rpm: 0,
+            trusted_proxies: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: "unknown".to_owned(),
             started_at: oma_engine::now(),
@@ -114,6 +125,8 @@ pub struct AppState {
     streams: Arc<Semaphore>,
     /// What the operator's token is recognised by, when there is one.
     operator: Option<[u8; 32]>,
+    limits: Option<Arc<rate::Limits>>,
+    refusals: Arc<audit::Refusals>,
 }
 
 impl AppState {
@@ -129,6 +142,8 @@ impl AppState {
         Self {
             engine,
             operator: config.api_token.as_ref().map(auth::digest),
+            limits: (config.rate_limit_rpm > 0).then(|| Arc::new(rate::Limits::new(config.rate_limit_rpm))),
+            refusals: Arc::default(),
             config: Arc::new(config),
             metrics,
             shutdown,
@@ -159,6 +174,7 @@ fn guarded(routes: Router, state: &AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), auth::require))
         .layer(from_fn_with_state(state.clone(), origin::guard))
         .layer(from_fn(panic::catch))
+        .layer(from_fn_with_state(state.clone(), audit::record))
         .layer(from_fn(fault::render))
         .layer(from_fn(telemetry::measure))
         .layer(from_fn(request_id::assign))

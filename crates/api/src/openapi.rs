@@ -33,6 +33,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::events::routes())
         .merge(openclaw::workspaces::routes())
         .merge(openclaw::keys::routes())
+        .merge(openclaw::audit::routes())
         .merge(openai::routes())
 }
 
@@ -95,6 +96,7 @@ fn build() -> OpenApi {
             "keys",
             "API keys: each opens one workspace, as far as its scope goes.",
         ),
+        ("audit", "Who changed what, and how it went."),
         ("server", "Health, metrics and this document. Open to everybody."),
     ];
     let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());

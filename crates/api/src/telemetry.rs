@@ -50,6 +50,15 @@ pub fn describe() {
         metrics::Unit::Seconds,
         "Time to the response's head; for streams that is when they open."
     );
+    metrics::describe_counter!("rate_limit_rejections_total", "Requests that came too soon.");
+    metrics::describe_counter!(
+        "audit_write_failures_total",
+        "Audit entries that could not be written."
+    );
+    metrics::describe_counter!(
+        "audit_refusals_left_out_total",
+        "Refusals of unknown callers that were too many to be recorded."
+    );
     metrics::describe_gauge!("http_streams_open", "Open event and chat streams.");
     metrics::describe_gauge!("pool_active_containers", "Running sandboxes.");
     metrics::describe_gauge!("turns_active", "Turns at work.");

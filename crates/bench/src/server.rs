@@ -30,6 +30,7 @@ impl Server {
             .env("OPENAI_BASE_URL", provider)
             .env("OPENAI_API_KEY", "bench")
             .env("OPENCLAW_LOG_LEVEL", "warn")
+            .env("OPENCLAW_RATE_LIMIT_RPM", "0")
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("{} can't be started", oma.display()))?;

@@ -108,6 +108,10 @@ id!(
     EventId, "evt"
 );
 id!(
+    /// An entry of the audit trail.
+    AuditId, "aud"
+);
+id!(
     /// An API key. It names the key; it is no secret.
     KeyId, "key"
 );

@@ -12,6 +12,7 @@
 //! Where it sits: at the bottom. Every other crate may depend on it; it depends on none of them.
 
 pub mod agent;
+pub mod audit;
 pub mod content;
 pub mod environment;
 pub mod event;
@@ -31,7 +32,7 @@ pub use agent::Agent;
 pub use content::ContentBlock;
 pub use environment::Environment;
 pub use event::{Event, Seq};
-pub use id::{AgentId, EnvironmentId, EventId, KeyId, SessionId, WorkspaceId};
+pub use id::{AgentId, AuditId, EnvironmentId, EventId, KeyId, SessionId, WorkspaceId};
 pub use key::{Actor, ApiKey, Scope};
 pub use session::Session;
 pub use time::Timestamp;

@@ -35,6 +35,9 @@ pub enum Error {
     /// No such workspace, or none that the caller may see.
     #[error("no workspace has this id")]
     WorkspaceNotFound,
+    /// No such entry of the audit trail in this workspace.
+    #[error("no entry of the audit trail has this id")]
+    AuditNotFound,
     /// No such API key in this workspace.
     #[error("no API key has this id")]
     ApiKeyNotFound,

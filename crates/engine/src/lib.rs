@@ -15,6 +15,7 @@
 
 mod actor;
 mod agents;
+pub mod audit;
 mod deadlines;
 mod environments;
 pub mod error;
@@ -143,6 +144,8 @@ pub struct Config {
     pub ephemeral_age: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_age: Duration,
+    /// How long the audit trail keeps an entry; for ever without it.
+    pub audit_age: Option<Duration>,
     /// How long a compaction that a client asked for may take before the client is answered.
     pub compact_timeout: Duration,
 }
@@ -155,6 +158,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(10),
             ephemeral_age: Duration::from_secs(600),
             idempotency_age: Duration::from_secs(24 * 3600),
+            audit_age: None,
             compact_timeout: Duration::from_secs(180),
         }
     }

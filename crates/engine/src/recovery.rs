@@ -90,6 +90,7 @@ impl Engine {
     async fn sweep_once(&self) -> Result<()> {
         self.note_key_use().await?;
         let config = &self.inner.config;
+        self.forget_audit(config.audit_age).await?;
         let at = now();
         let before = |age: Duration| {
             let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::chat::Chat;
 use crate::commands::agent::Agent;
+use crate::commands::audit::Audit;
 use crate::commands::completions::Completions;
 use crate::commands::config::Show;
 use crate::commands::doctor::Doctor;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Key(Key),
     /// Create and look at workspaces
     Workspace(Workspace),
+    /// Look at and verify the audit trail
+    Audit(Audit),
     /// List the models that agents may name
     Models(Models),
     /// Ask a server whether it can take work; fails when it can't

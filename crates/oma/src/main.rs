@@ -86,6 +86,7 @@ async fn run_client(command: Command, output: Output) -> Outcome {
         Command::Session(session) => session.run(output).await,
         Command::Key(key) => key.run(output).await,
         Command::Workspace(workspace) => workspace.run(output).await,
+        Command::Audit(audit) => audit.run(output).await,
         Command::Models(models) => models.run(output).await,
         Command::Health(health) => health.run(output).await,
         Command::Version

@@ -1,5 +1,6 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
-//! (in [`access`]) workspaces and API keys.
+//! (in [`access`]) workspaces and API keys and (in [`trail`]) the
+//! audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
 //! behind the same trait. [`contract`] is the suite that every implementation must pass.
@@ -24,10 +25,12 @@ pub mod contract;
 pub mod error;
 pub mod records;
 pub mod sqlite;
+pub mod trail;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use error::Error;
 pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter};
+pub use trail::{AuditFilter, Trail};
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -40,7 +43,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Send + Sync + 'static {
+pub trait Store: Access + Trail + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The commands but `serve` and `chat`: each turns its arguments into requests and the answers into tables.
 
 pub(crate) mod agent;
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;

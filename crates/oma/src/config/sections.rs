@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use oma_tools::Rule;
 use secrecy::SecretString;
 
@@ -53,6 +54,13 @@ section! {
         max_streams: usize { default "10000"; between "1", "1000000"; env "OPENCLAW_MAX_STREAMS"; }
         /// The most connections that are open at once; further ones wait.
         max_connections: usize { default "12000"; between "1", "1000000"; env "OPENCLAW_MAX_CONNECTIONS"; }
+        /// How many requests each API key may make in a minute, and as many at once; the same for each address that
+        /// has shown no valid key. 0 for any number.
+        rate_limit_rpm: u32 { default "1200"; between "0", "1000000"; env "OPENCLAW_RATE_LIMIT_RPM"; }
+        /// Reverse proxies (networks or addresses) whose `X-Forwarded-For` is believed.
+        trusted_proxies: List<IpNet> { env "OPENCLAW_TRUSTED_PROXIES"; }
+        /// For how many days the audit trail keeps an entry; 0 for ever.
+        audit_retention_days: u32 { default "30"; between "0", "36500"; env "OPENCLAW_AUDIT_RETENTION_DAYS"; }
         /// The source revision that `/healthz` names.
         commit: Option<String> { env "OPENCLAW_COMMIT"; }
     }

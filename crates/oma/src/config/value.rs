@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use oma_tools::Rule;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -275,6 +276,23 @@ impl<T: Value> Value for List<T> {
 
     fn to_json(&self) -> serde_json::Value {
         self.0.iter().map(T::to_json).collect()
+    }
+}
+
+impl Value for IpNet {
+    const NOTATION: &'static str = "network";
+    const PLACEHOLDER: &'static str = "NETWORK";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let network = text.parse().ok();
+        let address = || text.parse().ok().map(|address: IpAddr| Self::from(address));
+        network
+            .or_else(address)
+            .ok_or_else(|| "it is not a network (`10.0.0.0/8`) or an address".to_owned())
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(self.to_string())
     }
 }
 

@@ -5,6 +5,7 @@
 //! part, and what becomes of one that nobody reads [`upload`]'s.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,12 +66,14 @@ pub(crate) async fn serve(
             () = stopping.cancelled() => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, place)) = accepted else { continue };
+        let Some((stream, peer, place)) = accepted else {
+            continue;
+        };
         let builder = Arc::clone(&builder);
         let router = router.clone();
         let stopping = stopping.clone();
         connections.spawn(async move {
-            connection(&builder, stream, router, stopping).await;
+            connection(&builder, stream, peer, router, stopping).await;
             drop(place);
         });
     }
@@ -83,11 +86,11 @@ pub(crate) async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     // The place comes first: beyond the bound, clients wait in the system's queue.
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok((stream, peer)) => Some((stream, peer, place)),
         Err(error) => {
             if !matches!(
                 error.kind(),
@@ -106,6 +109,7 @@ async fn accept(
 async fn connection(
     builder: &Builder<TokioExecutor>,
     stream: TcpStream,
+    peer: SocketAddr,
     router: Router,
     stopping: CancellationToken,
 ) {
@@ -120,7 +124,8 @@ async fn connection(
         speaks.cancel();
         let router = router.clone();
         async move {
-            let (request, receipt) = upload::receive(request);
+            let (mut request, receipt) = upload::receive(request);
+            request.extensions_mut().insert(oma_api::Peer(peer));
             let answered = router.oneshot(request).await;
             let mut response = answered.unwrap_or_else(|never| match never {});
             receipt.settle(&mut response);
@@ -158,8 +163,6 @@ async fn silence(spoken: &CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::Notify;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
@@ -110,6 +111,7 @@ fn api_token(config: &Config) -> Result<Option<SecretString>, Failure> {
 
 fn engine(config: &Config) -> oma_engine::Config {
     let engine = &config.engine;
+    let days = config.server.audit_retention_days;
     oma_engine::Config {
         max_turns: engine.max_turns,
         max_requests_per_turn: engine.max_requests_per_turn,
@@ -117,6 +119,7 @@ fn engine(config: &Config) -> oma_engine::Config {
         ephemeral_age: engine.ephemeral_age,
         idempotency_age: engine.idempotency_age,
         compact_timeout: engine.compact_timeout,
+        audit_age: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3600)),
     }
 }
 
@@ -136,6 +139,8 @@ fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) ->
         api_token,
         allowed_hosts,
         allowed_origins: server.allowed_origins.0.clone(),
+        rate_limit_rpm: server.rate_limit_rpm,
+        trusted_proxies: server.trusted_proxies.0.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit.to_owned(),
         max_json_body: bytes(server.max_body),

@@ -12,6 +12,7 @@ mod command_line;
 mod crash;
 mod disk;
 mod fake_server;
+mod governance;
 mod isolation;
 #[cfg(feature = "otel")]
 mod otel;

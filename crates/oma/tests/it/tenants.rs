@@ -188,6 +188,12 @@ impl Ours {
             ("POST", "/v1/workspaces") => vec![Call::new(path, Forbidden).json(json!({"name": "w"}))],
             ("GET", "/v1/workspaces/{workspace_id}") => vec![Call::new(filled, Missing)],
 
+            ("GET", "/v1/audit") => vec![
+                Call::new(path, Own),
+                Call::new(format!("{path}?target={agent}"), Own),
+                Call::new(format!("{path}?workspace_id={workspace}"), Missing),
+            ],
+
             ("GET", "/v1/keys") => vec![
                 Call::new(path, Own),
                 Call::new(format!("{path}?workspace_id={workspace}"), Missing),

@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod agents;
+pub mod audit;
 pub mod commits;
 pub mod concurrency;
 pub mod environments;
@@ -33,6 +34,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @cases $open;
             access: workspaces, keys, rotation, revocation, last_use;
             agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
+            audit: listing, filters;
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
                 needed_agent;
             concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;

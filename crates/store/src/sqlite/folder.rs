@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-const DATABASE: &str = "store.db";
+pub(super) const DATABASE: &str = "store.db";
 const LOG: &str = "store.db-wal";
 const INDEX: &str = "store.db-shm";
 const LOCK: &str = "store.lock";

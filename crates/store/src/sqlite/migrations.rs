@@ -21,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V4__workspaces_and_keys",
         include_str!("../../migrations/V4__workspaces_and_keys.sql"),
     ),
+    ("V5__audit", include_str!("../../migrations/V5__audit.sql")),
 ];
 
 /// Brings the database to the newest schema.

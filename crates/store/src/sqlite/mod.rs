@@ -20,6 +20,7 @@
 
 mod access;
 mod agents;
+mod audit;
 mod checkpointer;
 mod commits;
 mod connection;
@@ -42,6 +43,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+
+pub use audit::verify::{Broken, Verified, verify as verify_audit};
 
 use std::path::Path;
 use std::sync::Arc;

@@ -79,6 +79,8 @@ async fn complete(State(state): State<AppState>, caller: Caller, request: Reques
         payload.key.as_ref(),
     )
     .await?;
+    caller.note_target(&session.id);
+    caller.note("agent_id", agent.id.as_str());
     let turn = start(&state.engine, &session, content, payload.key, streams).await?;
     let deadline = Instant::now() + state.config.chat_timeout;
     let answered = if streams {

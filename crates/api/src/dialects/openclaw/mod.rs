@@ -4,6 +4,7 @@
 //! always 200. Where the reference is wrong, this does what a correct server does.
 
 pub mod agents;
+pub mod audit;
 pub mod environments;
 pub mod error;
 pub mod events;

@@ -99,9 +99,14 @@ impl WorkspaceList {
         (status = 200, body = WorkspaceView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
     ),
 )]
-async fn create(State(state): State<AppState>, _: Operator, payload: Payload) -> Result<Json<WorkspaceView>> {
+async fn create(
+    State(state): State<AppState>,
+    Operator(caller): Operator,
+    payload: Payload,
+) -> Result<Json<WorkspaceView>> {
     let CreateWorkspace { name } = CreateWorkspace::parse(&payload.value)?;
     let workspace = state.engine.create_workspace(name, payload.key).await?;
+    caller.note_target(&workspace.id);
     Ok(Json(WorkspaceView::of(&workspace)))
 }
 

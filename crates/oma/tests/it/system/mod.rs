@@ -171,6 +171,8 @@ impl Options {
             .arg(data)
             .env("OPENCLAW_LISTEN", "127.0.0.1:0")
             .env("OPENCLAW_DRAIN_TIMEOUT_MS", "2000")
+            // Tests ask as fast as they can; those of the limit itself set it.
+            .env("OPENCLAW_RATE_LIMIT_RPM", "0")
             .env("OPENCLAW_LOG_FORMAT", "json")
             .env("OPENCLAW_SANDBOX_DISK_FLOOR", "16MiB")
             .env(

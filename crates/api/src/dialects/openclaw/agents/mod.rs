@@ -49,10 +49,13 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 )]
 async fn create(State(state): State<AppState>, caller: Caller, payload: Payload) -> Result<Json<AgentView>> {
     let spec = CreateAgent::parse(&payload.value)?.into_spec();
+    caller.note("model", spec.model.clone());
+    caller.note("name", spec.name.clone());
     let agent = state
         .engine
         .create_agent(caller.workspace(), spec, payload.key)
         .await?;
+    caller.note_target(&agent.id);
     Ok(Json(AgentView::of(&agent)))
 }
 
@@ -142,6 +145,7 @@ async fn update(
         .engine
         .update_agent(caller.workspace(), &id, expected, spec)
         .await?;
+    caller.note("new_version", agent.version);
     Ok(Json(AgentView::of(&agent)))
 }
 
@@ -297,6 +301,7 @@ async fn run(
                 .await?
         }
     };
+    caller.note("session_id", session.id.as_str());
     let content = vec![ContentBlock::text(task)];
     let post = Post {
         content,

@@ -52,6 +52,7 @@ async fn create(
         .engine
         .create_environment(caller.workspace(), spec, payload.key)
         .await?;
+    caller.note_target(&environment.id);
     Ok(Json(EnvironmentView::of(&environment)))
 }
 

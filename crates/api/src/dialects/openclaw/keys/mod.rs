@@ -58,7 +58,12 @@ async fn create(State(state): State<AppState>, Admin(caller): Admin, payload: Pa
         scope: body.scope,
         expires_at: body.expires_at,
     };
-    Ok(issued(&state.engine.create_key(new, payload.key).await?))
+    caller.note("name", new.name.clone());
+    caller.note("scope", new.scope.as_str());
+    caller.note("workspace_id", new.workspace.as_str());
+    let key = state.engine.create_key(new, payload.key).await?;
+    caller.note_target(&key.key.id);
+    Ok(issued(&key))
 }
 
 /// A secret stays in no cache.

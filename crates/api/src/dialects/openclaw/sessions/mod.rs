@@ -72,6 +72,8 @@ async fn create(
     if vault_id.is_some() {
         return Err(Fault::unsupported("vaultId", "this server has no vaults yet"));
     }
+    caller.note("agent_id", agent_id.clone());
+    caller.note("environment_id", environment_id.clone());
     let agent = AgentId::parse(&agent_id).map_err(|_| Fault::from(Error::AgentNotFound))?;
     let create = CreateSession {
         agent,
@@ -83,6 +85,7 @@ async fn create(
         .engine
         .create_session(caller.workspace(), create, payload.key)
         .await?;
+    caller.note_target(&session.id);
     Ok(Json(SessionView::of(&session)))
 }
 

@@ -1,0 +1,72 @@
+//! What each route that changes something is called in the audit trail.
+
+use axum::http::Method;
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Action {
+    pub(super) name: &'static str,
+    /// The part of the path that names what it is done to.
+    pub(super) target: Option<&'static str>,
+}
+
+/// The action of a call; `None` for calls that only look. `route` is the pattern that matched.
+pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return None;
+    }
+    let (name, target) = match (method.as_str(), route) {
+        ("POST", "/v1/agents") => ("agent.create", None),
+        ("PATCH", "/v1/agents/{agent_id}") => ("agent.update", Some("agent_id")),
+        ("DELETE", "/v1/agents/{agent_id}") => ("agent.delete", Some("agent_id")),
+        ("POST", "/v1/agents/{agent_id}/archive") => ("agent.archive", Some("agent_id")),
+        ("POST", "/v1/agents/{agent_id}/warm") => ("agent.warm", Some("agent_id")),
+        ("POST", "/v1/agents/{agent_id}/run") => ("agent.run", Some("agent_id")),
+        ("PUT", "/v1/agents/{agent_id}/files/{*path}") => ("agent.file.write", Some("agent_id")),
+        ("DELETE", "/v1/agents/{agent_id}/files/{*path}") => ("agent.file.delete", Some("agent_id")),
+        ("POST", "/v1/environments") => ("environment.create", None),
+        ("DELETE", "/v1/environments/{environment_id}") => ("environment.delete", Some("environment_id")),
+        ("POST", "/v1/sessions") => ("session.create", None),
+        ("DELETE", "/v1/sessions/{session_id}") => ("session.delete", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
+        ("POST", "/v1/chat/completions") => ("chat.completion", None),
+        ("POST", "/v1/workspaces") => ("workspace.create", None),
+        ("POST", "/v1/keys") => ("key.create", None),
+        ("POST", "/v1/keys/{key_id}/rotate") => ("key.rotate", Some("key_id")),
+        ("DELETE", "/v1/keys/{key_id}") => ("key.revoke", Some("key_id")),
+        // A test sees to it that every route of the document has a name; a method that a route does not take, or
+        // a path of another dialect, has none.
+        _ => (UNNAMED, None),
+    };
+    Some(Action { name, target })
+}
+
+/// The action of calls that no route takes.
+pub(super) const UNNAMED: &str = "unknown";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutation_of_the_document_has_a_name() {
+        let document = serde_json::to_value(crate::openapi::document()).expect("JSON");
+        let mut named = 0;
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for method in item.as_object().expect("operations").keys() {
+                let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else {
+                    continue;
+                };
+                // The document has no word for a parameter that takes the rest of a path.
+                let route = path.replace("{path}", "{*path}");
+                if let Some(action) = of(&method, &route) {
+                    assert_ne!(action.name, UNNAMED, "{method} {path}: name it here");
+                    named += 1;
+                }
+            }
+        }
+        assert!(named >= 19, "{named}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Recording what is done: one entry of the audit trail for every call that changes something, or tried to, written
+//! before the client is answered.
+//!
+//! An entry says who, what, to what and with what outcome. It is made of ids, codes and names; bodies and headers,
+//! where secrets are, are not looked at.
+//!
+//! Who is refused at the door (a wrong key, too many requests) is recorded, too, but no more often than
+//! [`REFUSALS_PER_MINUTE`]: nobody without a key may fill the disk. What was left out is counted in the next entry.
+//!
+//! Invariant: a client that was told of a success finds it in the trail.
+
+mod actions;
+mod notes;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use oma_domain::audit::Entry;
+use oma_domain::{AuditId, WorkspaceId};
+use oma_engine::Engine;
+
+use crate::AppState;
+use crate::fault::Fault;
+use crate::params::segment;
+use crate::rate::{self, Buckets, Peer, Taken};
+use crate::request_id::RequestId;
+use actions::Action;
+pub(crate) use notes::Notes;
+
+/// How many refusals at the door are recorded in a minute.
+const REFUSALS_PER_MINUTE: u32 = 60;
+/// The longest id from a path that is kept, in characters.
+const TARGET: usize = 128;
+
+/// How many refusals may still be recorded, and how many were not.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    allowed: Buckets<()>,
+    left_out: AtomicU64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            allowed: Buckets::per_minute(REFUSALS_PER_MINUTE),
+            left_out: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Refusals {
+    /// Whether this one is to be recorded; with how many were left out before it.
+    fn admit(&self) -> Option<u64> {
+        match self.allowed.take((), Instant::now()) {
+            Taken::Granted(_) => Some(self.left_out.swap(0, Ordering::Relaxed)),
+            Taken::Refused(_) => {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+                metrics::counter!("audit_refusals_left_out_total").increment(1);
+                None
+            }
+        }
+    }
+}
+
+/// A call that is under way. When it is dropped before it was answered, its client has gone away, and nobody can say
+/// any more how far it came; that is recorded, too.
+struct Call {
+    engine: Engine,
+    notes: Notes,
+    request_id: String,
+    address: String,
+    action: Action,
+    target: Option<String>,
+    answered: bool,
+}
+
+impl Call {
+    fn entry(&self, outcome: &str) -> Entry {
+        let known = self.notes.known();
+        let (workspace, actor) = match known.caller {
+            Some((workspace, actor)) => (workspace, actor.to_string()),
+            None => (WorkspaceId::default_workspace(), self.address.clone()),
+        };
+        Entry {
+            id: AuditId::generate(),
+            workspace,
+            at: oma_engine::now(),
+            request_id: Some(self.request_id.clone()),
+            actor,
+            action: self.action.name.to_owned(),
+            target: known.target.or_else(|| self.target.clone()),
+            outcome: outcome.to_owned(),
+            metadata: (!known.metadata.is_empty()).then_some(known.metadata),
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.answered && tokio::runtime::Handle::try_current().is_ok() {
+            self.engine.record_behind(self.entry("client_gone"));
+        }
+    }
+}
+
+/// Records a call.
+pub(crate) async fn record(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let Some(action) = route.and_then(|route| actions::of(request.method(), route.as_str())) else {
+        return next.run(request).await;
+    };
+    let (mut parts, body) = request.into_parts();
+    let target = match action.target {
+        Some(name) => Some(
+            segment(&mut parts, name, &())
+                .await
+                .chars()
+                .take(TARGET)
+                .collect(),
+        ),
+        None => None,
+    };
+    let peer = parts.extensions.get::<Peer>();
+    let address = rate::origin(peer, &parts.headers, &state.config.trusted_proxies);
+    let request_id = parts.extensions.get::<RequestId>();
+    let notes = Notes::default();
+    let mut call = Call {
+        engine: state.engine.clone(),
+        notes: notes.clone(),
+        request_id: request_id.map(ToString::to_string).unwrap_or_default(),
+        address: format!("ip:{address}"),
+        action,
+        target,
+        answered: false,
+    };
+    parts.extensions.insert(notes.clone());
+    let response = next.run(Request::from_parts(parts, body)).await;
+    call.answered = true;
+
+    let outcome = match response.extensions().get::<Fault>() {
+        Some(fault) => fault.code(),
+        None if response.status().is_success() => "ok",
+        None => "failed",
+    };
+    if outcome == "rate_limited" || notes.known().caller.is_none() {
+        match state.refusals.admit() {
+            None => return response,
+            Some(0) => {}
+            Some(left_out) => notes.fact("left_out", left_out.into()),
+        }
+    }
+    let entry = call.entry(outcome);
+    match call.engine.record(entry).await {
+        Ok(()) => response,
+        // What failed anyway is told as it is; the log has the rest.
+        Err(_) if !response.status().is_success() => response,
+        Err(_) => {
+            let message = "The call was carried out, but it could not be recorded in the audit trail";
+            Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_failed", message).into_response()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The audit trail: written for every call that changes something, and read by admins.
+//!
+//! Invariant: an entry that could not be written is an error in the log and in the metrics, whoever still waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oma_domain::audit::Entry;
+use oma_domain::page::Page;
+use oma_domain::{AuditId, Timestamp, WorkspaceId};
+pub use oma_store::AuditFilter;
+use oma_store::Store;
+
+use crate::agents::not_found;
+use crate::error::{Error, Result};
+use crate::{Engine, now};
+
+impl Engine {
+    /// Writes an entry, which is durable when this returns. It is written also when the caller goes away meanwhile.
+    ///
+    /// # Errors
+    /// What keeps it from being written.
+    pub async fn record(&self, entry: Entry) -> Result<()> {
+        let written = self
+            .inner
+            .tasks
+            .spawn(write(Arc::clone(&self.inner.store), entry));
+        match written.await {
+            Ok(written) => written.map_err(Error::from),
+            Err(error) => Err(Error::Internal(format!(
+                "an audit entry's write did not end: {error}"
+            ))),
+        }
+    }
+
+    /// Writes an entry behind the back of a caller that can't wait. Call it within the runtime.
+    pub fn record_behind(&self, entry: Entry) {
+        let store = Arc::clone(&self.inner.store);
+        drop(self.inner.tasks.spawn(write(store, entry)));
+    }
+
+    /// Entries of a workspace, newest first.
+    ///
+    /// # Errors
+    /// [`Error::AuditNotFound`] when the cursor is unknown.
+    pub async fn audit(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &AuditFilter,
+        after: Option<&AuditId>,
+        limit: u32,
+    ) -> Result<Page<Entry, AuditId>> {
+        let page = self.inner.store.audit(workspace, filter, after, limit).await;
+        page.map_err(|error| not_found(error, Error::AuditNotFound))
+    }
+
+    /// Removes the entries that are older than they are to be kept.
+    pub(crate) async fn forget_audit(&self, age: Option<Duration>) -> Result<()> {
+        let Some(age) = age else { return Ok(()) };
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(now().as_millis().saturating_sub(age));
+        let removed = self.inner.store.forget_audit(before).await?;
+        if removed > 0 {
+            tracing::info!(removed, "old entries of the audit trail were removed");
+        }
+        Ok(())
+    }
+}
+
+async fn write(store: Arc<dyn Store>, entry: Entry) -> oma_store::Result<()> {
+    let written = store.append_audit(&entry).await;
+    if let Err(error) = &written {
+        metrics::counter!("audit_write_failures_total").increment(1);
+        let Entry {
+            actor,
+            action,
+            target,
+            outcome,
+            request_id,
+            ..
+        } = &entry;
+        tracing::error!(%error, actor, action, target, outcome, request_id, "an audit entry could not be written");
+    }
+    written
+}

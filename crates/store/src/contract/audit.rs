@@ -1,0 +1,128 @@
+//! The audit trail.
+
+use std::sync::Arc;
+
+use oma_domain::audit::Entry;
+use oma_domain::{AuditId, Timestamp, WorkspaceId};
+
+use super::fixtures::NOW;
+use crate::{AuditFilter, Error, Store, assert_refused};
+
+fn entry(workspace: &WorkspaceId, at: i64, action: &str, target: Option<&str>) -> Entry {
+    let metadata = serde_json::json!({ "model": "scripted/echo" });
+    Entry {
+        id: AuditId::generate(),
+        workspace: workspace.clone(),
+        at: Timestamp(NOW.0 + at),
+        request_id: Some("req_1".into()),
+        actor: "operator".into(),
+        action: action.into(),
+        target: target.map(str::to_owned),
+        outcome: "ok".into(),
+        metadata: metadata.as_object().cloned(),
+    }
+}
+
+async fn furnish(store: &Arc<dyn Store>) -> (WorkspaceId, Vec<Entry>) {
+    let workspace = WorkspaceId::generate();
+    let mut entries = Vec::new();
+    // Two of the same millisecond, and a clock that went back.
+    for (at, action, target) in [
+        (1, "agent.create", Some("a")),
+        (5, "agent.update", Some("a")),
+        (5, "session.create", Some("s")),
+        (3, "session.delete", None),
+    ] {
+        let entry = entry(&workspace, at, action, target);
+        store.append_audit(&entry).await.unwrap();
+        entries.push(entry);
+    }
+    (workspace, entries)
+}
+
+/// Entries are read back, newest first, page by page, in their workspace only.
+pub async fn listing(store: Arc<dyn Store>) {
+    let (workspace, entries) = furnish(&store).await;
+    let order = [2, 1, 3, 0].map(|index: usize| entries[index].clone());
+    let all = AuditFilter::default();
+    assert_eq!(store.audit(&workspace, &all, None, 10).await.unwrap().rows, order);
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.audit(&workspace, &all, after.as_ref(), 1).await.unwrap();
+        assert_eq!(page.rows.len(), 1);
+        seen.extend(page.rows);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, order);
+    let stranger = WorkspaceId::generate();
+    assert!(
+        store
+            .audit(&stranger, &all, None, 10)
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert_refused!(
+        store.audit(&stranger, &all, Some(&entries[0].id), 10).await,
+        Error::NotFound
+    );
+}
+
+/// Filters hold together.
+pub async fn filters(store: Arc<dyn Store>) {
+    let (workspace, _) = furnish(&store).await;
+    let found = async |filter: AuditFilter| -> Vec<String> {
+        let page = store.audit(&workspace, &filter, None, 10).await.unwrap();
+        page.rows.into_iter().map(|row| row.action).collect()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let time = |at: i64| Some(Timestamp(NOW.0 + at));
+    let filter = AuditFilter::default;
+    assert_eq!(
+        found(AuditFilter {
+            action: text("agent.create"),
+            ..filter()
+        })
+        .await,
+        ["agent.create"]
+    );
+    assert_eq!(
+        found(AuditFilter {
+            action: text("session.%"),
+            ..filter()
+        })
+        .await,
+        ["session.create", "session.delete"]
+    );
+    assert!(
+        found(AuditFilter {
+            action: text("agent"),
+            ..filter()
+        })
+        .await
+        .is_empty()
+    );
+    assert_eq!(
+        found(AuditFilter {
+            target: text("a"),
+            since: time(5),
+            ..filter()
+        })
+        .await,
+        ["agent.update"]
+    );
+    assert_eq!(
+        found(AuditFilter {
+            since: time(3),
+            until: time(3),
+            ..filter()
+        })
+        .await,
+        ["session.delete"]
+    );
+}

@@ -1,0 +1,106 @@
+//! What a broken chain looks like, and what retention leaves.
+
+use oma_domain::audit::Entry;
+use oma_domain::{AuditId, Timestamp, WorkspaceId};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::verify::{Broken, verify};
+use crate::Trail as _;
+use crate::sqlite::{Options, Sqlite};
+
+/// A trail of five entries at the times 1 to 5.
+async fn trail() -> (Sqlite, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(folder.path(), &Options::default()).unwrap();
+    for at in 1..=5 {
+        let metadata = serde_json::json!({ "at": at });
+        let entry = Entry {
+            id: AuditId::generate(),
+            workspace: WorkspaceId::default_workspace(),
+            at: Timestamp(at),
+            request_id: None,
+            actor: "operator".into(),
+            action: "agent.create".into(),
+            target: Some("agt_1".into()),
+            outcome: "ok".into(),
+            metadata: metadata.as_object().cloned(),
+        };
+        store.append_audit(&entry).await.unwrap();
+    }
+    (store, folder)
+}
+
+#[tokio::test]
+async fn a_whole_chain_is_verified_while_it_is_open_and_after() {
+    let (store, folder) = trail().await;
+    let open = verify(folder.path()).unwrap();
+    assert_eq!(
+        (open.rows, open.removed, open.head, &open.broken),
+        (5, 0, 5, &None)
+    );
+    store.close().await;
+    assert_eq!(verify(folder.path()).unwrap(), open);
+    assert!(verify(&folder.path().join("nowhere")).is_err());
+}
+
+#[tokio::test]
+async fn every_edit_shows() {
+    for (edit, position) in [
+        ("UPDATE audit SET actor = 'key:key_2' WHERE key = 3", 3),
+        ("UPDATE audit SET outcome = 'failed' WHERE key = 1", 1),
+        ("UPDATE audit SET target = NULL WHERE key = 2", 2),
+        ("UPDATE audit SET request_id = '' WHERE key = 2", 2),
+        ("UPDATE audit SET at = 7 WHERE key = 5", 5),
+        ("UPDATE audit SET metadata = '{\"at\":2 }' WHERE key = 2", 2),
+        ("UPDATE audit SET workspace = 'wrk_other' WHERE key = 4", 4),
+        ("UPDATE audit SET hash = zeroblob(32) WHERE key = 4", 4),
+        (
+            "UPDATE audit SET actor = 'operatora', action = 'gent.create' WHERE key = 2",
+            2,
+        ),
+        ("DELETE FROM audit WHERE key = 2", 2),
+        ("DELETE FROM audit WHERE key = 1", 1),
+        ("DELETE FROM audit WHERE key = 5", 5),
+        ("DELETE FROM audit", 1),
+        ("UPDATE audit SET key = 6 WHERE key = 5", 5),
+    ] {
+        let (store, folder) = trail().await;
+        store.close().await;
+        let conn = Connection::open(folder.path().join("store.db")).unwrap();
+        assert!(conn.execute(edit, []).unwrap() > 0, "{edit}");
+        drop(conn);
+        let found = verify(folder.path()).unwrap().broken;
+        assert_eq!(
+            found.map(|broken: Broken| broken.position),
+            Some(position),
+            "{edit}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_retention_leaves_can_be_verified() {
+    let (store, folder) = trail().await;
+    let whole = verify(folder.path()).unwrap();
+    assert_eq!(store.forget_audit(Timestamp(1)).await.unwrap(), 0);
+    assert_eq!(store.forget_audit(Timestamp(4)).await.unwrap(), 3);
+    let rest = verify(folder.path()).unwrap();
+    assert_eq!(
+        (rest.rows, rest.removed, rest.head, &rest.broken),
+        (2, 3, 5, &None)
+    );
+    assert_eq!(rest.head_hash, whole.head_hash);
+    assert_eq!(store.forget_audit(Timestamp(100)).await.unwrap(), 2);
+    let none = verify(folder.path()).unwrap();
+    assert_eq!(
+        (none.rows, none.removed, none.head, &none.broken),
+        (0, 5, 5, &None)
+    );
+    store.close().await;
+    // The anchor is part of what is verified.
+    let conn = Connection::open(folder.path().join("store.db")).unwrap();
+    conn.execute("UPDATE audit_ends SET position = 3 WHERE name = 'anchor'", [])
+        .unwrap();
+    assert!(verify(folder.path()).unwrap().broken.is_some());
+}
