@@ -80,7 +80,6 @@ async fn unknown_paths_and_methods_are_told_apart() {
     for (method, path, code) in [
         ("GET", "/v1/nothing", (404, "not_found")),
         ("GET", "/v1/vaults", (404, "not_found")),
-        ("GET", "/v1/audit", (404, "not_found")),
         ("GET", "/v2", (404, "not_found")),
         ("GET", "/v1/agents/", (404, "not_found")),
         ("PUT", "/v1/agents", (405, "method_not_allowed")),
