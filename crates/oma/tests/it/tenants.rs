@@ -20,6 +20,8 @@ enum Stranger {
     Missing,
     /// A list, of the stranger's own things only.
     Own,
+    /// A list of what it has tried itself, which names what it asked for.
+    Tried,
     /// Something of its own, made from nothing of ours.
     Makes,
     /// Only the operator may.
@@ -92,9 +94,13 @@ impl Ours {
         ]
     }
 
+    fn has(&self, id: &Value) -> bool {
+        id.as_str().is_some_and(|id| self.ids().contains(&id))
+    }
+
     /// Every way to name something of ours on a route; none for a route that this walk does not know.
     fn calls(&self, method: &Method, path: &str) -> Vec<Call> {
-        use Stranger::{Forbidden, Makes, Missing, Own, Shared};
+        use Stranger::{Forbidden, Makes, Missing, Own, Shared, Tried};
         let Self {
             workspace,
             agent,
@@ -189,8 +195,8 @@ impl Ours {
             ("GET", "/v1/workspaces/{workspace_id}") => vec![Call::new(filled, Missing)],
 
             ("GET", "/v1/audit") => vec![
-                Call::new(path, Own),
-                Call::new(format!("{path}?target={agent}"), Own),
+                Call::new(path, Tried),
+                Call::new(format!("{path}?target={agent}"), Tried),
                 Call::new(format!("{path}?workspace_id={workspace}"), Missing),
             ],
 
@@ -368,10 +374,20 @@ async fn every_route_keeps_workspaces_apart() {
                     assert!(answer.status == 404 || cursor, "{what}");
                     refused += 1;
                 }
-                Stranger::Own | Stranger::Makes | Stranger::Shared => {
+                Stranger::Own | Stranger::Tried | Stranger::Makes | Stranger::Shared => {
                     assert_eq!(answer.status, 200, "{what}")
                 }
                 Stranger::Forbidden => assert_eq!(answer.status, 403, "{what}"),
+            }
+            if call.stranger == Stranger::Tried {
+                let body = answer.good();
+                let rows = body["events"].as_array().expect("a list");
+                assert!(
+                    rows.iter()
+                        .all(|row| row["outcome"] != "ok" || !ours.has(&row["target"])),
+                    "{what}"
+                );
+                continue;
             }
             for id in ours.ids() {
                 assert!(!answer.text().contains(id), "{id} shows: {what}");
