@@ -68,7 +68,10 @@ impl TraceParent {
 /// So many lower-case hexadecimal digits, neither more nor fewer.
 fn hex(part: Option<&str>, digits: usize) -> Result<u128, Malformed> {
     let part = part.filter(|part| {
-        part.len() == digits && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == digits
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     });
     u128::from_str_radix(part.ok_or(Malformed)?, 16).map_err(|_| Malformed)
 }

@@ -39,7 +39,9 @@ pub fn adopt(span: &Span, parent: &TraceParent) {
     #[cfg(feature = "otel")]
     {
         use opentelemetry::Context;
-        use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+        use opentelemetry::trace::{
+            SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+        };
         use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
         let place = SpanContext::new(
