@@ -58,7 +58,8 @@ fn host_allowed(config: &ApiConfig, host: &Authority) -> bool {
     if name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost") {
         return true;
     }
-    if name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+    // A page that was lured here by a name of its own (DNS rebinding) can't say an address instead of it.
+    if name.parse::<IpAddr>().is_ok() {
         return true;
     }
     config.allowed_hosts.iter().any(|allowed| {
@@ -114,7 +115,9 @@ mod tests {
             ("agents.lan", "ok"),
             ("agents.lan:8080", "ok"),
             ("10.1.2.3:8080", "ok"),
-            ("10.1.2.3:9090", "host_not_allowed"),
+            ("10.1.2.3:9090", "ok"),
+            ("[fd00::7]:8080", "ok"),
+            ("10.1.2.3.evil.example", "host_not_allowed"),
             ("evil.example:8080", "host_not_allowed"),
             ("127.0.0.1.evil.example", "host_not_allowed"),
             ("localhost.evil.example", "host_not_allowed"),

@@ -79,6 +79,9 @@ pub enum FailureKind {
     ModelRateLimited,
     /// The provider refused the request.
     ModelRequestFailed,
+    /// The provider refused a request with images or documents that it had not answered to before. They may be why,
+    /// so the model is told that they were left out, and asked again.
+    MediaRefused,
     /// No such provider, or no usable key for it.
     ModelUnavailable,
     /// The provider refused the key.
@@ -103,6 +106,7 @@ impl FailureKind {
             Self::ModelOverloaded => "model_overloaded_error",
             Self::ModelRateLimited => "model_rate_limited_error",
             Self::ModelRequestFailed => "model_request_failed_error",
+            Self::MediaRefused => "media_refused_error",
             Self::ModelUnavailable => "model_unavailable_error",
             Self::ModelAuthentication => "model_authentication_error",
             Self::Billing => "billing_error",

@@ -3,7 +3,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +23,17 @@ fn check(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Within a millisecond it counts up, so that ids sort as they were made.
+static GENERATOR: Mutex<ulid::Generator> = Mutex::new(ulid::Generator::new());
+
 fn fresh(prefix: &str) -> Arc<str> {
-    let ulid = ulid::Ulid::generate().to_string().to_ascii_lowercase();
-    Arc::from(format!("{prefix}_{ulid}"))
+    let mut generator = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    // After some 2^79 ids in one millisecond the order is lost, but not the uniqueness.
+    let ulid = generator
+        .generate()
+        .unwrap_or_else(|full| full.commit_overflow_random());
+    let text = ulid.to_string().to_ascii_lowercase();
+    Arc::from(format!("{prefix}_{text}"))
 }
 
 macro_rules! id {
@@ -36,7 +44,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// A new id; later ones sort after earlier ones (to the millisecond).
+            /// A new id; later ones of one process sort after earlier ones.
             #[must_use]
             pub fn generate() -> Self {
                 Self(fresh($prefix))

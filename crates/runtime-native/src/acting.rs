@@ -1,16 +1,18 @@
 //! Running the open tool uses, each result committed as it lands.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome};
-use oma_runtime::{PortError, SessionInfo, aside};
+use oma_runtime::{Port, PortError, SessionInfo, aside};
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Error as SandboxError, Lease, Origin};
 use oma_tools::Place;
+use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
 use crate::Native;
@@ -64,18 +66,22 @@ impl Run<'_> {
                 .take(PARALLEL.saturating_sub(running.len()))
                 .cloned()
                 .collect::<Vec<_>>();
-            let in_sandbox = |tool: &OpenTool| self.needs_sandbox(tool) && !lost.contains(&tool.id);
-            let sandbox = if startable.iter().any(in_sandbox) {
-                Some(self.sandbox().await)
-            } else {
-                None
-            };
+            // Those that start together ask for the sandbox once; the others don't wait for it.
+            let sandbox = Arc::new(OnceCell::new());
             for tool in startable {
                 started.insert(tool.id.clone());
-                let (native, session, toolbox) = (self.native, self.session, self.toolbox.clone());
-                let sandbox = sandbox.clone().filter(|_| !lost.contains(&tool.id));
+                let (native, session, port) = (self.native, self.session, self.port);
+                let (toolbox, sandbox) = (self.toolbox.clone(), Arc::clone(&sandbox));
+                let is_lost = lost.contains(&tool.id);
                 running.push(async move {
-                    let outcome = native.run_tool(session, &toolbox, &tool, sandbox).await;
+                    let lease = async {
+                        if is_lost {
+                            return Err(Outcome::error(UNKNOWN_FATE));
+                        }
+                        let acquire = || native.sandbox(session, port);
+                        sandbox.get_or_init(acquire).await.clone()
+                    };
+                    let outcome = native.run_tool(session, &toolbox, &tool, lease).await;
                     (tool.id, outcome)
                 });
             }
@@ -101,32 +107,32 @@ impl Run<'_> {
         self.toolbox.place(&tool.name) == Place::Sandbox
     }
 
+    /// The sandbox that this session had before a restart, or a first one; none when that one is gone without a
+    /// proper stop. One that can't be had now counts as gone: what may have run in it must not run again when it
+    /// can be had later.
+    async fn sandbox_of_before(&self) -> Option<Lease> {
+        let lease = self.native.sandbox(self.session, self.port).await.ok();
+        lease.filter(|lease| lease.origin() != Origin::Replaced)
+    }
+}
+
+impl Native {
     /// The session's sandbox, or what the model is told when there is none to be had.
-    async fn sandbox(&self) -> Result<Lease, Outcome> {
-        let spec = self.native.sandbox_spec(self.session);
-        let acquired = aside(self.port, self.native.pool.acquire(&spec)).await;
+    async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, Outcome> {
+        let spec = self.sandbox_spec(session);
+        let acquired = aside(port, self.pool.acquire(&spec)).await;
         acquired.map_err(|error| {
             tracing::error!(%error, "a sandbox could not be had");
             Outcome::error(unavailable(&error))
         })
     }
 
-    /// The sandbox that this session had before a restart, or a first one; none when that one is gone without a
-    /// proper stop. One that can't be had now counts as gone: what may have run in it must not run again when it
-    /// can be had later.
-    async fn sandbox_of_before(&self) -> Option<Lease> {
-        let lease = self.sandbox().await.ok();
-        lease.filter(|lease| lease.origin() != Origin::Replaced)
-    }
-}
-
-impl Native {
     async fn run_tool(
         &self,
         session: &SessionInfo,
         toolbox: &oma_tools::Toolbox,
         tool: &OpenTool,
-        sandbox: Option<Result<Lease, Outcome>>,
+        sandbox: impl Future<Output = Result<Lease, Outcome>>,
     ) -> Outcome {
         let name = known_tool(&tool.name);
         let running = async {
@@ -135,10 +141,9 @@ impl Native {
             }
             metrics::counter!("tool_uses_total", "tool" => name).increment(1);
             match toolbox.place(&tool.name) {
-                Place::Sandbox => match sandbox {
-                    Some(Ok(lease)) => run_in_sandbox(&lease, tool).await,
-                    Some(Err(refusal)) => refusal,
-                    None => Outcome::error(UNKNOWN_FATE),
+                Place::Sandbox => match sandbox.await {
+                    Ok(lease) => run_in_sandbox(&lease, tool).await,
+                    Err(refusal) => refusal,
                 },
                 // These only read, so after a restart they are simply made again.
                 Place::Server => {

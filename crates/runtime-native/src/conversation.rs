@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use oma_domain::content::{Source, joined_text};
-use oma_domain::event::{Body, Kept};
+use oma_domain::event::{Body, FailureKind, Kept};
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
@@ -18,6 +18,10 @@ const CHARS_PER_TOKEN: u64 = 4;
 const MEDIA_TOKENS: u64 = 1_600;
 /// Roughly how many bytes of a document, encoded, make a token.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 16;
+
+/// What the model reads instead of an image or a document that its provider did not take.
+const REFUSED_MEDIA: &str = "[An image or a document was here. The model's provider refused the request with it, so it \
+was left out.]";
 
 /// What a block takes besides its text, in bytes.
 const BLOCK_BYTES: u64 = 200;
@@ -48,6 +52,10 @@ pub(crate) struct Conversation {
     spoken: Option<Spoken>,
     /// The request that the newest summary came from.
     summarised_by: Option<EventId>,
+    /// The messages before this one went with a request that was answered.
+    proven: usize,
+    /// The position of that answer.
+    proven_at: Seq,
     /// Characters and media added since the model last counted the tokens.
     uncounted: u64,
     /// About how much memory all this takes, in bytes.
@@ -196,6 +204,7 @@ impl Conversation {
                 ..
             } => {
                 self.messages.clear();
+                self.proven = 0;
                 self.bytes = 0;
                 self.calls.clear();
                 self.summarised_by = Some(request.clone());
@@ -204,14 +213,23 @@ impl Conversation {
                 self.weigh(&blocks);
                 self.user(blocks.into_iter().map(UserBlock::Content));
             }
-            // The provider has counted everything up to its answer, if it counts at all. What it counted for a
-            // summary is what the summary replaces.
             Body::ModelRequestEnd {
                 is_error: false,
                 usage,
                 request,
                 ..
-            } if usage.total() > 0 && self.summarised_by.as_ref() != Some(request) => self.uncounted = 0,
+            } if self.summarised_by.as_ref() != Some(request) => {
+                self.proven = self.messages.len();
+                self.proven_at = event.seq;
+                // The provider has counted everything up to its answer, if it counts at all. What it counted for a
+                // summary is what the summary replaces.
+                if usage.total() > 0 {
+                    self.uncounted = 0;
+                }
+            }
+            Body::Error { failure, .. } if failure.kind == FailureKind::MediaRefused => {
+                self.leave_media_out()
+            }
             Body::UserInterrupt { .. }
             | Body::UserToolConfirmation { .. }
             | Body::StatusRunning
@@ -248,6 +266,35 @@ impl Conversation {
         }
         self.request = Some(request.clone());
         self.messages.push(Message::Assistant(vec![block]));
+    }
+
+    fn unproven(&mut self) -> impl Iterator<Item = &mut ContentBlock> {
+        let spoken = self.spoken.as_mut().filter(|spoken| spoken.at > self.proven_at);
+        let spoken = spoken.into_iter().flat_map(|spoken| &mut spoken.content);
+        let start = self.proven.min(self.messages.len());
+        let blocks = self.messages[start..]
+            .iter_mut()
+            .flat_map(|message| match message {
+                Message::User(blocks) => blocks.as_mut_slice(),
+                Message::Assistant(_) => &mut [],
+            });
+        let content = blocks.flat_map(|block| match block {
+            UserBlock::Content(content) => std::slice::from_mut(content),
+            UserBlock::ToolResult { content, .. } => content.as_mut_slice(),
+        });
+        spoken.chain(content)
+    }
+
+    /// Whether there are images or documents that went with no request that was answered.
+    pub(crate) fn has_unproven_media(&mut self) -> bool {
+        self.unproven().any(|block| is_media(block))
+    }
+
+    /// Puts a word in the place of each of those.
+    fn leave_media_out(&mut self) {
+        for block in self.unproven().filter(|block| is_media(block)) {
+            *block = ContentBlock::text(REFUSED_MEDIA);
+        }
     }
 
     fn weigh(&mut self, content: &[ContentBlock]) {
@@ -339,6 +386,10 @@ impl Conversation {
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
+}
+
+fn is_media(block: &ContentBlock) -> bool {
+    matches!(block, ContentBlock::Image { .. } | ContentBlock::Document { .. })
 }
 
 /// About how many characters of text a block weighs as much as.

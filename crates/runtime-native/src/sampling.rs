@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use oma_domain::EventId;
-use oma_domain::event::{FailureKind, Purpose};
+use oma_domain::event::{Failure, FailureKind, Purpose};
 use oma_domain::session::{Input, Reply, ReplyBlock, State, Step};
 use oma_domain::usage::Spent;
 use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolChoice};
@@ -138,6 +138,22 @@ impl Run<'_> {
             self.commit(Input::FailRequest {
                 request,
                 failure: error.failure,
+                spent: *error.spent,
+                retry: true,
+            })
+            .await?;
+            return Ok(());
+        }
+        let refused = error.failure.kind == FailureKind::ModelRequestFailed && !error.retryable;
+        if refused && self.conversation.has_unproven_media() {
+            tracing::warn!(%error, "a model request with new media was refused; it is made again without them");
+            let failure = Failure {
+                kind: FailureKind::MediaRefused,
+                ..error.failure
+            };
+            self.commit(Input::FailRequest {
+                request,
+                failure,
                 spent: *error.spent,
                 retry: true,
             })

@@ -25,10 +25,13 @@ pub(crate) fn config_file(sources: &Sources) -> Result<Option<PathBuf>, String> 
         .or_else(|| Some(home(sources)?.join(".config")))
         .map(|folder| folder.join("openclaw/oma.toml"));
     for path in user.into_iter().chain([PathBuf::from(SYSTEM_FILE)]) {
-        // A file that is there but can't be looked at is a mistake to report, not a file to pass over.
         match path.try_exists() {
             Ok(true) => return Ok(Some(path)),
             Ok(false) => {}
+            // A folder that isn't this user's, for example the home of whoever started the server under another
+            // name, holds no configuration for it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            // A file that is there but can't be looked at is a mistake to report, not a file to pass over.
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }

@@ -42,6 +42,7 @@ impl Parts {
         metrics: PrometheusHandle,
         stopping: CancellationToken,
     ) -> Result<Self, Failure> {
+        sandboxes::check_secrets(config)?;
         let api_token = api_token(config)?;
         let configured = models::configure(config)?;
         let providers = configured.providers.keys().cloned().collect();
@@ -52,6 +53,7 @@ impl Parts {
             .await
             .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
         let enforcement = local.enforcement();
+        sandboxes::check_limits(config, enforcement)?;
         let pool = Pool::new(Arc::new(local), sandboxes::pool(config));
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,

@@ -41,6 +41,12 @@ pub(crate) fn started(config: &Config, parts: &Parts, address: SocketAddr, open_
              OPENAI_API_KEY or another provider's key"
         );
     }
+    if parts.enforcement == Enforcement::Rlimit {
+        tracing::warn!(
+            "sandboxes are limited by resource limits: nothing limits their processors; `oma doctor` says what is \
+             missing for control groups"
+        );
+    }
     if config.exposed_file {
         let file = config.file.as_ref().map(|file| file.display().to_string());
         tracing::warn!(

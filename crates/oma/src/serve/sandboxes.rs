@@ -5,7 +5,9 @@ use oma_sandbox::limits::{Enforcement, Limits};
 use oma_sandbox::{PoolConfig, local};
 
 use crate::config::Config;
+use crate::config::reader::Origin;
 use crate::config::sections::Enforcement as EnforcementName;
+use crate::print::Failure;
 
 /// How local sandboxes are made.
 pub(crate) fn configure(config: &Config) -> local::Config {
@@ -40,6 +42,46 @@ pub(crate) fn configure(config: &Config) -> local::Config {
     local.orphan_timeout = sandbox.orphan_timeout;
     local.launch_timeout = sandbox.launch_timeout;
     local
+}
+
+/// Refuses files with secrets that every sandbox could read. The data folder is refused by the sandboxes themselves.
+///
+/// # Errors
+/// The file, and through what it would be seen.
+pub(crate) fn check_secrets(config: &Config) -> Result<(), Failure> {
+    let secrets = [
+        ("the token file", config.server.api_token_file.as_deref()),
+        ("the configuration file", config.file.as_deref()),
+    ];
+    for (what, path) in secrets {
+        let Some(path) = path else { continue };
+        if let Some(shown) = local::exposed(path, &config.sandbox.readable.0) {
+            return Err(Failure::Other(format!(
+                "every sandbox can read {}, and {what} {} lies there; put it somewhere else",
+                shown.display(),
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a limit on processors that somebody asked for and nothing here can enforce.
+///
+/// # Errors
+/// What to do about it.
+pub(crate) fn check_limits(config: &Config, enforcement: Enforcement) -> Result<(), Failure> {
+    let asked = |setting: &&crate::config::reader::Effective| {
+        setting.key == "sandbox.cpus" && setting.origin != Origin::Default
+    };
+    if enforcement == Enforcement::Rlimit && config.effective.iter().any(|it| asked(&it)) {
+        return Err(Failure::Other(
+            "sandbox.cpus is set, but limits by resource limit can't limit processors: run the server where it \
+             may make control groups, or leave the setting out; `oma doctor` tells more"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// How many of them there are, and for how long.

@@ -83,6 +83,7 @@ impl Log {
             quota: None,
             head: Seq(log.len() as u64),
             max_requests_per_turn: 50,
+            confirmation_timeout_ms: None,
             new_id: &mut EventId::generate,
         };
         let transition = state.apply(input, &mut ctx)?;
@@ -249,6 +250,10 @@ impl Bench {
             () = self.provider.wait_for_requests(count) => {}
         }
         self.log.feed(Input::Wake).expect("a session can always be woken");
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.log.inner.lock().unwrap().1.clone()
     }
 
     pub(crate) fn state(&self) -> Arc<State> {

@@ -3,4 +3,5 @@
 mod bench;
 mod compaction;
 mod cost;
+mod media;
 mod recent;

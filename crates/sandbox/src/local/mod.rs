@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod config;
+mod exposure;
 mod hand;
 mod launch;
 mod process;
@@ -18,6 +19,7 @@ mod sandboxes;
 
 pub use config::Config;
 pub(crate) use config::is_root;
+pub use exposure::exposed;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -51,6 +53,13 @@ impl Local {
     /// [`Error::TooWeak`] when the limits can't be enforced as configured; [`Error::Io`] when the folder can't
     /// be used, for example because another server has it.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        if let Some(shown) = exposed(&config.data, &config.readable) {
+            return Err(Error::TooWeak(format!(
+                "every sandbox can read {}, and the data folder {} lies there; use another data folder",
+                shown.display(),
+                config.data.display()
+            )));
+        }
         let enforcement = config.enforcement();
         let cgroups = match enforcement {
             Enforcement::Rlimit => None,

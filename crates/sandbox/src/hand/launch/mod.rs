@@ -12,7 +12,7 @@
 mod confine;
 pub(super) mod filter;
 mod namespaces;
-mod root;
+pub(crate) mod root;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

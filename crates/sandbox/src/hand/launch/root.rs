@@ -20,11 +20,11 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use super::{Failure, INSIDE_ID, Plan, Step as _, WORKSPACE};
 
 /// Folders of the root that hold the host's programs. A link is copied, a folder mounted.
-const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub(crate) const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What programs need of `/etc`. Each is world-readable and holds no secret; keys (`/etc/ssl/private`),
 /// passwords and the host's own names are not among them.
-const ETC: [&str; 33] = [
+pub(crate) const ETC: [&str; 33] = [
     "alternatives",
     "bash.bashrc",
     "ca-certificates",

@@ -7,11 +7,11 @@
 
 use std::borrow::Cow;
 
-use oma_domain::Event;
 use oma_domain::content::{ContentBlock, Source};
 use oma_domain::event::{Body, StopReason};
 use oma_domain::policy::Permission;
 use oma_domain::usage::{Cost, Usage};
+use oma_domain::{Event, EventId};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -94,6 +94,10 @@ pub struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     pub deny_message: Option<Cow<'a, str>>,
+    /// The waiting messages that an interrupt dropped, by the ids that they were accepted under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub dropped_event_ids: Option<Vec<String>>,
 }
 
 impl<'a> EventView<'a> {
@@ -119,6 +123,7 @@ impl<'a> EventView<'a> {
             retrying: None,
             interrupted: None,
             deny_message: None,
+            dropped_event_ids: None,
         }
     }
 }
@@ -140,11 +145,15 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             ..
         } => return tool_use(event, name, input, *permission),
         Body::UserMessage { content } => EventView::plain(event, kind, text_of(content)),
-        Body::UserInterrupt { dropped } => plain(match dropped.len() {
-            0 => "".into(),
-            1 => "1 waiting message was dropped".into(),
-            count => format!("{count} waiting messages were dropped").into(),
-        }),
+        Body::UserInterrupt { dropped } => EventView {
+            dropped_event_ids: (!dropped.is_empty())
+                .then(|| dropped.iter().map(EventId::to_string).collect()),
+            ..plain(match dropped.len() {
+                0 => "".into(),
+                1 => "1 waiting message was dropped".into(),
+                count => format!("{count} waiting messages were dropped").into(),
+            })
+        },
         Body::UserToolConfirmation {
             tool_use,
             allow,
