@@ -44,7 +44,8 @@ async fn bombs_in_one_session_do_not_stop_the_others() {
             .set("OPENCLAW_SANDBOX_TMP", "32MiB")
             .set("OPENCLAW_SANDBOX_PROCESSES", "64")
             .set("OPENCLAW_SANDBOX_DISK", "32MiB")
-            .set("OPENCLAW_COMMAND_TIMEOUT_MS", "4000")
+            .set("OPENCLAW_SANDBOX_INODES", "5000")
+            .set("OPENCLAW_COMMAND_TIMEOUT_MS", "1500")
             .set("OPENCLAW_COMMAND_OUTPUT", "256KiB")
     })
     .await;

@@ -16,6 +16,8 @@ pub(super) struct Progress {
     pub(super) frames: usize,
     /// Frames since the newest user message, that one not counted.
     pub(super) in_turn: usize,
+    /// The most frames that any turn had so far.
+    pub(super) deepest: usize,
     /// Pieces of answers.
     pub(super) deltas: usize,
 }
@@ -95,6 +97,7 @@ impl Recorder {
                 progress.deltas += 1;
             } else {
                 progress.in_turn = if is_message { 0 } else { progress.in_turn + 1 };
+                progress.deepest = progress.deepest.max(progress.in_turn);
             }
         });
     }
@@ -104,7 +107,7 @@ impl Recorder {
     }
 
     /// Waits until the progress is as wanted.
-    pub(super) async fn wait(&self, wanted: impl Fn(Progress) -> bool) {
+    pub(super) async fn wait(&self, mut wanted: impl FnMut(Progress) -> bool) {
         self.progress
             .subscribe()
             .wait_for(|progress| wanted(*progress))

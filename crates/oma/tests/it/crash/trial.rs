@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use oma_domain::page::Order;
 use oma_domain::{Event, SessionId, WorkspaceId};
 use oma_fake_provider::FakeProvider;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::checks::Evidence;
 use super::driver::{Driver, Round};
 use super::link::Link;
-use super::recorder::Recorder;
+use super::recorder::{Progress, Recorder};
 use crate::system::client::Client;
 use crate::system::{Data, Options, Server, leftovers, soon};
 
@@ -32,7 +32,10 @@ const SESSIONS: usize = 5;
 /// The events of a turn at which kills are aimed, counted from its message.
 const DEEPEST: usize = 12;
 
-/// Frames of a session after which a moment that has not come is given up: its turn was another one.
+/// The depth that is aimed at before any turn is over: every turn has as many events.
+const SHALLOW: usize = 3;
+
+/// Frames of one session after which a moment that has not come in any is given up: no turn is like that now.
 const MISSED: usize = 40;
 
 /// What is killed how often.
@@ -52,10 +55,10 @@ pub(super) struct Trial<'a> {
 /// When the next stop comes.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// The n-th event of a turn of this session has become visible.
-    Event { session: usize, number: usize },
-    /// This many pieces of an answer of this session have become visible.
-    Piece { session: usize, number: usize },
+    /// The n-th event of a turn after its message has become visible.
+    Event(usize),
+    /// This many pieces of answers of one session have become visible.
+    Piece(usize),
     /// The provider has got this many further requests.
     Request(u64),
 }
@@ -69,7 +72,9 @@ struct Count {
     repeated: u32,
     /// Kills that took sandboxes along.
     with_sandboxes: u32,
-    /// How many events of a turn were visible, and how often.
+    /// Moments that were events of a turn.
+    aimed: usize,
+    /// How many events of a turn were visible then, its message not counted, and how often.
     depths: BTreeMap<usize, u32>,
 }
 
@@ -365,16 +370,16 @@ impl Killer<'_> {
             }
             let moment = self.moment(turn);
             tokio::select! {
-                () = self.wait(moment) => {}
+                depth = self.wait(moment) => {
+                    if let Some(depth) = depth {
+                        *self.count.depths.entry(depth).or_default() += 1;
+                    }
+                }
                 left = drivers.wait_for(|left| *left < SESSIONS) => {
                     // Nobody stops before it is enough, unless something is wrong; then the others tell.
                     left.expect("shared");
                     break;
                 }
-            }
-            if let Moment::Event { session, .. } = moment {
-                let depth = self.recorders[session].progress().in_turn;
-                *self.count.depths.entry(depth).or_default() += 1;
             }
             let delay = self.rng.random_range(0..=3_000);
             tokio::time::sleep(Duration::from_micros(delay)).await;
@@ -386,46 +391,49 @@ impl Killer<'_> {
 
     /// Events of all depths come in turn, with requests and pieces between them.
     fn moment(&mut self, turn: usize) -> Moment {
-        let session = turn % SESSIONS;
         match turn % 4 {
             0 => Moment::Request(self.rng.random_range(1..=3)),
-            1 if self.trial.rounds.contains(&Round::Slow) => Moment::Piece {
-                session,
-                number: self.rng.random_range(1..=30),
-            },
-            _ => Moment::Event {
-                session,
-                number: 1 + (turn / SESSIONS + turn) % DEEPEST,
-            },
+            1 if self.trial.rounds.contains(&Round::Slow) => Moment::Piece(self.rng.random_range(1..=30)),
+            _ => {
+                // Depths that no turn has had yet come by themselves, when turns are queued behind others.
+                let seen = self.recorders.iter().map(|recorder| recorder.progress().deepest);
+                let deepest = seen.max().unwrap_or_default().clamp(SHALLOW, DEEPEST);
+                self.count.aimed += 1;
+                Moment::Event(self.count.aimed % (deepest + 1))
+            }
         }
     }
 
-    async fn wait(&self, moment: Moment) {
+    /// Waits for a moment, in whichever session it comes first; gives the depth of an event.
+    async fn wait(&self, moment: Moment) -> Option<usize> {
+        let any = |wait: &dyn Fn(&Recorder) -> Wanted| {
+            let waits = self.recorders.iter().map(|recorder| {
+                let wanted = wait(recorder);
+                Box::pin(async move {
+                    recorder.wait(wanted).await;
+                    recorder.progress().in_turn
+                })
+            });
+            select_all(waits.collect::<Vec<_>>())
+        };
         let wait = async {
             match moment {
-                Moment::Event { session, number } => {
-                    let recorder = &self.recorders[session];
-                    let begun = recorder.progress().frames;
-                    recorder
-                        .wait(|now| {
-                            now.frames > begun && (now.in_turn >= number || now.frames > begun + MISSED)
-                        })
-                        .await;
+                Moment::Event(number) => {
+                    let (depth, ..) = any(&|recorder| reaches(recorder.progress(), number)).await;
+                    Some(depth)
                 }
-                Moment::Piece { session, number } => {
-                    let recorder = &self.recorders[session];
-                    let begun = recorder.progress();
-                    recorder
-                        .wait(|now| now.deltas >= begun.deltas + number || now.frames > begun.frames + MISSED)
-                        .await;
+                Moment::Piece(number) => {
+                    any(&|recorder| says(recorder.progress(), number)).await;
+                    None
                 }
                 Moment::Request(further) => {
                     let begun = self.provider.served();
                     self.provider.wait_for_requests(begun + further).await;
+                    None
                 }
             }
         };
-        soon(&format!("{moment:?}"), wait).await;
+        soon(&format!("{moment:?}"), wait).await
     }
 
     /// Ends the server and starts another one, which may not live long either.
@@ -457,6 +465,25 @@ impl Killer<'_> {
         self.shared.link.up(server.client.clone());
         server
     }
+}
+
+/// What somebody waits for.
+type Wanted = Box<dyn FnMut(Progress) -> bool + Send>;
+
+/// The n-th event of a turn has just come, or it was waited for too long.
+fn reaches(begun: Progress, number: usize) -> Wanted {
+    let mut last = begun.in_turn;
+    Box::new(move |now| {
+        // A turn that was there already, or a later one.
+        let is_new = last < number || now.in_turn < last;
+        last = now.in_turn;
+        (is_new && now.in_turn >= number) || now.frames > begun.frames + MISSED
+    })
+}
+
+/// So many further pieces have come, or it was waited for too long.
+fn says(begun: Progress, number: usize) -> Wanted {
+    Box::new(move |now| now.deltas >= begun.deltas + number || now.frames > begun.frames + MISSED)
 }
 
 #[expect(clippy::print_stderr, reason = "the seed of a run that failed must be known")]
