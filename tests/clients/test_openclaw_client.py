@@ -10,13 +10,14 @@ from openclaw_managed_agents import OpenClawClient
 from openclaw_managed_agents.resources.agents import Agents
 from openclaw_managed_agents.resources.environments import Environments
 from openclaw_managed_agents.resources.sessions import Sessions
+from openclaw_managed_agents.resources.vaults import Vaults
 
 from conftest import script
 
 
 def methods():
     """What can be called on the resources that this server has, with their optional arguments."""
-    for resource in (Agents, Environments, Sessions):
+    for resource in (Agents, Environments, Sessions, Vaults):
         for name, function in inspect.getmembers(resource, inspect.isfunction):
             if name.startswith("_"):
                 continue
@@ -203,7 +204,6 @@ def test_environments(client):
     agent = client.agents.create(model="scripted/echo")
     session = client.sessions.create(agent_id=agent.agent_id, environment_id=environment.environment_id)
     assert session.environment_id == environment.environment_id
-    refused(lambda: client.sessions.create(agent_id=agent.agent_id, vault_id="vlt_x"), field="vaultId")
     with pytest.raises(httpx.HTTPStatusError) as in_use:
         client.environments.delete(environment.environment_id)
     assert in_use.value.response.json()["error"] == "environment_in_use"
@@ -327,7 +327,57 @@ def test_authentication(guarded):
         assert agent.agent_id in [a.agent_id for a in client.agents.list()]
 
 
+def test_vaults(client):
+    """The client sends an empty name unless it is told one; the reference refuses that."""
+    vault = client.vaults.create(user_id="user-1")
+    named = client.vaults.create(user_id="user-2", name="second")
+    assert (vault.user_id, vault.name, named.name) == ("user-1", "", "second")
+    assert client.vaults.get(vault.vault_id) == vault
+    ids = [found.vault_id for found in client.vaults.list()]
+    assert ids.index(named.vault_id) < ids.index(vault.vault_id)
+    assert client.vaults.list(user_id="user-1") == [vault]
+
+    bearer = client.vaults.add_static_bearer_credential(
+        vault.vault_id, name="github", match_url="https://mcp.example/github", token="canary-static"
+    )
+    assert (bearer.type, bearer.match_url, bearer.expires_at) == ("static_bearer", "https://mcp.example/github", None)
+    oauth = client.vaults.add_mcp_oauth_credential(
+        vault.vault_id,
+        name="linear",
+        match_url="https://mcp.example/linear",
+        access_token="canary-access",
+        refresh_token="canary-refresh",
+        expires_at=1900000000000,
+        token_endpoint="https://id.example/token",
+        client_id="client",
+        client_secret="canary-client",
+        scopes=["read"],
+    )
+    assert (oauth.token_endpoint, oauth.client_id, oauth.scopes) == ("https://id.example/token", "client", ["read"])
+    assert oauth.expires_at == 1900000000000
+    assert client.vaults.list_credentials(vault.vault_id) == [bearer, oauth]
+    assert client.vaults.get(vault.vault_id).updated_at >= oauth.created_at
+    raw = httpx.get(f"{client._client.base_url}/v1/vaults/{vault.vault_id}/credentials", trust_env=False)
+    assert raw.status_code == 200 and "canary" not in raw.text
+
+    agent = client.agents.create(model="scripted/echo")
+    session = client.sessions.create(agent_id=agent.agent_id, vault_id=vault.vault_id)
+    assert client.sessions.get(session.session_id).status == "idle"
+
+    client.vaults.delete_credential(vault.vault_id, bearer.credential_id)
+    assert client.vaults.list_credentials(vault.vault_id) == [oauth]
+    client.vaults.delete(vault.vault_id)
+    for call in (
+        lambda: client.vaults.get(vault.vault_id),
+        lambda: client.vaults.list_credentials(vault.vault_id),
+        lambda: client.sessions.create(agent_id=agent.agent_id, vault_id=vault.vault_id),
+    ):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            call()
+        assert refused.value.response.status_code == 404
+        assert refused.value.response.json()["error"] == "vault_not_found"
+
+
 def test_every_method_was_driven_with_every_argument():
     """Runs last, and means something only when the whole file was run."""
-    # Vaults are not there yet, which `test_environments` checks.
-    assert undriven == {"Sessions.create(vault_id)"}
+    assert undriven == set()

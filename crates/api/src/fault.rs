@@ -141,6 +141,7 @@ impl From<Error> for Fault {
         match error {
             Error::AgentNotFound => fault(StatusCode::NOT_FOUND, "agent_not_found"),
             Error::EnvironmentNotFound => fault(StatusCode::NOT_FOUND, "environment_not_found"),
+            Error::Vault(error) => vault(error, text),
             Error::SessionNotFound => fault(StatusCode::NOT_FOUND, "session_not_found"),
             Error::WorkspaceNotFound => fault(StatusCode::NOT_FOUND, "workspace_not_found"),
             Error::AuditNotFound => fault(StatusCode::NOT_FOUND, "audit_not_found"),
@@ -179,6 +180,20 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
         Rejection::NothingToCompact => Fault::new(StatusCode::CONFLICT, "nothing_to_compact", text),
         Rejection::Stale => Fault::new(StatusCode::CONFLICT, "session_busy", text),
+    }
+}
+
+fn vault(error: oma_vault::Error, text: String) -> Fault {
+    use oma_vault::Error as Vault;
+    match error {
+        Vault::VaultNotFound => Fault::new(StatusCode::NOT_FOUND, "vault_not_found", text),
+        Vault::CredentialNotFound => Fault::new(StatusCode::NOT_FOUND, "credential_not_found", text),
+        Vault::Invalid { field, message } => Fault::invalid_field(&[field], message),
+        Vault::TooManyCredentials(_) => Fault::new(StatusCode::CONFLICT, "too_many_credentials", text),
+        Vault::Conflict => Fault::new(StatusCode::CONFLICT, "credential_conflict", text),
+        Vault::Refresh { .. } => Fault::new(StatusCode::BAD_GATEWAY, "credential_expired", text),
+        Vault::AlreadyDone(_) | Vault::Unreadable(_) => Fault::internal(text),
+        Vault::Store(error) => Error::from(error).into(),
     }
 }
 
@@ -284,6 +299,26 @@ mod tests {
             (Error::ApiKeyRevoked, 409, "key_revoked"),
             (Error::TooManyKeys(1), 409, "too_many_keys"),
             (Error::SecretShown, 409, "secret_shown"),
+            (
+                Error::Vault(oma_vault::Error::VaultNotFound),
+                404,
+                "vault_not_found",
+            ),
+            (
+                Error::Vault(oma_vault::Error::CredentialNotFound),
+                404,
+                "credential_not_found",
+            ),
+            (
+                Error::Vault(oma_vault::Error::TooManyCredentials(100)),
+                409,
+                "too_many_credentials",
+            ),
+            (
+                Error::Vault(oma_vault::Error::Store(oma_store::Error::Full)),
+                507,
+                "disk_full",
+            ),
             (Error::AgentArchived, 409, "agent_archived"),
             (
                 Error::VersionConflict {

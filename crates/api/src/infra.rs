@@ -75,6 +75,30 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "vaults",
+        &[
+            ("create", "POST /v1/vaults"),
+            ("list", "GET /v1/vaults"),
+            ("get", "GET /v1/vaults/:vaultId"),
+            ("update", "PATCH /v1/vaults/:vaultId"),
+            ("delete", "DELETE /v1/vaults/:vaultId"),
+            ("add_credential", "POST /v1/vaults/:vaultId/credentials"),
+            ("list_credentials", "GET /v1/vaults/:vaultId/credentials"),
+            (
+                "get_credential",
+                "GET /v1/vaults/:vaultId/credentials/:credentialId",
+            ),
+            (
+                "update_credential",
+                "PATCH /v1/vaults/:vaultId/credentials/:credentialId",
+            ),
+            (
+                "delete_credential",
+                "DELETE /v1/vaults/:vaultId/credentials/:credentialId",
+            ),
+        ],
+    ),
+    (
         "sessions",
         &[
             ("create", "POST /v1/sessions"),

@@ -55,6 +55,12 @@ pub const CHAT_MESSAGES: usize = 10_000;
 pub const IDEMPOTENCY_KEY: usize = 256;
 /// A web address.
 pub const URL: usize = 8_192;
+/// The URL of a credential or of its token endpoint, and an OAuth client's id.
+pub const MATCH_URL: usize = 2_048;
+/// A token or another secret of a credential.
+pub const SECRET: usize = 65_536;
+/// The scopes of an OAuth credential.
+pub const SCOPES: usize = 64;
 /// A path of the files API, in bytes.
 pub const FILE_PATH: usize = 4_096;
 /// The entries of one folder listing.

@@ -29,6 +29,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::agents::routes())
         .merge(openclaw::files::routes())
         .merge(openclaw::environments::routes())
+        .merge(openclaw::vaults::routes())
         .merge(openclaw::sessions::routes())
         .merge(openclaw::events::routes())
         .merge(openclaw::workspaces::routes())
@@ -85,6 +86,10 @@ fn build() -> OpenApi {
         (
             "environments",
             "What a session's sandbox contains and what it may reach.",
+        ),
+        (
+            "vaults",
+            "The credentials with which MCP servers are called. Secrets go in and never come out.",
         ),
         ("models", "The models that agents may name."),
         ("chat", "OpenAI's chat completions, answered by agents."),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use oma_domain::{AgentId, EnvironmentId, KeyId, SessionId, WorkspaceId};
+use oma_domain::{AgentId, CredentialId, EnvironmentId, KeyId, SessionId, VaultId, WorkspaceId};
 
 use crate::fault::{Fault, Result};
 
@@ -59,6 +59,39 @@ path_id!(
     /// The workspace that the path names.
     WorkspacePath, WorkspaceId, "workspace_id", WorkspaceNotFound
 );
+
+/// The vault that the path names.
+pub(crate) struct VaultPath(pub(crate) VaultId);
+
+impl<S: Send + Sync> FromRequestParts<S> for VaultPath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let text = segment(parts, "vault_id", state).await;
+        let missing = || oma_engine::Error::Vault(oma_vault::Error::VaultNotFound).into();
+        VaultId::parse(&text).map(Self).map_err(|_| missing())
+    }
+}
+
+/// The credential that the path names.
+pub(crate) struct CredentialPath {
+    pub(crate) vault: VaultId,
+    pub(crate) credential: CredentialId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CredentialPath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let VaultPath(vault) = VaultPath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "credential_id", state).await;
+        let missing = || oma_engine::Error::Vault(oma_vault::Error::CredentialNotFound).into();
+        match CredentialId::parse(&text) {
+            Ok(credential) => Ok(Self { vault, credential }),
+            Err(_) => Err(missing()),
+        }
+    }
+}
 
 /// The query's parameters; of a repeated one the last counts.
 pub(crate) struct Params(HashMap<String, String>);

@@ -124,6 +124,14 @@ id!(
     KeyId, "key"
 );
 id!(
+    /// A vault.
+    VaultId, "vlt"
+);
+id!(
+    /// A credential of a vault.
+    CredentialId, "crd"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );

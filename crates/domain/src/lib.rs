@@ -26,15 +26,19 @@ pub mod thinking;
 pub mod time;
 pub mod trace;
 pub mod usage;
+pub mod vault;
 pub mod workspace;
 
 pub use agent::Agent;
 pub use content::ContentBlock;
 pub use environment::Environment;
 pub use event::{Event, Seq};
-pub use id::{AgentId, AuditId, EnvironmentId, EventId, KeyId, SessionId, WorkspaceId};
+pub use id::{
+    AgentId, AuditId, CredentialId, EnvironmentId, EventId, KeyId, SessionId, VaultId, WorkspaceId,
+};
 pub use key::{Actor, ApiKey, Scope};
 pub use session::Session;
 pub use time::Timestamp;
 pub use trace::TraceParent;
+pub use vault::{Credential, Vault};
 pub use workspace::Workspace;

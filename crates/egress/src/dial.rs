@@ -112,6 +112,12 @@ impl Guard {
         }
     }
 
+    /// What may be dialled.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Checks what can be checked without a lookup.
     ///
     /// # Errors

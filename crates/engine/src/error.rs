@@ -26,6 +26,9 @@ pub enum Error {
     /// Sessions refer to the environment.
     #[error("{0} sessions use this environment")]
     EnvironmentInUse(u64),
+    /// A vault or credential.
+    #[error(transparent)]
+    Vault(oma_vault::Error),
     /// No such session in this workspace.
     #[error("no session has this id")]
     SessionNotFound,
@@ -99,13 +102,25 @@ impl From<oma_store::Error> for Error {
         match error {
             Store::Full => Self::DiskFull,
             Store::AgentGone => Self::AgentNotFound,
+            Store::VaultGone => Self::Vault(oma_vault::Error::VaultNotFound),
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
             Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
-            Store::NotFound | Store::Conflict | Store::AlreadyDone(_) | Store::Internal(_) => {
-                Self::Internal(error.to_string())
-            }
+            Store::NotFound
+            | Store::Conflict
+            | Store::TooMany(_)
+            | Store::AlreadyDone(_)
+            | Store::Internal(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<oma_vault::Error> for Error {
+    fn from(error: oma_vault::Error) -> Self {
+        match error {
+            oma_vault::Error::Store(error) => error.into(),
+            error => Self::Vault(error),
         }
     }
 }

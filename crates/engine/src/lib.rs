@@ -27,6 +27,7 @@ mod recovery;
 mod registry;
 mod sessions;
 mod turns;
+mod vaults;
 mod workspaces;
 
 pub use error::{Error, Result};
@@ -37,10 +38,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::thinking::ThinkingLevel;
-use oma_domain::{AgentId, ContentBlock, EnvironmentId, Event, EventId, SessionId, Timestamp};
+use oma_domain::{AgentId, ContentBlock, EnvironmentId, Event, EventId, SessionId, Timestamp, VaultId};
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_store::Store;
+use oma_vault::Vaults;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +62,8 @@ pub struct CreateSession {
     pub agent: AgentId,
     /// The environment.
     pub environment: Option<EnvironmentId>,
+    /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
+    pub vaults: Vec<VaultId>,
     /// An id that the client chose; a fresh one otherwise.
     pub id: Option<SessionId>,
     /// Whether it goes away by itself some time after it became idle.
@@ -172,6 +176,8 @@ pub struct Deps {
     pub runtime: Arc<dyn Runtime>,
     /// The models that agents may name.
     pub models: Vec<ModelInfo>,
+    /// The vaults.
+    pub vaults: Vaults,
 }
 
 /// The engine. Cheap to clone.
@@ -184,6 +190,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) models: Vec<ModelInfo>,
+    pub(crate) vaults: Vaults,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
@@ -206,6 +213,7 @@ impl Engine {
             store,
             runtime,
             models,
+            vaults,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
         Self {
@@ -213,6 +221,7 @@ impl Engine {
                 store,
                 runtime,
                 models,
+                vaults,
                 config,
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),

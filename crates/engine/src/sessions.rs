@@ -20,7 +20,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::EnvironmentNotFound`], [`Error::AgentNotFound`], [`Error::AgentArchived`],
-    /// [`Error::Unsupported`], [`Error::SessionExists`], [`Error::KeyReused`].
+    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault, [`Error::SessionExists`],
+    /// [`Error::KeyReused`].
     pub async fn create_session(
         &self,
         workspace: &WorkspaceId,
@@ -43,11 +44,15 @@ impl Engine {
             .runtime
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
+        for vault in &create.vaults {
+            self.vault(workspace, vault).await?;
+        }
         let session = NewSession {
             id: create.id.unwrap_or_else(SessionId::generate),
             workspace: workspace.clone(),
             agent: Arc::new(agent),
             environment,
+            vaults: create.vaults,
             parent: None,
             ephemeral: create.ephemeral,
             created_at: now(),

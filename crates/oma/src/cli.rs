@@ -13,6 +13,7 @@ use crate::commands::health::Health;
 use crate::commands::key::Key;
 use crate::commands::models::Models;
 use crate::commands::session::Session;
+use crate::commands::vault::Vault;
 use crate::commands::workspace::Workspace;
 use crate::serve::Serve;
 
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     /// Create, look at and remove environments
     #[command(visible_alias = "env")]
     Environment(Environment),
+    /// Keep the credentials that MCP servers are called with
+    Vault(Vault),
     /// Open, drive and look at sessions
     Session(Session),
     /// Create, look at, rotate and revoke API keys

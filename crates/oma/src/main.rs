@@ -83,6 +83,7 @@ async fn run_client(command: Command, output: Output) -> Outcome {
         Command::Chat(chat) => chat.run(output).await,
         Command::Agent(agent) => agent.run(output).await,
         Command::Environment(environment) => environment.run(output).await,
+        Command::Vault(vault) => vault.run(output).await,
         Command::Session(session) => session.run(output).await,
         Command::Key(key) => key.run(output).await,
         Command::Workspace(workspace) => workspace.run(output).await,

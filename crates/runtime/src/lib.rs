@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, State};
-use oma_domain::{Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{Event, EventId, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
 use oma_sandbox::files::Workspace;
 
 /// What does not change over a session's life.
@@ -32,6 +32,8 @@ pub struct SessionInfo {
     pub agent: Arc<Agent>,
     /// The environment that it runs in.
     pub environment: Option<Arc<Environment>>,
+    /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
+    pub vaults: Vec<VaultId>,
     /// When it was created.
     pub created_at: Timestamp,
 }

@@ -11,6 +11,12 @@ pub enum Error {
     /// The agent that the commit needs has been deleted.
     #[error("the agent is gone")]
     AgentGone,
+    /// A vault that the session names has been deleted.
+    #[error("the vault is gone")]
+    VaultGone,
+    /// There are as many as there may be.
+    #[error("there are {0} already, which is the most")]
+    TooMany(u32),
     /// Somebody else has written meanwhile.
     #[error("the row has changed meanwhile")]
     Conflict,

@@ -29,14 +29,18 @@ pub mod trail;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use error::Error;
-pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter};
+pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter, StoredCredential, VaultKey};
 pub use trail::{AuditFilter, Trail};
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
-use oma_domain::{AgentId, EnvironmentId, Event, EventId, Seq, Session, SessionId, WorkspaceId};
+use oma_domain::vault::{DataKey, MasterKeyId, Vault};
+use oma_domain::{
+    AgentId, CredentialId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, VaultId,
+    WorkspaceId,
+};
 
 /// The result of a store call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -106,11 +110,99 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
     /// [`Error::InUse`] while sessions refer to it.
     async fn delete_environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<bool>;
 
+    /// Adds a vault with its data key.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, or when the data
+    /// key is not sealed under the master key in force.
+    async fn create_vault(&self, vault: &Vault, key: &DataKey, once: Option<&Once>) -> Result<()>;
+    /// A vault.
+    async fn vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Option<Vault>>;
+    /// Vaults by creation; with `user` only those of this user.
+    async fn vaults(
+        &self,
+        workspace: &WorkspaceId,
+        user: Option<&str>,
+        order: Order,
+        after: Option<&VaultId>,
+        limit: u32,
+    ) -> Result<Page<Vault, VaultId>>;
+    /// Renames a vault and returns it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn rename_vault(
+        &self,
+        workspace: &WorkspaceId,
+        id: &VaultId,
+        name: &str,
+        at: Timestamp,
+    ) -> Result<Vault>;
+    /// Removes a vault with its credentials and its data key. Sessions that name it find it gone. Returns
+    /// whether it was there.
+    async fn delete_vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<bool>;
+    /// The data key of a vault.
+    async fn vault_key(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Option<DataKey>>;
+
+    /// Adds a credential at revision 1; the vault counts as changed. `most` is how many a vault may have.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken;
+    /// [`Error::NotFound`] when there is no such vault; [`Error::TooMany`].
+    async fn add_credential(&self, stored: &StoredCredential, most: u32, once: Option<&Once>) -> Result<()>;
+    /// A credential of a vault, with its secrets.
+    async fn credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<Option<StoredCredential>>;
+    /// Credentials of a vault by creation, oldest first, with their secrets. Empty when there is no such vault.
+    async fn credentials(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        after: Option<&CredentialId>,
+        limit: u32,
+    ) -> Result<Page<StoredCredential, CredentialId>>;
+    /// Writes a credential: `stored.revision` must be one above the stored one. The vault counts as changed.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not; [`Error::NotFound`] when there is no such credential.
+    async fn update_credential(&self, stored: &StoredCredential) -> Result<()>;
+    /// Removes a credential; the vault counts as changed. Returns whether it was there.
+    async fn delete_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+        at: Timestamp,
+    ) -> Result<bool>;
+
+    /// The master key in force, if one was ever claimed.
+    async fn master_key(&self) -> Result<Option<MasterKeyId>>;
+    /// Puts a master key in force unless another one is that vaults need. Returns the one in force.
+    async fn claim_master_key(&self, id: &MasterKeyId) -> Result<MasterKeyId>;
+    /// The data keys of all workspaces, by vault id, for a change of the master key.
+    async fn vault_keys(&self, after: Option<&VaultId>, limit: u32) -> Result<Page<VaultKey, VaultId>>;
+    /// Changes the master key in force and every data key with it, in one transaction.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when `from` is not in force, or when `keys` are not exactly those of all vaults.
+    /// Nothing has changed then.
+    async fn change_master_key(
+        &self,
+        from: &MasterKeyId,
+        to: &MasterKeyId,
+        keys: Vec<VaultKey>,
+    ) -> Result<()>;
+
     /// Adds a session, idle and with an empty log.
     ///
     /// # Errors
     /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, in whichever
-    /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted.
+    /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted,
+    /// [`Error::VaultGone`] when a vault has.
     async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
     /// A session; its queue is left empty.
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;

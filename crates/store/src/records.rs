@@ -5,7 +5,8 @@ use std::sync::Arc;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::{AgentId, Event, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::vault::{DataKey, Secrets};
+use oma_domain::{AgentId, Credential, Event, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
 
 /// An idempotency key and what is remembered under it.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +43,8 @@ pub struct NewSession {
     pub agent: Arc<Agent>,
     /// The environment that it runs in.
     pub environment: Option<Arc<Environment>>,
+    /// The vaults whose credentials its MCP servers are called with.
+    pub vaults: Vec<VaultId>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it goes away by itself once idle.
@@ -57,6 +60,28 @@ pub struct SessionFilter {
     pub agent: Option<AgentId>,
     /// Only those that are (not) ephemeral.
     pub ephemeral: Option<bool>,
+}
+
+/// A credential as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCredential {
+    /// What may be shown of it.
+    pub credential: Credential,
+    /// Its sealed secrets.
+    pub secrets: Secrets,
+    /// Counts its changes, from 1.
+    pub revision: u64,
+}
+
+/// The data key of a vault, for whoever puts it under another master key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultKey {
+    /// Whose the vault is.
+    pub workspace: WorkspaceId,
+    /// The vault.
+    pub vault: VaultId,
+    /// Its data key.
+    pub key: DataKey,
 }
 
 /// One transaction on one session.

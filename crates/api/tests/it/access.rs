@@ -79,7 +79,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
     let server = Server::start().await;
     for (method, path, code) in [
         ("GET", "/v1/nothing", (404, "not_found")),
-        ("GET", "/v1/vaults", (404, "not_found")),
+        ("PUT", "/v1/vaults", (405, "method_not_allowed")),
         ("GET", "/v2", (404, "not_found")),
         ("GET", "/v1/agents/", (404, "not_found")),
         ("PUT", "/v1/agents", (405, "method_not_allowed")),

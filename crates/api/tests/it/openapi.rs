@@ -126,6 +126,14 @@ async fn schemas_name_the_fields_that_are_read() {
             json!(true),
         ),
         ("OpenSession", "POST", "/v1/sessions".to_owned(), json!(true)),
+        ("CreateVault", "POST", "/v1/vaults".to_owned(), json!(true)),
+        ("UpdateVault", "PATCH", "/v1/vaults/vlt_x".to_owned(), json!(true)),
+        (
+            "UpdateCredential",
+            "PATCH",
+            "/v1/vaults/vlt_x/credentials/crd_x".to_owned(),
+            json!(true),
+        ),
         (
             "UserMessage",
             "POST",
@@ -207,6 +215,18 @@ async fn schemas_state_the_limits_that_hold() {
             "POST",
             "/v1/sessions".to_owned(),
             json!({"agentId": agent}),
+        ),
+        (
+            "CreateVault",
+            "POST",
+            "/v1/vaults".to_owned(),
+            json!({"userId": "u"}),
+        ),
+        (
+            "UpdateCredential",
+            "PATCH",
+            "/v1/vaults/vlt_x/credentials/crd_x".to_owned(),
+            json!({}),
         ),
         (
             "Confirmation",

@@ -76,7 +76,9 @@ impl Server {
             context_window: Some(1000),
             input_modalities: vec!["text".into()],
         };
+        let vaults = vaults(&store).await;
         let deps = Deps {
+            vaults,
             store,
             runtime: Arc::new(Puppet::default()),
             models: vec![model("test/puppet"), model("test/family/large")],
@@ -289,4 +291,13 @@ fn parse(text: &str) -> Frame {
         }
     }
     frame
+}
+
+/// Vaults under a key that the test forgets, which may call loopback addresses.
+async fn vaults(store: &Arc<dyn Store>) -> oma_vault::Vaults {
+    let key = oma_vault::MasterKey::generate().unwrap().to_text();
+    let unlocked = oma_vault::key_file::unlock(&**store, &oma_vault::key_file::Source::Given(key)).await;
+    let allow = vec!["127.0.0.1:9000".parse().unwrap()];
+    let guard = oma_egress::Guard::new(oma_egress::Policy { allow });
+    oma_vault::Vaults::new(Arc::clone(store), unlocked.unwrap().master, Arc::new(guard))
 }

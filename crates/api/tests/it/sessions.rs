@@ -27,7 +27,11 @@ async fn bad_sessions_are_refused() {
         (json!({"agentId": "no such"}), (404, "agent_not_found")),
         (
             json!({"agentId": agent, "vaultId": "vlt_1"}),
-            (400, "unsupported"),
+            (404, "vault_not_found"),
+        ),
+        (
+            json!({"agentId": agent, "vaultIds": ["no such"]}),
+            (404, "vault_not_found"),
         ),
     ] {
         let answer = server.post("/v1/sessions", &body).await;

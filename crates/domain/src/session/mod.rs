@@ -32,7 +32,7 @@ pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
 use crate::agent::Agent;
 use crate::environment::Environment;
 use crate::event::Seq;
-use crate::id::{SessionId, WorkspaceId};
+use crate::id::{SessionId, VaultId, WorkspaceId};
 use crate::time::Timestamp;
 
 /// A session: what it was created with and where it stands.
@@ -46,6 +46,8 @@ pub struct Session {
     pub agent: Arc<Agent>,
     /// The environment, as it was then.
     pub environment: Option<Arc<Environment>>,
+    /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
+    pub vaults: Vec<VaultId>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it goes away by itself once it is idle.

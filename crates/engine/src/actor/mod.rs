@@ -147,6 +147,7 @@ impl Actor {
             workspace: session.workspace.clone(),
             agent: Arc::clone(&session.agent),
             environment: session.environment.clone(),
+            vaults: session.vaults.clone(),
             created_at: session.created_at,
         });
         let (view, _) = watch::channel(View {

@@ -276,7 +276,9 @@ impl Stage {
     pub(crate) async fn over(folder: &std::path::Path, config: Config) -> Self {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder, &Default::default()).unwrap());
         let puppet = Puppet::new();
+        let vaults = vaults(&store).await;
         let deps = Deps {
+            vaults,
             store: Arc::clone(&store),
             runtime: puppet.clone(),
             models: Vec::new(),
@@ -297,6 +299,7 @@ impl Stage {
         let create = CreateSession {
             agent: agent.id,
             environment: None,
+            vaults: Vec::new(),
             id: None,
             ephemeral: false,
         };
@@ -382,4 +385,12 @@ pub(crate) fn says(event: &Event, wanted: &str) -> bool {
 
 pub(crate) fn is_idle(event: &Event) -> bool {
     matches!(&*event.body, Body::StatusIdle { .. })
+}
+
+/// Vaults under a key that the test forgets.
+async fn vaults(store: &Arc<dyn Store>) -> oma_vault::Vaults {
+    let key = oma_vault::MasterKey::generate().unwrap().to_text();
+    let unlocked = oma_vault::key_file::unlock(&**store, &oma_vault::key_file::Source::Given(key)).await;
+    let guard = oma_egress::Guard::new(oma_egress::Policy::default());
+    oma_vault::Vaults::new(Arc::clone(store), unlocked.unwrap().master, Arc::new(guard))
 }

@@ -336,6 +336,7 @@ async fn what_a_deleted_or_archived_agent_still_does() {
     let create = CreateSession {
         agent: agent.clone(),
         environment: None,
+        vaults: Vec::new(),
         id: None,
         ephemeral: false,
     };
@@ -453,6 +454,7 @@ async fn unknown_things_are_not_found() {
     let create = CreateSession {
         agent,
         environment: None,
+        vaults: Vec::new(),
         id: None,
         ephemeral: false,
     };

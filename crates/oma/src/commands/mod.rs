@@ -11,6 +11,7 @@ pub(crate) mod health;
 pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod session;
+pub(crate) mod vault;
 pub(crate) mod workspace;
 
 use std::io::Read as _;

@@ -26,7 +26,7 @@ use secrecy::SecretString;
 
 use crate::config::file::File;
 use crate::config::reader::{Effective, Problem, Reader, Sources};
-use crate::config::sections::{Engine, Log, Model, Models, Provider, Sandbox, Server, Tools};
+use crate::config::sections::{Engine, Log, Model, Models, Provider, Sandbox, Server, Tools, Vault};
 use crate::config::setting::Section;
 use crate::config::value::Value as _;
 
@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) providers: BTreeMap<String, NamedProvider>,
     /// Tools.
     pub(crate) tools: Tools,
+    /// Vaults.
+    pub(crate) vault: Vault,
     /// The log.
     pub(crate) log: Log,
     /// The file that was read.
@@ -116,6 +118,7 @@ impl Config {
         let models = Models::read(&mut reader, Models::KEY);
         let providers = read_providers(&mut reader);
         let tools = Tools::read(&mut reader, Tools::KEY);
+        let vault = Vault::read(&mut reader, Vault::KEY);
         let log = Log::read(&mut reader, Log::KEY);
         reader.refuse_unknown();
 
@@ -133,7 +136,7 @@ impl Config {
                 },
             );
         if let Some(server) = &server {
-            sections::check(&mut reader, server);
+            sections::check(&mut reader, server, vault.as_ref());
         }
 
         let exposed_file = sources.file.as_ref().is_some_and(|file| {
@@ -145,7 +148,9 @@ impl Config {
         let Reader {
             effective, problems, ..
         } = reader;
-        match (server, data_dir, engine, sandbox, models, providers, tools, log) {
+        match (
+            server, data_dir, engine, sandbox, models, providers, tools, vault, log,
+        ) {
             (
                 Some(server),
                 Some(data_dir),
@@ -154,6 +159,7 @@ impl Config {
                 Some(models),
                 Some(providers),
                 Some(tools),
+                Some(vault),
                 Some(log),
             ) if problems.is_empty() => Ok(Self {
                 server,
@@ -163,6 +169,7 @@ impl Config {
                 models,
                 providers,
                 tools,
+                vault,
                 log,
                 file: sources.file.as_ref().map(|file| file.path.clone()),
                 exposed_file,

@@ -299,6 +299,17 @@ section! {
     }
 }
 
+section! {
+    /// Vaults, which hold the credentials that MCP servers are called with.
+    Vault in "vault" {
+        /// The master key of the vaults: 32 bytes as 64 hexadecimal digits, base64 or base64url.
+        key: Option<SecretString> { env "OPENCLAW_VAULT_KEY"; }
+        /// A file with the master key. Without this and without a key, a key is generated into `vault.key` in the
+        /// data folder, where a backup of the folder has both the vaults and their key.
+        key_file: Option<PathBuf> { env "OPENCLAW_VAULT_KEY_FILE"; }
+    }
+}
+
 choices! {
     /// How log lines look.
     LogFormat: "`auto`, `json` or `text`" {
@@ -351,13 +362,20 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
         listed::<Provider>(),
         listed::<Model>(),
         listed::<Tools>(),
+        listed::<Vault>(),
         listed::<Log>(),
     ]
     .into_iter()
 }
 
 /// Checks what settings must be to each other.
-pub(crate) fn check(reader: &mut Reader<'_>, server: &Server) {
+pub(crate) fn check(reader: &mut Reader<'_>, server: &Server, vault: Option<&Vault>) {
+    if vault.is_some_and(|vault| vault.key.is_some() && vault.key_file.is_some()) {
+        reader.refuse(
+            "vault.key_file",
+            "`vault.key` is set as well; set only one of them",
+        );
+    }
     let has_token = server.api_token.is_some() || server.api_token_file.is_some();
     if server.api_token.is_some() && server.api_token_file.is_some() {
         reader.refuse(

@@ -25,6 +25,7 @@ pub(crate) mod signals;
 pub(crate) mod telemetry;
 pub(crate) mod tools;
 mod upload;
+pub(crate) mod vaults;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -129,6 +130,7 @@ async fn serve(
     }
     sweeper.abort();
     upkeep.abort();
+    parts.vaults.close().await;
     parts.store.close().await;
     drop(notice);
     tracing::info!("stopped");

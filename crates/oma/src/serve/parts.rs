@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{models, sandboxes, tools};
+use crate::serve::{models, sandboxes, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
     pub(crate) store: Arc<Sqlite>,
+    pub(crate) vaults: oma_vault::Vaults,
     pub(crate) enforcement: oma_sandbox::limits::Enforcement,
     pub(crate) engine: Engine,
     pub(crate) api: AppState,
@@ -60,11 +61,13 @@ impl Parts {
             ..oma_runtime_native::Config::default()
         };
         let listed = models::listed(&models);
+        let vaults = vaults::open(config, &store).await?;
         let runtime = Native::new(models, Policy::default(), tools, pool, native);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),
             models: listed,
+            vaults: vaults.clone(),
         };
         let engine = Engine::new(deps, engine(config));
         // Before anybody presents one.
@@ -81,6 +84,7 @@ impl Parts {
         );
         Ok(Self {
             store,
+            vaults,
             enforcement,
             engine,
             api,

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "oma",
     "oma-api",
     "oma-engine",
@@ -15,6 +15,7 @@ const ORDER: [&str; 12] = [
     "oma-tools",
     "oma-models",
     "oma-sandbox",
+    "oma-vault",
     "oma-egress",
     "oma-store",
     "oma-trace",

@@ -21,3 +21,4 @@ mod server;
 mod system;
 mod tenants;
 mod terminal;
+mod vaults;

@@ -75,6 +75,8 @@ struct Ours {
     workspace: String,
     agent: String,
     environment: String,
+    vault: String,
+    credential: String,
     session: String,
     key: String,
     event: String,
@@ -83,11 +85,13 @@ struct Ours {
 }
 
 impl Ours {
-    fn ids(&self) -> [&str; 6] {
+    fn ids(&self) -> [&str; 8] {
         [
             &self.workspace,
             &self.agent,
             &self.environment,
+            &self.vault,
+            &self.credential,
             &self.session,
             &self.key,
             &self.event,
@@ -105,6 +109,8 @@ impl Ours {
             workspace,
             agent,
             environment,
+            vault,
+            credential,
             session,
             key,
             event,
@@ -114,6 +120,8 @@ impl Ours {
         let filled = path
             .replace("{agent_id}", agent)
             .replace("{environment_id}", environment)
+            .replace("{vault_id}", vault)
+            .replace("{credential_id}", credential)
             .replace("{session_id}", session)
             .replace("{key_id}", key)
             .replace("{workspace_id}", workspace)
@@ -164,6 +172,30 @@ impl Ours {
             ("POST", "/v1/environments") => vec![Call::new(path, Makes).json(json!({"name": "e"}))],
             ("GET" | "DELETE", "/v1/environments/{environment_id}") => vec![Call::new(filled, Missing)],
 
+            ("GET", "/v1/vaults") => vec![
+                Call::new(path, Own),
+                Call::new(format!("{path}?user_id=ours"), Own),
+                Call::new(format!("{path}?after={vault}"), Missing),
+            ],
+            ("POST", "/v1/vaults") => vec![Call::new(path, Makes).json(json!({"userId": "u"}))],
+            ("GET" | "DELETE", "/v1/vaults/{vault_id}") => vec![Call::new(filled, Missing)],
+            ("PATCH", "/v1/vaults/{vault_id}") => {
+                vec![Call::new(filled, Missing).json(json!({"name": "stolen"}))]
+            }
+            ("GET", "/v1/vaults/{vault_id}/credentials") => vec![
+                Call::new(&filled, Missing),
+                Call::new(format!("{filled}?after={credential}"), Missing),
+            ],
+            ("POST", "/v1/vaults/{vault_id}/credentials") => {
+                vec![Call::new(filled, Missing).json(bearer())]
+            }
+            ("GET" | "DELETE", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
+                vec![Call::new(filled, Missing)]
+            }
+            ("PATCH", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
+                vec![Call::new(filled, Missing).json(json!({"token": "stolen"}))]
+            }
+
             ("GET", "/v1/sessions") => vec![
                 Call::new(path, Own),
                 Call::new(format!("{path}?agent_id={agent}"), Own),
@@ -172,6 +204,7 @@ impl Ours {
             ("POST", "/v1/sessions") => vec![
                 Call::new(path, Missing).json(json!({"agentId": agent})),
                 Call::new(path, Missing).json(json!({"agentId": their_agent, "environmentId": environment})),
+                Call::new(path, Missing).json(json!({"agentId": their_agent, "vaultId": vault})),
             ],
             ("GET" | "DELETE", "/v1/sessions/{session_id}") => vec![Call::new(filled, Missing)],
             ("POST", "/v1/sessions/{session_id}/cancel" | "/v1/sessions/{session_id}/compact") => {
@@ -237,6 +270,11 @@ impl Ours {
     }
 }
 
+/// A credential to add.
+fn bearer() -> Value {
+    json!({"type": "static_bearer", "name": "c", "matchUrl": "https://mcp.example/", "token": "t"})
+}
+
 /// The operations of the API's document.
 async fn operations(client: &Client) -> Vec<(Method, String)> {
     let document = client.get("/openapi.json").await.good();
@@ -283,7 +321,12 @@ async fn furnish(operator: &Client) -> (Ours, Client) {
     let agent = us.agent(json!({"model": "scripted/echo"})).await;
     let environment = us.post("/v1/environments", &json!({"name": "e"})).await.good();
     let environment = environment["environment_id"].as_str().expect("an id").to_owned();
-    let body = json!({"agentId": agent, "environmentId": environment});
+    let text = |made: &Value, field: &str| made[field].as_str().expect("an id").to_owned();
+    let vault = us.post("/v1/vaults", &json!({"userId": "ours"})).await.good();
+    let vault = text(&vault, "vault_id");
+    let path = format!("/v1/vaults/{vault}/credentials");
+    let credential = text(&us.post(&path, &bearer()).await.good(), "credential_id");
+    let body = json!({"agentId": agent, "environmentId": environment, "vaultId": vault});
     let session = us.post("/v1/sessions", &body).await.good();
     let session = session["session_id"].as_str().expect("an id").to_owned();
     let path = format!("/v1/agents/{agent}/files/note.txt?session_id={session}");
@@ -302,6 +345,8 @@ async fn furnish(operator: &Client) -> (Ours, Client) {
         workspace: our,
         agent,
         environment,
+        vault,
+        credential,
         session,
         key,
         event: posted["event_id"].as_str().expect("an id").to_owned(),
@@ -317,6 +362,8 @@ async fn state(us: &Client, ours: &Ours) -> BTreeMap<&'static str, String> {
     for (name, path) in [
         ("agent", format!("/v1/agents/{}", ours.agent)),
         ("environment", format!("/v1/environments/{}", ours.environment)),
+        ("vault", format!("/v1/vaults/{}", ours.vault)),
+        ("credentials", format!("/v1/vaults/{}/credentials", ours.vault)),
         ("session", format!("/v1/sessions/{}", ours.session)),
         ("events", format!("/v1/sessions/{}/events", ours.session)),
         ("key", format!("/v1/keys/{}", ours.key)),

@@ -212,6 +212,7 @@ impl Bench {
                 workspace: WorkspaceId::default_workspace(),
                 agent: Arc::new(agent),
                 environment: None,
+                vaults: Vec::new(),
                 created_at: Timestamp(0),
             },
         }

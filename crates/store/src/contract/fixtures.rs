@@ -79,6 +79,7 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
         workspace: workspace.clone(),
         agent: Arc::clone(agent),
         environment: None,
+        vaults: Vec::new(),
         parent: None,
         ephemeral: false,
         created_at: NOW,

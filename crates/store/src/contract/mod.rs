@@ -1,7 +1,7 @@
 //! The suite that every [`Store`](crate::Store) must pass. For tests only.
 //!
 //! Each case is a function of its own and works in fresh workspaces, so that all of them can share one store,
-//! even at the same time. [`contract_tests!`](crate::contract_tests) makes a test of each:
+//! even at the same time, except for `vaults::master_key`, which needs one of its own. [`contract_tests!`](crate::contract_tests) makes a test of each:
 //!
 //! ```text
 //! async fn open() -> (Arc<dyn Store>, Guard) { … }
@@ -25,6 +25,7 @@ pub mod queue;
 pub mod recovery;
 pub mod sessions;
 pub mod small;
+pub mod vaults;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.
@@ -48,6 +49,7 @@ macro_rules! contract_tests {
             recovery: unfinished, expired, deadlines, existing;
             sessions: round_trip, creation_conflict, missing_environment, filters, deletion, pinned_agent;
             small: kept_values, readiness;
+            vaults: round_trip, lists, credentials, isolation, pinned, master_key;
         }
     };
     (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {

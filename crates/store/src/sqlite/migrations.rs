@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V4__workspaces_and_keys.sql"),
     ),
     ("V5__audit", include_str!("../../migrations/V5__audit.sql")),
+    ("V6__vaults", include_str!("../../migrations/V6__vaults.sql")),
 ];
 
 /// Brings the database to the newest schema.

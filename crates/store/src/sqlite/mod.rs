@@ -24,6 +24,7 @@ mod audit;
 mod checkpointer;
 mod commits;
 mod connection;
+mod credentials;
 mod environments;
 mod events;
 mod failure;
@@ -38,6 +39,8 @@ mod rows;
 mod sessions;
 mod snapshots;
 mod store;
+mod vault_keys;
+mod vaults;
 mod workspaces;
 mod writer;
 

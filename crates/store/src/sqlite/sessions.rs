@@ -12,13 +12,14 @@ use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, queue};
+use super::{environments, events, queue, vaults};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter};
 
 /// A session, ready to be stored.
 pub(super) struct SessionRow {
     session: NewSession,
     agent: String,
+    vaults: Option<String>,
     state: String,
 }
 
@@ -27,6 +28,10 @@ impl SessionRow {
         Ok(Self {
             session: session.clone(),
             agent: to_json("agent", &session.agent)?,
+            vaults: match session.vaults.as_slice() {
+                [] => None,
+                vaults => Some(to_json("list of vaults", &vaults)?),
+            },
             state: to_json("state", &State::default())?,
         })
     }
@@ -48,10 +53,14 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         }
         None => None,
     };
+    for vault in &session.vaults {
+        // So may these.
+        vaults::key(conn, &session.workspace, vault)?.ok_or(Error::VaultGone)?;
+    }
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
-        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, parent, ephemeral, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, parent, ephemeral, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         session.workspace.as_str(),
@@ -59,6 +68,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.agent.id.as_str(),
         snapshot,
         environment,
+        row.vaults,
         session.parent.as_ref().map(SessionId::as_str),
         session.ephemeral,
         session.created_at.as_millis(),
@@ -75,7 +85,8 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     once::remember(conn, once)
 }
 
-const WHOLE: &str = "SELECT s.key, s.id, s.snapshot, s.environment, s.parent, s.ephemeral, s.created_at,
+const WHOLE: &str =
+    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.parent, s.ephemeral, s.created_at,
             t.head, t.last_event_at, t.state, t.output
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
@@ -119,6 +130,10 @@ fn read(
         environment: match row.get::<_, Option<i64>>("environment")? {
             Some(key) => Some(shared.environment(key)?),
             None => None,
+        },
+        vaults: match optional_text(row, "vaults")? {
+            Some(vaults) => from_json("list of vaults", vaults)?,
+            None => Vec::new(),
         },
         parent: optional_id(row, "parent", SessionId::parse)?,
         ephemeral: row.get("ephemeral")?,

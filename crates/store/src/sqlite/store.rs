@@ -4,10 +4,16 @@ use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
-use oma_domain::{AgentId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::vault::{DataKey, MasterKeyId, Vault};
+use oma_domain::{
+    AgentId, CredentialId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, VaultId,
+    WorkspaceId,
+};
 
-use super::{Sqlite, agents, commits, environments, events, kept, once, sessions};
-use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store};
+use super::{
+    Sqlite, agents, commits, credentials, environments, events, kept, once, sessions, vault_keys, vaults,
+};
+use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential, VaultKey};
 
 impl Sqlite {
     async fn read_session(
@@ -115,6 +121,141 @@ impl Store for Sqlite {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.writer
             .run(move |conn| environments::delete(conn, &workspace, &id))
+            .await
+    }
+
+    async fn create_vault(&self, vault: &Vault, key: &DataKey, once: Option<&Once>) -> Result<()> {
+        let once = once::Mark::of(&vault.workspace, once)?;
+        let (vault, key) = (vault.clone(), key.clone());
+        self.writer
+            .run(move |conn| vaults::create(conn, &vault, &key, once.as_ref()))
+            .await
+    }
+
+    async fn vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Option<Vault>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| vaults::find(conn, &workspace, &id))
+            .await
+    }
+
+    async fn vaults(
+        &self,
+        workspace: &WorkspaceId,
+        user: Option<&str>,
+        order: Order,
+        after: Option<&VaultId>,
+        limit: u32,
+    ) -> Result<Page<Vault, VaultId>> {
+        let (workspace, user, after) = (workspace.clone(), user.map(str::to_owned), after.cloned());
+        self.readers
+            .run(move |conn| vaults::list(conn, &workspace, user.as_deref(), order, after.as_ref(), limit))
+            .await
+    }
+
+    async fn rename_vault(
+        &self,
+        workspace: &WorkspaceId,
+        id: &VaultId,
+        name: &str,
+        at: Timestamp,
+    ) -> Result<Vault> {
+        let (workspace, id, name) = (workspace.clone(), id.clone(), name.to_owned());
+        self.writer
+            .run(move |conn| vaults::rename(conn, &workspace, &id, &name, at))
+            .await
+    }
+
+    async fn delete_vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<bool> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.writer
+            .run(move |conn| vaults::delete(conn, &workspace, &id))
+            .await
+    }
+
+    async fn vault_key(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Option<DataKey>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| vaults::data_key(conn, &workspace, &id))
+            .await
+    }
+
+    async fn add_credential(&self, stored: &StoredCredential, most: u32, once: Option<&Once>) -> Result<()> {
+        let row = credentials::CredentialRow::new(stored)?;
+        let once = once::Mark::of(&stored.credential.workspace, once)?;
+        self.writer
+            .run(move |conn| credentials::add(conn, &row, most, once.as_ref()))
+            .await
+    }
+
+    async fn credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<Option<StoredCredential>> {
+        let (workspace, vault, id) = (workspace.clone(), vault.clone(), id.clone());
+        self.readers
+            .run(move |conn| credentials::find(conn, &workspace, &vault, &id))
+            .await
+    }
+
+    async fn credentials(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        after: Option<&CredentialId>,
+        limit: u32,
+    ) -> Result<Page<StoredCredential, CredentialId>> {
+        let (workspace, vault, after) = (workspace.clone(), vault.clone(), after.cloned());
+        self.readers
+            .run(move |conn| credentials::list(conn, &workspace, &vault, after.as_ref(), limit))
+            .await
+    }
+
+    async fn update_credential(&self, stored: &StoredCredential) -> Result<()> {
+        let row = credentials::CredentialRow::new(stored)?;
+        self.writer.run(move |conn| credentials::update(conn, &row)).await
+    }
+
+    async fn delete_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+        at: Timestamp,
+    ) -> Result<bool> {
+        let (workspace, vault, id) = (workspace.clone(), vault.clone(), id.clone());
+        self.writer
+            .run(move |conn| credentials::delete(conn, &workspace, &vault, &id, at))
+            .await
+    }
+
+    async fn master_key(&self) -> Result<Option<MasterKeyId>> {
+        self.readers.run(vault_keys::master).await
+    }
+
+    async fn claim_master_key(&self, id: &MasterKeyId) -> Result<MasterKeyId> {
+        let id = id.clone();
+        self.writer.run(move |conn| vault_keys::claim(conn, &id)).await
+    }
+
+    async fn vault_keys(&self, after: Option<&VaultId>, limit: u32) -> Result<Page<VaultKey, VaultId>> {
+        let after = after.cloned();
+        self.readers
+            .run(move |conn| vault_keys::list(conn, after.as_ref(), limit))
+            .await
+    }
+
+    async fn change_master_key(
+        &self,
+        from: &MasterKeyId,
+        to: &MasterKeyId,
+        keys: Vec<VaultKey>,
+    ) -> Result<()> {
+        let (from, to) = (from.clone(), to.clone());
+        self.writer
+            .run(move |conn| vault_keys::change(conn, &from, &to, &keys))
             .await
     }
 

@@ -22,6 +22,10 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          DROP TABLE workspaces;
          DROP INDEX session_states_deadline;
          ALTER TABLE session_states DROP COLUMN deadline;
+         ALTER TABLE sessions DROP COLUMN vaults;
+         DROP TABLE credentials;
+         DROP TABLE vaults;
+         DROP TABLE master_key;
          ALTER TABLE session_states DROP COLUMN output;
          UPDATE session_states SET state = json_set(state, '$.output', 'what was said');",
     )

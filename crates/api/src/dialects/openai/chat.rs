@@ -150,6 +150,7 @@ async fn session(
         CreateSession {
             agent: agent.clone(),
             environment: None,
+            vaults: Vec::new(),
             id,
             ephemeral,
         }

@@ -173,7 +173,13 @@ fn sessions() -> Vec<Case> {
         ),
         (json!({"agentId": "agt_x", "environmentId": ""}), "environmentId"),
         (json!({"agentId": "agt_x", "vaultId": null}), "vaultId"),
-        (json!({"agentId": "agt_x", "vaultId": "vlt_x"}), "vaultId"),
+        (json!({"agentId": "agt_x", "vaultId": ""}), "vaultId"),
+        (json!({"agentId": "agt_x", "vaultIds": "vlt_x"}), "vaultIds"),
+        (json!({"agentId": "agt_x", "vaultIds": [4]}), "vaultIds.0"),
+        (
+            json!({"agentId": "agt_x", "vaultIds": vec!["vlt_x"; 50]}),
+            "vaultIds",
+        ),
     ]
 }
 

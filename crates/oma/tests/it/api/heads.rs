@@ -178,7 +178,7 @@ async fn methods_that_a_path_does_not_have_are_refused() {
         "/v2",
         "/v1",
         "/v1/agent",
-        "/v1/vaults",
+        "/v1/vault",
         "/v1/sessions/a/b/c",
         "/..",
         "//",

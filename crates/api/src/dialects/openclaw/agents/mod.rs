@@ -293,6 +293,7 @@ async fn run(
             let create = CreateSession {
                 agent: agent.clone(),
                 environment: None,
+                vaults: Vec::new(),
                 id: None,
                 ephemeral: false,
             };

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use oma_domain::{AgentId, EnvironmentId, SessionId};
+use oma_domain::{AgentId, EnvironmentId, SessionId, VaultId};
 use oma_engine::{CreateSession, Error};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -62,6 +62,7 @@ async fn create(
         agent_id,
         environment_id,
         vault_id,
+        vault_ids,
     } = OpenSession::parse(&payload.value)?;
     // Checked in the order of the reference: what is named first is not found first.
     let environment = match environment_id.as_deref().map(EnvironmentId::parse) {
@@ -69,15 +70,13 @@ async fn create(
         Some(Ok(id)) => Some(id),
         Some(Err(_)) => return Err(Error::EnvironmentNotFound.into()),
     };
-    if vault_id.is_some() {
-        return Err(Fault::unsupported("vaultId", "this server has no vaults yet"));
-    }
     caller.note("agent_id", agent_id.clone());
     caller.note("environment_id", environment_id.clone());
     let agent = AgentId::parse(&agent_id).map_err(|_| Fault::from(Error::AgentNotFound))?;
     let create = CreateSession {
         agent,
         environment,
+        vaults: vaults(vault_id, vault_ids)?,
         id: None,
         ephemeral: false,
     };
@@ -87,6 +86,19 @@ async fn create(
         .await?;
     caller.note_target(&session.id);
     Ok(Json(SessionView::of(&session)))
+}
+
+/// The vaults that a request names, each once.
+fn vaults(first: Option<String>, more: Vec<String>) -> Result<Vec<VaultId>> {
+    let mut vaults = Vec::new();
+    for text in first.into_iter().chain(more) {
+        let vault =
+            VaultId::parse(&text).map_err(|_| Fault::from(Error::Vault(oma_vault::Error::VaultNotFound)))?;
+        if !vaults.contains(&vault) {
+            vaults.push(vault);
+        }
+    }
+    Ok(vaults)
 }
 
 /// List sessions.

@@ -99,6 +99,8 @@ pub struct SessionView {
     agent_version: u32,
     #[schema(required)]
     environment_id: Option<String>,
+    /// The vaults whose credentials its MCP servers are called with.
+    vault_ids: Vec<String>,
     status: Status,
     /// Why it stopped last: `end_turn`, `max_tokens`, `refusal`, `interrupted`, `budget_reached`, `failed`; or
     /// `requires_action` while it waits for a confirmation.
@@ -159,6 +161,7 @@ impl SessionView {
                 .environment
                 .as_ref()
                 .map(|environment| environment.id.to_string()),
+            vault_ids: session.vaults.iter().map(ToString::to_string).collect(),
             status: Status::of(state),
             stop_reason: if blocked {
                 Some("requires_action")

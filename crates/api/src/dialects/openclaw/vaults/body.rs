@@ -1,0 +1,304 @@
+//! What clients send about vaults and credentials. Secrets are taken into types that don't show them; no problem
+//! that is reported repeats a value.
+
+use oma_domain::Timestamp;
+use oma_vault::{ClientSecret, CredentialChange, NewCredential, NewRefresh, NewSecret, NewVault};
+use secrecy::SecretString;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::fault::{Fault, Result};
+use crate::limits;
+use crate::validate::checks::{discriminator, integer, list, text, url};
+use crate::validate::{Body, Object, Tree};
+
+/// The latest time: what JavaScript's numbers hold without loss.
+const LATEST: u64 = (1 << 53) - 1;
+
+/// A vault to create.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CreateVault {
+    /// The end user whose secrets it will hold, in the client's own words.
+    #[schema(min_length = 1, max_length = 256)]
+    user_id: String,
+    /// A name for people.
+    #[schema(required = false, max_length = 256)]
+    name: String,
+}
+
+impl Body for CreateVault {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        let user_id = object.required("userId", text(1, limits::NAME));
+        let name = object.or("name", String::new(), text(0, limits::NAME));
+        Some(Self {
+            user_id: user_id?,
+            name: name?,
+        })
+    }
+}
+
+impl CreateVault {
+    /// What to create.
+    #[must_use]
+    pub fn into_new(self) -> NewVault {
+        NewVault {
+            user: Some(self.user_id),
+            name: self.name,
+        }
+    }
+}
+
+/// What changes about a vault.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct UpdateVault {
+    /// A name for people.
+    #[schema(max_length = 256, nullable = false)]
+    pub name: Option<String>,
+}
+
+impl Body for UpdateVault {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        let name = object.optional("name", text(0, limits::NAME))?;
+        Some(Self { name })
+    }
+}
+
+/// The types of credentials.
+#[derive(Debug, Clone, Copy, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum CredentialType {
+    /// A token that does not change by itself.
+    StaticBearer,
+    /// An access token of OAuth, refreshed before it ends.
+    McpOauth,
+    /// Refused with the code `unsupported`.
+    EnvironmentVariable,
+}
+
+/// A credential to add.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct AddCredential {
+    /// Which type it has.
+    r#type: CredentialType,
+    /// A name for people.
+    #[schema(required, min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// The URLs that it is for: this one and those below its path.
+    #[schema(required, min_length = 1, max_length = 2048, nullable = false)]
+    match_url: Option<String>,
+    /// `static_bearer`: the token.
+    #[schema(value_type = Option<String>, write_only, min_length = 1, max_length = 65536, nullable = false)]
+    token: Option<SecretString>,
+    /// `mcp_oauth`: the access token.
+    #[schema(value_type = Option<String>, write_only, min_length = 1, max_length = 65536, nullable = false)]
+    access_token: Option<SecretString>,
+    /// `mcp_oauth`: the refresh token.
+    #[schema(value_type = Option<String>, write_only, min_length = 1, max_length = 65536, nullable = false)]
+    refresh_token: Option<SecretString>,
+    /// `mcp_oauth`: when the access token ends, in milliseconds since the epoch; without it the token is refreshed
+    /// when a server refuses it.
+    #[schema(nullable = false)]
+    expires_at: Option<u64>,
+    /// `mcp_oauth`: where tokens are refreshed.
+    #[schema(max_length = 2048, nullable = false)]
+    token_endpoint: Option<String>,
+    /// `mcp_oauth`: who the client is to the issuer.
+    #[schema(min_length = 1, max_length = 2048, nullable = false)]
+    client_id: Option<String>,
+    /// `mcp_oauth`: the client's secret; a public client has none.
+    #[schema(value_type = Option<String>, write_only, min_length = 1, max_length = 65536, nullable = false)]
+    client_secret: Option<SecretString>,
+    /// `mcp_oauth`: the scopes to ask for.
+    #[schema(max_items = 64, nullable = false)]
+    scopes: Option<Vec<String>>,
+}
+
+/// A secret text.
+fn secret(value: &Value, issues: &mut Tree) -> Option<SecretString> {
+    text(1, limits::SECRET)(value, issues).map(SecretString::from)
+}
+
+fn scopes(value: &Value, issues: &mut Tree) -> Option<Vec<String>> {
+    list(0, limits::SCOPES, text(1, limits::NAME))(value, issues)
+}
+
+fn time(value: &Value, issues: &mut Tree) -> Option<u64> {
+    integer(0, LATEST)(value, issues)
+}
+
+const TYPES: &[&str] = &["static_bearer", "mcp_oauth", "environment_variable"];
+
+impl Body for AddCredential {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        let r#type = match discriminator(object, TYPES)? {
+            "static_bearer" => CredentialType::StaticBearer,
+            "mcp_oauth" => CredentialType::McpOauth,
+            // It is refused whatever else it says.
+            _ => {
+                return Some(Self {
+                    r#type: CredentialType::EnvironmentVariable,
+                    name: None,
+                    match_url: None,
+                    token: None,
+                    access_token: None,
+                    refresh_token: None,
+                    expires_at: None,
+                    token_endpoint: None,
+                    client_id: None,
+                    client_secret: None,
+                    scopes: None,
+                });
+            }
+        };
+        let is_static = matches!(r#type, CredentialType::StaticBearer);
+        let name = object.required("name", text(1, limits::NAME));
+        let match_url = object.required("matchUrl", text(1, limits::MATCH_URL));
+        let mut token = None;
+        let mut access_token = None;
+        let mut refresh_token = None;
+        let mut token_endpoint = None;
+        let mut client_id = None;
+        let mut client_secret = Some(None);
+        let mut expires_at = Some(None);
+        let mut asked = Some(None);
+        if is_static {
+            token = object.required("token", secret);
+        } else {
+            access_token = object.required("accessToken", secret);
+            refresh_token = object.required("refreshToken", secret);
+            token_endpoint = object.required("tokenEndpoint", url(limits::MATCH_URL));
+            client_id = object.required("clientId", text(1, limits::MATCH_URL));
+            client_secret = object.optional("clientSecret", secret);
+            expires_at = object.optional("expiresAt", time);
+            asked = object.optional("scopes", scopes);
+        }
+        Some(Self {
+            r#type,
+            name: Some(name?),
+            match_url: Some(match_url?),
+            token,
+            access_token,
+            refresh_token,
+            expires_at: expires_at?,
+            token_endpoint,
+            client_id,
+            client_secret: client_secret?,
+            scopes: asked?,
+        })
+    }
+}
+
+impl AddCredential {
+    /// What to add.
+    ///
+    /// # Errors
+    /// 400 `unsupported` for a type that this server can't serve.
+    pub fn into_new(self) -> Result<NewCredential> {
+        let missing = || Fault::internal("a credential passed its checks without all of its fields");
+        let secret = match self.r#type {
+            CredentialType::StaticBearer => NewSecret::StaticBearer {
+                token: self.token.ok_or_else(missing)?,
+            },
+            CredentialType::McpOauth => NewSecret::McpOauth {
+                access_token: self.access_token.ok_or_else(missing)?,
+                expires_at: self.expires_at.map(timestamp),
+                refresh: Some(NewRefresh {
+                    refresh_token: self.refresh_token.ok_or_else(missing)?,
+                    token_endpoint: self.token_endpoint.ok_or_else(missing)?,
+                    client_id: self.client_id.ok_or_else(missing)?,
+                    client_secret: match self.client_secret {
+                        Some(secret) => ClientSecret::Post(secret),
+                        None => ClientSecret::None,
+                    },
+                    scopes: self.scopes,
+                }),
+            },
+            CredentialType::EnvironmentVariable => {
+                return Err(Fault::unsupported(
+                    "type",
+                    "environment_variable is not supported until this server has an egress proxy, which puts the \
+                     secret in outside of the sandbox",
+                ));
+            }
+        };
+        Ok(NewCredential {
+            name: self.name.ok_or_else(missing)?,
+            match_url: self.match_url.ok_or_else(missing)?,
+            secret,
+        })
+    }
+}
+
+fn timestamp(millis: u64) -> Timestamp {
+    Timestamp(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
+/// What changes about a credential. Fields of another type than the credential's are refused.
+#[derive(Debug)]
+pub struct UpdateCredential(pub CredentialChange);
+
+/// What can't be changed, because it says where a secret goes.
+const FIXED: [&str; 4] = ["type", "matchUrl", "tokenEndpoint", "clientId"];
+
+impl Body for UpdateCredential {
+    fn read(object: &mut Object<'_>) -> Option<Self> {
+        for name in FIXED {
+            if object.peek(name).is_some() {
+                object
+                    .issues()
+                    .at(name)
+                    .push("Can't be changed; add another credential instead");
+            }
+        }
+        let name = object.optional("name", text(1, limits::NAME));
+        let token = object.optional("token", secret);
+        let access_token = object.optional("accessToken", secret);
+        let refresh_token = object.optional("refreshToken", secret);
+        let client_secret = object.optional("clientSecret", secret);
+        let expires_at = object.optional("expiresAt", time);
+        let scopes = object.optional("scopes", scopes);
+        Some(Self(CredentialChange {
+            name: name?,
+            token: token?,
+            access_token: access_token?,
+            expires_at: expires_at?.map(timestamp),
+            refresh_token: refresh_token?,
+            client_secret: client_secret?,
+            scopes: scopes?,
+        }))
+    }
+}
+
+/// The fields of [`UpdateCredential`] in the API document.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", as = UpdateCredential)]
+#[expect(
+    dead_code,
+    reason = "it describes the body in the API document; `UpdateCredential` reads it"
+)]
+pub struct UpdateCredentialBody {
+    /// A name for people.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// `static_bearer`: another token.
+    #[schema(write_only, min_length = 1, max_length = 65536, nullable = false)]
+    token: Option<String>,
+    /// `mcp_oauth`: another access token.
+    #[schema(write_only, min_length = 1, max_length = 65536, nullable = false)]
+    access_token: Option<String>,
+    /// `mcp_oauth`: another refresh token.
+    #[schema(write_only, min_length = 1, max_length = 65536, nullable = false)]
+    refresh_token: Option<String>,
+    /// `mcp_oauth`: another secret of the client.
+    #[schema(write_only, min_length = 1, max_length = 65536, nullable = false)]
+    client_secret: Option<String>,
+    /// `mcp_oauth`: when the access token ends, in milliseconds since the epoch; as before without it.
+    #[schema(nullable = false)]
+    expires_at: Option<u64>,
+    /// `mcp_oauth`: the scopes to ask for.
+    #[schema(max_items = 64, nullable = false)]
+    scopes: Option<Vec<String>>,
+}

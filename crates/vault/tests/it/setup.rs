@@ -1,0 +1,124 @@
+//! A store with vaults over it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use oma_domain::{CredentialId, Timestamp, VaultId, WorkspaceId};
+use oma_egress::{Guard, Policy};
+use oma_store::Store;
+use oma_store::sqlite::{Options, Sqlite};
+use oma_vault::key_file::{Source, unlock};
+use oma_vault::{ClientSecret, NewCredential, NewRefresh, NewSecret, NewVault, Vaults};
+use secrecy::SecretString;
+use tempfile::TempDir;
+use url::Url;
+
+use crate::issuer::{access, refresh};
+
+pub(crate) struct Setup {
+    pub(crate) vaults: Vaults,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) folder: Option<TempDir>,
+}
+
+pub(crate) async fn open(folder: &Path) -> Arc<dyn Store> {
+    let folder = folder.to_owned();
+    Arc::new(
+        tokio::task::spawn_blocking(move || Sqlite::open(&folder, &Options::default()))
+            .await
+            .unwrap()
+            .unwrap(),
+    )
+}
+
+impl Setup {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut setup = Self::over(folder.path()).await;
+        setup.folder = Some(folder);
+        setup
+    }
+
+    pub(crate) async fn over(folder: &Path) -> Self {
+        let store = open(folder).await;
+        let source = Source::Generated(folder.join("vault.key"));
+        let master = unlock(&*store, &source).await.unwrap().master;
+        let allow = vec!["127.0.0.1".parse().unwrap()];
+        let guard = Arc::new(Guard::new(Policy { allow }));
+        Self {
+            vaults: Vaults::new(Arc::clone(&store), master, guard),
+            store,
+            workspace: WorkspaceId::default_workspace(),
+            folder: None,
+        }
+    }
+
+    pub(crate) async fn vault(&self) -> VaultId {
+        let new = NewVault {
+            user: Some("user".into()),
+            name: String::new(),
+        };
+        let id = VaultId::generate();
+        self.vaults
+            .create(&self.workspace, id.clone(), new, None)
+            .await
+            .unwrap();
+        id
+    }
+
+    pub(crate) async fn add(&self, vault: &VaultId, new: NewCredential) -> CredentialId {
+        let id = CredentialId::generate();
+        self.vaults
+            .add_credential(&self.workspace, vault, id.clone(), new, None)
+            .await
+            .unwrap();
+        id
+    }
+
+    /// The token that a URL gets.
+    pub(crate) async fn token(&self, vaults: &[VaultId], url: &str) -> Option<String> {
+        let url = Url::parse(url).unwrap();
+        let bearer = self
+            .vaults
+            .bearer_for(&self.workspace, vaults, &url)
+            .await
+            .unwrap();
+        bearer.map(|bearer| secrecy::ExposeSecret::expose_secret(&bearer.token).to_owned())
+    }
+}
+
+pub(crate) fn bearer(match_url: &str, token: &str) -> NewCredential {
+    NewCredential {
+        name: "n".into(),
+        match_url: match_url.into(),
+        secret: NewSecret::StaticBearer {
+            token: SecretString::from(token),
+        },
+    }
+}
+
+/// The first pair of an issuer, whose access token ends in this many seconds.
+pub(crate) fn oauth(endpoint: &str, seconds: i64) -> NewCredential {
+    NewCredential {
+        name: "n".into(),
+        match_url: "https://mcp.example/".into(),
+        secret: NewSecret::McpOauth {
+            access_token: SecretString::from(access(0)),
+            expires_at: Some(soon(seconds)),
+            refresh: Some(NewRefresh {
+                refresh_token: SecretString::from(refresh(0)),
+                token_endpoint: endpoint.into(),
+                client_id: "client".into(),
+                client_secret: ClientSecret::Post(SecretString::from("canary-client-secret")),
+                scopes: Some(vec!["read".into(), "write".into()]),
+            }),
+        },
+    }
+}
+
+pub(crate) fn soon(seconds: i64) -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    Timestamp(i64::try_from(now).unwrap() + seconds * 1000)
+}
