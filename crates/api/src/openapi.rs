@@ -30,6 +30,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::files::routes())
         .merge(openclaw::environments::routes())
         .merge(openclaw::vaults::routes())
+        .merge(openclaw::usage::routes())
         .merge(openclaw::sessions::routes())
         .merge(openclaw::events::routes())
         .merge(openclaw::workspaces::routes())
@@ -92,6 +93,7 @@ fn build() -> OpenApi {
             "The credentials with which MCP servers are called. Secrets go in and never come out.",
         ),
         ("models", "The models that agents may name."),
+        ("usage", "What model requests consumed."),
         ("chat", "OpenAI's chat completions, answered by agents."),
         (
             "workspaces",

@@ -47,6 +47,7 @@ impl Engine {
         for vault in &create.vaults {
             self.vault(workspace, vault).await?;
         }
+        let delegation_depth = agent.spec.max_subagent_depth;
         let session = NewSession {
             id: create.id.unwrap_or_else(SessionId::generate),
             workspace: workspace.clone(),
@@ -54,6 +55,9 @@ impl Engine {
             environment,
             vaults: create.vaults,
             parent: None,
+            delegation_depth,
+            share: None,
+            created_by: create.created_by,
             ephemeral: create.ephemeral,
             created_at: now(),
         };

@@ -17,3 +17,4 @@ mod server;
 mod sessions;
 mod stream;
 mod vaults;
+mod usage;

@@ -26,6 +26,7 @@ pub mod recovery;
 pub mod sessions;
 pub mod small;
 pub mod vaults;
+pub mod usage;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.
@@ -50,6 +51,7 @@ macro_rules! contract_tests {
             sessions: round_trip, creation_conflict, missing_environment, filters, deletion, pinned_agent;
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
+            usage: sums, pages;
         }
     };
     (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {

@@ -23,6 +23,11 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     ("V5__audit", include_str!("../../migrations/V5__audit.sql")),
     ("V6__vaults", include_str!("../../migrations/V6__vaults.sql")),
+    (
+        "V7__delegation",
+        include_str!("../../migrations/V7__delegation.sql"),
+    ),
+    ("V8__usage", include_str!("../../migrations/V8__usage.sql")),
 ];
 
 /// Brings the database to the newest schema.

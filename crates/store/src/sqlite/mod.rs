@@ -41,6 +41,7 @@ mod snapshots;
 mod store;
 mod vault_keys;
 mod vaults;
+mod usage;
 mod workspaces;
 mod writer;
 

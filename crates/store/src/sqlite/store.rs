@@ -11,9 +11,12 @@ use oma_domain::{
 };
 
 use super::{
-    Sqlite, agents, commits, credentials, environments, events, kept, once, sessions, vault_keys, vaults,
+    Sqlite, agents, commits, credentials, environments, events, kept, once, sessions, usage, vault_keys, vaults,
 };
-use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential, VaultKey};
+use crate::{
+    Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential, UsageFilter, UsageRow,
+    VaultKey,
+};
 
 impl Sqlite {
     async fn read_session(
@@ -43,6 +46,13 @@ impl Store for Sqlite {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.readers
             .run(move |conn| agents::find(conn, &workspace, &id))
+            .await
+    }
+
+    async fn agent_version(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<u32>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| agents::version(conn, &workspace, &id))
             .await
     }
 
@@ -352,6 +362,19 @@ impl Store for Sqlite {
         let (workspace, session, event) = (workspace.clone(), session.clone(), event.clone());
         self.readers
             .run(move |conn| events::locate(conn, &workspace, &session, &event))
+            .await
+    }
+
+    async fn usage(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &UsageFilter,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<UsageRow, i64>> {
+        let (workspace, filter) = (workspace.clone(), filter.clone());
+        self.readers
+            .run(move |conn| usage::list(conn, &workspace, &filter, after, limit))
             .await
     }
 

@@ -153,6 +153,7 @@ async fn session(
             vaults: Vec::new(),
             id,
             ephemeral,
+            created_by: caller.key(),
         }
     };
     let Some(id) = key else {

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod models;
 pub mod sessions;
 pub mod vaults;
+pub mod usage;
 pub mod workspaces;
 
 use serde::Serialize;

@@ -296,6 +296,7 @@ async fn run(
                 vaults: Vec::new(),
                 id: None,
                 ephemeral: false,
+                created_by: caller.key(),
             };
             engine
                 .create_session(workspace, create, payload.key.clone())

@@ -79,6 +79,7 @@ async fn create(
         vaults: vaults(vault_id, vault_ids)?,
         id: None,
         ephemeral: false,
+        created_by: caller.key(),
     };
     let session = state
         .engine
