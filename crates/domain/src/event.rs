@@ -61,7 +61,7 @@ pub struct Kept {
 }
 
 /// Why a model request or a whole turn failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// The kind, for programs.
     pub kind: FailureKind,
@@ -70,7 +70,7 @@ pub struct Failure {
 }
 
 /// Kinds of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The provider is overloaded or answered with a server error.
@@ -94,6 +94,10 @@ pub enum FailureKind {
     TurnLimit,
     /// The server stopped while the request was under way; it is made again.
     Restarted,
+    /// An MCP server can't be reached or does not speak the protocol; the turn goes on without its tools.
+    McpConnection,
+    /// An MCP server refused the credentials, or wants some; the turn goes on without its tools.
+    McpAuthentication,
     /// A fault of ours.
     Internal,
 }
@@ -113,6 +117,8 @@ impl FailureKind {
             Self::ContextOverflow => "context_overflow_error",
             Self::TurnLimit => "tool_use_limit_reached_error",
             Self::Restarted => "restarted",
+            Self::McpConnection => "mcp_connection_failed_error",
+            Self::McpAuthentication => "mcp_authentication_failed_error",
             Self::Internal => "unknown_error",
         }
     }
@@ -262,7 +268,7 @@ pub enum Body {
         /// Why.
         stop_reason: StopReason,
     },
-    /// A model request or the turn failed.
+    /// A model request, the turn, or something that the turn can do without failed.
     #[serde(rename = "session.error")]
     Error {
         /// Why.

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An agent's policy over its tools. Each entry of a list names one tool, or all tools whose names begin with
-/// what stands before a final `*`: `mcp__github__*` means every tool of that MCP server.
+/// What the names of all tools of MCP servers begin with; the server's name and the tool's follow, with `__`
+/// between them.
+pub const MCP_PREFIX: &str = "mcp__";
+
+/// An agent's policy over its tools. Each entry of a list names one tool, all tools of an MCP server
+/// (`mcp__github`), or all tools whose names begin with what stands before a final `*` (`mcp__github__get_*`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PermissionPolicy {
@@ -66,9 +70,13 @@ impl PermissionPolicy {
 
 /// Whether an entry of a policy's list means the tool called `name`.
 fn covers(entry: &str, name: &str) -> bool {
+    let of_server = || {
+        let rest = name.strip_prefix(entry).filter(|_| entry.starts_with(MCP_PREFIX));
+        rest.is_some_and(|rest| rest.starts_with("__"))
+    };
     match entry.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning),
-        None => entry == name,
+        None => entry == name || of_server(),
     }
 }
 
@@ -104,6 +112,29 @@ mod tests {
             (ask(Some(names(&["*"]))), "read", Permission::Ask),
             (deny_server.clone(), "mcp__files__write", Permission::Deny),
             (deny_server, "mcp__files", Permission::Allow),
+            (
+                ask(Some(names(&["mcp__docs"]))),
+                "mcp__docs__search",
+                Permission::Ask,
+            ),
+            (
+                ask(Some(names(&["mcp__docs"]))),
+                "mcp__docs2__search",
+                Permission::Allow,
+            ),
+            (ask(Some(names(&["mcp__docs"]))), "mcp__doc__s", Permission::Allow),
+            (
+                ask(Some(names(&["mcp__docs__search"]))),
+                "mcp__docs__search",
+                Permission::Ask,
+            ),
+            (
+                ask(Some(names(&["mcp__docs__search"]))),
+                "mcp__docs__find",
+                Permission::Allow,
+            ),
+            (ask(Some(names(&["web"]))), "web__x", Permission::Allow),
+            (ask(Some(names(&["mcp"]))), "mcp__docs__search", Permission::Allow),
         ] {
             assert_eq!(policy.evaluate(tool), verdict, "{policy:?} {tool}");
         }

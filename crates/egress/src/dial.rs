@@ -304,7 +304,8 @@ async fn take(mut response: Response, target: Target, limits: &Limits) -> Result
 }
 
 /// The guard's own word where the error has one inside, otherwise what went wrong, without the URL.
-fn failed(error: &reqwest::Error) -> Error {
+#[must_use]
+pub fn failed(error: &reqwest::Error) -> Error {
     let mut text = String::new();
     let mut cause: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(inner) = cause {

@@ -28,8 +28,8 @@ mod recovery;
 mod registry;
 mod sessions;
 mod turns;
-mod vaults;
 mod usage;
+mod vaults;
 mod workspaces;
 
 pub use error::{Error, Result};
@@ -40,7 +40,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::thinking::ThinkingLevel;
-use oma_domain::{AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId};
+use oma_domain::{
+    AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
+};
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_store::Store;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
+use oma_domain::policy::MCP_PREFIX;
 use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, Spending};
 use oma_runtime::{Answer, Port, PortError, SessionInfo, aside};
 use oma_sandbox::protocol::{Call, Reply};
@@ -25,6 +26,9 @@ const PARALLEL: usize = 16;
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a turn waits for its hand to forget.
 const FORGET_TIMEOUT: Duration = Duration::from_millis(500);
+
+const UNKNOWN_FATE_OF_CALL: &str = "The server restarted during this call of an MCP server. It may or may not have \
+taken effect, in whole or in part: check before you call it again.";
 
 const UNKNOWN_FATE: &str = "The server restarted and the sandbox is gone. This command may or may not have \
 run, in whole or in part: check before you run it again.";
@@ -51,6 +55,15 @@ impl Run<'_> {
                     lost.extend(old);
                 }
             }
+            // Nobody can be asked what became of these.
+            let calls = state
+                .open_tools()
+                .iter()
+                .filter(|tool| tool.gate == Gate::Open && is_call(tool));
+            lost.extend(calls.map(|tool| tool.id.clone()));
+        }
+        if self.offered.is_none() && self.port.state().0.open_tools().iter().any(is_call) {
+            self.ask_servers().await?;
         }
         let mut started: HashSet<EventId> = HashSet::new();
         let mut running = FuturesUnordered::new();
@@ -75,6 +88,7 @@ impl Run<'_> {
                 started.insert(tool.id.clone());
                 let (native, session, port) = (self.native, self.session, self.port);
                 let (toolbox, sandbox) = (self.toolbox.clone(), Arc::clone(&sandbox));
+                let offered = self.offered.clone().unwrap_or_default();
                 let is_lost = lost.contains(&tool.id);
                 let delegates = tool.name == CALL_AGENT && delegation::is_offered(session);
                 at_work += usize::from(!delegates);
@@ -83,14 +97,20 @@ impl Run<'_> {
                         let answer = call_agent(port, &tool).await;
                         return (tool.id, delegates, answer);
                     }
-                    let lease = async {
-                        if is_lost {
-                            return Err(Outcome::error(UNKNOWN_FATE));
-                        }
-                        let acquire = || native.sandbox(session, port);
-                        sandbox.get_or_init(acquire).await.clone()
+                    let outcome = if !is_call(&tool) {
+                        let lease = async {
+                            if is_lost {
+                                return Err(Outcome::error(UNKNOWN_FATE));
+                            }
+                            let acquire = || native.sandbox(session, port);
+                            sandbox.get_or_init(acquire).await.clone()
+                        };
+                        native.run_tool(session, &toolbox, &tool, lease).await
+                    } else if is_lost {
+                        Outcome::error(UNKNOWN_FATE_OF_CALL)
+                    } else {
+                        native.call_server(session, &offered, &tool).await
                     };
-                    let outcome = native.run_tool(session, &toolbox, &tool, lease).await;
                     let spent = Spending::default();
                     (tool.id, delegates, Ok(Answer { outcome, spent }))
                 });
@@ -186,6 +206,13 @@ impl Native {
         let outcome = running.instrument(span.clone()).await;
         spans::used(&span, &outcome);
         outcome
+    }
+
+    /// Has an MCP server run one of its tools.
+    async fn call_server(&self, session: &SessionInfo, offered: &oma_mcp::Tools, tool: &OpenTool) -> Outcome {
+        metrics::counter!("tool_uses_total", "tool" => "mcp").increment(1);
+        let outcome = offered.call(&tool.name, &tool.input).await;
+        self.spill(session, &tool.id, outcome).await
     }
 
     /// Ends the commands of a dropped drive and returns what they had printed.
@@ -286,6 +313,11 @@ fn unavailable(error: &SandboxError) -> String {
         SandboxError::Exhausted(_) => "No sandbox became free in time. Try again in a while.".to_owned(),
         _ => "The sandbox could not be started; the server's log says why.".to_owned(),
     }
+}
+
+/// Whether it is a call of an MCP server.
+fn is_call(tool: &OpenTool) -> bool {
+    tool.name.starts_with(MCP_PREFIX)
 }
 
 /// A tool's name as a metrics label: names that a model made up are not labels.

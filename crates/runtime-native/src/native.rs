@@ -1,12 +1,15 @@
 //! The runtime itself: what it works with, and its side of the `Runtime` trait.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
+use oma_domain::content::joined_text;
 use oma_domain::environment::{Environment, Networking};
 use oma_domain::session::{OpenTool, Outcome};
 use oma_domain::{ContentBlock, EventId, SessionId};
+use oma_mcp::Hub;
 use oma_models::Registry;
 use oma_models::retry::Policy;
 use oma_runtime::{Port, PortError, Runtime, SessionInfo, Unsupported};
@@ -47,18 +50,20 @@ pub struct Native {
     pub(crate) retry: Policy,
     pub(crate) tools: Arc<oma_tools::Config>,
     pub(crate) pool: Pool,
+    pub(crate) mcp: Hub,
     pub(crate) config: Config,
     pub(crate) recent: Recent,
 }
 
 impl Native {
-    /// A runtime over these models, tools and sandboxes.
+    /// A runtime over these models, tools, sandboxes and connections to MCP servers.
     #[must_use]
     pub fn new(
         models: Arc<Registry>,
         retry: Policy,
         tools: Arc<oma_tools::Config>,
         pool: Pool,
+        mcp: Hub,
         config: Config,
     ) -> Self {
         Self {
@@ -66,6 +71,7 @@ impl Native {
             retry,
             tools,
             pool,
+            mcp,
             recent: Recent::new(config.recent_bytes),
             config,
         }
@@ -80,10 +86,9 @@ impl Native {
     /// Puts a result that is too long for the model into the workspace, with a preview in its place.
     pub(crate) async fn spill(&self, session: &SessionInfo, tool: &EventId, outcome: Outcome) -> Outcome {
         let inline = self.config.inline_result_chars;
-        let [ContentBlock::Text { text }] = outcome.content.as_slice() else {
-            return outcome;
-        };
-        if !spill::is_too_long(text, inline) {
+        let is_text = |block: &ContentBlock| matches!(block, ContentBlock::Text { .. });
+        let text = joined_text(&outcome.content);
+        if !spill::is_too_long(&text, inline) {
             return outcome;
         }
         let path = spill::path(tool);
@@ -101,10 +106,13 @@ impl Native {
                 Kept::Lost("the workspace can't be written")
             }
         };
-        let preview = spill::preview(text, inline, kept);
+        let preview = spill::preview(&text, inline, kept);
+        let files = outcome.content.into_iter().filter(|block| !is_text(block));
         Outcome {
-            content: vec![ContentBlock::text(preview)],
-            ..outcome
+            content: std::iter::once(ContentBlock::text(preview))
+                .chain(files)
+                .collect(),
+            is_error: outcome.is_error,
         }
     }
 }
@@ -134,8 +142,8 @@ impl Runtime for Native {
                 message,
             });
         }
-        if !spec.mcp_servers.is_empty() {
-            return refuse("mcpServers", "MCP servers are not supported yet");
+        if let Err(invalid) = oma_mcp::Server::all(&spec.mcp_servers) {
+            return refuse("mcpServers", &invalid.to_string());
         }
         if let Some(environment) = environment {
             if environment
@@ -164,6 +172,16 @@ impl Runtime for Native {
                 .recent
                 .take(session)
                 .unwrap_or_else(|| Conversation::after(state.compacted_through)),
+            servers: match self.mcp.open(session, self.sandbox_spec(session)) {
+                Ok(servers) => servers,
+                Err(invalid) => {
+                    // Refused when the session was created; the agent was written by another version.
+                    tracing::error!(%invalid, "an agent's MCP servers can't be read");
+                    None
+                }
+            },
+            offered: None,
+            told: HashSet::new(),
             recovering,
             overflowed: false,
             compactions: 0,
@@ -215,6 +233,7 @@ impl Runtime for Native {
     }
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
+        self.mcp.discard(session);
         self.pool
             .destroy(session)
             .await

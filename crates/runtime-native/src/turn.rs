@@ -1,14 +1,16 @@
 //! One drive of a turn: looks at the state, does the next thing, until there is nothing left to do.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use oma_domain::Seq;
-use oma_domain::event::Purpose;
+use oma_domain::event::{Failure, Purpose};
+use oma_domain::policy::Permission;
 use oma_domain::quota::Bound;
 use oma_domain::session::{Input, State, Step};
 use oma_domain::thinking::ThinkingLevel;
 use oma_models::{Message, Model, Request, ToolChoice, ToolSpec};
-use oma_runtime::{Committed, Port, PortError, SessionInfo};
+use oma_runtime::{Committed, Port, PortError, SessionInfo, aside};
 use oma_tools::Toolbox;
 
 use crate::Native;
@@ -43,6 +45,12 @@ pub(crate) struct Run<'a> {
     pub(crate) port: &'a dyn Port,
     pub(crate) toolbox: Toolbox,
     pub(crate) conversation: Conversation,
+    /// The session's MCP servers, if its agent names some.
+    pub(crate) servers: Option<oma_mcp::Handle>,
+    /// What they offered when they were asked last.
+    pub(crate) offered: Option<oma_mcp::Tools>,
+    /// What the log of this turn says of them already.
+    pub(crate) told: HashSet<Failure>,
     /// Tool uses open now may have run before a restart.
     pub(crate) recovering: bool,
     /// The provider has said that the context is too long; cleared by a compaction.
@@ -103,6 +111,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        self.ask_servers().await?;
         self.conversation.catch_up(self.port, head).await?;
         if purpose == Purpose::Compaction || self.is_full(state, &*model) {
             self.compact(&model, purpose).await
@@ -148,19 +157,37 @@ impl Run<'_> {
 
     /// What is part of every request, in bytes: instructions and tools.
     fn fixed_bytes(&self) -> u64 {
-        let tools = self.toolbox.definitions();
+        let tools = self.tools();
         let tools = tools
             .iter()
             .map(|tool| tool.name.len() + tool.description.len() + tool.input_schema.to_string().len());
-        let call = delegation::definition(self.session);
-        let call = call.map_or(0, |tool| {
-            tool.description.len() + tool.input_schema.to_string().len()
-        });
-        (self.session.agent.spec.instructions.len() + tools.sum::<usize>() + call) as u64
+        (self.session.agent.spec.instructions.len() + tools.sum::<usize>()) as u64
     }
 
-    /// A request with these messages, within what the budgets leave for it. All requests of a session are the same but for their messages, because
-    /// providers cache a request by its start.
+    /// The tools that the model is told of: the built-in ones, the call of other agents, and those of MCP servers.
+    fn tools(&self) -> Vec<ToolSpec> {
+        let built_in = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
+            name: tool.name,
+            description: tool.description,
+            input_schema: tool.input_schema,
+        });
+        let policy = &self.session.agent.spec.permission_policy;
+        let offered = self.offered.iter().flat_map(oma_mcp::Tools::definitions);
+        let of_servers = offered
+            .filter(|tool| policy.evaluate(&tool.name) != Permission::Deny)
+            .map(|tool| ToolSpec {
+                name: tool.name.clone(),
+                description: tool.description.clone(),
+                input_schema: tool.input_schema.clone(),
+            });
+        built_in
+            .chain(delegation::definition(self.session))
+            .chain(of_servers)
+            .collect()
+    }
+
+    /// A request with these messages, within what the budgets leave for it. All requests of a session are the same
+    /// but for their messages, because providers cache a request by its start.
     pub(crate) fn ask(
         &self,
         messages: Vec<Message>,
@@ -168,21 +195,32 @@ impl Run<'_> {
         tool_choice: ToolChoice,
         max_tokens: Option<u32>,
     ) -> Request {
-        let tools = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
-            name: tool.name,
-            description: tool.description,
-            input_schema: tool.input_schema,
-        });
-        let tools = tools.chain(delegation::definition(self.session));
         Request {
             system: self.session.agent.spec.instructions.clone(),
             messages,
-            tools: tools.collect(),
+            tools: self.tools(),
             tool_choice,
             thinking,
             max_tokens,
             cache_key: self.session.id.to_string(),
         }
+    }
+
+    /// Asks the MCP servers what they offer now, within a bounded time. The log says which of them are of no use;
+    /// the turn goes on without them.
+    pub(crate) async fn ask_servers(&mut self) -> Result<(), PortError> {
+        let Some(servers) = &self.servers else {
+            return Ok(());
+        };
+        let ready = aside(self.port, servers.ready()).await;
+        self.offered = Some(ready.tools);
+        for trouble in ready.troubles {
+            let failure = trouble.error.failure(&trouble.server);
+            if self.told.insert(failure.clone()) {
+                self.commit(Input::Remark { failure }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Commits an input and folds what it appended into the conversation.

@@ -213,7 +213,7 @@ fn unexpected(order: &str) -> Error {
 
 fn deliver(waiting: &Waiting, report: Report) {
     let id = match &report {
-        Report::Hello { .. } => return,
+        Report::Hello { .. } | Report::Serving | Report::Refused { .. } => return,
         Report::Done { id, .. } | Report::Unknown { id } | Report::Ok { id } | Report::Logs { id, .. } => *id,
     };
     // Nobody may be waiting: the caller gave up.

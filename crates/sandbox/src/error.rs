@@ -18,6 +18,9 @@ pub enum Error {
     /// It did not answer in time.
     #[error("the sandbox did not answer within {0:?}")]
     Timeout(std::time::Duration),
+    /// A process could not be started in it.
+    #[error("{0}")]
+    Refused(String),
     /// The machine failed us.
     #[error("{what}: {source}")]
     Io {

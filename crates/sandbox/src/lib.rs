@@ -23,12 +23,14 @@ pub mod local;
 mod pidfd;
 pub mod pool;
 pub mod protocol;
+mod service;
 pub mod spill;
 mod wire;
 
 pub use client::Client;
 pub use error::Error;
 pub use pool::{Lease, Pool, PoolConfig};
+pub use service::Pipe;
 
 use std::time::Duration;
 
@@ -81,6 +83,18 @@ pub trait Hand: Send + Sync {
     /// # Errors
     /// [`Error`] when the sandbox is lost or does not answer.
     async fn logs(&self, tail: usize) -> Result<String, Error>;
+
+    /// Starts a process that lives as long as the pipe to it, and at most as long as the sandbox. What it prints
+    /// as errors goes to the sandbox's log.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it can't be started, also where a backend has no services.
+    async fn serve(&self, service: protocol::Service) -> Result<Box<dyn Pipe>, Error> {
+        let _ = service;
+        Err(Error::Refused(
+            "sandboxes of this kind run no services".to_owned(),
+        ))
+    }
 }
 
 /// A sandbox at hand.

@@ -226,6 +226,10 @@ impl Pool {
     /// # Errors
     /// [`Error::Exhausted`] when no place became free in time, and what [`Provider::attach`] gives.
     pub async fn acquire(&self, spec: &Spec) -> Result<Lease, Error> {
+        self.acquire_as(spec, true).await
+    }
+
+    async fn acquire_as(&self, spec: &Spec, used: bool) -> Result<Lease, Error> {
         let inner = &self.inner;
         let hold = match inner.hold(&spec.session) {
             Ok(hold) => hold,
@@ -241,7 +245,16 @@ impl Pool {
             // Its session has come for it, so from now on it gives way like any other.
             entry.idle_since = Instant::now();
         }
-        inner.lease(hold, spec, true).await
+        inner.lease(hold, spec, used).await
+    }
+
+    /// Like [`Pool::acquire`], for what does not act on how the sandbox came to be: whoever acquires it next
+    /// still hears of it.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn acquire_beside(&self, spec: &Spec) -> Result<Lease, Error> {
+        self.acquire_as(spec, false).await
     }
 
     /// The session's sandbox if it has one that runs, or is being started; never starts one. What it tells of

@@ -18,6 +18,28 @@ pub struct Call {
     pub input: serde_json::Value,
 }
 
+/// A process that the server talks to over its standard input and output for as long as it likes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The program, looked up as a shell does.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables beside those that every command has.
+    pub variables: Vec<(String, String)>,
+    /// The folder to start in, relative to the workspace; the workspace if absent.
+    pub folder: Option<String>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Arguments and variables may hold secrets of the agent's.
+        f.debug_struct("Service")
+            .field("program", &self.program)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a tool gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
@@ -66,6 +88,13 @@ pub enum Order {
         /// How many.
         tail: usize,
     },
+    /// Start a process and make this connection its standard input and output. Only as the frame after `Hello`;
+    /// answered by `Serving` or `Refused`. After `Serving` there are no more frames: each side just writes, and
+    /// when one closes the connection the process is ended.
+    Serve {
+        /// The process.
+        service: Service,
+    },
     /// End everything in an orderly way. Answered by `Ok`, then the hand exits.
     Shutdown {
         /// Names this request.
@@ -100,6 +129,13 @@ pub enum Report {
     Ok {
         /// The request.
         id: u64,
+    },
+    /// What follows on this connection comes from the process.
+    Serving,
+    /// The process could not be started.
+    Refused {
+        /// Why.
+        reason: String,
     },
     /// The lines.
     Logs {

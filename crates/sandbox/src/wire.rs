@@ -4,7 +4,7 @@
 //!
 //! Invariant: nobody reads more than [`MAX_FRAME`] bytes for one frame, whatever length it claims.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +29,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self(FramedRead::new(stream, codec()))
     }
 
+    /// The stream, and what was read of it already beyond the last frame.
+    pub(crate) fn into_parts(self) -> (R, BytesMut) {
+        let parts = self.0.into_parts();
+        (parts.io, parts.read_buf)
+    }
+
     /// The next message; `None` at the end of the stream. Safe to drop and to call again.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         match self.0.next().await {
@@ -51,6 +57,11 @@ pub(crate) struct Writer<W>(FramedWrite<W, LengthDelimitedCodec>);
 impl<W: AsyncWrite + Unpin> Writer<W> {
     pub(crate) fn new(stream: W) -> Self {
         Self(FramedWrite::new(stream, codec()))
+    }
+
+    /// The stream; every frame has been sent.
+    pub(crate) fn into_inner(self) -> W {
+        self.0.into_inner()
     }
 
     /// Sends a frame that [`encode`] made.

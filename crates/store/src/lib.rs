@@ -30,7 +30,8 @@ pub mod trail;
 pub use access::{Access, KeyDigest, StoredKey};
 pub use error::Error;
 pub use records::{
-    Commit, NewSession, Once, OnceRecord, SessionFilter, StoredCredential, UsageFilter, UsageRow, Used, VaultKey,
+    Commit, NewSession, Once, OnceRecord, SessionFilter, StoredCredential, UsageFilter, UsageRow, Used,
+    VaultKey,
 };
 pub use trail::{AuditFilter, Trail};
 

@@ -8,6 +8,7 @@ pub mod checks;
 mod object;
 mod tree;
 
+pub(crate) use object::clip;
 pub use object::{Change, Object};
 pub use tree::Tree;
 

@@ -151,7 +151,7 @@ impl<'a> Object<'a> {
 }
 
 /// What of a client's text may be repeated in a message.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     let mut clipped: String = text.chars().take(100).collect();
     if clipped.len() < text.len() {
         clipped.push('…');

@@ -148,6 +148,42 @@ async fn bad_agents_are_refused_field_by_field() {
             "Expected string, received number",
         ),
         (
+            with("mcpServers", json!({"s": {}})),
+            "mcpServers.s",
+            "Expected 'url' or 'command'",
+        ),
+        (
+            with(
+                "mcpServers",
+                json!({"s": {"command": "a", "url": "https://x.example/"}}),
+            ),
+            "mcpServers.s",
+            "Expected either 'url' or 'command', received both",
+        ),
+        (
+            with("mcpServers", json!({"s": {"url": "ftp://x.example/"}})),
+            "mcpServers.s.url",
+            "not a usable URL: only http and https can be fetched",
+        ),
+        (
+            with("mcpServers", json!({"s": {"url": "https://u:p@x.example/"}})),
+            "mcpServers.s.url",
+            "not a usable URL: it has a user name or a password in it",
+        ),
+        (
+            with(
+                "mcpServers",
+                json!({"s": {"url": "https://x.example/", "headers": {"Host": "y"}}}),
+            ),
+            "mcpServers.s.headers.Host",
+            "This header is set by the protocol",
+        ),
+        (
+            with("mcpServers", json!({"s": {"command": "a", "type": "http"}})),
+            "mcpServers.s.type",
+            "Expected one of stdio",
+        ),
+        (
             with("quota", Value::Null),
             "quota",
             "Expected object, received null",

@@ -16,5 +16,5 @@ mod puppet;
 mod server;
 mod sessions;
 mod stream;
-mod vaults;
 mod usage;
+mod vaults;

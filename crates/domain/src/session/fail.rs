@@ -34,6 +34,19 @@ impl Transition {
         self.fail_turn(failure, ctx)
     }
 
+    /// Records a failure that the running turn can do without.
+    pub(super) fn remark(&mut self, failure: Failure, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+        self.running_turn()?;
+        self.push(
+            ctx,
+            Body::Error {
+                failure,
+                retrying: true,
+            },
+        );
+        Ok(())
+    }
+
     /// Ends the turn as failed, closing whatever is open. Waiting messages get their own turns.
     pub(super) fn fail_turn(&mut self, failure: Failure, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         let step = match &mut self.state.phase {

@@ -115,6 +115,11 @@ pub enum Input {
         /// Why.
         failure: Failure,
     },
+    /// Something that the turn can do without failed; the server tries again by itself.
+    Remark {
+        /// What failed.
+        failure: Failure,
+    },
     /// The server has started again and finds this session as it was left.
     Wake,
 }

@@ -325,6 +325,7 @@ impl State {
                 spent,
             } => next.finish_delegation(&tool_use, outcome, &spent, ctx)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
+            Input::Remark { failure } => next.remark(failure, ctx)?,
             Input::Wake => next.wake(ctx),
         }
         Ok(next)

@@ -26,7 +26,7 @@ use secrecy::SecretString;
 
 use crate::config::file::File;
 use crate::config::reader::{Effective, Problem, Reader, Sources};
-use crate::config::sections::{Engine, Log, Model, Models, Provider, Sandbox, Server, Tools, Vault};
+use crate::config::sections::{Engine, Log, Mcp, Model, Models, Provider, Sandbox, Server, Tools, Vault};
 use crate::config::setting::Section;
 use crate::config::value::Value as _;
 
@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) tools: Tools,
     /// Vaults.
     pub(crate) vault: Vault,
+    /// MCP servers.
+    pub(crate) mcp: Mcp,
     /// The log.
     pub(crate) log: Log,
     /// The file that was read.
@@ -119,6 +121,7 @@ impl Config {
         let providers = read_providers(&mut reader);
         let tools = Tools::read(&mut reader, Tools::KEY);
         let vault = Vault::read(&mut reader, Vault::KEY);
+        let mcp = Mcp::read(&mut reader, Mcp::KEY);
         let log = Log::read(&mut reader, Log::KEY);
         reader.refuse_unknown();
 
@@ -149,7 +152,7 @@ impl Config {
             effective, problems, ..
         } = reader;
         match (
-            server, data_dir, engine, sandbox, models, providers, tools, vault, log,
+            server, data_dir, engine, sandbox, models, providers, tools, vault, mcp, log,
         ) {
             (
                 Some(server),
@@ -160,6 +163,7 @@ impl Config {
                 Some(providers),
                 Some(tools),
                 Some(vault),
+                Some(mcp),
                 Some(log),
             ) if problems.is_empty() => Ok(Self {
                 server,
@@ -170,6 +174,7 @@ impl Config {
                 providers,
                 tools,
                 vault,
+                mcp,
                 log,
                 file: sources.file.as_ref().map(|file| file.path.clone()),
                 exposed_file,

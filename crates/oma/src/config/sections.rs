@@ -310,6 +310,23 @@ section! {
     }
 }
 
+section! {
+    /// MCP servers that agents name. What may be dialled is `tools.dial_allow`'s.
+    Mcp in "mcp" {
+        /// How long a model request waits for servers that are being connected, all at once. One that takes longer
+        /// goes on being connected, and its tools are offered to the next request.
+        connect_wait: Duration { default "10s"; between "0s", "5m"; env "OPENCLAW_MCP_CONNECT_WAIT_MS"; }
+        /// How long connecting a server may take.
+        connect_timeout: Duration { default "1m"; between "100ms", "1h"; env "OPENCLAW_MCP_CONNECT_TIMEOUT_MS"; }
+        /// How long a call may take.
+        call_timeout: Duration { default "5m"; between "100ms", "1d"; env "OPENCLAW_MCP_CALL_TIMEOUT_MS"; }
+        /// How long the connections of a session without work are kept.
+        idle_timeout: Duration { default "5m"; between "0s", "7d"; env "OPENCLAW_MCP_IDLE_TIMEOUT_MS"; }
+        /// How many sessions without work may keep connections.
+        max_idle: usize { default "128"; between "0", "100000"; env "OPENCLAW_MCP_MAX_IDLE"; }
+    }
+}
+
 choices! {
     /// How log lines look.
     LogFormat: "`auto`, `json` or `text`" {
@@ -363,6 +380,7 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
         listed::<Model>(),
         listed::<Tools>(),
         listed::<Vault>(),
+        listed::<Mcp>(),
         listed::<Log>(),
     ]
     .into_iter()

@@ -14,6 +14,7 @@ pub(crate) mod announce;
 pub(crate) mod http;
 pub(crate) mod json_log;
 pub(crate) mod logging;
+pub(crate) mod mcp;
 pub(crate) mod models;
 pub(crate) mod open_files;
 #[cfg(feature = "otel")]

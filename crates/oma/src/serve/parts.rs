@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{models, sandboxes, tools, vaults};
+use crate::serve::{mcp, models, sandboxes, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -62,7 +62,8 @@ impl Parts {
         };
         let listed = models::listed(&models);
         let vaults = vaults::open(config, &store).await?;
-        let runtime = Native::new(models, Policy::default(), tools, pool, native);
+        let mcp = mcp::hub(config, pool.clone(), vaults.clone());
+        let runtime = Native::new(models, Policy::default(), tools, pool, mcp, native);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),

@@ -52,6 +52,7 @@ pub(crate) fn check_secrets(config: &Config) -> Result<(), Failure> {
     let secrets = [
         ("the token file", config.server.api_token_file.as_deref()),
         ("the configuration file", config.file.as_deref()),
+        ("the vaults' key file", config.vault.key_file.as_deref()),
     ];
     for (what, path) in secrets {
         let Some(path) = path else { continue };

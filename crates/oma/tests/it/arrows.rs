@@ -11,6 +11,7 @@ const ORDER: [&str; 13] = [
     "oma-api",
     "oma-engine",
     "oma-runtime-native",
+    "oma-mcp",
     "oma-runtime",
     "oma-tools",
     "oma-models",

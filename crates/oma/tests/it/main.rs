@@ -14,6 +14,7 @@ mod disk;
 mod fake_server;
 mod governance;
 mod isolation;
+mod mcp;
 #[cfg(feature = "otel")]
 mod otel;
 mod requests;

@@ -16,7 +16,9 @@ use oma_domain::policy::PermissionPolicy;
 use oma_domain::session::{Context, Input, Queued, State};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::{AgentId, ContentBlock, Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_egress::Guard;
 use oma_fake_provider::{FakeProvider, Recorded, Reply};
+use oma_mcp::{Hub, NoTokens};
 use oma_models::config::Section;
 use oma_models::retry::Policy;
 use oma_models::{Config, Registry};
@@ -172,11 +174,18 @@ impl Bench {
             base: Duration::from_millis(1),
             ..Policy::default()
         };
+        let pool = Pool::new(Arc::new(NoSandbox), PoolConfig::default());
         let native = Native::new(
             Arc::new(registry),
             policy,
             Arc::new(oma_tools::Config::default()),
-            Pool::new(Arc::new(NoSandbox), PoolConfig::default()),
+            pool.clone(),
+            Hub::new(
+                Arc::new(Guard::new(oma_egress::Policy::default())),
+                Arc::new(NoTokens),
+                pool,
+                oma_mcp::Config::default(),
+            ),
             oma_runtime_native::Config::default(),
         );
         let session = SessionId::generate();

@@ -66,6 +66,7 @@ pub(crate) struct Calls {
     book: Mutex<Book>,
     runner: Arc<dyn Run>,
     running: watch::Sender<usize>,
+    services: watch::Sender<u64>,
 }
 
 fn failure(text: impl Into<String>) -> Reply {
@@ -85,11 +86,22 @@ impl Calls {
             book: Mutex::default(),
             runner,
             running: watch::Sender::new(0),
+            services: watch::Sender::new(0),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many services were started; they are watched over like what commands leave running.
+    pub(crate) fn services(&self) -> watch::Receiver<u64> {
+        self.services.subscribe()
+    }
+
+    /// A service was started.
+    pub(crate) fn note_service(&self) {
+        self.services.send_modify(|count| *count += 1);
     }
 
     /// How many calls run, and word of each change.

@@ -77,10 +77,10 @@ pub(super) fn start(
     Ok(tasks)
 }
 
-/// Returns when a process of the session may be at work: at once while a call runs or a background process
-/// lives, else when the next call starts.
+/// Returns when a process of the session may be at work: at once while a call runs or a background process or a
+/// service lives, else when the next of them starts.
 async fn until_busy(calls: &Calls, looks: &mut u32) {
-    let mut running = calls.running();
+    let (mut running, mut services) = (calls.running(), calls.services());
     if *running.borrow_and_update() > 0 {
         *looks = 0;
         return;
@@ -90,8 +90,11 @@ async fn until_busy(calls: &Calls, looks: &mut u32) {
         *looks = 0;
         // What can't be read may be anything.
         if Table::read().is_ok_and(|table| !table.has_commands()) {
-            // The sender lives in `calls`.
-            let _ = running.wait_for(|count| *count > 0).await;
+            // The senders live in `calls`.
+            tokio::select! {
+                _ = running.wait_for(|count| *count > 0) => {}
+                _ = services.changed() => {}
+            }
         }
     }
 }

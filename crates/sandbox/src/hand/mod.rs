@@ -16,6 +16,7 @@ pub mod limits;
 pub mod log_ring;
 pub mod process;
 mod server;
+mod service;
 pub mod tools;
 
 use std::ffi::OsString;
@@ -100,7 +101,7 @@ async fn work(launched: Launched) -> io::Result<()> {
     ));
     let runner: Arc<dyn calls::Run> = Arc::<tools::Tools>::clone(&tools);
     let calls = calls::Calls::new(runner);
-    let shared = server::Shared::new(Arc::clone(&calls), log);
+    let shared = server::Shared::new(Arc::clone(&calls), log, workspace.clone());
 
     let reaper = tokio::spawn(reap());
     let mut guards = guard::start(&plan, &workspace, &calls, writing)?;

@@ -43,6 +43,13 @@ const COMMAND_BADNESS: &str = "800";
 /// The roots of trees: children whose exit status belongs to whoever spawned them.
 static ROOTS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
+/// The roots that are commands themselves, and not shells whose commands are below them.
+static SERVICES: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn services() -> MutexGuard<'static, BTreeSet<i32>> {
+    SERVICES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn roots() -> MutexGuard<'static, BTreeSet<i32>> {
     ROOTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -112,6 +119,16 @@ impl Tree {
         // own badness needs no privilege; that it has ended already is no failure.
         let _ = std::fs::write(format!("/proc/{root}/oom_score_adj"), COMMAND_BADNESS);
         Ok((child, Self { root }))
+    }
+
+    /// Like [`Tree::spawn`], for a process that is a command itself: what ends commands ends it too.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub(crate) fn spawn_service(command: &mut Command) -> io::Result<(Child, Self)> {
+        let (child, tree) = Self::spawn(command)?;
+        services().insert(tree.root);
+        Ok((child, tree))
     }
 
     /// The pid of the root.
@@ -185,6 +202,7 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
+        services().remove(&self.root);
         roots().remove(&self.root);
     }
 }

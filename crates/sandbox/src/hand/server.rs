@@ -4,7 +4,7 @@
 //! When no server has been connected for long enough, the hand ends itself and the sandbox with it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,9 @@ use crate::wire;
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections at once: one server, and one that has just died or is just starting, with room to spare.
-const MAX_CONNECTIONS: usize = 8;
+/// Connections at once: one server, and one that has just died or is just starting, with room to spare, and one for
+/// each service.
+const MAX_CONNECTIONS: usize = 8 + 64;
 
 /// Answers that one connection may wait for.
 const MAX_PENDING: usize = 256;
@@ -48,16 +49,18 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) calls: Arc<Calls>,
     pub(crate) log: Arc<LogRing>,
+    workspace: PathBuf,
     /// Fires when the hand is to end.
     pub(crate) end: CancellationToken,
     connected: watch::Sender<usize>,
 }
 
 impl Shared {
-    pub(crate) fn new(calls: Arc<Calls>, log: Arc<LogRing>) -> Arc<Self> {
+    pub(crate) fn new(calls: Arc<Calls>, log: Arc<LogRing>, workspace: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             calls,
             log,
+            workspace,
             end: CancellationToken::new(),
             connected: watch::Sender::new(0),
         })
@@ -184,6 +187,26 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
     }
     let _presence = Presence::new(&shared.connected);
 
+    let first = tokio::select! {
+        order = reader.next::<Order>() => order,
+        () = shared.end.cancelled() => return,
+    };
+    let mut first = match first {
+        Ok(Some(Order::Serve { service })) => {
+            let ends = (reader, writer);
+            return super::service::run(
+                service,
+                ends,
+                &shared.workspace,
+                &shared.calls,
+                &shared.log,
+                &shared.end,
+            )
+            .await;
+        }
+        Ok(Some(order)) => Some(order),
+        Ok(None) | Err(_) => return,
+    };
     let (reports, mut queue) = mpsc::channel::<Bytes>(QUEUE);
     let writing = tokio::spawn(async move {
         while let Some(frame) = queue.recv().await {
@@ -194,8 +217,14 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
     });
     let mut pending = JoinSet::new();
     loop {
+        let next = async {
+            match first.take() {
+                Some(order) => Ok(Some(order)),
+                None => reader.next::<Order>().await,
+            }
+        };
         tokio::select! {
-            order = reader.next::<Order>() => {
+            order = next => {
                 let Ok(Some(order)) = order else { break };
                 if pending.len() >= MAX_PENDING || !answer(order, &shared, &reports, &mut pending).await {
                     break;
@@ -219,8 +248,8 @@ async fn answer(
     pending: &mut JoinSet<()>,
 ) -> bool {
     let report = match order {
-        // Only as the first frame.
-        Order::Hello { .. } => return false,
+        // Only as the first frames.
+        Order::Hello { .. } | Order::Serve { .. } => return false,
         Order::Run { id, key, call } => {
             pending.spawn(report_outcome(id, shared.calls.start(key, call), reports.clone()));
             return true;

@@ -1,13 +1,19 @@
 //! The way to a local hand.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use oma_domain::EventId;
 
 use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
-use crate::protocol::{Call, Reply};
-use crate::{Error, Hand, Origin};
+use crate::protocol::{Call, Reply, Service};
+use crate::service;
+use crate::{Error, Hand, Origin, Pipe};
+
+/// How long starting a service may take.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The way to a local hand.
 pub(super) struct LocalHand {
@@ -71,5 +77,14 @@ impl Hand for LocalHand {
 
     async fn logs(&self, tail: usize) -> Result<String, Error> {
         self.client.logs(tail).await
+    }
+
+    async fn serve(&self, service: Service) -> Result<Box<dyn Pipe>, Error> {
+        let stream = self
+            .folder
+            .connect()
+            .await
+            .map_err(|error| io_error("connecting to a sandbox", error))?;
+        service::start(stream, service, SERVE_TIMEOUT).await
     }
 }

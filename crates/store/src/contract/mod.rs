@@ -25,8 +25,8 @@ pub mod queue;
 pub mod recovery;
 pub mod sessions;
 pub mod small;
-pub mod vaults;
 pub mod usage;
+pub mod vaults;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.

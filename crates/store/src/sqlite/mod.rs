@@ -39,9 +39,9 @@ mod rows;
 mod sessions;
 mod snapshots;
 mod store;
+mod usage;
 mod vault_keys;
 mod vaults;
-mod usage;
 mod workspaces;
 mod writer;
 

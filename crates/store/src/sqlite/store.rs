@@ -11,11 +11,12 @@ use oma_domain::{
 };
 
 use super::{
-    Sqlite, agents, commits, credentials, environments, events, kept, once, sessions, usage, vault_keys, vaults,
+    Sqlite, agents, commits, credentials, environments, events, kept, once, sessions, usage, vault_keys,
+    vaults,
 };
 use crate::{
-    Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential, UsageFilter, UsageRow,
-    VaultKey,
+    Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential, UsageFilter,
+    UsageRow, VaultKey,
 };
 
 impl Sqlite {

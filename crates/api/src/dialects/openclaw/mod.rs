@@ -12,8 +12,8 @@ pub mod files;
 pub mod keys;
 pub mod models;
 pub mod sessions;
-pub mod vaults;
 pub mod usage;
+pub mod vaults;
 pub mod workspaces;
 
 use serde::Serialize;

@@ -20,6 +20,7 @@ enum Move {
     Compact,
     Summary,
     FailTurn,
+    Remark,
     Restart,
 }
 
@@ -41,6 +42,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Compact),
         1 => Just(Move::Summary),
         1 => Just(Move::FailTurn),
+        1 => Just(Move::Remark),
         2 => Just(Move::Restart),
     ];
     prop::collection::vec(one, 0..80)
@@ -83,6 +85,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
             cost: None,
         },
         Move::FailTurn => Input::FailTurn { failure: failure() },
+        Move::Remark => Input::Remark { failure: failure() },
         Move::Restart => Input::Wake,
     }
 }

@@ -342,6 +342,23 @@ fn failures() {
 }
 
 #[test]
+fn what_a_turn_can_do_without_fails_beside_it() {
+    let remark = || Input::Remark { failure: failure() };
+    check(vec![post("m1"), remark()], "RUN user:m1 retry", "ready");
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            remark(),
+            reply("r1", vec![tool("a", Allow)]),
+            remark(),
+        ],
+        "RUN user:m1 (r1 retry uses:a ) retry",
+        "acting:1",
+    );
+}
+
+#[test]
 fn what_a_failed_request_consumed_is_counted() {
     let usage = Usage {
         input: 100,
@@ -598,6 +615,8 @@ fn what_is_not_legal_changes_nothing() {
         (vec![], begin("r1"), Stale),
         (vec![], confirm("a", true), NotAsking),
         (vec![], Input::FailTurn { failure: failure() }, Stale),
+        (vec![], Input::Remark { failure: failure() }, Stale),
+        (asks(), Input::Remark { failure: failure() }, Stale),
         (vec![post("m1")], Input::Compact, Busy),
         (vec![post("m1")], done("a"), Stale),
         (vec![post("m1")], reply("r1", vec![]), Stale),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::{Process, roots};
+use super::{Process, roots, services};
 
 /// The kernel's flag for a thread that is about to end.
 const EXITING: u64 = 0x4;
@@ -107,12 +107,12 @@ impl Table {
         self.below(1, &owned)
     }
 
-    /// The living processes other than pid 1, and other than the roots unless `with_roots`.
+    /// The living processes other than pid 1, and other than the shells at the roots unless `with_roots`.
     pub(super) fn commands(&self, with_roots: bool) -> BTreeSet<i32> {
-        let roots = if with_roots {
+        let roots: BTreeSet<i32> = if with_roots {
             BTreeSet::new()
         } else {
-            roots().clone()
+            roots().difference(&services()).copied().collect()
         };
         let alive = self
             .rows
@@ -122,7 +122,7 @@ impl Table {
         alive.filter(|pid| *pid != 1 && !roots.contains(pid)).collect()
     }
 
-    /// Whether anything but the hand and the roots themselves is alive.
+    /// Whether anything but the hand and its shells is alive.
     pub(crate) fn has_commands(&self) -> bool {
         !self.commands(false).is_empty()
     }

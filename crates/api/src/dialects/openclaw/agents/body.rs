@@ -12,7 +12,7 @@ use crate::limits;
 use crate::validate::checks::{
     boolean, discriminator, entries, integer, list, model, one_of, positive, text, url,
 };
-use crate::validate::{Body, Change, Object, Tree};
+use crate::validate::{Body, Change, Object, Tree, clip};
 
 /// An agent to create.
 #[derive(Debug, ToSchema)]
@@ -39,7 +39,8 @@ pub struct CreateAgent {
     /// How deep delegation may nest.
     #[schema(required = false, maximum = 16)]
     max_subagent_depth: u32,
-    /// MCP servers by name: `command`, `args`, `env`, `cwd` or `url`, `headers`; further fields are kept.
+    /// MCP servers by name: each has a `url` (streamable HTTP, with `headers`) or a `command` (with `args`, `env`,
+    /// `cwd`), which runs in the session's sandbox; further fields are kept.
     #[schema(required = false, value_type = Object)]
     mcp_servers: Map<String, Value>,
     /// Hard budgets of each of its sessions.
@@ -370,7 +371,20 @@ fn channels(value: &Value, issues: &mut Tree) -> Option<Value> {
 }
 
 fn mcp_servers(value: &Value, issues: &mut Tree) -> Option<Map<String, Value>> {
-    entries(limits::MCP_SERVERS, limits::NAME, mcp_server)(value, issues)
+    let servers = entries(limits::MCP_SERVERS, limits::NAME, mcp_server)(value, issues)?;
+    let mut good = true;
+    for (name, server) in &servers {
+        // Whether such a server could work at all is the client's question there.
+        if let Err(invalid) = oma_mcp::Server::read(name, server) {
+            let node = invalid
+                .path
+                .iter()
+                .fold(issues.at(&clip(name)), |node, field| node.at(&clip(field)));
+            node.push(invalid.message);
+            good = false;
+        }
+    }
+    good.then_some(servers)
 }
 
 /// One MCP server. Known fields are checked, all are kept.

@@ -1,0 +1,210 @@
+//! The connections of all sessions that are at work or were a moment ago.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use oma_domain::{SessionId, Timestamp};
+use oma_egress::Guard;
+use oma_runtime::SessionInfo;
+use oma_sandbox::pool::Lease;
+use oma_sandbox::{Pool, Spec};
+use tokio::runtime::Handle as Runtime;
+use tokio::time::Instant;
+
+use crate::config::{Invalid, Server};
+use crate::link::Reach;
+use crate::set::{Ready, Set};
+use crate::token::TokenSource;
+
+/// Bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How long a model request waits for the servers' handshakes, all at once.
+    pub connect_wait: Duration,
+    /// How long one handshake may take; it goes on beside the model request.
+    pub connect_timeout: Duration,
+    /// How long one call may take.
+    pub call_timeout: Duration,
+    /// How long connections of a session without work are kept.
+    pub idle_timeout: Duration,
+    /// How many sessions without work may keep connections.
+    pub max_idle: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connect_wait: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(300),
+            max_idle: 128,
+        }
+    }
+}
+
+/// A session, told apart from a deleted one whose id a client chose again, and its agent's version.
+type Key = (SessionId, Timestamp, u32);
+
+/// The connections of all sessions that are at work or were a moment ago. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reach: Arc<Reach>,
+    config: Config,
+    runtime: Runtime,
+    entries: Mutex<HashMap<Key, Entry>>,
+}
+
+struct Entry {
+    set: Arc<Set>,
+    users: usize,
+    idle_since: Instant,
+}
+
+/// A session's servers, kept while this is held.
+pub struct Handle {
+    hub: Arc<Inner>,
+    key: Key,
+    set: Arc<Set>,
+    /// Keeps the sandbox while servers in it may be called.
+    lease: tokio::sync::Mutex<Option<Lease>>,
+}
+
+impl Hub {
+    /// Servers are dialled through `guard`, with the tokens that `tokens` supplies, or run in sandboxes of `pool`.
+    /// Must be called in a runtime.
+    #[must_use]
+    pub fn new(guard: Arc<Guard>, tokens: Arc<dyn TokenSource>, pool: Pool, config: Config) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                reach: Arc::new(Reach { guard, tokens, pool }),
+                config,
+                runtime: Runtime::current(),
+                entries: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The session's servers, of which some may run in its sandbox, which is like `spec`; `None` when its agent
+    /// names none. Nothing is dialled before [`Handle::ready`].
+    ///
+    /// # Errors
+    /// When what the agent says of them can't be read.
+    pub fn open(&self, session: &SessionInfo, spec: Spec) -> Result<Option<Handle>, Invalid> {
+        let servers = &session.agent.spec.mcp_servers;
+        if servers.is_empty() {
+            return Ok(None);
+        }
+        let hub = &self.inner;
+        let key = (session.id.clone(), session.created_at, session.agent.version);
+        let mut entries = hub.lock();
+        let entry = match entries.get_mut(&key) {
+            Some(entry) => entry,
+            None => {
+                let servers = Server::all(servers)?;
+                let set = Set::new(
+                    session.clone(),
+                    spec,
+                    servers,
+                    Arc::clone(&hub.reach),
+                    hub.config.clone(),
+                );
+                entries.entry(key.clone()).or_insert(Entry {
+                    set: Arc::new(set),
+                    users: 0,
+                    idle_since: Instant::now(),
+                })
+            }
+        };
+        entry.users += 1;
+        entry.set.forgive();
+        Ok(Some(Handle {
+            hub: Arc::clone(hub),
+            key,
+            set: Arc::clone(&entry.set),
+            lease: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Closes the session's connections, because it is deleted.
+    pub fn discard(&self, session: &SessionId) {
+        let mut entries = self.inner.lock();
+        let gone: Vec<Key> = entries.keys().filter(|key| key.0 == *session).cloned().collect();
+        let gone: Vec<Entry> = gone.iter().filter_map(|key| entries.remove(key)).collect();
+        drop(entries);
+        drop(gone);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops the connections that have been idle for the longest, as far as there are too many.
+    fn make_room(&self) -> Vec<Entry> {
+        let mut entries = self.lock();
+        let mut gone = Vec::new();
+        loop {
+            let idle = entries.iter().filter(|(_, entry)| entry.users == 0);
+            if idle.clone().count() <= self.config.max_idle {
+                return gone;
+            }
+            let oldest = idle
+                .min_by_key(|(_, entry)| entry.idle_since)
+                .map(|(key, _)| key.clone());
+            gone.extend(oldest.and_then(|key| entries.remove(&key)));
+        }
+    }
+}
+
+/// Drops a session's connections once they have been idle since then for long enough.
+async fn expire(hub: Weak<Inner>, key: Key, since: Instant, timeout: Duration) {
+    tokio::time::sleep_until(since + timeout).await;
+    let Some(hub) = hub.upgrade() else { return };
+    let mut entries = hub.lock();
+    let is_idle = entries
+        .get(&key)
+        .is_some_and(|entry| entry.users == 0 && entry.idle_since == since);
+    let gone = if is_idle { entries.remove(&key) } else { None };
+    drop(entries);
+    drop(gone);
+}
+
+impl Handle {
+    /// Connects what is not connected and says what there is, within a bounded time.
+    pub async fn ready(&self) -> Ready {
+        let ready = self.set.ready().await;
+        *self.lease.lock().await = self.set.hold().await;
+        ready
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let since = Instant::now();
+        {
+            let mut entries = self.hub.lock();
+            match entries.get_mut(&self.key) {
+                Some(entry) if Arc::ptr_eq(&entry.set, &self.set) => {
+                    entry.users -= 1;
+                    entry.idle_since = since;
+                    if entry.users > 0 {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+        drop(self.hub.make_room());
+        let (hub, key) = (Arc::downgrade(&self.hub), self.key.clone());
+        self.hub
+            .runtime
+            .spawn(expire(hub, key, since, self.hub.config.idle_timeout));
+    }
+}

@@ -1,0 +1,237 @@
+//! The servers of one session, each with its connection or the wait for one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use oma_runtime::SessionInfo;
+use oma_sandbox::Spec;
+use oma_sandbox::pool::Lease;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::config::{Place, Server};
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::hub::Config;
+use crate::link::Reach;
+use crate::names;
+use crate::tools::Tools;
+
+/// The wait after the first failure; each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest wait before another attempt.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// A server that is of no use now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Its name.
+    pub server: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// What there is before a model request.
+#[derive(Clone, Default)]
+pub struct Ready {
+    /// What the servers that answer offer.
+    pub tools: Tools,
+    /// The servers that don't.
+    pub troubles: Vec<Trouble>,
+}
+
+/// The servers of one session. Dropping it closes all connections.
+pub(crate) struct Set {
+    session: SessionInfo,
+    spec: Spec,
+    reach: Arc<Reach>,
+    config: Config,
+    slots: Vec<Arc<Slot>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+struct Slot {
+    server: Server,
+    /// The server's name within the names of its tools.
+    label: String,
+    state: watch::Sender<State>,
+}
+
+enum State {
+    /// There is no connection; another attempt may be made at this time.
+    Down {
+        failures: u32,
+        retry_at: Instant,
+        cause: Option<Error>,
+    },
+    /// One is being made.
+    Connecting {
+        failures: u32,
+    },
+    Up(Arc<Connection>),
+}
+
+impl Set {
+    pub(crate) fn new(
+        session: SessionInfo,
+        spec: Spec,
+        servers: Vec<Server>,
+        reach: Arc<Reach>,
+        config: Config,
+    ) -> Self {
+        let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+        let labels = names::of_servers(&names);
+        let slot = |(server, label)| {
+            let down = State::Down {
+                failures: 0,
+                retry_at: Instant::now(),
+                cause: None,
+            };
+            let state = watch::Sender::new(down);
+            Arc::new(Slot { server, label, state })
+        };
+        Self {
+            session,
+            spec,
+            reach,
+            config,
+            slots: servers.into_iter().zip(labels).map(slot).collect(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Lets servers that failed be tried again at once.
+    pub(crate) fn forgive(&self) {
+        for slot in &self.slots {
+            slot.state.send_if_modified(|state| {
+                if let State::Down { retry_at, .. } = state {
+                    *retry_at = Instant::now();
+                }
+                false
+            });
+        }
+    }
+
+    /// Connects what is not connected and may be tried, refreshes what has changed, and says what there is. This
+    /// takes no longer than the configured wait; a connection that takes longer goes on being made meanwhile.
+    pub(crate) async fn ready(&self) -> Ready {
+        for slot in &self.slots {
+            self.wake(slot);
+        }
+        let settled = join_all(self.slots.iter().map(|slot| slot.settled()));
+        // What has not settled then is told of below.
+        let _ = timeout(self.config.connect_wait, settled).await;
+        let mut ready = Ready::default();
+        let mut connections = Vec::new();
+        for slot in &self.slots {
+            let trouble = match &*slot.state.borrow() {
+                State::Up(connection) if !connection.is_lost() => {
+                    connections.push((slot.label.clone(), Arc::clone(connection)));
+                    None
+                }
+                State::Up(_) => Some(Error::connection("the connection is lost")),
+                State::Down { cause, .. } => cause.clone(),
+                State::Connecting { .. } => Some(Error::connection(format!(
+                    "it has not finished its handshake within {:?}; the next model request may see its tools",
+                    self.config.connect_wait
+                ))),
+            };
+            ready.troubles.extend(trouble.map(|error| Trouble {
+                server: slot.server.name.clone(),
+                error,
+            }));
+        }
+        ready.tools = Tools::gather(&connections, self.config.call_timeout);
+        ready
+    }
+
+    /// A hold on the session's sandbox, if a server runs in it now.
+    pub(crate) async fn hold(&self) -> Option<Lease> {
+        let is_there = |slot: &Arc<Slot>| {
+            matches!(slot.server.place, Place::Sandboxed(_)) && matches!(&*slot.state.borrow(), State::Up(_))
+        };
+        if !self.slots.iter().any(is_there) {
+            return None;
+        }
+        self.reach.pool.peek(&self.session.id).await
+    }
+
+    /// Starts to connect if that is due.
+    fn wake(&self, slot: &Arc<Slot>) {
+        let is_due = slot.state.send_if_modified(|state| {
+            let failures = match state {
+                State::Up(connection) if connection.is_lost() => 0,
+                State::Down {
+                    failures, retry_at, ..
+                } if *retry_at <= Instant::now() => *failures,
+                _ => return false,
+            };
+            *state = State::Connecting { failures };
+            true
+        });
+        if !is_due {
+            return;
+        }
+        let (slot, reach) = (Arc::clone(slot), Arc::clone(&self.reach));
+        let (session, spec) = (self.session.clone(), self.spec.clone());
+        let patience = self.config.connect_timeout;
+        let connect = async move {
+            let connected = timeout(patience, Box::pin(reach.connect(&session, &spec, &slot.server))).await;
+            let connected = connected.unwrap_or_else(|_| {
+                Err(Error::connection(format!(
+                    "it did not finish its handshake within {patience:?}"
+                )))
+            });
+            slot.settle(connected);
+        };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(connect);
+    }
+}
+
+impl Slot {
+    fn settle(&self, connected: Result<Connection, Error>) {
+        self.state.send_modify(|state| {
+            *state = match connected {
+                Ok(connection) => State::Up(Arc::new(connection)),
+                Err(error) => {
+                    tracing::warn!(server = self.server.name, %error, "an MCP server can't be used");
+                    let before = match state {
+                        State::Connecting { failures } | State::Down { failures, .. } => *failures,
+                        State::Up(_) => 0,
+                    };
+                    let wait = FIRST_WAIT
+                        .saturating_mul(2_u32.saturating_pow(before))
+                        .min(MAX_WAIT);
+                    State::Down {
+                        failures: before.saturating_add(1),
+                        retry_at: Instant::now() + wait,
+                        cause: Some(error),
+                    }
+                }
+            };
+        });
+    }
+
+    /// Waits until no connection is being made, and has a changed list of tools fetched.
+    async fn settled(&self) {
+        let mut state = self.state.subscribe();
+        let connection = match state
+            .wait_for(|state| !matches!(state, State::Connecting { .. }))
+            .await
+        {
+            Ok(settled) => match &*settled {
+                State::Up(connection) => Arc::clone(connection),
+                _ => return,
+            },
+            Err(_) => return,
+        };
+        if let Err(error) = connection.refresh().await {
+            tracing::warn!(server = self.server.name, %error, "an MCP server's changed tools are not known");
+        }
+    }
+}

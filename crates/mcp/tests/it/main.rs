@@ -1,0 +1,4 @@
+//! HTTP servers that behave and that don't, over real sockets.
+
+mod server;
+mod tests;
