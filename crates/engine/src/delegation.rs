@@ -134,6 +134,8 @@ impl Engine {
             workspace: parent.workspace.clone(),
             agent: Arc::new(called),
             environment: parent.environment.clone(),
+            // Credentials are not handed on.
+            vaults: Vec::new(),
             parent: Some(parent.id.clone()),
             delegation_depth,
             share: errand.share.filter(|share| *share != Quota::default()),

@@ -51,6 +51,9 @@ fn session(servers: Value) -> SessionInfo {
             archived_at: None,
         }),
         environment: None,
+        vaults: Vec::new(),
+        created_by: None,
+        delegation_depth: 0,
         created_at: Timestamp(0),
     }
 }
