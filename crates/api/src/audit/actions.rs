@@ -26,6 +26,17 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("DELETE", "/v1/agents/{agent_id}/files/{*path}") => ("agent.file.delete", Some("agent_id")),
         ("POST", "/v1/environments") => ("environment.create", None),
         ("DELETE", "/v1/environments/{environment_id}") => ("environment.delete", Some("environment_id")),
+        ("POST", "/v1/vaults") => ("vault.create", None),
+        ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
+        ("DELETE", "/v1/vaults/{vault_id}") => ("vault.delete", Some("vault_id")),
+        // The vault, until the handler knows the credential.
+        ("POST", "/v1/vaults/{vault_id}/credentials") => ("credential.create", Some("vault_id")),
+        ("PATCH", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
+            ("credential.update", Some("credential_id"))
+        }
+        ("DELETE", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
+            ("credential.delete", Some("credential_id"))
+        }
         ("POST", "/v1/sessions") => ("session.create", None),
         ("DELETE", "/v1/sessions/{session_id}") => ("session.delete", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),

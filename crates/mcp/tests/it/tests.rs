@@ -116,7 +116,7 @@ fn hub() -> Hub {
 }
 
 async fn ready(hub: &Hub, servers: Value) -> Ready {
-    open(&hub, &session(servers)).unwrap().unwrap().ready().await
+    open(hub, &session(servers)).unwrap().unwrap().ready().await
 }
 
 fn names(ready: &Ready) -> Vec<&str> {
