@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use oma_domain::{Actor, Scope, WorkspaceId};
+use oma_domain::{Actor, KeyId, Scope, WorkspaceId};
 use oma_engine::keys;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -44,6 +44,15 @@ impl Caller {
     #[must_use]
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The key that it holds, if it is one.
+    #[must_use]
+    pub fn key(&self) -> Option<KeyId> {
+        match &self.actor {
+            Actor::Key(id) => Some(id.clone()),
+            Actor::Operator | Actor::Local => None,
+        }
     }
 
     /// What it may do in its workspace.

@@ -89,6 +89,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("logs", "GET /v1/sessions/:sessionId/logs"),
         ],
     ),
+    ("usage", &[("list", "GET /v1/usage")]),
     (
         "workspaces",
         &[

@@ -29,6 +29,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::agents::routes())
         .merge(openclaw::files::routes())
         .merge(openclaw::environments::routes())
+        .merge(openclaw::usage::routes())
         .merge(openclaw::sessions::routes())
         .merge(openclaw::events::routes())
         .merge(openclaw::workspaces::routes())
@@ -87,6 +88,7 @@ fn build() -> OpenApi {
             "What a session's sandbox contains and what it may reach.",
         ),
         ("models", "The models that agents may name."),
+        ("usage", "What model requests consumed."),
         ("chat", "OpenAI's chat completions, answered by agents."),
         (
             "workspaces",

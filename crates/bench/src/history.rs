@@ -98,6 +98,7 @@ async fn fill(data: &Path, session: &str, events: usize) -> Result<Vec<EventId>>
             output: None,
             needs_agent: None,
             once: None,
+            used: None,
         };
         store.commit(commit).await?;
     }

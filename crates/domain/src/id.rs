@@ -128,6 +128,20 @@ id!(
     WorkspaceId, "wrk"
 );
 
+impl SessionId {
+    /// The id of the session that a tool use has another agent work in: always the same one, so that a tool use
+    /// that is carried out again after a restart finds the session that it had opened.
+    #[must_use]
+    pub fn of_child(tool_use: &EventId) -> Self {
+        let name = tool_use.as_str();
+        let name = name.strip_prefix("evt_").unwrap_or(name);
+        // Ids of tool uses are ours and short; the bound is for the type's sake.
+        let mut id = format!("ses_{name}");
+        id.truncate(MAX_LEN);
+        Self(Arc::from(id))
+    }
+}
+
 impl WorkspaceId {
     /// The workspace of a single-tenant installation.
     #[must_use]

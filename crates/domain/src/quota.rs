@@ -16,6 +16,29 @@ pub struct Quota {
     pub max_wall_ms: Option<u64>,
 }
 
+/// The least output that a model request is worth making for, in tokens.
+pub const LEAST_OUTPUT: u64 = 512;
+
+/// What a model request can consume and cost at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bound {
+    /// Input tokens.
+    pub input: u64,
+    /// Output tokens, unless the request limits them further.
+    pub output: u64,
+    /// What they cost; `None` when the price is unknown.
+    pub price: Option<Price>,
+}
+
+/// What a model request costs at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// All of its input.
+    pub input: NanoUsd,
+    /// Each token of its output, rounded up.
+    pub output_token: NanoUsd,
+}
+
 /// Which cap is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +64,47 @@ impl Exceeded {
 }
 
 impl Quota {
+    /// The tighter of two in each cap.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        fn tighter<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Self {
+            max_cost: tighter(self.max_cost, other.max_cost),
+            max_tokens: tighter(self.max_tokens, other.max_tokens),
+            max_wall_ms: tighter(self.max_wall_ms, other.max_wall_ms),
+        }
+    }
+
+    /// How many output tokens a request may be given so that it can't lead beyond a cap: all that it could
+    /// produce, or fewer. While its price is unknown, only the cap on tokens says something about that.
+    ///
+    /// # Errors
+    /// The cap that leaves too little for a request to be worth making.
+    pub fn allowance(&self, usage: &Usage, cost: &CostTotal, bound: &Bound) -> Result<u64, Exceeded> {
+        let least = bound.output.min(LEAST_OUTPUT);
+        let mut allowed = bound.output;
+        if let Some(max) = self.max_tokens {
+            let spoken_for = usage.total().saturating_add(bound.input);
+            let room = max.checked_sub(spoken_for).filter(|room| *room >= least);
+            allowed = allowed.min(room.ok_or(Exceeded::Tokens)?);
+        }
+        if let (Some(max), Some(price)) = (self.max_cost, bound.price) {
+            let spoken_for = cost.known.plus(price.input);
+            let room = max.0.checked_sub(spoken_for.0).ok_or(Exceeded::Cost)?;
+            let tokens = room.checked_div(price.output_token.0).unwrap_or(u64::MAX);
+            if tokens < least {
+                return Err(Exceeded::Cost);
+            }
+            allowed = allowed.min(tokens);
+        }
+        Ok(allowed)
+    }
+
     /// The first cap that is reached, if any.
     #[must_use]
     pub fn exceeded(

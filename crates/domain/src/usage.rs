@@ -30,6 +30,17 @@ impl Usage {
         self.total_input().saturating_add(self.output)
     }
 
+    /// What was added to an earlier count.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            input: self.input.saturating_sub(earlier.input),
+            output: self.output.saturating_sub(earlier.output),
+            cache_read: self.cache_read.saturating_sub(earlier.cache_read),
+            cache_write: self.cache_write.saturating_sub(earlier.cache_write),
+        }
+    }
+
     /// Adds another count to this one.
     pub fn add(&mut self, other: &Self) {
         self.input = self.input.saturating_add(other.input);
@@ -127,6 +138,15 @@ impl CostTotal {
         match cost {
             Some(cost) => self.known = self.known.plus(cost.amount),
             None => self.unknown_requests = self.unknown_requests.saturating_add(1),
+        }
+    }
+
+    /// What was added to an earlier total.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            known: NanoUsd(self.known.0.saturating_sub(earlier.known.0)),
+            unknown_requests: self.unknown_requests.saturating_sub(earlier.unknown_requests),
         }
     }
 

@@ -17,6 +17,7 @@ mod actor;
 mod agents;
 pub mod audit;
 mod deadlines;
+mod delegation;
 mod environments;
 pub mod error;
 mod follow;
@@ -27,6 +28,7 @@ mod recovery;
 mod registry;
 mod sessions;
 mod turns;
+mod usage;
 mod workspaces;
 
 pub use error::{Error, Result};
@@ -37,10 +39,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::thinking::ThinkingLevel;
-use oma_domain::{AgentId, ContentBlock, EnvironmentId, Event, EventId, SessionId, Timestamp};
+use oma_domain::{AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp};
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_store::Store;
+pub use oma_store::{UsageFilter, UsageRow};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,6 +67,8 @@ pub struct CreateSession {
     pub id: Option<SessionId>,
     /// Whether it goes away by itself some time after it became idle.
     pub ephemeral: bool,
+    /// The key of whoever opens it.
+    pub created_by: Option<KeyId>,
 }
 
 /// A message to post.

@@ -43,12 +43,16 @@ impl Engine {
             .runtime
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
+        let delegation_depth = agent.spec.max_subagent_depth;
         let session = NewSession {
             id: create.id.unwrap_or_else(SessionId::generate),
             workspace: workspace.clone(),
             agent: Arc::new(agent),
             environment,
             parent: None,
+            delegation_depth,
+            share: None,
+            created_by: create.created_by,
             ephemeral: create.ephemeral,
             created_at: now(),
         };

@@ -47,6 +47,7 @@ pub use request::{
 pub use well_known::{WellKnown, well_known};
 
 use async_trait::async_trait;
+use oma_domain::quota::Price;
 
 /// One model of one provider, ready to be asked.
 #[async_trait]
@@ -56,6 +57,12 @@ pub trait Model: Send + Sync {
 
     /// The most tokens that a request and its answer may have together.
     fn context_window(&self) -> u64;
+
+    /// The most output tokens of an answer to a request that does not limit them; `None` when that is unknown.
+    fn max_output(&self) -> Option<u64>;
+
+    /// What a request with so many input tokens can cost now at the most; `None` when the price is unknown.
+    fn price(&self, input: u64) -> Option<Price>;
 
     /// Makes a request. Returns when the provider has begun to answer. One attempt: the caller decides
     /// about retries from [`Error::retryable`] and [`Error::retry_after`].

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use oma_domain::quota::Price;
 use oma_domain::usage::{Cost, NanoUsd, Usage};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -167,6 +168,29 @@ impl Prices {
     /// What a request costs that ends now; `None` when the price is unknown.
     pub(crate) fn cost(&self, usage: &Usage) -> Option<Cost> {
         self.cost_at(usage, Timestamp::now())
+    }
+
+    /// What a request with so many input tokens can cost at the most, were it to end now; `None` when the price
+    /// is unknown.
+    pub(crate) fn most(&self, input: u64) -> Option<Price> {
+        // Whether the input is new, comes from a cache or goes to one is known only afterwards.
+        let only = |input, cache_read, cache_write, output| Usage {
+            input,
+            output,
+            cache_read,
+            cache_write,
+        };
+        let at = Timestamp::now();
+        let amount = |usage: Usage| self.cost_at(&usage, at).map(|cost| cost.amount);
+        let ways = [only(input, 0, 0, 0), only(0, input, 0, 0), only(0, 0, input, 0)];
+        let input_price = ways.into_iter().filter_map(amount).max()?;
+        // A million tokens, so that fractions of a billionth of a dollar are not lost.
+        let with_output = amount(only(input, 0, 0, 1_000_000))?;
+        let million = with_output.0.saturating_sub(amount(only(input, 0, 0, 0))?.0);
+        Some(Price {
+            input: input_price,
+            output_token: NanoUsd(million.div_ceil(1_000_000)),
+        })
     }
 
     fn cost_at(&self, usage: &Usage, at: Timestamp) -> Option<Cost> {

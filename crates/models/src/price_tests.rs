@@ -172,3 +172,30 @@ fn an_operators_file_is_checked() {
         assert!(Overrides::parse(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn the_most_that_a_request_can_cost_is_no_less_than_what_it_costs() {
+    for model in ["claude-sonnet-4-5", "claude-opus-4-1", "claude-haiku-4-5"] {
+        let prices = find("anthropic", model).expect("known").prices();
+        for total in [0, 1, 1_000, 199_999, 200_001, 900_000] {
+            let most = prices.most(total).expect("priced");
+            for output in [0, 1, 64_000] {
+                for cached in [0, total / 2, total] {
+                    let usage = Usage {
+                        input: total - cached,
+                        output,
+                        cache_read: 0,
+                        cache_write: cached,
+                    };
+                    let cost = prices.cost(&usage).expect("priced").amount;
+                    let bound = NanoUsd(most.input.0 + most.output_token.0 * output);
+                    assert!(
+                        cost.0 <= bound.0 + 1,
+                        "{model} {usage:?}: {cost:?} over {bound:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(Prices::default().most(100), None);
+}

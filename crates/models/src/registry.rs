@@ -41,6 +41,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The most output tokens of an answer to a request that does not limit them, where that is known.
+    pub(crate) fn max_output(&self) -> Option<u64> {
+        let own = || {
+            (self.config.protocol == Protocol::Anthropic).then(|| capability::claude(&self.model).max_output)
+        };
+        self.max_output_tokens.or_else(own).map(u64::from)
+    }
+
     /// The rules that this model's conversations follow.
     pub(crate) fn rules(&self) -> Rules<'_> {
         Rules {

@@ -7,17 +7,17 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
-use oma_domain::session::{Gate, Input, OpenTool, Outcome};
-use oma_runtime::{Port, PortError, SessionInfo, aside};
+use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, Spending};
+use oma_runtime::{Answer, Port, PortError, SessionInfo, aside};
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Error as SandboxError, Lease, Origin};
 use oma_tools::Place;
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
-use crate::Native;
 use crate::spans;
 use crate::turn::Run;
+use crate::{Native, delegation};
 
 /// The most tool uses of one session at work at once; the others follow.
 const PARALLEL: usize = 16;
@@ -54,6 +54,9 @@ impl Run<'_> {
         }
         let mut started: HashSet<EventId> = HashSet::new();
         let mut running = FuturesUnordered::new();
+        // How many of them are the turn's own work, and no other agent's.
+        let mut at_work: usize = 0;
+        let mut has_left = false;
         loop {
             let (state, _) = self.port.state();
             if !state.is_running() {
@@ -73,7 +76,13 @@ impl Run<'_> {
                 let (native, session, port) = (self.native, self.session, self.port);
                 let (toolbox, sandbox) = (self.toolbox.clone(), Arc::clone(&sandbox));
                 let is_lost = lost.contains(&tool.id);
+                let delegates = tool.name == CALL_AGENT && delegation::is_offered(session);
+                at_work += usize::from(!delegates);
                 running.push(async move {
+                    if delegates {
+                        let answer = call_agent(port, &tool).await;
+                        return (tool.id, delegates, answer);
+                    }
                     let lease = async {
                         if is_lost {
                             return Err(Outcome::error(UNKNOWN_FATE));
@@ -82,21 +91,41 @@ impl Run<'_> {
                         sandbox.get_or_init(acquire).await.clone()
                     };
                     let outcome = native.run_tool(session, &toolbox, &tool, lease).await;
-                    (tool.id, outcome)
+                    let spent = Spending::default();
+                    (tool.id, delegates, Ok(Answer { outcome, spent }))
                 });
             }
             if running.is_empty() {
                 break;
             }
+            // When only other agents work for this turn, they may need its place. Nothing else waits for a place
+            // here meanwhile: tools that begin now have not been polled.
+            if at_work == 0 && !has_left {
+                self.port.leave_place();
+                has_left = true;
+            } else if at_work > 0 && has_left {
+                self.port.take_place().await;
+                has_left = false;
+            }
             tokio::select! {
-                Some((tool_use, outcome)) = running.next() => {
-                    match self.port.commit(Input::FinishTool { tool_use, outcome }).await {
+                Some((tool_use, delegated, answer)) = running.next() => {
+                    let Answer { outcome, spent } = answer?;
+                    let input = if delegated {
+                        Input::FinishDelegation { tool_use, outcome, spent }
+                    } else {
+                        at_work -= 1;
+                        Input::FinishTool { tool_use, outcome }
+                    };
+                    match self.port.commit(input).await {
                         Ok(committed) => self.conversation.extend(&committed.events),
                         Err(error) => return Err(error),
                     }
                 }
                 () = self.port.changed() => {}
             }
+        }
+        if has_left {
+            self.port.take_place().await;
         }
         self.native.forget_results(self.session).await;
         drop(kept);
@@ -216,6 +245,17 @@ impl Native {
             Ok(Err(error)) => tracing::warn!(%error, "a hand keeps results that are committed"),
             Err(_) => tracing::warn!("a hand is slow to forget results that are committed"),
         }
+    }
+}
+
+async fn call_agent(port: &dyn Port, tool: &OpenTool) -> Result<Answer, PortError> {
+    metrics::counter!("tool_uses_total", "tool" => CALL_AGENT).increment(1);
+    match delegation::parse(&tool.input) {
+        Ok((agent, task)) => port.delegate(&tool.id, agent, task).await,
+        Err(message) => Ok(Answer {
+            outcome: Outcome::error(message),
+            spent: Spending::default(),
+        }),
     }
 }
 

@@ -10,7 +10,7 @@ use oma_models::{AssistantBlock, Completion, Error, Message, Model, ToolChoice, 
 use oma_runtime::PortError;
 
 use crate::sampling::{answer, is_sampling};
-use crate::turn::Run;
+use crate::turn::{Run, output_limit};
 
 /// The most compactions without an answer between them: more lead nowhere.
 pub(crate) const MAX_COMPACTIONS: u32 = 2;
@@ -45,6 +45,7 @@ impl Run<'_> {
             model: model.name().to_owned(),
             thinking_level: thinking,
             purpose: Purpose::Compaction,
+            bound: self.bound(&self.port.state().0, &**model),
         };
         let state = self.commit(begin).await?;
         if !is_sampling(&state, &id) {
@@ -57,7 +58,8 @@ impl Run<'_> {
         } else {
             ToolChoice::Avoid
         };
-        let request = self.ask(messages, thinking, tool_choice);
+        let max_tokens = output_limit(&state, &**model);
+        let request = self.ask(messages, thinking, tool_choice, max_tokens);
         match answer(&**model, &request, drop).await {
             Ok(completion) => match summary(&completion) {
                 Some(summary) => self.summarised(id, summary, completion, &**model, purpose).await,

@@ -9,6 +9,7 @@ use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
 use crate::shrink::{short, short_text, shrunk};
+use crate::turn::LEAST_BYTES_PER_TOKEN;
 
 /// How many events one read brings.
 const PAGE: u32 = 500;
@@ -58,6 +59,8 @@ pub(crate) struct Conversation {
     proven_at: Seq,
     /// Characters and media added since the model last counted the tokens.
     uncounted: u64,
+    /// Whether the model has counted the tokens since the newest summary.
+    counted: bool,
     /// About how much memory all this takes, in bytes.
     bytes: u64,
 }
@@ -209,6 +212,7 @@ impl Conversation {
                 self.calls.clear();
                 self.summarised_by = Some(request.clone());
                 self.uncounted = 0;
+                self.counted = false;
                 let blocks = self.summarised(summary, kept.as_ref());
                 self.weigh(&blocks);
                 self.user(blocks.into_iter().map(UserBlock::Content));
@@ -225,6 +229,7 @@ impl Conversation {
                 // summary is what the summary replaces.
                 if usage.total() > 0 {
                     self.uncounted = 0;
+                    self.counted = true;
                 }
             }
             Body::Error { failure, .. } if failure.kind == FailureKind::MediaRefused => {
@@ -352,6 +357,16 @@ impl Conversation {
     /// About how many tokens were added since the model last counted them.
     pub(crate) fn uncounted_tokens(&self) -> u64 {
         self.uncounted / CHARS_PER_TOKEN
+    }
+
+    /// How many tokens may have been added since the model last counted them, if they are short ones.
+    pub(crate) fn most_uncounted_tokens(&self) -> u64 {
+        self.uncounted / LEAST_BYTES_PER_TOKEN
+    }
+
+    /// Whether the model has counted what came before.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted
     }
 
     /// The messages, made smaller step by step for when the request for a summary is too long itself: first

@@ -15,6 +15,7 @@
 mod acting;
 mod compaction;
 mod conversation;
+mod delegation;
 mod native;
 mod recent;
 mod sampling;

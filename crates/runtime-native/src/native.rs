@@ -137,9 +137,6 @@ impl Runtime for Native {
         if !spec.mcp_servers.is_empty() {
             return refuse("mcpServers", "MCP servers are not supported yet");
         }
-        if !spec.callable_agents.is_empty() {
-            return refuse("callableAgents", "delegation is not supported yet");
-        }
         if let Some(environment) = environment {
             if environment
                 .spec

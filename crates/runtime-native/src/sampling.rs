@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use crate::compaction::{MAX_COMPACTIONS, is_overflow};
 use crate::spans;
-use crate::turn::Run;
+use crate::turn::{Run, output_limit};
 
 /// The ids that the blocks of an arriving answer were announced under.
 #[derive(Default)]
@@ -44,6 +44,7 @@ impl Run<'_> {
             model: model.name().to_owned(),
             thinking_level: thinking,
             purpose: Purpose::Reply,
+            bound: self.bound(state, &**model),
         };
         let state = self.commit(begin).await?;
         if !is_sampling(&state, &id) {
@@ -51,7 +52,9 @@ impl Run<'_> {
             return Ok(());
         }
         self.warm_sandbox();
-        let request = self.ask(self.conversation.messages().to_vec(), thinking, ToolChoice::Auto);
+        let messages = self.conversation.messages().to_vec();
+        let max_tokens = output_limit(&state, &**model);
+        let request = self.ask(messages, thinking, ToolChoice::Auto, max_tokens);
         let mut announced = Announced::default();
         let answered = answer(&**model, &request, |chunk| self.show(chunk, &mut announced)).await;
         match answered {

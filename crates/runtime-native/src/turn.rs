@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::Seq;
 use oma_domain::event::Purpose;
+use oma_domain::quota::Bound;
 use oma_domain::session::{Input, State, Step};
 use oma_domain::thinking::ThinkingLevel;
 use oma_models::{Message, Model, Request, ToolChoice, ToolSpec};
@@ -12,6 +13,28 @@ use oma_tools::Toolbox;
 
 use crate::Native;
 use crate::conversation::Conversation;
+use crate::delegation;
+
+/// How few bytes of text make a token in the worst case that is reckoned with.
+pub(crate) const LEAST_BYTES_PER_TOKEN: u64 = 2;
+/// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
+const OVERHEAD_TOKENS: u64 = 500;
+/// The output that a request is limited to when it has to be limited and the model's own limit is unknown:
+/// providers refuse a request for more than that.
+const CAUTIOUS_OUTPUT: u64 = 8_192;
+
+/// The output tokens that a request is limited to, given what the budgets leave.
+pub(crate) fn output_limit(state: &State, model: &dyn Model) -> Option<u32> {
+    let Some(Step::Sampling { max_output, .. }) = state.turn().map(|turn| &turn.step) else {
+        return None;
+    };
+    let most = if model.max_output().is_none() {
+        CAUTIOUS_OUTPUT
+    } else {
+        u64::MAX
+    };
+    max_output.map(|tokens| u32::try_from(tokens.min(most)).unwrap_or(u32::MAX))
+}
 
 /// What a drive carries from step to step. Everything in it can be made again from the log.
 pub(crate) struct Run<'a> {
@@ -106,26 +129,58 @@ impl Run<'_> {
             .unwrap_or(self.session.agent.spec.thinking_level)
     }
 
-    /// A request with these messages. All requests of a session are the same but for their messages, because
+    /// What a request over the conversation can consume and cost at the most. What the provider has counted
+    /// counts as it said; what came since, and a conversation that it never counted, is reckoned so that it is
+    /// hardly ever too little.
+    pub(crate) fn bound(&self, state: &State, model: &dyn Model) -> Bound {
+        let counted = if self.conversation.is_counted() {
+            state.context_tokens
+        } else {
+            self.fixed_bytes() / LEAST_BYTES_PER_TOKEN
+        };
+        let input = counted + self.conversation.most_uncounted_tokens() + OVERHEAD_TOKENS;
+        Bound {
+            input,
+            output: model.max_output().unwrap_or_else(|| model.context_window()),
+            price: model.price(input),
+        }
+    }
+
+    /// What is part of every request, in bytes: instructions and tools.
+    fn fixed_bytes(&self) -> u64 {
+        let tools = self.toolbox.definitions();
+        let tools = tools
+            .iter()
+            .map(|tool| tool.name.len() + tool.description.len() + tool.input_schema.to_string().len());
+        let call = delegation::definition(self.session);
+        let call = call.map_or(0, |tool| {
+            tool.description.len() + tool.input_schema.to_string().len()
+        });
+        (self.session.agent.spec.instructions.len() + tools.sum::<usize>() + call) as u64
+    }
+
+    /// A request with these messages, within what the budgets leave for it. All requests of a session are the same but for their messages, because
     /// providers cache a request by its start.
     pub(crate) fn ask(
         &self,
         messages: Vec<Message>,
         thinking: ThinkingLevel,
         tool_choice: ToolChoice,
+        max_tokens: Option<u32>,
     ) -> Request {
         let tools = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
             name: tool.name,
             description: tool.description,
             input_schema: tool.input_schema,
         });
+        let tools = tools.chain(delegation::definition(self.session));
         Request {
             system: self.session.agent.spec.instructions.clone(),
             messages,
             tools: tools.collect(),
             tool_choice,
             thinking,
-            max_tokens: None,
+            max_tokens,
             cache_key: self.session.id.to_string(),
         }
     }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
-use oma_domain::session::{Input, OpenTool, Outcome, Rejection, State};
-use oma_domain::{Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
+use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp, WorkspaceId};
 use oma_sandbox::files::Workspace;
 
 /// What does not change over a session's life.
@@ -32,8 +32,21 @@ pub struct SessionInfo {
     pub agent: Arc<Agent>,
     /// The environment that it runs in.
     pub environment: Option<Arc<Environment>>,
+    /// The key that it was opened with.
+    pub created_by: Option<KeyId>,
+    /// How deep it may delegate.
+    pub delegation_depth: u32,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+/// What came of having another agent do a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The tool's result.
+    pub outcome: Outcome,
+    /// What the other agent's session and its children consumed.
+    pub spent: Spending,
 }
 
 /// A piece of an answer as it arrives. Deltas are shown to subscribers and never stored; joined in order they
@@ -109,6 +122,15 @@ pub trait Port: Send + Sync {
 
     /// Shows a piece of an answer to whoever follows the session.
     fn delta(&self, delta: Delta);
+
+    /// Has another agent do the task of an open tool use, in a session that belongs to that tool use, and waits for
+    /// its answer, which can take long: the turn should leave its place meanwhile. Asked again for the same tool
+    /// use, also after a restart, it waits for the same session. Whether this session's agent may call the other
+    /// one is the engine's to say.
+    ///
+    /// # Errors
+    /// [`PortError`]: the tool use is not open any more, or the engine is gone.
+    async fn delegate(&self, tool_use: &EventId, agent: &str, task: &str) -> Result<Answer, PortError>;
 
     /// Lets another session's turn have this one's place among the turns at work, because this one only waits.
     fn leave_place(&self);

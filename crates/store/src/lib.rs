@@ -29,7 +29,7 @@ pub mod trail;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use error::Error;
-pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter};
+pub use records::{Commit, NewSession, Once, OnceRecord, SessionFilter, UsageFilter, UsageRow, Used};
 pub use trail::{AuditFilter, Trail};
 
 use async_trait::async_trait;
@@ -51,6 +51,8 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
     async fn create_agent(&self, agent: &Agent, once: Option<&Once>) -> Result<()>;
     /// The current version of an agent.
     async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<Agent>>;
+    /// The number of an agent's current version, for whoever has seen one before.
+    async fn agent_version(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<u32>>;
     /// Agents by creation, oldest first, archived ones included; `after` is the last id of the page before.
     async fn agents(
         &self,
@@ -170,6 +172,16 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
         session: &SessionId,
         event: &EventId,
     ) -> Result<Option<Seq>>;
+
+    /// What was consumed in a workspace, in the order in which each kind of it was first consumed; `after` is the
+    /// row of the page before.
+    async fn usage(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &UsageFilter,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<UsageRow, i64>>;
 
     /// What was done under an idempotency key.
     async fn done(&self, workspace: &WorkspaceId, scope: &str, key: &str) -> Result<Option<OnceRecord>>;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
+use oma_domain::quota::Quota;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::{AgentId, Event, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::usage::{CostTotal, Usage};
+use oma_domain::{AgentId, Event, KeyId, Seq, SessionId, Timestamp, WorkspaceId};
 
 /// An idempotency key and what is remembered under it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +46,14 @@ pub struct NewSession {
     pub environment: Option<Arc<Environment>>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
+    /// How deep it may delegate itself.
+    pub delegation_depth: u32,
+    /// What its parent leaves it to consume.
+    pub share: Option<Quota>,
     /// Whether it goes away by itself once idle.
     pub ephemeral: bool,
+    /// The key that it is opened with.
+    pub created_by: Option<KeyId>,
     /// Now.
     pub created_at: Timestamp,
 }
@@ -80,4 +88,45 @@ pub struct Commit {
     pub needs_agent: Option<AgentId>,
     /// Remember this key in the same transaction.
     pub once: Option<Once>,
+    /// What it adds to the usage of the session's agent and key.
+    pub used: Option<Used>,
+}
+
+/// What model requests consumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// The day on which they ended: days since the epoch, UTC.
+    pub day: i64,
+    /// The model, `provider/model`.
+    pub model: String,
+    /// How many requests it were.
+    pub requests: u64,
+    /// Their tokens.
+    pub usage: Usage,
+    /// Their cost.
+    pub cost: CostTotal,
+}
+
+/// What one agent consumed with one model and one key on one day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    /// The cursor after this row.
+    pub row: i64,
+    /// The agent.
+    pub agent: AgentId,
+    /// The key that the sessions were opened with.
+    pub key: Option<KeyId>,
+    /// The sums.
+    pub used: Used,
+}
+
+/// Which usage to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// The first day.
+    pub from: i64,
+    /// The last day.
+    pub to: i64,
+    /// Only that of this agent.
+    pub agent: Option<AgentId>,
 }

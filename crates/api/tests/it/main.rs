@@ -16,3 +16,4 @@ mod puppet;
 mod server;
 mod sessions;
 mod stream;
+mod usage;

@@ -78,6 +78,7 @@ impl Puppet {
             model: model.clone(),
             thinking_level,
             purpose,
+            bound: oma_domain::quota::Bound::default(),
         };
         port.commit(begin).await?;
         let usage = Usage {

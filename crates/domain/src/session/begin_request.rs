@@ -1,19 +1,22 @@
 //! The runtime is about to make a model request.
 
+use super::delegate::Spending;
 use super::state::{Context, Rejection, Step, Transition};
 use crate::event::{Body, Failure, FailureKind, Purpose, StopReason};
 use crate::id::EventId;
+use crate::quota::Bound;
 use crate::thinking::ThinkingLevel;
 
 impl Transition {
     /// Records the start of a request, unless a budget or the turn's limit forbids it: then the turn ends
-    /// here. The runtime sees from the new state which of the two happened.
+    /// here. The runtime sees from the new state which of the two happened, and how much the budgets leave.
     pub(super) fn begin_request(
         &mut self,
         id: EventId,
         model: String,
         thinking_level: ThinkingLevel,
         purpose: Purpose,
+        bound: &Bound,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.running_turn()?;
@@ -34,17 +37,27 @@ impl Transition {
             );
         }
         turn.requests += 1;
-        turn.step = Step::Sampling {
+        let mut max_output = None;
+        if let Some(quota) = ctx.quota {
+            let Spending { usage, cost } = self.state.spoken_for();
+            let allowed = match quota.exceeded(&usage, &cost, ctx.created_at, ctx.now) {
+                Some(cap) => Err(cap),
+                None => quota.allowance(&usage, &cost, bound),
+            };
+            match allowed {
+                Ok(tokens) => max_output = (tokens < bound.output).then_some(tokens),
+                Err(cap) => {
+                    self.state.held_by = Some(quota);
+                    self.end_turn(StopReason::BudgetReached { cap }, ctx);
+                    return Ok(());
+                }
+            }
+        }
+        self.running_turn()?.step = Step::Sampling {
             request: id.clone(),
             purpose,
+            max_output,
         };
-        let state = &self.state;
-        if let Some(quota) = ctx.quota
-            && let Some(cap) = quota.exceeded(&state.usage, &state.cost, ctx.created_at, ctx.now)
-        {
-            self.end_turn(StopReason::BudgetReached { cap }, ctx);
-            return Ok(());
-        }
         self.push_as(
             id,
             Body::ModelRequestStart {

@@ -14,6 +14,7 @@ impl Transition {
         if ctx.head == Seq(0) || ctx.head <= self.state.compacted_through {
             return Err(Rejection::NothingToCompact);
         }
+        self.state.held_by = None;
         self.push(ctx, Body::StatusRunning);
         let id = (ctx.new_id)();
         self.run(id, Purpose::Compaction, None, ctx);

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::delegate::Spending;
 use super::state::Queued;
 use crate::content::ContentBlock;
 use crate::event::{Failure, Kept, Opaque, Purpose};
 use crate::id::EventId;
 use crate::policy::Permission;
+use crate::quota::Bound;
 use crate::thinking::ThinkingLevel;
 use crate::usage::{Cost, Spent, Usage};
 
@@ -25,6 +27,8 @@ pub enum Input {
         partial: Vec<Partial>,
         /// What the open tool uses had achieved until then.
         outcomes: Vec<(EventId, Outcome)>,
+        /// What the children consumed that were cancelled with it.
+        delegated: Vec<(EventId, Spending)>,
     },
     /// A client answers a tool use that asks.
     Confirm {
@@ -51,6 +55,8 @@ pub enum Input {
         thinking_level: ThinkingLevel,
         /// What it is for.
         purpose: Purpose,
+        /// What it can consume and cost at the most.
+        bound: Bound,
     },
     /// The model has answered in full.
     FinishRequest {
@@ -89,6 +95,20 @@ pub enum Input {
         tool_use: EventId,
         /// Its result.
         outcome: Outcome,
+    },
+    /// A tool use is about to have another agent do its task.
+    Delegate {
+        /// The tool use.
+        tool_use: EventId,
+    },
+    /// The other agent has answered, or can't.
+    FinishDelegation {
+        /// The tool use.
+        tool_use: EventId,
+        /// Its result.
+        outcome: Outcome,
+        /// What the other agent's session and its children consumed.
+        spent: Spending,
     },
     /// The turn can't go on, for a reason outside a model request.
     FailTurn {

@@ -7,6 +7,7 @@
 mod begin_request;
 mod compact;
 mod confirm;
+mod delegate;
 mod fail;
 mod finish_request;
 mod finish_tool;
@@ -23,6 +24,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use delegate::{CALL_AGENT, Delegated, Spending};
 pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
     Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
@@ -32,7 +34,8 @@ pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
 use crate::agent::Agent;
 use crate::environment::Environment;
 use crate::event::Seq;
-use crate::id::{SessionId, WorkspaceId};
+use crate::id::{KeyId, SessionId, WorkspaceId};
+use crate::quota::Quota;
 use crate::time::Timestamp;
 
 /// A session: what it was created with and where it stands.
@@ -48,8 +51,14 @@ pub struct Session {
     pub environment: Option<Arc<Environment>>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
+    /// How deep it may delegate itself.
+    pub delegation_depth: u32,
+    /// What its parent leaves it to consume, beside its own agent's budgets.
+    pub share: Option<Quota>,
     /// Whether it goes away by itself once it is idle.
     pub ephemeral: bool,
+    /// The key that it was opened with.
+    pub created_by: Option<KeyId>,
     /// When it was created.
     pub created_at: Timestamp,
     /// The position of the last event.

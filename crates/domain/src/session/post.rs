@@ -4,15 +4,25 @@ use std::sync::Arc;
 
 use super::state::{Context, MAX_QUEUE, MAX_QUEUE_BYTES, Phase, QueueChange, Queued, Rejection, Transition};
 use crate::content::ContentBlock;
+use crate::event::StopReason;
 
 impl Transition {
     /// Starts a turn when the session is idle; otherwise the message waits and is not in the log yet (I5).
     pub(super) fn post(&mut self, message: Arc<Queued>, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         let state = &mut self.state;
-        if let Some(quota) = ctx.quota
-            && let Some(cap) = quota.exceeded(&state.usage, &state.cost, ctx.created_at, ctx.now)
-        {
-            return Err(Rejection::QuotaExceeded(cap));
+        if let Some(quota) = ctx.quota {
+            let total = state.total();
+            if let Some(cap) = quota.exceeded(&total.usage, &total.cost, ctx.created_at, ctx.now) {
+                return Err(Rejection::QuotaExceeded(cap));
+            }
+            // What was left was too little for a request, and nothing has become more since.
+            if let Phase::Idle {
+                stop: Some(StopReason::BudgetReached { cap }),
+            } = &state.phase
+                && state.held_by == Some(quota)
+            {
+                return Err(Rejection::QuotaExceeded(*cap));
+            }
         }
         let idle = matches!(state.phase, Phase::Idle { .. });
         let bytes = |message: &Arc<Queued>| message.content.iter().map(ContentBlock::bytes).sum::<usize>();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::delegate::Delegated;
 use super::input::Input;
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason};
@@ -63,6 +64,12 @@ pub struct State {
     pub output: Option<Arc<str>>,
     /// The last event that the newest compaction covers.
     pub compacted_through: Seq,
+    /// What children consumed and may consume.
+    #[serde(default, skip_serializing_if = "Delegated::is_empty")]
+    pub delegated: Delegated,
+    /// The budgets that left too little for the next model request: nothing goes on before they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<Quota>,
 }
 
 /// What a session is doing.
@@ -124,6 +131,9 @@ pub enum Step {
         request: EventId,
         /// What it is for.
         purpose: Purpose,
+        /// The most output tokens that the budgets leave for it, when that is less than it could produce.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_output: Option<u64>,
     },
     /// Tool uses are open.
     Acting {
@@ -263,8 +273,12 @@ impl State {
                 clear_queue,
                 partial,
                 outcomes,
+                delegated,
             } => {
                 next.interrupt(id, clear_queue, partial, outcomes, ctx)?;
+                for (tool_use, spent) in delegated {
+                    next.settle(&tool_use, &spent);
+                }
             }
             Input::Confirm {
                 id,
@@ -281,8 +295,9 @@ impl State {
                 model,
                 thinking_level,
                 purpose,
+                bound,
             } => {
-                next.begin_request(id, model, thinking_level, purpose, ctx)?;
+                next.begin_request(id, model, thinking_level, purpose, &bound, ctx)?;
             }
             Input::FinishRequest { request, reply } => next.finish_request(&request, reply, ctx)?,
             Input::FailRequest {
@@ -303,6 +318,12 @@ impl State {
                 next.finish_compaction(&request, summary, kept, (usage, cost), ctx)?;
             }
             Input::FinishTool { tool_use, outcome } => next.finish_tool(&tool_use, outcome, ctx)?,
+            Input::Delegate { tool_use } => next.delegate(&tool_use, ctx)?,
+            Input::FinishDelegation {
+                tool_use,
+                outcome,
+                spent,
+            } => next.finish_delegation(&tool_use, outcome, &spent, ctx)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Wake => next.wake(ctx),
         }

@@ -10,7 +10,7 @@ use crate::content::ContentBlock;
 use crate::event::{Body, Failure, FailureKind, Purpose, Seq, StopReason};
 use crate::id::EventId;
 use crate::policy::Permission;
-use crate::quota::Quota;
+use crate::quota::{Bound, Exceeded, Price, Quota};
 use crate::thinking::ThinkingLevel;
 use crate::usage::{Cost, CostTotal, NanoUsd, Spent, Usage};
 
@@ -47,6 +47,22 @@ pub(super) fn begin(name: &str) -> Input {
         model: "p/m".into(),
         thinking_level: ThinkingLevel::Off,
         purpose: Purpose::Reply,
+        bound: Bound::default(),
+    }
+}
+
+/// A request that can consume so much, at one billionth of a dollar a token if it has a price.
+pub(super) fn begin_bounded(name: &str, input: u64, output: u64, priced: bool) -> Input {
+    let price = priced.then_some(Price {
+        input: NanoUsd(input),
+        output_token: NanoUsd(1),
+    });
+    Input::BeginRequest {
+        id: id(name),
+        model: "p/m".into(),
+        thinking_level: ThinkingLevel::Off,
+        purpose: Purpose::Reply,
+        bound: Bound { input, output, price },
     }
 }
 
@@ -130,6 +146,7 @@ pub(super) fn interrupt(clear_queue: bool) -> Input {
         clear_queue,
         partial: Vec::new(),
         outcomes: Vec::new(),
+        delegated: Vec::new(),
     }
 }
 

@@ -71,6 +71,7 @@ impl Transition {
         if !self.state.is_running() {
             self.push(ctx, Body::StatusRunning);
         }
+        self.state.held_by = None;
         if let Some(model) = &message.model
             && self.state.model.as_ref() != Some(model)
         {

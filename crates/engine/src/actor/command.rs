@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use oma_domain::session::{Input, Phase, Queued, Rejection};
+use oma_domain::session::{Input, Phase, Queued, Rejection, Spending};
 use oma_domain::{EventId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -263,13 +263,13 @@ impl Actor {
         self.drop_drive().await;
         let partial = std::mem::take(&mut *self.partials.lock().unwrap_or_else(PoisonError::into_inner));
         let open = self.session.state.open_tools().to_vec();
-        let outcomes = if open.is_empty() {
-            Vec::new()
+        let (outcomes, delegated) = if open.is_empty() {
+            (Vec::new(), Vec::new())
         } else {
             let abort = self.inner.runtime.abort(&self.info, &open);
-            tokio::time::timeout(ABORT_TIMEOUT, abort)
-                .await
-                .unwrap_or_default()
+            let abort = tokio::time::timeout(ABORT_TIMEOUT, abort);
+            let (outcomes, delegated) = tokio::join!(abort, self.cancel_children());
+            (outcomes.unwrap_or_default(), delegated)
         };
         let id = EventId::generate();
         let outcome = self
@@ -279,6 +279,7 @@ impl Actor {
                     clear_queue,
                     partial,
                     outcomes,
+                    delegated,
                 },
                 With::default(),
             )
@@ -290,6 +291,38 @@ impl Actor {
         }
         outcome?;
         Ok(())
+    }
+
+    /// Stops the sessions that open tool uses have other agents work in, all at once, and tells what each consumed.
+    /// Before this session's own end is recorded: should the server stop in between, its turn goes on and finds
+    /// them stopped.
+    async fn cancel_children(&self) -> Vec<(EventId, Spending)> {
+        let open = self.session.state.open_tools();
+        let working = |id: &&EventId| open.iter().any(|tool| tool.id == **id);
+        let shares = self.session.state.delegated.shares.keys();
+        let tool_uses: Vec<EventId> = shares.filter(working).cloned().collect();
+        let cancels = tool_uses.into_iter().map(|tool_use| {
+            let workspace = self.session.workspace.clone();
+            let engine = Engine {
+                inner: Arc::clone(&self.inner),
+            };
+            async move {
+                let cancel = Box::pin(engine.cancel_child(&workspace, &tool_use));
+                match tokio::time::timeout(ABORT_TIMEOUT, cancel).await {
+                    Ok(Ok(spent)) => Some((tool_use, spent)),
+                    Ok(Err(error)) => {
+                        tracing::error!(%tool_use, %error, "a child session could not be cancelled");
+                        None
+                    }
+                    Err(_) => {
+                        tracing::error!(%tool_use, "a child session is slow to be cancelled");
+                        None
+                    }
+                }
+            }
+        });
+        let cancelled = futures_util::future::join_all(cancels).await;
+        cancelled.into_iter().flatten().collect()
     }
 
     /// Comes to rest first, so that whatever fails afterwards leaves a session that is idle and whole.

@@ -4,16 +4,21 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 
 use oma_domain::event::{Body, Failure, FailureKind, StopReason};
-use oma_domain::session::{Context, Effect, Input, Rejection, Transition};
+use oma_domain::quota::Quota;
+use oma_domain::session::{Context, Effect, Input, Rejection, State, Transition};
+use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::{Event, EventId, Timestamp};
 use oma_runtime::Committed;
-use oma_store::{Commit, Once};
+use oma_store::{Commit, Once, Used};
 
 use super::Actor;
 use super::port::{Request, View};
 use crate::error::Error;
 use crate::hub::Note;
 use crate::now;
+
+/// Days are counted in UTC.
+const MILLIS_PER_DAY: i64 = 24 * 3_600_000;
 
 /// What is to be checked and remembered in the same transaction.
 #[derive(Debug, Default)]
@@ -45,6 +50,12 @@ impl From<Refusal> for Error {
 impl Actor {
     /// Applies and commits an input, then tells the followers and notes what is to be done.
     pub(super) async fn apply(&mut self, input: Input, with: With) -> Result<Committed, Refusal> {
+        if matches!(
+            input,
+            Input::Post(_) | Input::BeginRequest { .. } | Input::Delegate { .. }
+        ) {
+            self.refresh_quota().await?;
+        }
         let at = now();
         let (commit, effects) = self.prepare(input, with, at)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
@@ -78,6 +89,30 @@ impl Actor {
         Ok(Committed { state, events })
     }
 
+    /// Looks whether the agent has other budgets by now. A session keeps the version of its agent that it was
+    /// created with, but for these: raising a budget is how a session that has used it up goes on.
+    async fn refresh_quota(&mut self) -> Result<(), oma_store::Error> {
+        let store = &self.inner.store;
+        let (workspace, agent) = (&self.session.workspace, &self.session.agent.id);
+        let version = store.agent_version(workspace, agent).await?;
+        // Without an agent, those that were seen last stay.
+        if version.is_some_and(|version| version != self.quota_version)
+            && let Some(agent) = store.agent(workspace, agent).await?
+        {
+            self.quota = agent.spec.quota;
+            self.quota_version = agent.version;
+        }
+        Ok(())
+    }
+
+    /// What the session may consume: its agent's budgets, and its share of its parent's.
+    fn budgets(&self) -> Option<Quota> {
+        match (self.quota, self.session.share) {
+            (Some(quota), Some(share)) => Some(quota.and(share)),
+            (quota, share) => quota.or(share),
+        }
+    }
+
     /// Asks the state machine, and puts its answer into the form that the store takes.
     fn prepare(
         &self,
@@ -89,7 +124,7 @@ impl Actor {
         let mut ctx = Context {
             now: at,
             created_at: self.session.created_at,
-            quota: self.session.agent.spec.quota,
+            quota: self.budgets(),
             confirmation_timeout_ms: self.session.agent.spec.permission_policy.timeout_ms(),
             head,
             max_requests_per_turn: self.inner.config.max_requests_per_turn,
@@ -116,6 +151,7 @@ impl Actor {
                 }
             })
             .collect();
+        let used = self.used(&state, at);
         let output = state.output.clone();
         let commit = Commit {
             workspace: self.session.workspace.clone(),
@@ -127,8 +163,27 @@ impl Actor {
             state: Arc::new(state),
             needs_agent: needs_agent.then(|| self.session.agent.id.clone()),
             once,
+            used,
         };
         Ok((commit, effects))
+    }
+
+    /// What a model request consumed that ends with this transition. The session's model was not another one when
+    /// it began: only the start of a turn changes that.
+    fn used(&self, next: &State, at: Timestamp) -> Option<Used> {
+        let before = &self.session.state;
+        let ended =
+            self.is_sampling() && next.turn().map(|turn| &turn.step) != before.turn().map(|turn| &turn.step);
+        let usage = next.usage.since(&before.usage);
+        let cost = next.cost.since(&before.cost);
+        let nothing = usage == Usage::default() && cost == CostTotal::default();
+        (ended && !nothing).then(|| Used {
+            day: at.as_millis().div_euclid(MILLIS_PER_DAY),
+            model: self.session.model().to_owned(),
+            requests: 1,
+            usage,
+            cost,
+        })
     }
 
     /// Applies what the driving task reports. What an earlier one still had to say is refused.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oma_domain::event::{Failure, FailureKind};
+use oma_domain::quota::Quota;
 use oma_domain::session::{Effect, Input, Partial, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
 use oma_runtime::{Port as _, SessionInfo};
@@ -67,6 +68,9 @@ struct Actor {
     /// The client that waits for the compaction that is the turn.
     compaction: Option<oneshot::Sender<Result<()>>>,
     deleted: bool,
+    /// The agent's budgets as of the version of it that was seen last.
+    quota: Option<Quota>,
+    quota_version: u32,
 }
 
 /// Runs a session's actor until there is nothing left to do for it.
@@ -147,6 +151,8 @@ impl Actor {
             workspace: session.workspace.clone(),
             agent: Arc::clone(&session.agent),
             environment: session.environment.clone(),
+            created_by: session.created_by.clone(),
+            delegation_depth: session.delegation_depth,
             created_at: session.created_at,
         });
         let (view, _) = watch::channel(View {
@@ -155,6 +161,8 @@ impl Actor {
             head: session.head,
         });
         Self {
+            quota: session.agent.spec.quota,
+            quota_version: session.agent.version,
             inner,
             session,
             info,

@@ -7,15 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oma_domain::page::Order;
 use oma_domain::session::{Input, Partial, State};
-use oma_domain::{Event, Seq};
-use oma_runtime::{Committed, Delta, Port, PortError, SessionInfo};
+use oma_domain::{Event, EventId, Seq};
+use oma_runtime::{Answer, Committed, Delta, Port, PortError, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Partials;
 use super::commit::Refusal;
-use crate::Inner;
+use crate::delegation::Errand;
 use crate::hub::Note;
 use crate::turns::Place;
+use crate::{Engine, Inner};
 
 /// How long to wait before a commit that met a full disk is tried again: at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -174,6 +175,33 @@ impl Port for ActorPort {
         self.inner
             .hub
             .publish(&self.info.id, || [Note::Delta { head, delta }]);
+    }
+
+    async fn delegate(&self, tool_use: &EventId, agent: &str, task: &str) -> Result<Answer, PortError> {
+        let set_aside = |state: &State| state.delegated.shares.get(tool_use).copied();
+        let known = set_aside(&self.view.borrow().state);
+        let share = match known {
+            Some(share) => Some(share),
+            None => {
+                let asked = Input::Delegate {
+                    tool_use: tool_use.clone(),
+                };
+                set_aside(&self.commit(asked).await?.state)
+            }
+        };
+        let errand = Errand {
+            parent: &self.info,
+            tool_use,
+            agent,
+            task,
+            share,
+        };
+        let engine = Engine {
+            inner: Arc::clone(&self.inner),
+        };
+        Box::pin(engine.run_errand(&errand))
+            .await
+            .map_err(|error| PortError::Gone(error.to_string()))
     }
 
     fn leave_place(&self) {

@@ -10,6 +10,7 @@ use oma_domain::content::joined_text;
 use oma_domain::environment::Environment;
 use oma_domain::event::{Body, Failure, FailureKind, Purpose};
 use oma_domain::policy::{Permission, PermissionPolicy};
+use oma_domain::quota::Bound;
 use oma_domain::session::{Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::usage::{Spent, Usage};
@@ -95,6 +96,7 @@ impl Puppet {
             model: "test/puppet".into(),
             thinking_level: ThinkingLevel::Off,
             purpose,
+            bound: Bound::default(),
         };
         port.commit(begin).await?;
         if purpose == Purpose::Compaction {
@@ -299,6 +301,7 @@ impl Stage {
             environment: None,
             id: None,
             ephemeral: false,
+            created_by: None,
         };
         self.engine
             .create_session(&self.ws, create, None)

@@ -285,6 +285,22 @@ async fn budgets_refuse_new_messages() {
         matches!(refused, Err(Error::Rejected(Rejection::QuotaExceeded(_)))),
         "{refused:?}"
     );
+    // Raised, it goes on.
+    let agent = stage.engine.session(&stage.ws, &session).await.unwrap().agent;
+    let quota = Some(Quota {
+        max_tokens: Some(100),
+        ..Quota::default()
+    });
+    let raised = oma_domain::agent::Spec { quota, ..spec() };
+    stage
+        .engine
+        .update_agent(&stage.ws, &agent.id, 1, raised)
+        .await
+        .unwrap();
+    stage.post(&session, "more").await;
+    stage
+        .until(&session, Seq(0), |event| says(event, "re: more"))
+        .await;
 }
 
 #[tokio::test]
@@ -338,6 +354,7 @@ async fn what_a_deleted_or_archived_agent_still_does() {
         environment: None,
         id: None,
         ephemeral: false,
+        created_by: None,
     };
     let refused = stage.engine.create_session(&stage.ws, create, None).await;
     assert!(matches!(refused, Err(Error::AgentArchived)));
@@ -455,6 +472,7 @@ async fn unknown_things_are_not_found() {
         environment: None,
         id: None,
         ephemeral: false,
+        created_by: None,
     };
     assert!(matches!(
         stage.engine.create_session(&stage.ws, create, None).await,

@@ -15,6 +15,7 @@ pub(crate) use request::thinking;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use oma_domain::quota::Price;
 use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::registry::Target;
@@ -55,6 +56,14 @@ impl Model for Messages {
 
     fn context_window(&self) -> u64 {
         self.target.context_window
+    }
+
+    fn max_output(&self) -> Option<u64> {
+        self.target.max_output()
+    }
+
+    fn price(&self, input: u64) -> Option<Price> {
+        self.target.prices.most(input)
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {

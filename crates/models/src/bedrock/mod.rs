@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::event::FailureKind;
+use oma_domain::quota::Price;
 use reqwest::header::HeaderMap;
 
 use crate::http::path_segment;
@@ -46,6 +47,14 @@ impl Model for Converse {
 
     fn context_window(&self) -> u64 {
         self.target.context_window
+    }
+
+    fn max_output(&self) -> Option<u64> {
+        self.target.max_output()
+    }
+
+    fn price(&self, input: u64) -> Option<Price> {
+        self.target.prices.most(input)
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {

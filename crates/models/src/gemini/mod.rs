@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::event::FailureKind;
+use oma_domain::quota::Price;
 use reqwest::header::HeaderMap;
 
 use crate::http::path_segment;
@@ -61,6 +62,14 @@ impl Model for GenerateContent {
 
     fn context_window(&self) -> u64 {
         self.target.context_window
+    }
+
+    fn max_output(&self) -> Option<u64> {
+        self.target.max_output()
+    }
+
+    fn price(&self, input: u64) -> Option<Price> {
+        self.target.prices.most(input)
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::event::FailureKind;
+use oma_domain::quota::Price;
 
 use crate::registry::ModelInfo;
 use crate::request::{ModelStream, Request, ToolChoice};
@@ -47,6 +48,14 @@ impl Model for Echo {
         CONTEXT_WINDOW
     }
 
+    fn max_output(&self) -> Option<u64> {
+        Some(CONTEXT_WINDOW)
+    }
+
+    fn price(&self, _: u64) -> Option<Price> {
+        None
+    }
+
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
         if request.tool_choice != ToolChoice::Auto {
             return play::summary(request);
@@ -63,6 +72,14 @@ impl Model for Scripted {
 
     fn context_window(&self) -> u64 {
         CONTEXT_WINDOW
+    }
+
+    fn max_output(&self) -> Option<u64> {
+        Some(CONTEXT_WINDOW)
+    }
+
+    fn price(&self, _: u64) -> Option<Price> {
+        None
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {

@@ -20,7 +20,7 @@ use oma_fake_provider::{FakeProvider, Recorded, Reply};
 use oma_models::config::Section;
 use oma_models::retry::Policy;
 use oma_models::{Config, Registry};
-use oma_runtime::{Committed, Delta, Port, PortError, Runtime, SessionInfo};
+use oma_runtime::{Answer, Committed, Delta, Port, PortError, Runtime, SessionInfo};
 use oma_runtime_native::Native;
 use oma_sandbox::files::Workspace;
 use oma_sandbox::{Attached, Error as SandboxError, Pool, PoolConfig, Provider};
@@ -81,6 +81,7 @@ impl Log {
             now: Timestamp(0),
             created_at: Timestamp(0),
             quota: None,
+            confirmation_timeout_ms: None,
             head: Seq(log.len() as u64),
             max_requests_per_turn: 50,
             confirmation_timeout_ms: None,
@@ -128,6 +129,9 @@ impl Port for Log {
         Ok(later.take(limit as usize).cloned().collect())
     }
     fn delta(&self, _: Delta) {}
+    async fn delegate(&self, _: &EventId, _: &str, _: &str) -> Result<Answer, PortError> {
+        Err(PortError::Gone("nobody can be called here".into()))
+    }
     fn leave_place(&self) {}
     async fn take_place(&self) {}
 }
@@ -212,6 +216,8 @@ impl Bench {
                 workspace: WorkspaceId::default_workspace(),
                 agent: Arc::new(agent),
                 environment: None,
+                created_by: None,
+                delegation_depth: 0,
                 created_at: Timestamp(0),
             },
         }

@@ -7,10 +7,11 @@ use oma_domain::environment::{self, Environment, Networking};
 use oma_domain::event::{Body, Purpose};
 use oma_domain::page::Page;
 use oma_domain::policy::PermissionPolicy;
+use oma_domain::quota::Quota;
 use oma_domain::session::{Phase, Queued, State, Step, Turn};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::{
-    AgentId, ContentBlock, EnvironmentId, Event, EventId, Seq, SessionId, Timestamp, WorkspaceId,
+    AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, Seq, SessionId, Timestamp, WorkspaceId,
 };
 
 use crate::{Commit, NewSession, Once, Result, Store};
@@ -80,6 +81,12 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
         agent: Arc::clone(agent),
         environment: None,
         parent: None,
+        delegation_depth: 3,
+        created_by: Some(KeyId::generate()),
+        share: Some(Quota {
+            max_tokens: Some(1_000),
+            ..Quota::default()
+        }),
         ephemeral: false,
         created_at: NOW,
     }
@@ -130,6 +137,7 @@ pub fn commit(workspace: &WorkspaceId, session: &SessionId, head: u64, count: u6
         output: None,
         needs_agent: None,
         once: None,
+        used: None,
     }
 }
 

@@ -25,6 +25,7 @@ pub mod queue;
 pub mod recovery;
 pub mod sessions;
 pub mod small;
+pub mod usage;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.
@@ -48,6 +49,7 @@ macro_rules! contract_tests {
             recovery: unfinished, expired, deadlines, existing;
             sessions: round_trip, creation_conflict, missing_environment, filters, deletion, pinned_agent;
             small: kept_values, readiness;
+            usage: sums, pages;
         }
     };
     (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {

@@ -237,6 +237,7 @@ fn compose(
         queue: queue_changes,
         output: says,
         needs_agent: None,
+        used: None,
         state: Arc::new(State {
             phase,
             turns: head,

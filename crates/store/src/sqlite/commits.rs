@@ -13,6 +13,7 @@ use super::failure::{Failure, to_json};
 use super::once::{self, Mark};
 use super::queue::{self, Change};
 use super::rows::number;
+use super::usage::{self, Addition};
 use crate::{Commit, Error, Result as StoreResult};
 
 /// A commit, checked and ready to be stored.
@@ -29,6 +30,7 @@ pub(super) struct Entry {
     idle: bool,
     deadline: Option<Timestamp>,
     once: Option<Mark>,
+    used: Option<Addition>,
     head: Seq,
     last_event_at: Option<Timestamp>,
 }
@@ -84,6 +86,7 @@ impl Entry {
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             deadline: commit.state.deadline(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
+            used: commit.used.as_ref().map(Addition::new).transpose()?,
             last_event_at: commit.events.last().map(|event| event.at),
             expected_head: commit.expected_head,
             workspace: commit.workspace,
@@ -139,6 +142,9 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         entry.deadline.map(Timestamp::as_millis),
         session,
     ])?;
+    if let Some(used) = &entry.used {
+        usage::add(conn, &entry.workspace, session, used)?;
+    }
     once::remember(conn, entry.once.as_ref())
 }
 

@@ -22,6 +22,11 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V4__workspaces_and_keys.sql"),
     ),
     ("V5__audit", include_str!("../../migrations/V5__audit.sql")),
+    (
+        "V6__delegation",
+        include_str!("../../migrations/V6__delegation.sql"),
+    ),
+    ("V7__usage", include_str!("../../migrations/V7__usage.sql")),
 ];
 
 /// Brings the database to the newest schema.

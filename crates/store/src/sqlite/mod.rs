@@ -38,6 +38,7 @@ mod rows;
 mod sessions;
 mod snapshots;
 mod store;
+mod usage;
 mod workspaces;
 mod writer;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use oma_domain::page::{Order, Page};
 use oma_domain::session::{Queued, State};
-use oma_domain::{AgentId, Seq, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{AgentId, KeyId, Seq, Session, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
@@ -20,6 +20,7 @@ pub(super) struct SessionRow {
     session: NewSession,
     agent: String,
     state: String,
+    share: Option<String>,
 }
 
 impl SessionRow {
@@ -28,6 +29,10 @@ impl SessionRow {
             session: session.clone(),
             agent: to_json("agent", &session.agent)?,
             state: to_json("state", &State::default())?,
+            share: match &session.share {
+                Some(share) => Some(to_json("share", share)?),
+                None => None,
+            },
         })
     }
 }
@@ -50,8 +55,9 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     };
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
-        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, parent, ephemeral, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, parent, ephemeral, created_at,
+                               delegation_depth, share, created_by)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         session.workspace.as_str(),
@@ -62,6 +68,9 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.parent.as_ref().map(SessionId::as_str),
         session.ephemeral,
         session.created_at.as_millis(),
+        session.delegation_depth,
+        row.share,
+        session.created_by.as_ref().map(KeyId::as_str),
     ])?;
     conn.prepare_cached(
         "INSERT INTO session_states (session, workspace, head, unfinished, idle_since, state) VALUES (?, ?, 0, 0, ?, ?)",
@@ -75,7 +84,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     once::remember(conn, once)
 }
 
-const WHOLE: &str = "SELECT s.key, s.id, s.snapshot, s.environment, s.parent, s.ephemeral, s.created_at,
+const WHOLE: &str = "SELECT s.key, s.id, s.snapshot, s.environment, s.parent, s.delegation_depth, s.share, s.created_by, s.ephemeral, s.created_at,
             t.head, t.last_event_at, t.state, t.output
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
@@ -121,7 +130,13 @@ fn read(
             None => None,
         },
         parent: optional_id(row, "parent", SessionId::parse)?,
+        delegation_depth: row.get("delegation_depth")?,
+        share: match optional_text(row, "share")? {
+            Some(share) => Some(from_json("share", share)?),
+            None => None,
+        },
         ephemeral: row.get("ephemeral")?,
+        created_by: optional_id(row, "created_by", KeyId::parse)?,
         created_at: Timestamp(row.get("created_at")?),
         head: Seq(number(row, "head")?),
         last_event_at: row.get::<_, Option<i64>>("last_event_at")?.map(Timestamp),

@@ -6,8 +6,8 @@ use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
 use oma_domain::{AgentId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, WorkspaceId};
 
-use super::{Sqlite, agents, commits, environments, events, kept, once, sessions};
-use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store};
+use super::{Sqlite, agents, commits, environments, events, kept, once, sessions, usage};
+use crate::{Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, UsageFilter, UsageRow};
 
 impl Sqlite {
     async fn read_session(
@@ -37,6 +37,13 @@ impl Store for Sqlite {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.readers
             .run(move |conn| agents::find(conn, &workspace, &id))
+            .await
+    }
+
+    async fn agent_version(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<u32>> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.readers
+            .run(move |conn| agents::version(conn, &workspace, &id))
             .await
     }
 
@@ -211,6 +218,19 @@ impl Store for Sqlite {
         let (workspace, session, event) = (workspace.clone(), session.clone(), event.clone());
         self.readers
             .run(move |conn| events::locate(conn, &workspace, &session, &event))
+            .await
+    }
+
+    async fn usage(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &UsageFilter,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<UsageRow, i64>> {
+        let (workspace, filter) = (workspace.clone(), filter.clone());
+        self.readers
+            .run(move |conn| usage::list(conn, &workspace, &filter, after, limit))
             .await
     }
 

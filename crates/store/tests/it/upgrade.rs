@@ -16,6 +16,10 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
         "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP TABLE usage;
+         ALTER TABLE sessions DROP COLUMN created_by;
+         ALTER TABLE sessions DROP COLUMN delegation_depth;
+         ALTER TABLE sessions DROP COLUMN share;
          DROP TABLE audit;
          DROP TABLE audit_ends;
          DROP TABLE api_keys;

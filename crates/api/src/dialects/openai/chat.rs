@@ -152,6 +152,7 @@ async fn session(
             environment: None,
             id,
             ephemeral,
+            created_by: caller.key(),
         }
     };
     let Some(id) = key else {

@@ -12,6 +12,7 @@ pub mod files;
 pub mod keys;
 pub mod models;
 pub mod sessions;
+pub mod usage;
 pub mod workspaces;
 
 use serde::Serialize;

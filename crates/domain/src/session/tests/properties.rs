@@ -189,7 +189,7 @@ proptest! {
                 }
                 Phase::Running { turn } => match &turn.step {
                     Step::Ready => begin(&format!("r{n}")),
-                    Step::Sampling { request, purpose: Purpose::Reply } if turn.purpose == Purpose::Compaction => {
+                    Step::Sampling { request, purpose: Purpose::Reply, .. } if turn.purpose == Purpose::Compaction => {
                         Input::FinishCompaction {
                             request: request.clone(),
                             summary: String::new(),
@@ -207,5 +207,188 @@ proptest! {
             machine.feed(next).expect("the plain next step is legal");
         }
         prop_assert!(matches!(machine.state.phase, Phase::Idle { .. }), "not at rest: {}", machine.phase());
+    }
+}
+
+/// A request of a random run against budgets: what it announces, and the part of that which it really takes.
+#[derive(Debug, Clone)]
+struct Asked {
+    input: u64,
+    output: u64,
+    priced: bool,
+    takes: (f64, f64),
+    fails: bool,
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let part = 0.0..=1.0f64;
+    (
+        0..4000u64,
+        0..8000u64,
+        any::<bool>(),
+        (part.clone(), part),
+        any::<bool>(),
+    )
+        .prop_map(|(input, output, priced, takes, fails)| Asked {
+            input,
+            output,
+            priced,
+            takes,
+            fails,
+        })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "small numbers"
+)]
+fn part_of(amount: u64, part: f64) -> u64 {
+    (amount as f64 * part).floor() as u64
+}
+
+proptest! {
+    /// As long as no request takes more than it announced and was allowed, no cap is ever passed, whatever is
+    /// posted, fails or waits.
+    #[test]
+    fn budgets_are_hard(
+        requests in prop::collection::vec(asked(), 0..40),
+        max_tokens in prop::option::of(1..40_000u64),
+        max_cost in prop::option::of(1..40_000u64),
+    ) {
+        let quota = Quota { max_cost: max_cost.map(NanoUsd), max_tokens, max_wall_ms: None };
+        let mut machine = Machine { quota: Some(quota), ..Machine::default() };
+        for (n, asked) in requests.into_iter().enumerate() {
+            let _refused = machine.feed(post(&format!("m{n}")));
+            if !machine.state.is_running() {
+                continue;
+            }
+            let request = format!("r{n}");
+            // Without a price a request can't be held to a cap on cost.
+            let priced = asked.priced || max_cost.is_some();
+            machine.feed(begin_bounded(&request, asked.input, asked.output, priced)).unwrap();
+            let Some(Step::Sampling { max_output, .. }) = machine.state.turn().map(|turn| &turn.step) else {
+                continue;
+            };
+            let usage = Usage {
+                input: part_of(asked.input, asked.takes.0),
+                output: part_of(max_output.unwrap_or(asked.output), asked.takes.1),
+                ..Usage::default()
+            };
+            let cost = Some(Cost { amount: NanoUsd(usage.total()), source: "test".into() });
+            let end = if asked.fails {
+                let spent = Spent::All { usage, cost };
+                Input::FailRequest { request: id(&request), failure: failure(), spent, retry: true }
+            } else {
+                let reply = Reply { blocks: vec![], model: "p/m".into(), usage, cost, stop: ReplyStop::Done };
+                Input::FinishRequest { request: id(&request), reply }
+            };
+            machine.feed(end).unwrap();
+            prop_assert!(max_tokens.is_none_or(|max| machine.state.usage.total() <= max));
+            prop_assert!(max_cost.is_none_or(|max| machine.state.cost.known.0 <= max));
+        }
+    }
+}
+
+/// A family: a parent whose children work side by side, each within its share, and are cut off now and then.
+#[derive(Debug, Clone)]
+struct Round {
+    children: Vec<(f64, u32)>,
+    own: (f64, f64),
+    cancelled: bool,
+}
+
+fn rounds() -> impl Strategy<Value = Vec<Round>> {
+    let part = || 0.0..=1.0f64;
+    let round = (
+        prop::collection::vec((part(), any::<u32>()), 0..5),
+        (part(), part()),
+        prop::bool::weighted(0.2),
+    );
+    let round = round.prop_map(|(children, own, cancelled)| Round {
+        children,
+        own,
+        cancelled,
+    });
+    prop::collection::vec(round, 0..12)
+}
+
+proptest! {
+    /// Whatever children do side by side, in whatever order they answer: with their parent they stay within its
+    /// budgets, as long as each stays within its share, which is what its own budgets see to.
+    #[test]
+    fn families_stay_within_their_budgets(rounds in rounds(), max_tokens in 1..60_000u64, max_cost in 1..60_000u64) {
+        let quota = Quota { max_cost: Some(NanoUsd(max_cost)), max_tokens: Some(max_tokens), max_wall_ms: None };
+        let mut machine = Machine { quota: Some(quota), ..Machine::default() };
+        for (n, round) in rounds.into_iter().enumerate() {
+            let _refused = machine.feed(post(&format!("m{n}")));
+            let request = format!("r{n}");
+            if !machine.state.is_running() {
+                continue;
+            }
+            machine.feed(begin_bounded(&request, 1_000, 4_000, true)).unwrap();
+            let Some(Step::Sampling { max_output, .. }) = machine.state.turn().map(|turn| &turn.step) else {
+                continue;
+            };
+            let usage = Usage {
+                input: part_of(1_000, round.own.0),
+                output: part_of(max_output.unwrap_or(4_000), round.own.1),
+                ..Usage::default()
+            };
+            let cost = Some(Cost { amount: NanoUsd(usage.total()), source: "test".into() });
+            let uses: Vec<String> = (0..round.children.len()).map(|child| format!("u{n}-{child}")).collect();
+            let blocks = uses.iter().map(|name| ReplyBlock::ToolUse {
+                id: id(name),
+                name: CALL_AGENT.into(),
+                input: serde_json::json!({}),
+                call_id: name.clone(),
+                permission: Permission::Allow,
+                opaque: None,
+            });
+            let reply = Reply { blocks: blocks.collect(), model: "p/m".into(), usage, cost, stop: ReplyStop::Done };
+            machine.feed(Input::FinishRequest { request: id(&request), reply }).unwrap();
+            let mut children: Vec<_> = uses.iter().zip(round.children).collect();
+            for (name, _) in &children {
+                machine.feed(Input::Delegate { tool_use: id(name) }).unwrap();
+                let shares = machine.state.delegated.shares.clone();
+                // A restart carries it out again.
+                machine.feed(Input::Delegate { tool_use: id(name) }).unwrap();
+                prop_assert_eq!(&shares, &machine.state.delegated.shares);
+            }
+            children.sort_by_key(|(_, (_, order))| *order);
+            let spent = |machine: &Machine, name: &str, part: f64| {
+                let share = machine.state.delegated.shares[name];
+                let tokens = part_of(share.max_tokens.unwrap_or(0), part);
+                let cost = part_of(share.max_cost.unwrap_or_default().0, part);
+                Spending {
+                    usage: Usage { input: tokens, ..Usage::default() },
+                    cost: CostTotal { known: NanoUsd(cost), unknown_requests: 0 },
+                }
+            };
+            if round.cancelled && !children.is_empty() {
+                // Of some of them nobody learns what they consumed; their shares stay set aside.
+                let known = children.iter().filter(|(_, (_, order))| order % 2 == 0);
+                let delegated = known.map(|(name, (part, _))| (id(name), spent(&machine, name, *part))).collect();
+                let Input::Interrupt { id, clear_queue, partial, outcomes, .. } = interrupt(true) else {
+                    unreachable!("made so")
+                };
+                machine.feed(Input::Interrupt { id, clear_queue, partial, outcomes, delegated }).unwrap();
+            } else {
+                for (name, (part, _)) in children {
+                    let spent = spent(&machine, name, part);
+                    let outcome = Outcome::text("done");
+                    machine.feed(Input::FinishDelegation { tool_use: id(name), outcome, spent }).unwrap();
+                }
+                let left = machine.state.delegated.shares.keys().any(|name| uses.iter().any(|it| it == name.as_str()));
+                prop_assert!(!left, "a share was not given back");
+            }
+            let most = machine.state.spoken_for();
+            prop_assert!(most.usage.total() <= max_tokens, "{most:?}");
+            prop_assert!(most.cost.known.0 <= max_cost, "{most:?}");
+            if machine.state.is_running() {
+                machine.feed(interrupt(true)).unwrap();
+            }
+        }
     }
 }

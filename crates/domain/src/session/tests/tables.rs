@@ -263,6 +263,7 @@ fn an_interrupt_closes_everything_and_keeps_what_there_was() {
             model: "p/m".into(),
         }],
         outcomes: vec![],
+        delegated: vec![],
     };
     let machine = check(
         vec![post("m1"), begin("r1"), post("m2"), partial],
@@ -280,6 +281,7 @@ fn an_interrupt_closes_everything_and_keeps_what_there_was() {
         clear_queue: false,
         partial: vec![],
         outcomes: vec![(id("b"), Outcome::text("so far"))],
+        delegated: vec![],
     };
     check(
         vec![
@@ -488,6 +490,74 @@ fn budgets_stop_before_the_request_and_hold_the_queue() {
         vec![post("m3")],
         "RUN user:m1 (r1 uses:a ) result:a IDLE:tokens RUN user:m2",
         "ready",
+    );
+}
+
+fn capped(max_tokens: Option<u64>, max_cost: Option<u64>) -> Machine {
+    let quota = Some(Quota {
+        max_cost: max_cost.map(NanoUsd),
+        max_tokens,
+        max_wall_ms: None,
+    });
+    Machine {
+        quota,
+        ..Machine::default()
+    }
+}
+
+#[test]
+fn a_request_gets_what_the_budgets_leave() {
+    for (tokens, cost, input, output, priced, expected) in [
+        // Nothing binds.
+        (None, None, 100, 5000, true, Ok(None)),
+        (Some(5100), Some(5100), 100, 5000, true, Ok(None)),
+        // Less than it could produce, but worth it.
+        (Some(5099), None, 100, 5000, true, Ok(Some(4999))),
+        (Some(612), None, 100, 5000, true, Ok(Some(512))),
+        (None, Some(612), 100, 5000, true, Ok(Some(512))),
+        (Some(2000), Some(1000), 100, 5000, true, Ok(Some(900))),
+        // A request that can't produce much needs no more.
+        (Some(110), None, 100, 10, true, Ok(None)),
+        // Too little.
+        (Some(611), None, 100, 5000, true, Err(Exceeded::Tokens)),
+        (Some(50), None, 100, 10, true, Err(Exceeded::Tokens)),
+        (None, Some(611), 100, 5000, true, Err(Exceeded::Cost)),
+        (None, Some(99), 100, 0, true, Err(Exceeded::Cost)),
+        // What has no price is held to the tokens alone.
+        (None, Some(1), 100, 5000, false, Ok(None)),
+        (Some(612), Some(1), 100, 5000, false, Ok(Some(512))),
+    ] {
+        let mut machine = capped(tokens, cost);
+        machine.feed(post("m1")).unwrap();
+        machine.feed(begin_bounded("r1", input, output, priced)).unwrap();
+        let found = match &machine.state.phase {
+            Phase::Idle {
+                stop: Some(StopReason::BudgetReached { cap }),
+            } => Err(*cap),
+            Phase::Running { turn } => match &turn.step {
+                Step::Sampling { max_output, .. } => Ok(*max_output),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected, "{tokens:?} {cost:?} {input} {output} {priced}");
+    }
+}
+
+#[test]
+fn a_held_session_takes_messages_again_once_the_budgets_are_others() {
+    let mut machine = capped(Some(600), None);
+    for input in [post("m1"), begin_bounded("r1", 100, 5000, true)] {
+        machine.feed(input).unwrap();
+    }
+    let refused = Err(Rejection::QuotaExceeded(Exceeded::Tokens));
+    assert_eq!(machine.feed(post("m2")), refused);
+    machine.quota = capped(Some(10_000), None).quota;
+    check_from(
+        machine,
+        vec![post("m2"), begin_bounded("r2", 100, 5000, true)],
+        "RUN user:m1 IDLE:tokens RUN user:m2 (r2",
+        "sampling",
     );
 }
 

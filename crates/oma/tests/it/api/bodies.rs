@@ -89,6 +89,24 @@ fn agents(base: &Value) -> Vec<Case> {
             with("mcpServers", json!({"a": {"env": {"X": []}}})),
             "mcpServers.a.env.X",
         ),
+        (
+            with("permissionPolicy", json!({"type": "always_ask", "timeoutMs": 0})),
+            "permissionPolicy.timeoutMs",
+        ),
+        (
+            with(
+                "permissionPolicy",
+                json!({"type": "always_ask", "timeoutMs": 2_678_400_001_u64}),
+            ),
+            "permissionPolicy.timeoutMs",
+        ),
+        (
+            with(
+                "permissionPolicy",
+                json!({"type": "deny", "tools": ["mcp__*__x"]}),
+            ),
+            "permissionPolicy.tools.0",
+        ),
         (with("quota", json!(5)), "quota"),
         (
             with("quota", json!({"maxCostUsdPerSession": 0})),

@@ -282,34 +282,56 @@ async fn pictures_and_documents_reach_the_provider() {
 }
 
 #[tokio::test]
-async fn a_budget_holds_across_requests_and_restarts() {
+async fn a_budget_holds_across_requests_and_restarts_until_it_is_raised() {
     let system = System::start().await;
     let agent = system
         .client()
-        .agent(json!({"model": MODEL, "quota": {"maxTokensPerSession": 200}}))
+        .agent(json!({"model": MODEL, "tools": ["glob"], "quota": {"maxTokensPerSession": 6_000}}))
         .await;
     let session = system.client().session(&agent).await;
     let path = format!("/v1/sessions/{session}/events");
-    // Each answer of the fake provider counts 120 tokens.
-    for (text, status) in [("one", 200), ("two", 200), ("three", 429)] {
-        let answer = system.client().post(&path, &json!({"content": text})).await;
-        assert_eq!(answer.status, status, "{text}: {}", answer.text());
-        if status == 200 {
-            let mut frames = system.client().follow(&session).await;
-            frames
-                .until(|frame| frame["type"] == "user.message" && frame["content"] == text)
-                .await;
-            frames.until(is_end).await;
-        }
-    }
+    let end_of = async |system: &System, answer: &crate::system::client::Answer| {
+        let posted = answer.good()["event_id"].clone();
+        let mut frames = system.client().follow(&session).await;
+        frames.until(|frame| frame["event_id"] == posted).await;
+        frames.until(is_end).await.pop().expect("an end")
+    };
+    let script = json!([[{"text": "much"}, {"usage": {"input": 5_000, "output": 20}}]]);
+    let long = json!({"content": format!("script:{script}")});
+    let answer = system.client().post(&path, &long).await;
+    end_of(&system, &answer).await;
+    // The answer was limited to what was left.
+    let limit = |system: &System| {
+        let asked = system.provider.requests();
+        asked.last().expect("a request").body["max_tokens"]
+            .as_u64()
+            .expect("a limit")
+    };
+    assert!((512..6_000).contains(&limit(&system)), "{}", limit(&system));
+    // Another request with that history would not fit. The first message finds that out, the next are refused.
+    let answer = system.client().post(&path, &json!({"content": "two"})).await;
+    let end = end_of(&system, &answer).await;
+    assert!(end["content"].to_string().contains("budget"), "{end}");
+    assert_eq!(system.provider.requests().len(), 1);
+    let answer = system.client().post(&path, &json!({"content": "three"})).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "quota_exceeded"));
     let system = system.crash().await;
     let answer = system.client().post(&path, &json!({"content": "four"})).await;
     assert_eq!((answer.status, answer.code().as_str()), (429, "quota_exceeded"));
-    let session = system
+    let read = system
         .client()
         .get(&format!("/v1/sessions/{session}"))
         .await
         .good();
-    assert_eq!(session["tokens"], json!({"input": 200, "output": 40}));
+    assert_eq!(read["tokens"], json!({"input": 5_000, "output": 20}));
+    // Raised, it goes on with the next message.
+    let request = system
+        .client()
+        .request(Method::PATCH, &format!("/v1/agents/{agent}"))
+        .json(&json!({"version": 1, "quota": {"maxTokensPerSession": 60_000}}));
+    system.client().send(request).await.good();
+    let answer = system.client().post(&path, &json!({"content": "five"})).await;
+    end_of(&system, &answer).await;
+    assert!(limit(&system) < 60_000 - 5_020, "{}", limit(&system));
     system.stop().await;
 }

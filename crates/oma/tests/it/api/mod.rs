@@ -5,6 +5,8 @@ mod access;
 mod bodies;
 mod chat;
 mod compaction;
+mod confirmations;
+mod delegation;
 mod files;
 mod heads;
 mod lists;

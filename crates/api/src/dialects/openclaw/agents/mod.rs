@@ -295,6 +295,7 @@ async fn run(
                 environment: None,
                 id: None,
                 ephemeral: false,
+                created_by: caller.key(),
             };
             engine
                 .create_session(workspace, create, payload.key.clone())

@@ -80,6 +80,7 @@ async fn create(
         environment,
         id: None,
         ephemeral: false,
+        created_by: caller.key(),
     };
     let session = state
         .engine

@@ -111,6 +111,11 @@ pub struct SessionView {
     /// US dollars; null when the price of some request is unknown.
     #[schema(required)]
     cost_usd: Option<f64>,
+    /// The session's own tokens and those of the sessions that it delegated to, once they had answered.
+    total_tokens: Tokens,
+    /// The same in US dollars; null when the price of some request is unknown.
+    #[schema(required)]
+    total_cost_usd: Option<f64>,
     /// Why the last turn failed.
     #[schema(required)]
     error: Option<String>,
@@ -150,6 +155,7 @@ impl SessionView {
             Some(StopReason::Failed { failure }) => Some(failure.message.clone()),
             _ => None,
         };
+        let total = state.total();
         let blocked = matches!(state.phase, Phase::Blocked { .. });
         Self {
             session_id: session.id.to_string(),
@@ -168,6 +174,8 @@ impl SessionView {
             output: state.output.as_ref().map(ToString::to_string),
             tokens: Tokens::of(&state.usage),
             cost_usd: state.cost.total().map(NanoUsd::as_usd),
+            total_tokens: Tokens::of(&total.usage),
+            total_cost_usd: total.cost.total().map(NanoUsd::as_usd),
             error,
             created_at: session.created_at.as_millis(),
             last_event_at: session.last_event_at.map(Timestamp::as_millis),
