@@ -81,7 +81,6 @@ impl Log {
             now: Timestamp(0),
             created_at: Timestamp(0),
             quota: None,
-            confirmation_timeout_ms: None,
             head: Seq(log.len() as u64),
             max_requests_per_turn: 50,
             confirmation_timeout_ms: None,
