@@ -227,6 +227,8 @@ impl Ours {
             ("POST", "/v1/workspaces") => vec![Call::new(path, Forbidden).json(json!({"name": "w"}))],
             ("GET", "/v1/workspaces/{workspace_id}") => vec![Call::new(filled, Missing)],
 
+            ("GET", "/v1/usage") => vec![Call::new(path, Own)],
+
             ("GET", "/v1/audit") => vec![
                 Call::new(path, Tried),
                 Call::new(format!("{path}?target={agent}"), Tried),

@@ -70,7 +70,6 @@ fn agents(base: &Value) -> Vec<Case> {
             "permissionPolicy.tools",
         ),
         (with("callableAgents", json!({})), "callableAgents"),
-        (with("callableAgents", json!(["agt_x"])), "callableAgents"),
         (with("maxSubagentDepth", json!(-1)), "maxSubagentDepth"),
         (with("maxSubagentDepth", json!(1.5)), "maxSubagentDepth"),
         (with("maxSubagentDepth", json!(17)), "maxSubagentDepth"),
