@@ -139,14 +139,15 @@ def test_agents(client):
 
 
 def test_everything_that_an_agent_can_be(client):
+    callee = client.agents.create(model="scripted/echo")
     fields = {
         "instructions": "Be brief.",
         "tools": ["bash"],
         "name": "whole",
         "permission_policy": {"type": "always_ask", "tools": ["bash"]},
-        "callable_agents": [],
+        "callable_agents": [callee.agent_id],
         "max_subagent_depth": 2,
-        "mcp_servers": {},
+        "mcp_servers": {"docs": {"url": "https://mcp.example/"}},
         "quota": {"maxTokensPerSession": 1000, "maxCostUsdPerSession": 2.5, "maxWallDurationMs": 60_000},
         "thinking_level": "high",
         "channels": {"telegram": {"enabled": False}},
@@ -173,8 +174,6 @@ def test_everything_that_an_agent_can_be(client):
     assert client.agents.warm(agent.agent_id) == {"agent_id": agent.agent_id, "queued": True}
     # What is not there yet is refused and not ignored.
     create = functools.partial(client.agents.create, model="scripted/echo")
-    refused(lambda: create(callable_agents=[agent.agent_id]), field="callableAgents")
-    refused(lambda: create(mcp_servers={"docs": {"url": "https://mcp.example/"}}), field="mcpServers")
     refused(lambda: create(tools=["no_such_tool"]), field="tools")
     refused(lambda: client.agents.warm("agt_nobody"), status=404, code="agent_not_found")
 
