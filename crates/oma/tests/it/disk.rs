@@ -57,7 +57,8 @@ async fn post_until_refused(client: &Client, chat: &Chat) -> Vec<String> {
         let answer = client
             .post(&chat.path("/events"), &json!({"content": text}))
             .await;
-        if answer.status == 200 {
+        // The disk may fill up between a call and its place in the audit trail, and the answer then says that.
+        if answer.status == 200 || answer.code() == "audit_failed" {
             accepted.push(text);
             continue;
         }
