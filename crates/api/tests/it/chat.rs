@@ -267,14 +267,14 @@ async fn a_client_that_leaves_stops_its_turn() {
                 .map(|response| response.status())
         }
     });
-    let begun = |frame: &crate::server::Frame| frame.event == "agent.message_delta";
+    let begun = |frame: &crate::server::Frame| frame.event == "session.status_running";
     loop {
         if server.get("/v1/sessions/left-2").await.status == 200 {
             break;
         }
         tokio::task::yield_now().await;
     }
-    server.until("left-2", "&deltas=true", begun).await;
+    server.until("left-2", "", begun).await;
     waiting.abort();
     server.until("left-2", "", is_rest).await;
 }

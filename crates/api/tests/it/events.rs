@@ -127,16 +127,11 @@ async fn messages_queue_behind_a_busy_session() {
     let server = Server::start().await;
     let agent = server.agent(json!({})).await;
     let session = server.session(&agent).await;
-    let first = server.say(&session, "hang").await;
+    let first = server.say_and_watch(&session, "hang").await;
     assert_eq!(
         (&first["session_status"], &first["queued"]),
         (&json!("starting"), &json!(false))
     );
-    server
-        .until(&session, "&deltas=true", |frame| {
-            frame.event == "agent.message_delta"
-        })
-        .await;
     let second = server.say(&session, "later").await;
     assert_eq!(
         (&second["session_status"], &second["queued"]),

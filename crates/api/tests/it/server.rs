@@ -188,6 +188,20 @@ impl Server {
         panic!("the stream ended: {seen:?}");
     }
 
+    /// Posts a message and waits until its answer has begun. The follower is there first: whoever comes later sees
+    /// nothing of an answer that is on its way.
+    pub(crate) async fn say_and_watch(&self, session: &str, text: &str) -> Value {
+        let path = format!("/v1/sessions/{session}/events?stream=true&deltas=true");
+        let mut frames = self.follow(&path, None).await;
+        let said = self.say(session, text).await;
+        while let Some(frame) = frames.next().await {
+            if frame.event == "agent.message_delta" {
+                return said;
+            }
+        }
+        panic!("the stream ended");
+    }
+
     pub(crate) async fn follow(&self, path: &str, last_event_id: Option<&str>) -> Frames {
         let mut request = request("GET", path);
         if let Some(id) = last_event_id {

@@ -103,10 +103,7 @@ async fn a_session_over_its_life() {
         server.post(&format!("{path}/cancel"), &json!({})).await.code(),
         (409, "session_not_running".into())
     );
-    server.say(&id, "hang").await;
-    server
-        .until(&id, "&deltas=true", |frame| frame.event == "agent.message_delta")
-        .await;
+    server.say_and_watch(&id, "hang").await;
     assert_eq!(server.get(&path).await.json()["status"], "running");
     assert_eq!(
         server.post(&format!("{path}/compact"), &json!({})).await.code(),
