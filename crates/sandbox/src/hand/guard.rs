@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::disk::Disk;
 use self::writing::Writing;
@@ -101,8 +101,8 @@ async fn until_busy(calls: &Calls, looks: &mut u32) {
 
 async fn watch_disk(mut disk: Disk, calls: Arc<Calls>) {
     // Before the first command: a workspace may be over its quota from the start.
-    disk.look(&calls, true).await;
-    let mut ticks = interval(DISK_INTERVAL);
+    disk.first_look(&calls).await;
+    let mut ticks = interval_at(Instant::now() + DISK_INTERVAL, DISK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = 0;
     loop {
@@ -111,6 +111,6 @@ async fn watch_disk(mut disk: Disk, calls: Arc<Calls>) {
             () = disk.asked() => {}
         }
         until_busy(&calls, &mut looks).await;
-        disk.look(&calls, false).await;
+        disk.look(&calls).await;
     }
 }

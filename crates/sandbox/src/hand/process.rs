@@ -14,7 +14,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -54,21 +54,13 @@ fn roots() -> MutexGuard<'static, BTreeSet<i32>> {
     ROOTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Threads of the hand that its guards rely on, pid 1 aside: commands must not slow them down.
-static GUARDS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// The thread of the hand that its guards rely on, pid 1 aside: commands must not slow it down.
+static GUARD: OnceLock<i32> = OnceLock::new();
 
-/// Keeps commands that start from now on away from the thread with this id.
-pub(super) fn protect(thread: i32) {
-    GUARDS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(thread);
-}
-
-/// The threads that commands must keep away from.
-fn protected() -> Vec<i32> {
-    let guards = GUARDS.lock().unwrap_or_else(PoisonError::into_inner);
-    [1].into_iter().chain(guards.iter().copied()).collect()
+/// Keeps commands away from the thread with this id, which is the only one. In a sandbox, none starts before.
+pub(super) fn guard_with(thread: i32) {
+    // Only tests have a second one, and nothing to keep away from it.
+    GUARD.get_or_init(|| thread);
 }
 
 /// Whether the process is the root of a tree.
@@ -99,7 +91,7 @@ impl Tree {
     pub fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
         // In a sandbox, a command has the hand's user and must not turn that against the hand.
         let confinement = is_init()
-            .then(|| filter::for_commands(&protected()))
+            .then(|| filter::for_commands(&[1, *GUARD.wait()]))
             .transpose()?;
         // SAFETY: the closure runs between fork and exec, and makes system calls only; it neither allocates
         // nor takes a lock.

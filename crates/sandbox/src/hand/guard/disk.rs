@@ -261,6 +261,7 @@ pub(super) struct Disk {
     surveyor: Surveyor,
     writing: Writing,
     asked: watch::Receiver<u64>,
+    has_looked: bool,
     /// What was seen last, when, and how long it took.
     last: Seen,
     at: Instant,
@@ -290,6 +291,7 @@ impl Disk {
             surveyor,
             asked: writing.asked(),
             writing,
+            has_looked: false,
             last,
             at: Instant::now(),
             took: Duration::ZERO,
@@ -308,16 +310,23 @@ impl Disk {
         }
     }
 
-    /// Looks, if it is time to or `force` says so, and does what has to be done.
-    pub(super) async fn look(&mut self, calls: &Calls, force: bool) {
+    /// Looks before anything runs, and does what has to be done.
+    pub(super) async fn first_look(&mut self, calls: &Calls) {
+        self.survey(calls, self.last.free, 0).await;
+    }
+
+    /// Looks, if it is time to, and does what has to be done.
+    pub(super) async fn look(&mut self, calls: &Calls) {
         let asked = *self.asked.borrow_and_update();
         let is_asked = self.over.is_some() && self.writing.is_asked(asked);
         let free = self.free();
-        let is_falling = self.over.is_some_and(|over| over.is_falling(free));
-        let written = self.written().await;
-        if force || is_asked || self.is_due(free, written) || (free.is_low && self.over.is_none()) {
+        let is_due = is_asked || (free.is_low && self.over.is_none()) || {
+            let written = self.written().await;
+            self.is_due(free, written)
+        };
+        if is_due {
             self.survey(calls, free, asked).await;
-        } else if is_falling {
+        } else if self.over.is_some_and(|over| over.is_falling(free)) {
             self.look_at_processes(calls, free, asked).await;
         }
     }
@@ -424,7 +433,12 @@ impl Disk {
         // Far beyond the quota the exact number does not matter any more.
         let most = self.limits.inodes;
         let stop_at = most.saturating_add(most / 4 + 64 * SLACK_INODES);
-        let seen = match self.surveyor.survey(Scope::Everything(stop_at)).await {
+        // A fresh sandbox should not have to wait, and nothing in it holds anything yet.
+        let scope = match std::mem::replace(&mut self.has_looked, true) {
+            true => Scope::Everything(stop_at),
+            false => Scope::Files(stop_at),
+        };
+        let seen = match self.surveyor.survey(scope).await {
             Ok(survey) => Seen::new(survey, free),
             // The session keeps the hand from looking.
             Err(_) => Seen {

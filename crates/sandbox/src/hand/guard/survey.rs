@@ -24,6 +24,8 @@ const STACK: usize = 1 << 20;
 pub(super) enum Scope {
     /// The workspace and the processes. Stops counting the workspace's files beyond this many.
     Everything(u64),
+    /// The workspace only, when nothing has run yet.
+    Files(u64),
     /// The processes only, which is quick.
     Processes,
     /// What the processes have written, which is quicker.
@@ -60,18 +62,14 @@ impl Surveyor {
         let folder = rustix::fs::open(path, flags, Mode::empty())?;
         let workspace = Workspace::of(&folder, &path.display().to_string())?;
         let (requests, queue) = mpsc::sync_channel::<Request>(1);
-        let (ready, started) = mpsc::sync_channel(1);
         let path = path.to_owned();
         std::thread::Builder::new()
             .name("survey".to_owned())
             .stack_size(STACK)
             .spawn(move || {
-                // Whoever has started this waits for the word.
-                let _ = ready.send(rustix::thread::gettid());
+                process::guard_with(rustix::thread::gettid().as_raw_nonzero().get());
                 serve(&queue, &path, &workspace);
             })?;
-        let thread = started.recv().map_err(io::Error::other)?;
-        process::protect(thread.as_raw_nonzero().get());
         Ok(Self { requests })
     }
 
@@ -101,21 +99,18 @@ fn serve(queue: &mpsc::Receiver<Request>, path: &Path, workspace: &Workspace) {
 }
 
 fn look(scope: Scope, path: &Path, workspace: &Workspace) -> io::Result<Survey> {
-    if scope == Scope::Writes {
-        let held = Holdings {
-            written: Workspace::written()?,
-            ..Holdings::default()
-        };
-        return Ok(Survey {
-            held,
-            ..Survey::default()
-        });
-    }
     // The processes come first: a file that is deleted between the two looks is missed once. The other way
     // round it would count twice, and commands would be killed for nothing.
-    let held = workspace.holdings()?;
+    let held = match scope {
+        Scope::Everything(_) | Scope::Processes => workspace.holdings()?,
+        Scope::Files(_) => Holdings::default(),
+        Scope::Writes => Holdings {
+            written: Workspace::written()?,
+            ..Holdings::default()
+        },
+    };
     let files = match scope {
-        Scope::Everything(stop_at) => usage::measure(path, stop_at)?,
+        Scope::Everything(stop_at) | Scope::Files(stop_at) => usage::measure(path, stop_at)?,
         Scope::Processes | Scope::Writes => Usage::default(),
     };
     Ok(Survey { files, held })

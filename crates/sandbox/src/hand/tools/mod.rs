@@ -66,6 +66,21 @@ fn failure(text: impl Into<String>) -> Answer {
 /// What a tool that works on files gives: content, or words for the model on why there is none.
 type FileResult = Result<Vec<ContentBlock>, String>;
 
+/// What a tool that looks at files gives below `workspace`: a way in for the fuzz targets.
+///
+/// # Errors
+/// What is wrong with the call, in words for the model.
+#[cfg(any(test, fuzzing))]
+pub fn look(workspace: PathBuf, call: &Call) -> Result<Vec<ContentBlock>, String> {
+    let watch = walk::Watch::new(CancellationToken::new(), SEARCH_TIMEOUT);
+    let (places, limits) = (Places::new(workspace), ToolLimits::default());
+    match Input::parse(&call.tool, &call.input).map_err(|error| error.to_string())? {
+        Input::Glob(input) => glob::run(&places, &limits, &input, &watch),
+        Input::Grep(input) => grep::run(&places, &limits, &input, &watch),
+        _ => Err("this does not only look".to_owned()),
+    }
+}
+
 /// The tools of one sandbox.
 pub struct Tools {
     places: Places,
