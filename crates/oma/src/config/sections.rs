@@ -343,7 +343,8 @@ section! {
     /// The log, which goes to the standard error stream.
     Log in "log" {
         /// What is logged: `off`, `error`, `warn`, `info`, `debug`, `trace`, or directives such as
-        /// `info,oma_engine=debug`.
+        /// `info,oma_engine=debug`. `debug` and `trace` are for the server's own modules: libraries log what they
+        /// carry, credentials included, and have to be named.
         level: LogLevel { default "info"; flag "log-level"; env "OPENCLAW_LOG_LEVEL"; }
         /// What a line looks like: `auto` is text on a terminal and JSON elsewhere.
         format: LogFormat { default "auto"; flag "log-format"; env "OPENCLAW_LOG_FORMAT"; }

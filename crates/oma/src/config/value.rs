@@ -366,8 +366,15 @@ impl LogLevel {
                 "`{word}` is none of: off, error, warn, info, debug, trace, and no `module=level`"
             ));
         }
+        // Libraries log what they carry at these levels, with the results of tools and what servers repeat of
+        // the tokens that they were sent. Whoever wants that names the library.
+        let own = |word: &str| match word.trim().to_ascii_lowercase().as_str() {
+            level @ ("debug" | "trace") => format!("info,oma={level}"),
+            _ => word.to_owned(),
+        };
+        let directives: Vec<String> = self.0.split(',').map(own).collect();
         EnvFilter::builder()
-            .parse(&self.0)
+            .parse(directives.join(","))
             .map_err(|error| format!("`{}`: {error}", self.0))
     }
 }
@@ -455,6 +462,13 @@ mod tests {
             "oma_api[request]=trace",
         ] {
             assert!(LogLevel::parse(text).is_ok(), "{text}");
+        }
+        for (text, expected) in [
+            ("trace", "oma=trace,info"),
+            ("Debug,hyper=debug", "hyper=debug,oma=debug,info"),
+        ] {
+            let filter = LogLevel::parse(text).and_then(|level| level.filter());
+            assert_eq!(filter.map(|filter| filter.to_string()), Ok(expected.to_owned()));
         }
         for text in ["", "wran", "info,loud", "oma_engine=loud"] {
             assert!(LogLevel::parse(text).is_err(), "{text}");

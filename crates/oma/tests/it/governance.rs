@@ -230,7 +230,7 @@ async fn what_is_done_is_in_the_trail() {
     assert_eq!(admin.delete("/v1/sessions/ses_none").await.status, 404);
     assert_eq!(reader.delete(&format!("/v1/agents/{agent}")).await.status, 403);
     let session = admin.session(&agent).await;
-    let posted = json!({"content": "canary-message-5511"});
+    let posted = json!({"content": "message-said-5511"});
     admin
         .post(&format!("/v1/sessions/{session}/events"), &posted)
         .await
@@ -302,7 +302,7 @@ async fn what_is_done_is_in_the_trail() {
         )
     );
     assert!(
-        !trail.to_string().contains("canary-message"),
+        !trail.to_string().contains("message-said"),
         "what was said is no part of it"
     );
 

@@ -10,6 +10,7 @@ mod arrows;
 mod bombs;
 mod command_line;
 mod crash;
+mod credentials;
 mod disk;
 mod fake_server;
 mod governance;

@@ -22,7 +22,7 @@ use crate::system::{MODEL_KEY, Server, System, soon};
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 /// What nobody but the user, the model and the tool may see.
-const WORDS: &str = "canary-words-5b1e";
+const WORDS: &str = "words-5b1e";
 
 /// What has been sent so far.
 #[derive(Clone, Default)]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::system::{System, raw};
 
-const SECRET: &str = "canary-outside-5d0e";
+const SECRET: &str = "outside-5d0e";
 
 #[tokio::test]
 async fn no_path_leads_out_of_a_workspace() {

@@ -4,8 +4,8 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::soon;
 use super::stream::Frames;
+use super::{canary, soon};
 
 /// An answer, whatever its status.
 #[derive(Debug)]
@@ -92,6 +92,10 @@ impl Client {
             let status = response.status().as_u16();
             let headers = response.headers().clone();
             let body = response.bytes().await?.to_vec();
+            canary::absent("an answer", &body);
+            for (name, value) in &headers {
+                canary::absent(name.as_str(), value.as_bytes());
+            }
             Ok(Answer {
                 status,
                 headers,

@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits for time to pass: every wait is for an event, with a bound after which the test fails.
 
+pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod leftovers;
 pub(crate) mod pty;
@@ -110,6 +111,9 @@ impl Drop for Data {
             keep_log(&self.beside("server.log"));
         }
         leftovers::remove(&self.path());
+        if !std::thread::panicking() {
+            canary::absent_below(self.folder.path());
+        }
         if self.mounted {
             unmount(self.path(), UnmountFlags::DETACH).expect("unmounted");
         }
@@ -171,6 +175,10 @@ impl Options {
             .arg(data)
             .env("OPENCLAW_LISTEN", "127.0.0.1:0")
             .env("OPENCLAW_DRAIN_TIMEOUT_MS", "2000")
+            .env(
+                "A_SECRET_OF_SOMETHING_ELSE",
+                format!("{}elsewhere-8a31", canary::PREFIX),
+            )
             // Tests ask as fast as they can; those of the limit itself set it.
             .env("OPENCLAW_RATE_LIMIT_RPM", "0")
             .env("OPENCLAW_LOG_FORMAT", "json")
@@ -314,6 +322,7 @@ impl System {
 
     /// Stops the server in order and checks that no request was one that real providers refuse.
     pub(crate) async fn stop(self) -> Data {
+        canary::absent_in_sandboxes(&self.data.path(), self.server.pid());
         self.server.terminate().await;
         self.provider.assert_clean();
         self.data

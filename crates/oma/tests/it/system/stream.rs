@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use sse_stream::{Sse, SseByteStream};
 
-use super::soon;
+use super::{canary, soon};
 
 type Events = Pin<Box<dyn Stream<Item = Result<Value, String>> + Send>>;
 
@@ -29,6 +29,7 @@ impl Frames {
         let frames = raw(response).map(|frame| {
             let frame = frame?;
             let text = frame.data.unwrap_or_default();
+            canary::absent("a frame", text.as_bytes());
             let mut data: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             if data.get("type").is_none() {
                 data["type"] = json!(frame.event);
