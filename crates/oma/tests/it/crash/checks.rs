@@ -28,21 +28,9 @@ pub(super) struct Evidence<'a> {
 impl Evidence<'_> {
     /// Checks everything; gives the number of commands whose fate nobody knows.
     pub(super) fn check(&self) -> usize {
-        self.check_order();
-        check_frame(self.log);
-        check_requests(self.log);
-        check_tools(self.log);
+        check_log(self.log);
         self.check_views();
         self.check_turns()
-    }
-
-    /// Positions have no gaps and ids are unique.
-    fn check_order(&self) {
-        let mut ids = HashSet::new();
-        for (index, event) in self.log.iter().enumerate() {
-            assert_eq!(event.seq.0, index as u64 + 1, "{event:?}");
-            assert!(ids.insert(&event.id), "{event:?} is there twice");
-        }
     }
 
     /// I3: list and stream are both the projection of the log.
@@ -101,6 +89,23 @@ impl Evidence<'_> {
         );
         assert!(lines.is_empty(), "commands ran too often: {lines:?}");
         lost
+    }
+}
+
+/// What holds of every log of a session at rest.
+pub(super) fn check_log(log: &[Event]) {
+    check_order(log);
+    check_frame(log);
+    check_requests(log);
+    check_tools(log);
+}
+
+/// Positions have no gaps and ids are unique.
+fn check_order(log: &[Event]) {
+    let mut ids = HashSet::new();
+    for (index, event) in log.iter().enumerate() {
+        assert_eq!(event.seq.0, index as u64 + 1, "{event:?}");
+        assert!(ids.insert(&event.id), "{event:?} is there twice");
     }
 }
 

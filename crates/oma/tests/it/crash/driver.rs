@@ -4,10 +4,11 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::expected::{Ends, Expected, Fate, MARKS, Mark, UNKNOWN, command};
+use super::expected::{Ends, Expected, Fate, MARKS, Mark, UNKNOWN, command, printed};
 use super::link::Link;
 use super::recorder::Recorder;
 use crate::system::client::{Answer, Client, is_end};
+use crate::system::soon;
 
 /// What one round does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +39,10 @@ pub(super) enum Round {
     CancelledTool,
     /// A cancel in the middle of an answer.
     CancelledAnswer,
+    /// Two sessions of another agent at once, each with a command.
+    Delegated,
+    /// A cancel while a session of another agent has a command under way.
+    CancelledDelegation,
 }
 
 /// A client of a session.
@@ -46,6 +51,9 @@ pub(super) struct Driver {
     pub(super) recorder: Recorder,
     /// Its agent runs every tool.
     pub(super) agent: String,
+    /// The agent that it may call, and the sessions that it has called it in.
+    pub(super) callee: String,
+    pub(super) children: Vec<String>,
     pub(super) session: String,
     /// Tells its marks from those of others.
     pub(super) name: String,
@@ -160,6 +168,8 @@ impl Driver {
                 self.cancel().await;
                 self.settled(from, &last).await;
             }
+            Round::Delegated => self.delegate(from).await,
+            Round::CancelledDelegation => self.cancel_delegation(from).await,
             Round::CancelledAnswer => {
                 let text = format!("{} {}", "begun ".repeat(20), self.answer());
                 let seen = self.recorder.progress().deltas;
@@ -197,10 +207,11 @@ impl Driver {
     }
 
     fn file(&self, name: &str) -> String {
-        format!(
-            "/v1/agents/{}/files/{name}?session_id={}",
-            self.agent, self.session
-        )
+        self.file_of(&self.agent, &self.session, name)
+    }
+
+    fn file_of(&self, agent: &str, session: &str, name: &str) -> String {
+        format!("/v1/agents/{agent}/files/{name}?session_id={session}")
     }
 
     fn events(&self) -> String {
@@ -367,6 +378,88 @@ impl Driver {
         }
     }
 
+    async fn delegate(&mut self, from: usize) {
+        let marks = ["a", "b"].map(|name| self.mark(name));
+        let calls: Vec<Value> = marks
+            .iter()
+            .map(|mark| self.call(&json!([bash("sleep 0.01; ", mark, ""), {"text": format!("did {mark}")}])))
+            .collect();
+        let last = self.say(&json!([calls, {"text": self.answer()}]), &[]).await;
+        self.settled(from, &last).await;
+        let frames = self.recorder.frames().split_off(from);
+        for mark in &marks {
+            let is_call = |frame: &&Value| {
+                frame["type"] == "agent.tool_use"
+                    && frame["tool_arguments"].to_string().contains(&printed(mark))
+            };
+            // A request that was cut off has shown nothing, so there is one.
+            let calls: Vec<&Value> = frames.iter().filter(is_call).collect();
+            let [call] = calls.as_slice() else {
+                panic!("{mark} was called {calls:?}");
+            };
+            let child = child_of(call);
+            let session = self.get(&format!("/v1/sessions/{child}")).await.good();
+            assert_eq!(
+                (&session["status"], &session["turns"]),
+                (&json!("idle"), &json!(1)),
+                "{session}"
+            );
+            assert_eq!(session["output"], format!("did {mark}"));
+            let result = frames.iter().find(|frame| {
+                frame["type"] == "agent.tool_result" && frame["tool_call_id"] == call["event_id"]
+            });
+            assert_eq!(result.expect("a result")["content"], format!("did {mark}"));
+            let left = self.get(&self.file_of(&self.callee, &child, MARKS)).await.text();
+            assert_eq!(left, format!("{mark}\n"));
+            self.children.push(child);
+        }
+    }
+
+    async fn cancel_delegation(&mut self, from: usize) {
+        let mark = self.mark("a");
+        let call = self.call(&json!([bash("", &mark, "sleep 600; ")]));
+        let ends = Ends::Cancelled {
+            said: self.answer(),
+            again: false,
+        };
+        let last = self
+            .say_until(&json!([[call], {"text": self.answer()}]), ends, &[])
+            .await;
+        let (_, at) = self
+            .wait(from, "a message", |frame| frame["event_id"] == last.as_str())
+            .await;
+        let (call, _) = self
+            .wait(at, "a tool use", |frame| frame["type"] == "agent.tool_use")
+            .await;
+        self.cancel().await;
+        self.settled(from, &last).await;
+        let child = child_of(&call);
+        let path = format!("/v1/sessions/{child}");
+        let rests = async {
+            loop {
+                let found = self.get(&path).await;
+                // The cancel may have come before it was opened.
+                if found.status == 404 || found.good()["status"] == "idle" {
+                    return found.status == 200;
+                }
+            }
+        };
+        if soon("a cancelled child at rest", rests).await {
+            let left = self.get(&self.file_of(&self.callee, &child, MARKS)).await;
+            assert!(left.status == 404 || left.text().lines().count() <= 1, "{left:?}");
+            self.children.push(child);
+        }
+    }
+
+    /// A tool use that has the other agent follow a script.
+    fn call(&self, script: &Value) -> Value {
+        json!({"tool": "call_agent", "input": {"agent": self.callee, "task": format!("script:{script}")}})
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.link.send(|client| client.request(Method::GET, path)).await
+    }
+
     /// The lines that commands have left.
     pub(super) async fn marks(&self) -> String {
         let path = self.file(MARKS);
@@ -377,6 +470,11 @@ impl Driver {
             answer.text()
         }
     }
+}
+
+/// The session that a tool use opens.
+fn child_of(call: &Value) -> String {
+    call["event_id"].as_str().expect("an id").replace("evt_", "ses_")
 }
 
 fn bash(before: &str, mark: &str, after: &str) -> Value {

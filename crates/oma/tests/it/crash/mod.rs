@@ -17,16 +17,16 @@ mod recorder;
 mod trial;
 
 use driver::Round::{
-    Allowed, CancelledAnswer, CancelledTool, Compact, Denied, Long, Overloaded, Parallel, Plain, Queued,
-    Sequential, Slow, Unkeyed,
+    Allowed, CancelledAnswer, CancelledDelegation, CancelledTool, Compact, Delegated, Denied, Long,
+    Overloaded, Parallel, Plain, Queued, Sequential, Slow, Unkeyed,
 };
 use trial::Trial;
 
 /// How many tests share the kills.
-const TESTS: u32 = 6;
+const TESTS: u32 = 7;
 
 /// How many kills there are in all by default.
-const KILLS: u32 = 240;
+const KILLS: u32 = 280;
 
 fn setting(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
@@ -66,6 +66,11 @@ async fn confirmations_and_cancels() {
         &[Allowed, CancelledTool, Denied, CancelledAnswer, Plain],
     ))
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_that_call_others() {
+    run(Trial::new("calls", &[Delegated, CancelledDelegation, Plain])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

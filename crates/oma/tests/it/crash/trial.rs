@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::checks::Evidence;
+use super::checks::{self, Evidence};
 use super::driver::{Driver, Round};
 use super::link::Link;
 use super::recorder::{Progress, Recorder};
@@ -185,21 +185,29 @@ impl<'a> Trial<'a> {
     /// A client for each session.
     async fn drivers(&self, shared: &Shared) -> Vec<Driver> {
         let (_, client) = shared.link.current().await;
+        let callee = client
+            .agent(json!({"model": "anthropic/claude-sonnet-4-5"}))
+            .await;
         let agent = client
             .agent(json!({
                 "model": "anthropic/claude-sonnet-4-5",
+                "callableAgents": [callee],
+                "maxSubagentDepth": 1,
                 "instructions": "Do what you are told.",
                 "permissionPolicy": {"type": "always_ask", "tools": ["write"]},
             }))
             .await;
         let open = (0..SESSIONS).map(|index| {
             let (client, agent, link) = (client.clone(), agent.clone(), shared.link.clone());
+            let callee = callee.clone();
             async move {
                 Driver {
                     session: client.session(&agent).await,
                     link,
                     recorder: Recorder::new(),
                     agent,
+                    callee,
+                    children: Vec::new(),
                     name: format!("s{index}"),
                     round: 0,
                     messages: 0,
@@ -236,7 +244,12 @@ impl<'a> Trial<'a> {
             known.push((listed, driver.marks().await));
         }
         server.terminate().await;
-        let logs = stored(data, drivers).await;
+        let sessions = drivers.iter().map(|driver| driver.session.as_str());
+        let logs = stored(data, sessions).await;
+        let children = drivers.iter().flat_map(|driver| &driver.children);
+        for log in stored(data, children.map(String::as_str)).await {
+            checks::check_log(&log);
+        }
         let mut lost = 0;
         for ((driver, (listed, marks)), log) in drivers.iter().zip(&known).zip(&logs) {
             let evidence = Evidence {
@@ -296,6 +309,13 @@ impl<'a> Trial<'a> {
             let answer = delete(server.client.clone(), number).await.expect("an answer");
             assert!(matches!(answer.status, 200 | 404), "{answer:?}");
         }
+        for child in drivers.iter().flat_map(|driver| &driver.children) {
+            server
+                .client
+                .delete(&format!("/v1/sessions/{child}"))
+                .await
+                .good();
+        }
         assert_eq!(server.client.get("/v1/sessions").await.good()["count"], 0);
         server.terminate().await;
         let left = leftovers::find(&data.path());
@@ -317,12 +337,12 @@ async fn work(mut driver: Driver, rounds: Vec<Round>, index: usize, shared: Arc<
 }
 
 /// The sessions' logs as they are stored; no server runs.
-async fn stored(data: &Data, drivers: &[Driver]) -> Vec<Vec<Event>> {
+async fn stored(data: &Data, sessions: impl Iterator<Item = &str>) -> Vec<Vec<Event>> {
     let store = Sqlite::open(&data.path(), &StoreOptions::default()).expect("opens");
     let workspace = WorkspaceId::default_workspace();
     let mut logs = Vec::new();
-    for driver in drivers {
-        let id = SessionId::parse(&driver.session).expect("an id");
+    for session in sessions {
+        let id = SessionId::parse(session).expect("an id");
         let state = store
             .session(&workspace, &id)
             .await
