@@ -1,10 +1,11 @@
-//! Ids and cursors that come from clients.
+//! Ids, cursors and trace contexts that come from clients.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use oma_api::dialects::openclaw::events::cursor::Cursor;
 use oma_domain::id::MAX_LEN;
+use oma_domain::trace::TraceParent;
 use oma_domain::{AgentId, EventId, SessionId};
 
 fuzz_target!(|text: &str| {
@@ -19,6 +20,9 @@ fuzz_target!(|text: &str| {
     }
     let quoted = serde_json::to_string(text).expect("a string");
     assert_eq!(serde_json::from_str::<EventId>(&quoted).is_ok(), EventId::parse(text).is_ok());
+    if let Ok(trace) = TraceParent::parse(text) {
+        assert_eq!(TraceParent::parse(&trace.to_string()), Ok(trace));
+    }
     if let Some(cursor) = Cursor::parse(text) {
         assert_eq!(cursor.to_string(), text, "one spelling only");
         assert_eq!(Cursor::parse(&cursor.event.to_string()).map(|it| it.index), Some(0));

@@ -6,7 +6,9 @@
 //! Where it sits: a program of its own; nothing depends on it.
 #![expect(clippy::print_stdout, reason = "this program's whole output is its table")]
 
+mod children;
 mod floor;
+mod guards;
 mod history;
 mod idle;
 mod provider;
@@ -36,6 +38,12 @@ struct Args {
     /// How many followers wait on idle sessions.
     #[arg(long, default_value_t = 1_000)]
     followers: usize,
+    /// How many agents a session calls at once.
+    #[arg(long, default_value_t = 100)]
+    children: usize,
+    /// How many requests the cost of authentication, limits and audit is taken from.
+    #[arg(long, default_value_t = 20_000)]
+    requests: usize,
     /// How many events the long log has.
     #[arg(long, default_value_t = 50_000)]
     events: usize,
@@ -46,6 +54,8 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     let mut table = Table::default();
     turns::measure(&args.oma, args.turns, &mut table).await?;
+    children::measure(&args.oma, args.children, &mut table).await?;
+    guards::measure(&args.oma, args.requests, &mut table).await?;
     history::measure(&args.oma, args.events, &mut table).await?;
     idle::measure(&args.oma, args.sessions, args.followers, &mut table).await?;
     print!("{table}");

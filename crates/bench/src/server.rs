@@ -21,6 +21,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(oma: &Path, data: &Path, provider: &str) -> Result<Self> {
+        Self::start_with(oma, data, provider, &[]).await
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) async fn start_with(
+        oma: &Path,
+        data: &Path,
+        provider: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let listen = format!("127.0.0.1:{port}");
         let began = Instant::now();
@@ -29,8 +39,9 @@ impl Server {
             .arg(data)
             .env("OPENAI_BASE_URL", provider)
             .env("OPENAI_API_KEY", "bench")
-            .env("OPENCLAW_LOG_LEVEL", "warn")
+            .env("OPENCLAW_LOG_LEVEL", "error")
             .env("OPENCLAW_RATE_LIMIT_RPM", "0")
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("{} can't be started", oma.display()))?;

@@ -1,6 +1,7 @@
 //! Running the open tool uses, each result committed as it lands.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ impl Run<'_> {
         }
         let mut started: HashSet<EventId> = HashSet::new();
         let mut running = FuturesUnordered::new();
+        let mut ended = VecDeque::new();
         // How many of them are the turn's own work, and no other agent's.
         let mut at_work: usize = 0;
         let mut has_left = false;
@@ -115,7 +117,7 @@ impl Run<'_> {
                     (tool.id, delegates, Ok(Answer { outcome, spent }))
                 });
             }
-            if running.is_empty() {
+            if running.is_empty() && ended.is_empty() {
                 break;
             }
             // When only other agents work for this turn, they may need its place. Nothing else waits for a place
@@ -124,25 +126,29 @@ impl Run<'_> {
                 self.port.leave_place();
                 has_left = true;
             } else if at_work > 0 && has_left {
-                self.port.take_place().await;
+                beside(&mut running, &mut ended, self.port.take_place()).await;
                 has_left = false;
             }
-            tokio::select! {
-                Some((tool_use, delegated, answer)) = running.next() => {
-                    let Answer { outcome, spent } = answer?;
-                    let input = if delegated {
-                        Input::FinishDelegation { tool_use, outcome, spent }
-                    } else {
-                        at_work -= 1;
-                        Input::FinishTool { tool_use, outcome }
-                    };
-                    match self.port.commit(input).await {
-                        Ok(committed) => self.conversation.extend(&committed.events),
-                        Err(error) => return Err(error),
-                    }
+            let Some((tool_use, delegated, answer)) = ended.pop_front() else {
+                tokio::select! {
+                    Some(one) = running.next() => ended.push_back(one),
+                    () = self.port.changed() => {}
                 }
-                () = self.port.changed() => {}
-            }
+                continue;
+            };
+            let Answer { outcome, spent } = answer?;
+            let input = if delegated {
+                Input::FinishDelegation {
+                    tool_use,
+                    outcome,
+                    spent,
+                }
+            } else {
+                at_work -= 1;
+                Input::FinishTool { tool_use, outcome }
+            };
+            let committed = beside(&mut running, &mut ended, self.port.commit(input)).await?;
+            self.conversation.extend(&committed.events);
         }
         if has_left {
             self.port.take_place().await;
@@ -271,6 +277,22 @@ impl Native {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "a hand keeps results that are committed"),
             Err(_) => tracing::warn!("a hand is slow to forget results that are committed"),
+        }
+    }
+}
+
+/// Waits for something while the tools go on. One of them may be next where many wait, and would hold up everybody,
+/// this turn included, if nobody looked after it.
+async fn beside<F: Future, T>(
+    running: &mut FuturesUnordered<F>,
+    ended: &mut VecDeque<F::Output>,
+    wait: impl Future<Output = T>,
+) -> T {
+    let mut wait = pin!(wait);
+    loop {
+        tokio::select! {
+            value = &mut wait => return value,
+            Some(one) = running.next() => ended.push_back(one),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::failure::Failure;
@@ -73,25 +74,44 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     {
-        let permit = timeout(self.patience, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| Error::Unavailable("too many reads are waiting".into()))?
-            .map_err(|_| Error::Unavailable("the store is closed".into()))?;
-        let free = Arc::clone(&self.free);
-        let folder = Arc::clone(&self.folder);
-        let read = tokio::task::spawn_blocking(move || {
-            // Dropped in reverse order: the connection is back before the permit is.
-            let _permit = permit;
-            let lent = Lent {
-                conn: free.take(),
-                free,
-            };
-            let Some(conn) = &lent.conn else {
-                return Err(Error::Internal("a reader's connection is missing".into()));
-            };
-            transact(conn, work).map_err(|failure| failure.into_error(&folder))
-        });
-        match read.await {
+        let (free, folder) = (Arc::clone(&self.free), Arc::clone(&self.folder));
+        let blocking = move |permit: OwnedSemaphorePermit| {
+            tokio::task::spawn_blocking(move || {
+                // Dropped in reverse order: the connection is back before the permit is.
+                let _permit = permit;
+                let lent = Lent {
+                    conn: free.take(),
+                    free,
+                };
+                let Some(conn) = &lent.conn else {
+                    return Err(Error::Internal("a reader's connection is missing".into()));
+                };
+                transact(conn, work).map_err(|failure| failure.into_error(&folder))
+            })
+        };
+        let read = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => blocking(permit).await,
+            // A read that waits has a task of its own: were its turn to come while its caller looks after
+            // something else, it would keep a connection from everybody and not use it.
+            Err(TryAcquireError::NoPermits) => {
+                let turn = timeout(self.patience, Arc::clone(&self.permits).acquire_owned());
+                let mut waiting = JoinSet::new();
+                waiting.spawn(async move {
+                    let permit = turn
+                        .await
+                        .map_err(|_| Error::Unavailable("too many reads are waiting".into()))?
+                        .map_err(|_| closed())?;
+                    Ok(blocking(permit).await)
+                });
+                match waiting.join_next().await {
+                    Some(Ok(read)) => read?,
+                    Some(Err(error)) => Err(error),
+                    None => return Err(Error::Internal("a read was lost".into())),
+                }
+            }
+            Err(TryAcquireError::Closed) => return Err(closed()),
+        };
+        match read {
             Ok(result) => result,
             Err(error) => Err(Error::Internal(format!("a read did not end: {error}"))),
         }
@@ -113,6 +133,10 @@ impl Readers {
             }
         }
     }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the store is closed".into())
 }
 
 fn transact<T>(

@@ -179,6 +179,36 @@ async fn waiting_is_bounded_in_time_and_nothing_has_changed_then() {
     assert_eq!(store.kept("late").await.unwrap(), None);
 }
 
+/// Whose turn has come while its caller looks after something else keeps nobody from reading.
+#[tokio::test]
+async fn a_read_that_nobody_looks_after_holds_no_connection() {
+    let (store, _folder) = open(&Options {
+        readers: 1,
+        ..Options::default()
+    });
+    let (release, released) = mpsc::channel::<()>();
+    let occupied = store.readers.run(move |_| {
+        let _ = released.recv();
+        Ok(())
+    });
+    let mut occupied = std::pin::pin!(occupied);
+    tokio::select! {
+        biased;
+        _ = &mut occupied => panic!("it is occupied"),
+        () = std::future::ready(()) => {}
+    }
+    let mut forgotten = std::pin::pin!(store.kept("forgotten"));
+    tokio::select! {
+        biased;
+        _ = &mut forgotten => panic!("it is occupied"),
+        () = std::future::ready(()) => {}
+    }
+    drop(release);
+    occupied.await.unwrap();
+    assert_eq!(store.kept("another").await.unwrap(), None);
+    assert_eq!(forgotten.await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn closing_and_dropping_carry_out_what_was_accepted() {
     for close in [true, false] {

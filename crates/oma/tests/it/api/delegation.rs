@@ -128,6 +128,30 @@ async fn agents_work_side_by_side_in_two_places() {
     side_by_side("2").await;
 }
 
+/// Those that are beyond what runs at once wait and hold up nobody, though all of them read the store at the same
+/// time.
+#[tokio::test]
+async fn a_hundred_agents_at_once() {
+    let system = System::start().await;
+    let client = system.client();
+    let echo = echo(client).await;
+    let tasks: Vec<String> = (100..200).map(|task| task.to_string()).collect();
+    let calls: Vec<Value> = tasks.iter().map(|task| call(&echo, task)).collect();
+    let top = caller(client, &json!([[calls, {"text": "end"}]]), &[&echo], 1).await;
+    let session = client.session(&top).await;
+    post(client, &session).await;
+    let events = client.follow(&session).await.until(is_end).await;
+    let mut results: Vec<&str> = events
+        .iter()
+        .filter(|event| event["type"] == "agent.tool_result")
+        .map(|event| event["content"].as_str().expect("text"))
+        .collect();
+    results.sort_unstable();
+    assert_eq!(results, tasks);
+    let log = system.stop().await.log();
+    assert!(!log.contains("a turn was left"), "{log}");
+}
+
 #[tokio::test]
 async fn a_tool_use_opens_one_session_however_often_the_server_is_killed() {
     let mut system = System::start().await;
