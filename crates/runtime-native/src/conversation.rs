@@ -47,6 +47,8 @@ pub(crate) struct Conversation {
     seen: Seq,
     /// The request that the last assistant message came from.
     request: Option<EventId>,
+    /// Whether the last message is one of the user's that nothing has answered, as after a turn that failed.
+    unanswered: bool,
     /// The provider's ids of the tool uses, which their results go by.
     calls: HashMap<EventId, String>,
     /// The newest user message, which is kept word for word over a compaction in mid-turn.
@@ -138,7 +140,12 @@ impl Conversation {
                     at: event.seq,
                     content: content.clone(),
                 });
+                if self.unanswered {
+                    // Two things that the user said stay two messages; providers that want one get them merged.
+                    self.messages.push(Message::User(Vec::new()));
+                }
                 self.user(content.iter().cloned().map(UserBlock::Content));
+                self.unanswered = true;
             }
             Body::AgentMessage {
                 request,
@@ -216,6 +223,7 @@ impl Conversation {
                 let blocks = self.summarised(summary, kept.as_ref());
                 self.weigh(&blocks);
                 self.user(blocks.into_iter().map(UserBlock::Content));
+                self.unanswered = kept.is_some();
             }
             Body::ModelRequestEnd {
                 is_error: false,
@@ -249,6 +257,7 @@ impl Conversation {
 
     fn user(&mut self, blocks: impl IntoIterator<Item = UserBlock>) {
         self.request = None;
+        self.unanswered = false;
         if !matches!(self.messages.last(), Some(Message::User(_))) {
             self.messages.push(Message::User(Vec::new()));
         }
@@ -263,6 +272,7 @@ impl Conversation {
 
     fn assistant(&mut self, request: &EventId, block: AssistantBlock) {
         self.bytes += assistant_bytes(&block);
+        self.unanswered = false;
         if self.request.as_ref() == Some(request)
             && let Some(Message::Assistant(last)) = self.messages.last_mut()
         {

@@ -150,7 +150,7 @@ fn blocks_of_one_request_are_one_message() {
 }
 
 #[test]
-fn answers_of_different_requests_stay_apart_and_unanswered_messages_join() {
+fn answers_of_different_requests_and_unanswered_messages_stay_apart() {
     let events = log(vec![
         ("m1", user("one")),
         ("r1", begin()),
@@ -160,7 +160,7 @@ fn answers_of_different_requests_stay_apart_and_unanswered_messages_join() {
     ]);
     assert_eq!(
         shorthand(&fold(&events)),
-        ["user: one | two", "agent: a", "agent: b"]
+        ["user: one", "user: two", "agent: a", "agent: b"]
     );
 }
 
@@ -241,7 +241,10 @@ fn events_are_folded_in_once_and_in_order() {
     );
     conversation.extend(&events);
     conversation.extend(&events);
-    assert_eq!(shorthand(&conversation), ["user: one | two | three"]);
+    assert_eq!(
+        shorthand(&conversation),
+        ["user: one", "user: two", "user: three"]
+    );
 }
 
 #[test]
@@ -327,4 +330,27 @@ fn reducing_further_drops_the_older_half_and_never_a_use_without_its_result() {
         assert!(open.is_empty());
     }
     assert_eq!(last, 1);
+}
+
+/// Which of the user's messages is which stays visible after turns that failed: a scripted model counts them.
+#[test]
+fn what_was_never_answered_stays_a_message_of_its_own() {
+    let mut conversation = Conversation::default();
+    let failed = log(vec![
+        ("evt_1", user("one")),
+        ("evt_2", user("two")),
+        ("evt_3", uses("evt_r", "call")),
+        ("evt_4", result("evt_3", "done")),
+        ("evt_5", user("three")),
+    ]);
+    conversation.extend(&failed);
+    let shape: Vec<usize> = conversation
+        .messages()
+        .iter()
+        .map(|message| match message {
+            Message::User(blocks) => blocks.len(),
+            Message::Assistant(_) => 0,
+        })
+        .collect();
+    assert_eq!(shape, [1, 1, 0, 2]);
 }

@@ -135,6 +135,17 @@ More words."#;
 }
 
 #[tokio::test]
+async fn a_turn_that_failed_counts() {
+    let script = r#"[[{"text": "one"}], [{"text": "two"}], [{"text": "three"}]]"#;
+    // Nothing answered the first message.
+    assert_eq!(text(script, vec![say("a"), say("b")]).await, "two");
+    assert_eq!(
+        text(script, vec![say("a"), say("b"), answer(), say("c")]).await,
+        "three"
+    );
+}
+
+#[tokio::test]
 async fn a_script_without_a_fence_may_stand_among_other_lines() {
     assert_eq!(text(r#"[[{"text": "a"}]]"#, vec![say("x")]).await, "a");
     assert_eq!(
