@@ -136,6 +136,10 @@ fn data_folder(config: &Config) -> Finding {
     let path = &config.data_dir;
     let finding = |status, detail: String| Finding::new("server", "data folder", status, detail);
     let shown = path.display();
+    if let Some(exposed) = oma_sandbox::local::exposed(path, &config.sandbox.readable.0) {
+        let detail = format!("{shown}: every sandbox can read {}", exposed.display());
+        return finding(Status::Fail, detail).remedy("name another folder with --data-dir");
+    }
     let there = match path.metadata() {
         Ok(metadata) => Some(metadata),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -144,6 +148,12 @@ fn data_folder(config: &Config) -> Finding {
     if there.as_ref().is_some_and(|metadata| !metadata.is_dir()) {
         return finding(Status::Fail, format!("{shown} is not a folder"))
             .remedy("name another with --data-dir");
+    }
+    if let Some(metadata) = &there
+        && metadata.permissions().mode() & 0o022 != 0
+    {
+        let detail = format!("{shown}: others may write there, so the server refuses it");
+        return finding(Status::Fail, detail).remedy(format!("chmod 700 {shown}"));
     }
     let Some(existing) = nearest_existing(path) else {
         return finding(
@@ -175,7 +185,8 @@ fn data_folder(config: &Config) -> Finding {
     match there {
         None => finding(Status::Ok, format!("{shown} will be made, {room}")),
         Some(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
-            finding(Status::Warn, format!("{shown}: others may look into it, {room}")).remedy("chmod 700 it")
+            let detail = format!("{shown}: others may see which files are in it, {room}");
+            finding(Status::Warn, detail).remedy(format!("chmod 700 {shown}"))
         }
         Some(_) => finding(Status::Ok, format!("{shown}, {room}")),
     }

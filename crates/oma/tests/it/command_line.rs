@@ -284,6 +284,24 @@ fn the_doctor_says_what_it_found_and_exits_by_it() {
     assert!(!stdout(&output).contains("hunter2"));
     assert!(!data.exists(), "the doctor makes nothing");
 
+    // What the server would refuse, with what mends it: others may write there, or sandboxes can read it.
+    let open = folder.path().join("open");
+    std::fs::create_dir(&open).expect("made");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("set");
+    let chmod = format!("chmod 700 {}", open.display());
+    for (path, readable, said) in [
+        (&open, None, chmod.as_str()),
+        (&data, Some(folder.path()), "every sandbox can read"),
+    ] {
+        let output = oma(&["doctor", "--data-dir"])
+            .arg(path)
+            .envs(readable.map(|path| ("OPENCLAW_SANDBOX_READABLE", path)))
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains(said), "{said}: {}", stdout(&output));
+    }
+
     std::fs::write(&data, "").expect("written");
     let output = oma(&["doctor", "--data-dir"])
         .arg(&data)

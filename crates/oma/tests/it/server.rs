@@ -179,6 +179,10 @@ fn it_refuses_to_start_where_it_can_not_work() {
     let address = taken.local_addr().expect("bound").to_string();
     let running = Server::start(&folder.path().join("busy"), |_| {});
     std::fs::write(folder.path().join("file"), "").expect("written");
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).expect("made");
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&shared, mode(0o777)).expect("set");
     std::fs::write(folder.path().join("token"), " \n").expect("written");
     let token = folder.path().join("token").display().to_string();
     for (data, variable, said) in [
@@ -189,6 +193,7 @@ fn it_refuses_to_start_where_it_can_not_work() {
         ),
         ("busy", None, "another server"),
         ("file", None, "file"),
+        ("shared", None, "run `chmod 700 "),
         (
             "fresh",
             Some(("OPENCLAW_API_TOKEN_FILE", token.as_str())),
@@ -231,6 +236,10 @@ fn it_refuses_to_start_where_it_can_not_work() {
             "{said}: {last}"
         );
     }
+    let left =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&shared).expect("there").permissions());
+    assert_eq!(left & 0o777, 0o777, "it is not the server's to change");
+    assert!(std::fs::read_dir(&shared).expect("readable").next().is_none());
     running.signal(Signal::TERM);
     assert_eq!(running.end().status.code(), Some(0));
 }

@@ -1,7 +1,7 @@
 //! The data folder: its permissions, its lock and what is wrong with it when writing fails.
 //!
-//! Invariants: the folder is `0700` and every file in it `0600` whatever the umask is; at most one process has
-//! the folder open.
+//! Invariants: nobody else writes in the folder, and every file in it is `0600` whatever the umask is; at most one
+//! process has the folder open; the permissions of a folder that was there before are never changed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -34,14 +34,13 @@ impl Folder {
     /// Creates the folder where it is missing, locks it and makes its files private.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when another process has it open, [`Error::ReadOnly`] when it can't be written,
-    /// [`Error::Full`] when the disk is full.
+    /// [`Error::Unavailable`] when another process has it open, or others than its owner may write there;
+    /// [`Error::ReadOnly`] when it can't be written, [`Error::Full`] when the disk is full.
     pub(super) fn open(path: &Path) -> Result<(Self, Lock)> {
-        let created = create(path)?;
-        let database = path.join(DATABASE);
-        if !created {
-            restrict_folder(path, &database)?;
+        if !create(path)? {
+            refuse_shared(path)?;
         }
+        let database = path.join(DATABASE);
 
         let lock_path = path.join(LOCK);
         let mut lock = private_file(&lock_path)?;
@@ -121,20 +120,27 @@ fn create(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Takes a folder that was there away from everybody else. One that has other things in it is left as it is:
-/// somebody may have given us a shared one by mistake, and our files are private anyway.
-fn restrict_folder(path: &Path, database: &Path) -> Result<()> {
+/// Refuses a folder that others than its owner may write in: they could put another database in the place of ours.
+/// Taking it away from them is not ours to do, because it may be somebody else's, or shared on purpose. Who may only look
+/// into it sees names: all that we make there is private.
+fn refuse_shared(path: &Path) -> Result<()> {
     let mode = fs::metadata(path).map_err(|error| verdict(path, &error))?.mode() & 0o777;
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    let ours = || -> io::Result<bool> { Ok(database.try_exists()? || fs::read_dir(path)?.next().is_none()) };
-    if ours().map_err(|error| verdict(path, &error))? {
-        return fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
-            .map_err(|error| verdict(path, &error));
+    let shown = path.display();
+    if mode & 0o022 == 0 {
+        tracing::warn!(
+            path = %shown,
+            mode = format!("{mode:04o}"),
+            "the data folder's list of files is open to others; `chmod 700` closes it"
+        );
+        return Ok(());
     }
-    tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "the data folder is open to others");
-    Ok(())
+    Err(Error::Unavailable(format!(
+        "the data folder {shown} can be written by others (its mode is {mode:04o}); run `chmod 700 {shown}`, or name a folder \
+         that is not there yet, which is made private"
+    )))
 }
 
 /// Opens or creates a file that only we may read, whatever the umask is.

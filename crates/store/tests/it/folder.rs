@@ -45,9 +45,8 @@ fn files_are_private_whatever_the_umask_is() {
         assert_eq!(private_files(&data), open);
         drop(store);
         assert_eq!(private_files(&data), ["store.db", "store.lock"]);
-        // A folder that was opened up is closed again.
+        // A file that was opened up is closed again.
         set_mode(&data.join("store.db"), 0o644);
-        set_mode(&data, 0o755);
         let store = Sqlite::open(&data, &Options::default()).unwrap();
         assert_eq!(private_files(&data), open);
         return drop(store);
@@ -60,18 +59,41 @@ fn files_are_private_whatever_the_umask_is() {
 }
 
 #[test]
-fn a_shared_folder_is_left_as_it_is() {
+fn a_folder_that_others_may_write_in_is_refused_and_each_is_left_as_it_is() {
     let temp = tempfile::tempdir().unwrap();
-    let (shared, fresh) = (temp.path().join("shared"), temp.path().join("fresh"));
-    for folder in [&shared, &fresh] {
-        fs::create_dir(folder).unwrap();
-        set_mode(folder, 0o755);
+    let data = temp.path().join("data");
+    fs::create_dir(&data).unwrap();
+    for given in [0o777, 0o1777, 0o775, 0o770, 0o720, 0o702] {
+        set_mode(&data, given);
+        match Sqlite::open(&data, &Options::default()) {
+            Err(Error::Unavailable(reason)) => {
+                assert!(
+                    reason.contains(&format!("mode is {:04o}", given & 0o777)),
+                    "{reason}"
+                );
+                assert!(
+                    reason.contains(&format!("chmod 700 {}", data.display())),
+                    "{reason}"
+                );
+            }
+            other => panic!("{given:o}: {other:?}"),
+        }
+        assert_eq!(mode(&data), given & 0o777);
+        assert!(fs::read_dir(&data).unwrap().next().is_none());
     }
-    fs::write(shared.join("of somebody else"), "x").unwrap();
-    drop(Sqlite::open(&shared, &Options::default()).unwrap());
-    drop(Sqlite::open(&fresh, &Options::default()).unwrap());
-    assert_eq!((mode(&shared), mode(&fresh)), (0o755, 0o700));
-    assert_eq!(mode(&shared.join("store.db")), 0o600);
+    for given in [0o700, 0o755, 0o711] {
+        set_mode(&data, given);
+        drop(Sqlite::open(&data, &Options::default()).unwrap());
+        assert_eq!(mode(&data), given);
+        assert_eq!(mode(&data.join("store.db")), 0o600);
+    }
+    // Also one that a server has worked in.
+    set_mode(&data, 0o775);
+    assert!(matches!(
+        Sqlite::open(&data, &Options::default()),
+        Err(Error::Unavailable(_))
+    ));
+    assert_eq!(mode(&data), 0o775);
 }
 
 #[expect(clippy::panic, reason = "a failure is to end the test")]
