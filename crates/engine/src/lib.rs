@@ -203,7 +203,7 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<hub::Hub>,
     pub(crate) turns: turns::Turns,
     pub(crate) keys: keys::Keys,
-    /// Cancelled when a stop begins: no new work is taken.
+    /// Cancelled when a stop begins: no new work is taken. Reading, cancelling and confirming go on.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the drain is over: turns still at work are left to the next start.
     pub(crate) closed: CancellationToken,
@@ -261,14 +261,23 @@ impl Engine {
         }
     }
 
-    /// Whether it can take work.
+    /// Whether it takes new work, or is stopping.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] from the beginning of a stop on.
+    pub fn accepting(&self) -> Result<()> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(Error::Unavailable("the server is stopping".into()));
+        }
+        Ok(())
+    }
+
+    /// Whether it can take work: asks the store, which writes to find out.
     ///
     /// # Errors
     /// What stands in the way.
     pub async fn ready(&self) -> Result<()> {
-        if self.inner.stopping.is_cancelled() {
-            return Err(Error::Unavailable("the server is stopping".into()));
-        }
+        self.accepting()?;
         self.inner.store.ready().await.map_err(Error::from)
     }
 }

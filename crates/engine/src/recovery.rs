@@ -125,7 +125,8 @@ impl Engine {
     }
 
     /// Takes no new work, gives the turns at work a bounded time to end, and leaves the rest to the next
-    /// start: the log has everything that they need.
+    /// start: the log has everything that they need. Until that time is over sessions can be read, followed, cancelled
+    /// and deleted, and tool uses confirmed.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
         self.inner.tasks.close();

@@ -56,6 +56,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it begins something that a server on its way out should leave to the next one. What ends something, or
+    /// answers what a turn waits for, is taken until the end.
+    fn is_new_work(&self) -> bool {
+        match self {
+            Self::Post { .. } | Self::Compact { .. } | Self::Expire { .. } | Self::Wake { .. } => true,
+            Self::Confirm { .. } | Self::Lapse { .. } | Self::Interrupt { .. } | Self::Delete { .. } => false,
+        }
+    }
+
     /// Answers without obeying.
     pub(super) fn refuse(self, error: Error) {
         // Whoever asked may have left; then nobody wants the answer.
@@ -99,7 +108,8 @@ impl Engine {
 
     /// Puts a command into a session's mailbox, starting its actor when there is none.
     pub(crate) fn send(&self, workspace: &WorkspaceId, session: &SessionId, command: Command) -> Result<()> {
-        if self.inner.stopping.is_cancelled() {
+        let inner = &self.inner;
+        if inner.closed.is_cancelled() || (inner.stopping.is_cancelled() && command.is_new_work()) {
             return Err(super::stopping_error());
         }
         match self.inner.registry.send(workspace, session, command) {

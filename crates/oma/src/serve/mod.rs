@@ -3,8 +3,9 @@
 //! [`parts`] builds what there is from the configuration, lowest first: store, models, tools, sandboxes, runtime,
 //! engine. Here is the order of things: the address is taken before anything is opened, so that a second server
 //! fails early; requests are answered as soon as the store is open, and recovery goes on beside them; on
-//! SIGTERM or SIGINT no new work is taken, turns get a bounded time to end, and what has not ended goes on
-//! after the next start. Sandboxes are left running for that.
+//! SIGTERM or SIGINT no new work is taken and the server says that it is not ready, but goes on answering: clients can
+//! read, follow, cancel and confirm while turns get a bounded time to end. Then it closes, and what has not ended goes
+//! on after the next start. Sandboxes are left running for that.
 //!
 //! Invariant: without a token the server listens beyond loopback only if the configuration says so.
 //! Invariant: the process ends within the drain time and a few seconds, whatever hangs; a second signal ends it
@@ -118,8 +119,7 @@ async fn serve(
     tracing::info!(signal, drain = ?config.engine.drain_timeout, "stopping");
     announce::tell_service_manager("STOPPING=1");
     recovery.abort();
-    stopping.cancel();
-    let drained = drain(&parts, server);
+    let drained = drain(&parts, server, &stopping);
     tokio::select! {
         () = drained => {}
         signal = signals.next() => {
@@ -145,8 +145,9 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 /// Ends the turns, then the connections that waited for them.
-async fn drain(parts: &Parts, mut server: tokio::task::JoinHandle<()>) {
+async fn drain(parts: &Parts, mut server: tokio::task::JoinHandle<()>, stopping: &CancellationToken) {
     parts.engine.stop().await;
+    stopping.cancel();
     match tokio::time::timeout(CLOSE_TIMEOUT, &mut server).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "the HTTP server broke down"),

@@ -7,6 +7,7 @@ mod chat;
 mod compaction;
 mod confirmations;
 mod delegation;
+mod drain;
 mod files;
 mod heads;
 mod lists;
