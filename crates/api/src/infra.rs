@@ -1,7 +1,5 @@
 //! What is about the server and not about any workspace: its description, health and metrics.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,9 +13,6 @@ use utoipa_axum::routes;
 use crate::AppState;
 use crate::dialects::openclaw::error::ErrorBody;
 use crate::fault::{Fault, Result};
-
-/// How long the engine may take to say whether it is ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The routes of this module.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -237,21 +232,14 @@ pub(crate) struct Ready {
 
 /// Say whether the server can take work.
 ///
-/// Asks the store whether it accepts writes.
+/// Asks the store whether it accepts writes, at most once a second however many ask. A server that stops says so at once,
+/// while it still answers.
 #[utoipa::path(
     get, path = "/readyz", tag = "server", security(()),
     responses((status = 200, body = Ready), (status = 503, body = ErrorBody), (status = 507, body = ErrorBody)),
 )]
 async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
-    match tokio::time::timeout(READY_TIMEOUT, state.engine.ready()).await {
-        Ok(ready) => ready?,
-        Err(_) => {
-            let message = format!("The store did not answer within {READY_TIMEOUT:?}");
-            return Err(
-                Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with_retry_after(1),
-            );
-        }
-    }
+    state.readiness.ask(&state.engine).await?;
     Ok(Json(Ready { ok: true }))
 }
 

@@ -29,6 +29,7 @@ mod panic;
 mod params;
 mod payload;
 mod rate;
+mod readiness;
 mod reference;
 pub mod request_id;
 pub mod telemetry;
@@ -127,6 +128,7 @@ pub struct AppState {
     operator: Option<[u8; 32]>,
     limits: Option<Arc<rate::Limits>>,
     refusals: Arc<audit::Refusals>,
+    readiness: Arc<readiness::Readiness>,
 }
 
 impl AppState {
@@ -144,6 +146,7 @@ impl AppState {
             operator: config.api_token.as_ref().map(auth::digest),
             limits: (config.rate_limit_rpm > 0).then(|| Arc::new(rate::Limits::new(config.rate_limit_rpm))),
             refusals: Arc::default(),
+            readiness: Arc::default(),
             config: Arc::new(config),
             metrics,
             shutdown,
