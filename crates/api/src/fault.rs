@@ -154,10 +154,14 @@ impl From<Error> for Fault {
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
             Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
             Error::Unsupported { field, message } => Self::unsupported(field, message),
+            Error::InvalidModel(problem) => {
+                let mut issues = Tree::default();
+                issues.at("model").push(problem);
+                fault(StatusCode::BAD_REQUEST, "invalid_model").with_details(issues.to_json())
+            }
             Error::Rejected(rejection) => rejected(&rejection, text),
             Error::KeyReused => fault(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Error::File(error) => file(error),
-            Error::NoSandbox => fault(StatusCode::CONFLICT, "no_active_container"),
             Error::CompactionFailed(_) => fault(StatusCode::BAD_GATEWAY, "compact_failed"),
             Error::Unavailable(_) => {
                 fault(StatusCode::SERVICE_UNAVAILABLE, "unavailable").with_retry_after(1)
@@ -338,6 +342,11 @@ mod tests {
                 400,
                 "unsupported",
             ),
+            (
+                Error::InvalidModel("there is no provider".into()),
+                400,
+                "invalid_model",
+            ),
             (Error::Rejected(Rejection::NotRunning), 409, "session_not_running"),
             (Error::Rejected(Rejection::Busy), 409, "session_busy"),
             (
@@ -366,7 +375,6 @@ mod tests {
                 500,
                 "internal",
             ),
-            (Error::NoSandbox, 409, "no_active_container"),
             (Error::CompactionFailed(failure), 502, "compact_failed"),
             (Error::Unavailable("stopping".into()), 503, "unavailable"),
             (Error::DiskFull, 507, "disk_full"),

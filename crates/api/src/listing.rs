@@ -24,18 +24,37 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    /// Reads `limit` (clamped to 1..=[`limits::PAGE`]), `after` and `order`; `unpaged` is the limit of a
-    /// client that gives none.
+    /// Reads `limit` and `after`, for a list that runs one way only; `unpaged` is the limit of a client that gives
+    /// none.
     pub(crate) fn read(params: &Params, unpaged: u32) -> Result<Self> {
         let limit = match params.get("limit") {
             None => unpaged,
             Some(text) => match text.parse::<i64>() {
-                Ok(number) => u32::try_from(number.clamp(1, i64::from(limits::PAGE))).unwrap_or(limits::PAGE),
                 Err(_) => return Err(Fault::invalid_field(&["limit"], "Expected an integer")),
+                Ok(number) if number < 1 => {
+                    return Err(Fault::invalid_field(&["limit"], "Number must be greater than 0"));
+                }
+                Ok(number) => match u32::try_from(number) {
+                    Ok(limit) if limit <= limits::PAGE => limit,
+                    _ => {
+                        let problem = format!("Number must be less than or equal to {}", limits::PAGE);
+                        return Err(Fault::invalid_field(&["limit"], problem));
+                    }
+                },
             },
         };
+        Ok(Self {
+            limit,
+            after: params.get("after").map(str::to_owned),
+            order: Order::Ascending,
+        })
+    }
+
+    /// Reads `order` as well, for a list that runs both ways; `unordered` is the way for a client that gives none.
+    pub(crate) fn ordered(params: &Params, unpaged: u32, unordered: Order) -> Result<Self> {
         let order = match params.get("order") {
-            None | Some("asc") => Order::Ascending,
+            None => unordered,
+            Some("asc") => Order::Ascending,
             Some("desc") => Order::Descending,
             Some(_) => {
                 return Err(Fault::invalid_field(
@@ -45,9 +64,8 @@ impl Slice {
             }
         };
         Ok(Self {
-            limit,
-            after: params.get("after").map(str::to_owned),
             order,
+            ..Self::read(params, unpaged)?
         })
     }
 
@@ -127,15 +145,18 @@ mod tests {
         for (pairs, outcome) in [
             (&[][..], Ok((1000, Order::Ascending))),
             (&[("limit", "20")], Ok((20, Order::Ascending))),
-            (&[("limit", "0")], Ok((1, Order::Ascending))),
-            (&[("limit", "-5")], Ok((1, Order::Ascending))),
-            (&[("limit", "99999")], Ok((1000, Order::Ascending))),
+            (&[("limit", "1000")], Ok((1000, Order::Ascending))),
+            (&[("limit", "0")], Err("invalid_request")),
+            (&[("limit", "-5")], Err("invalid_request")),
+            (&[("limit", "1001")], Err("invalid_request")),
+            (&[("limit", "99999999999")], Err("invalid_request")),
+            (&[("limit", "99999999999999999999")], Err("invalid_request")),
             (&[("order", "desc")], Ok((1000, Order::Descending))),
             (&[("limit", "many")], Err("invalid_request")),
             (&[("limit", "1.5")], Err("invalid_request")),
             (&[("order", "up")], Err("invalid_request")),
         ] {
-            let slice = Slice::read(&Params::of(pairs), 1000);
+            let slice = Slice::ordered(&Params::of(pairs), 1000, Order::Ascending);
             let slice = slice.map(|slice| (slice.limit, slice.order));
             assert_eq!(
                 slice.as_ref().map_err(Fault::code),

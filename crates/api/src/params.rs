@@ -10,16 +10,18 @@ use oma_domain::{AgentId, CredentialId, EnvironmentId, KeyId, SessionId, VaultId
 use crate::fault::{Fault, Result};
 
 /// One segment of the path, percent-decoded; empty when the route does not have it.
-pub(crate) async fn segment<S: Send + Sync>(parts: &mut Parts, name: &str, state: &S) -> String {
-    match RawPathParams::from_request_parts(parts, state).await {
-        Ok(params) => params
-            .iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.to_owned())
-            .unwrap_or_default(),
-        // Bytes that are no text name nothing.
-        Err(_) => String::new(),
-    }
+///
+/// # Errors
+/// 400 `invalid_path` when what the path stands for is no text: then no part of it can be told apart.
+pub(crate) async fn segment<S: Send + Sync>(parts: &mut Parts, name: &str, state: &S) -> Result<String> {
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| {
+            let message = "The path is not valid UTF-8 once its percent-encoding is undone";
+            Fault::new(StatusCode::BAD_REQUEST, "invalid_path", message)
+        })?;
+    let named = params.iter().find(|(key, _)| *key == name);
+    Ok(named.map(|(_, value)| value.to_owned()).unwrap_or_default())
 }
 
 macro_rules! path_id {
@@ -32,7 +34,7 @@ macro_rules! path_id {
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
                 // What can't be an id is an id that nothing has.
-                let text = segment(parts, $segment, state).await;
+                let text = segment(parts, $segment, state).await?;
                 $id::parse(&text).map(Self).map_err(|_| oma_engine::Error::$missing.into())
             }
         }
@@ -67,7 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for VaultPath {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let text = segment(parts, "vault_id", state).await;
+        let text = segment(parts, "vault_id", state).await?;
         let missing = || oma_engine::Error::Vault(oma_vault::Error::VaultNotFound).into();
         VaultId::parse(&text).map(Self).map_err(|_| missing())
     }
@@ -84,7 +86,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CredentialPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let VaultPath(vault) = VaultPath::from_request_parts(parts, state).await?;
-        let text = segment(parts, "credential_id", state).await;
+        let text = segment(parts, "credential_id", state).await?;
         let missing = || oma_engine::Error::Vault(oma_vault::Error::CredentialNotFound).into();
         match CredentialId::parse(&text) {
             Ok(credential) => Ok(Self { vault, credential }),
@@ -105,9 +107,19 @@ impl Params {
             .filter(|text| !text.is_empty())
     }
 
-    /// Whether a switch is on: exactly `true`.
-    pub(crate) fn is_on(&self, name: &str) -> bool {
-        self.get(name) == Some("true")
+    /// Whether a switch is on; it is off when it is not given.
+    ///
+    /// # Errors
+    /// 400 for anything but `true` and `false`: a client that means to switch it on learns how.
+    pub(crate) fn switch(&self, name: &str) -> Result<bool> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Fault::invalid_field(
+                &[name],
+                "Invalid enum value. Expected 'true' | 'false'",
+            )),
+        }
     }
 
     #[cfg(test)]
@@ -125,13 +137,42 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(map)) => Ok(Self(map)),
-            Err(_) => Err(Fault::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "The query string can't be read",
-            )),
+        let unreadable = |message| Fault::new(StatusCode::BAD_REQUEST, "invalid_request", message);
+        let query = parts.uri.query().unwrap_or_default();
+        // The reader below puts replacement characters there, which would name something else.
+        if percent_encoding::percent_decode_str(query).decode_utf8().is_err() {
+            return Err(unreadable(
+                "The query string is not valid UTF-8 once its percent-encoding is undone",
+            ));
+        }
+        let Query(map) =
+            Query::try_from_uri(&parts.uri).map_err(|_| unreadable("The query string can't be read"))?;
+        Ok(Self(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches() {
+        for (given, outcome) in [
+            (None, Ok(false)),
+            (Some(""), Ok(false)),
+            (Some("true"), Ok(true)),
+            (Some("false"), Ok(false)),
+            (Some("1"), Err("invalid_request")),
+            (Some("True"), Err("invalid_request")),
+            (Some("yes"), Err("invalid_request")),
+        ] {
+            let pairs: Vec<_> = given.map(|text| ("deltas", text)).into_iter().collect();
+            let found = Params::of(&pairs).switch("deltas");
+            assert_eq!(
+                found.as_ref().map_err(Fault::code),
+                outcome.as_ref().map_err(|code| *code),
+                "{given:?}"
+            );
         }
     }
 }

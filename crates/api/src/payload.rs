@@ -1,4 +1,8 @@
 //! A request's body as JSON, and the idempotency key that came with it.
+//!
+//! Like in the reference, no `Content-Type` is asked for, and a body without anything in it counts as an empty object.
+//! What is there and is no JSON is refused with what is wrong and where: taken for an empty object, it would be refused
+//! for fields that it has, or carried out without them.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -10,11 +14,12 @@ use sha2::{Digest, Sha256};
 use crate::AppState;
 use crate::fault::{Fault, Result};
 use crate::limits::{self, read_body};
+use crate::validate::{self, Tree};
 
 /// A body, read in full but not validated yet.
 pub(crate) struct Payload {
-    /// The JSON value. Like in the reference, whatever is not JSON counts as an empty object.
-    pub(crate) value: Value,
+    /// The JSON value, or why there is none.
+    value: Result<Value>,
     /// The idempotency key, bound to this very request.
     pub(crate) key: Option<IdempotencyKey>,
 }
@@ -29,6 +34,17 @@ impl FromRequest<AppState> for Payload {
 }
 
 impl Payload {
+    /// The body as what the route takes.
+    ///
+    /// # Errors
+    /// 400 `invalid_request`, with all that is wrong.
+    pub(crate) fn parse<T: validate::Body>(&self) -> Result<T> {
+        match &self.value {
+            Ok(value) => T::parse(value),
+            Err(fault) => Err(fault.clone()),
+        }
+    }
+
     async fn read(
         state: &AppState,
         method: &Method,
@@ -45,17 +61,41 @@ impl Payload {
             config.body_timeout,
         )
         .await?;
-        let Ok(text) = std::str::from_utf8(&bytes) else {
-            return Err(Fault::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_body",
-                "The body is not valid UTF-8",
-            ));
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let message = format!("The body is not valid UTF-8 from byte {} on", error.valid_up_to());
+                return Err(Fault::new(StatusCode::BAD_REQUEST, "invalid_body", message));
+            }
         };
-        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::Object(Map::new()));
         let key = idempotency_key(method, uri, headers, &bytes)?;
-        Ok(Self { value, key })
+        Ok(Self {
+            value: json(text),
+            key,
+        })
     }
+}
+
+/// Some editors and shells begin a file with this mark; it is no part of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+fn json(text: &str) -> Result<Value> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.trim_ascii().is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        // The parser names the problem and its place, and repeats nothing of the text.
+        let problem = error.to_string();
+        let hint = if problem.contains("hex escape") || problem.contains("surrogate") {
+            "; half of a surrogate pair (\\ud800 to \\udfff) stands for nothing by itself"
+        } else {
+            ""
+        };
+        let mut issues = Tree::default();
+        issues.push(format!("The body is not valid JSON: {problem}{hint}"));
+        Fault::invalid(&issues)
+    })
 }
 
 fn idempotency_key(
@@ -117,6 +157,40 @@ mod tests {
         ] {
             let other = key(method, path, "k", body).expect("sane").expect("present");
             assert_ne!(one.fingerprint, other.fingerprint, "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_with_its_place() {
+        for (text, expected) in [
+            ("", Ok(r"{}")),
+            (" \n", Ok(r"{}")),
+            ("\u{feff}", Ok(r"{}")),
+            ("\u{feff}{\"a\":1}", Ok(r#"{"a":1}"#)),
+            (r#"{"a":"\ud83d\ude00"}"#, Ok("{\"a\":\"\u{1f600}\"}")),
+            (r#"{"content":"\ud800"}"#, Err("surrogate")),
+            (r#"{"content":"\udc00x"}"#, Err("surrogate")),
+            ("{", Err("EOF while parsing an object at line 1 column 1")),
+            ("{\n\"a\": 1,}", Err("trailing comma at line 2 column 8")),
+            ("{} {}", Err("trailing characters at line 1 column 4")),
+            ("{'a': 1}", Err("at line 1 column 2")),
+            ("{\"a\": 1e999}", Err("number out of range at line 1")),
+            ("{\"a\": \"\u{0}\"}", Err("control character")),
+            ("\u{feff}\u{feff}{}", Err("line 1 column 1")),
+        ] {
+            match (json(text), expected) {
+                (Ok(value), Ok(expected)) => assert_eq!(value.to_string(), expected, "{text:?}"),
+                (Err(fault), Err(expected)) => {
+                    assert_eq!(
+                        (fault.status(), fault.code()),
+                        (StatusCode::BAD_REQUEST, "invalid_request")
+                    );
+                    let said = fault.details().map(ToString::to_string).unwrap_or_default();
+                    assert!(said.contains("The body is not valid JSON"), "{text:?}: {said}");
+                    assert!(said.contains(expected), "{text:?}: {said}");
+                }
+                (found, _) => panic!("{text:?}: {found:?}"),
+            }
         }
     }
 

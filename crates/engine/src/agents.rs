@@ -14,7 +14,8 @@ impl Engine {
     /// Creates an agent at version 1.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when this server could never run it; [`Error::KeyReused`].
+    /// [`Error::InvalidModel`] when no provider could have its model; [`Error::Unsupported`] when this server could
+    /// never run it; [`Error::KeyReused`].
     pub async fn create_agent(
         &self,
         workspace: &WorkspaceId,
@@ -35,6 +36,7 @@ impl Engine {
             updated_at: at,
             archived_at: None,
         };
+        self.check_model(&agent.spec.model)?;
         self.inner.runtime.check(&agent, None).map_err(unsupported)?;
         let record = once::record(SCOPE, key.as_ref(), json!(agent.id));
         match (store.create_agent(&agent, record.as_ref()).await, key) {
@@ -47,6 +49,11 @@ impl Engine {
             }
             (Err(error), _) => Err(error.into()),
         }
+    }
+
+    /// Refuses a model that no provider could have.
+    pub(crate) fn check_model(&self, model: &str) -> Result<()> {
+        self.inner.runtime.check_model(model).map_err(Error::InvalidModel)
     }
 
     async fn replayed_agent(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Agent> {
@@ -104,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::AgentNotFound`], [`Error::AgentArchived`], [`Error::VersionConflict`],
-    /// [`Error::Unsupported`].
+    /// [`Error::InvalidModel`], [`Error::Unsupported`].
     pub async fn update_agent(
         &self,
         workspace: &WorkspaceId,
@@ -116,6 +123,10 @@ impl Engine {
         check_version(&current, expected_version)?;
         if current.spec == spec {
             return Ok(current);
+        }
+        // An agent whose provider is gone from the configuration can still be changed otherwise.
+        if current.spec.model != spec.model {
+            self.check_model(&spec.model)?;
         }
         let next = Agent {
             version: current.version + 1,

@@ -63,6 +63,9 @@ pub enum Error {
         /// Why it can't be.
         message: String,
     },
+    /// No provider of this server could have the model.
+    #[error("{0}")]
+    InvalidModel(String),
     /// The session's state does not allow it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -72,9 +75,6 @@ pub enum Error {
     /// A file of the session's workspace.
     #[error(transparent)]
     File(#[from] oma_sandbox::files::Error),
-    /// The session has no sandbox now.
-    #[error("the session has no running sandbox")]
-    NoSandbox,
     /// The summary that a client asked for could not be made.
     #[error("the compaction failed: {}", .0.message)]
     CompactionFailed(Failure),

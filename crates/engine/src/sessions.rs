@@ -131,6 +131,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::SessionNotFound`]; [`Error::AgentNotFound`] when the agent was deleted;
+    /// [`Error::InvalidModel`];
     /// [`Error::Rejected`] when a budget is used up, the queue is full, or the session is busy and the post
     /// wants it idle; [`Error::KeyReused`].
     pub async fn post(
@@ -140,6 +141,9 @@ impl Engine {
         post: Post,
         key: Option<IdempotencyKey>,
     ) -> Result<Posted> {
+        if let Some(model) = &post.model {
+            self.check_model(model)?;
+        }
         self.ask(workspace, id, |reply| Command::Post {
             post: Box::new(post),
             trace: oma_trace::current(),
@@ -240,13 +244,14 @@ impl Engine {
         Ok(self.inner.store.locate(workspace, id, event).await?)
     }
 
-    /// The newest lines that the session's sandbox printed.
+    /// The newest lines that the session's sandbox printed; none when it has no sandbox. When there is one is the
+    /// server's affair, so its absence is not told apart from a sandbox that has printed nothing.
     ///
     /// # Errors
-    /// [`Error::SessionNotFound`]; [`Error::NoSandbox`] when none runs now.
+    /// [`Error::SessionNotFound`].
     pub async fn logs(&self, workspace: &WorkspaceId, id: &SessionId, tail: usize) -> Result<String> {
         self.session(workspace, id).await?;
-        self.inner.runtime.logs(id, tail).await.ok_or(Error::NoSandbox)
+        Ok(self.inner.runtime.logs(id, tail).await.unwrap_or_default())
     }
 
     /// The files of a session's workspace.

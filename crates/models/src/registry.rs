@@ -147,6 +147,25 @@ impl Registry {
         Ok(model)
     }
 
+    /// Whether a name could ever be a model's here: its provider is known or configured. One that lacks its key passes,
+    /// because keys are often set later.
+    ///
+    /// # Errors
+    /// What there is instead.
+    pub fn check(&self, name: &str) -> Result<(), String> {
+        let (provider, model) = name.split_once('/').unwrap_or((name, ""));
+        if provider == scripted::PROVIDER {
+            return match scripted::resolve(model) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.failure.message),
+            };
+        }
+        if provider::known(provider).is_some() || self.providers.contains_key(provider) {
+            return Ok(());
+        }
+        Err(self.unknown(provider))
+    }
+
     /// Every model that is known by name: the catalogue's, the configuration's, the scripted ones. Others of
     /// a configured provider can be used all the same.
     #[must_use]

@@ -161,6 +161,10 @@ impl Runtime for Native {
         Ok(())
     }
 
+    fn check_model(&self, model: &str) -> Result<(), String> {
+        self.models.check(model)
+    }
+
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
         let (state, _) = port.state();
         let mut run = Run {

@@ -176,6 +176,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`Unsupported`], naming the field.
     fn check(&self, agent: &Agent, environment: Option<&Environment>) -> Result<(), Unsupported>;
 
+    /// Whether it could ever ask a model of this name, keys aside; checked when a client names one.
+    ///
+    /// # Errors
+    /// What there is instead, for the client.
+    fn check_model(&self, model: &str) -> Result<(), String>;
+
     /// Does the work of the session's present turn until that turn ends, blocks, or the port is gone. With `recovering`
     /// the process has restarted since the turn last moved: open tool uses may have run already.
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool);

@@ -115,13 +115,11 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
     };
     let (mut parts, body) = request.into_parts();
     let target = match action.target {
-        Some(name) => Some(
-            segment(&mut parts, name, &())
-                .await
-                .chars()
-                .take(TARGET)
-                .collect(),
-        ),
+        // What the path names is no text then, and the call is refused for it.
+        Some(name) => segment(&mut parts, name, &())
+            .await
+            .ok()
+            .map(|text| text.chars().take(TARGET).collect()),
         None => None,
     };
     let peer = parts.extensions.get::<Peer>();

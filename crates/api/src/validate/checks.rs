@@ -23,7 +23,7 @@ pub(super) fn expected(what: &str, value: &Value) -> String {
     format!("Expected {what}, received {}", type_name(value))
 }
 
-/// A string of `min` to `max` characters.
+/// A string of `min` to `max` characters, none of them NUL: no command, file name or header could carry it on.
 pub fn text(min: usize, max: usize) -> impl Fn(&Value, &mut Tree) -> Option<String> {
     move |value, issues| {
         let Value::String(text) = value else {
@@ -37,6 +37,10 @@ pub fn text(min: usize, max: usize) -> impl Fn(&Value, &mut Tree) -> Option<Stri
         }
         if text.len() > max && text.chars().count() > max {
             issues.push(format!("String must contain at most {max} character(s)"));
+            return None;
+        }
+        if text.contains('\0') {
+            issues.push("String must not contain NUL characters");
             return None;
         }
         Some(text.clone())
@@ -190,6 +194,9 @@ pub fn entries(
             if key.len() > name {
                 below.push(format!("Key must contain at most {name} character(s)"));
             }
+            if key.contains('\0') {
+                below.push("Key must not contain NUL characters");
+            }
             let passes = check(value, &mut below).is_some() && below.is_empty();
             if !passes {
                 good = false;
@@ -200,20 +207,23 @@ pub fn entries(
     }
 }
 
-/// An absolute web address.
+/// An absolute web address: `http` or `https`, with a host. Whoever fetches it is not to look into files instead.
 pub fn url(max: usize) -> impl Fn(&Value, &mut Tree) -> Option<String> {
     move |value, issues| {
         let address = text(0, max)(value, issues)?;
-        if url::Url::parse(&address).is_ok() {
-            return Some(address);
+        match url::Url::parse(&address) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => return Some(address),
+            Ok(url) => issues.push(format!(
+                "Invalid url. Expected the scheme 'http' | 'https', received '{}'",
+                clip(url.scheme())
+            )),
+            Err(_) => issues.push("Invalid url"),
         }
-        issues.push("Invalid url");
         None
     }
 }
 
-/// A model's name: `provider/model`. Providers that this server does not know are let through; a turn that
-/// needs one fails with an event that says so, because providers can be configured later.
+/// A model's name: `provider/model`. Whether there is such a provider is the engine's to say.
 pub fn model(value: &Value, issues: &mut Tree) -> Option<String> {
     let name = text(1, crate::limits::NAME)(value, issues)?;
     let well_formed = name

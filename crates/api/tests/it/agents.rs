@@ -163,7 +163,7 @@ async fn bad_agents_are_refused_field_by_field() {
         (
             with("mcpServers", json!({"s": {"url": "ftp://x.example/"}})),
             "mcpServers.s.url",
-            "not a usable URL: only http and https can be fetched",
+            "Invalid url. Expected the scheme 'http' | 'https', received 'ftp'",
         ),
         (
             with("mcpServers", json!({"s": {"url": "https://u:p@x.example/"}})),
@@ -405,7 +405,7 @@ async fn updates() {
 #[tokio::test]
 async fn ids_that_can_not_be_are_not_found() {
     let server = Server::start().await;
-    for id in ["..", "a%2Fb", "%00", "%ff", &"x".repeat(200)] {
+    for id in ["..", "a%2Fb", "%00", &"x".repeat(200)] {
         assert_eq!(
             server.get(&format!("/v1/agents/{id}")).await.code(),
             (404, "agent_not_found".into()),
@@ -455,7 +455,7 @@ async fn lists_are_paged() {
         }
     }
     assert_eq!(seen, made);
-    for query in ["limit=x", "after=agt_none", "after=a%20b", "order=up"] {
+    for query in ["limit=x", "limit=0", "after=agt_none", "after=a%20b"] {
         let answer = server.get(&format!("/v1/agents?{query}")).await;
         assert_eq!(answer.code(), (400, "invalid_request".into()), "{query}");
     }

@@ -183,6 +183,13 @@ impl Runtime for Puppet {
         }
     }
 
+    fn check_model(&self, model: &str) -> Result<(), String> {
+        match model.split_once('/') {
+            Some(("nobody", _)) => Err("there is no provider `nobody`; there are test".into()),
+            _ => Ok(()),
+        }
+    }
+
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, _: bool) {
         let _gone = self.go(session, &*port).await;
     }

@@ -230,6 +230,13 @@ impl Runtime for Puppet {
         Ok(())
     }
 
+    fn check_model(&self, model: &str) -> Result<(), String> {
+        match model.split_once('/') {
+            Some(("nobody", _)) => Err("there is no provider `nobody`; there are test".into()),
+            _ => Ok(()),
+        }
+    }
+
     async fn drive(&self, _: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
         let now = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_work.fetch_max(now, Ordering::SeqCst);

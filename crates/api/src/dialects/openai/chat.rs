@@ -19,7 +19,6 @@ use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
 use crate::payload::Payload;
-use crate::validate::Body;
 
 const AGENT: HeaderName = HeaderName::from_static("x-openclaw-agent-id");
 const KEY: HeaderName = HeaderName::from_static("x-openclaw-session-key");
@@ -60,7 +59,7 @@ async fn complete(State(state): State<AppState>, caller: Caller, request: Reques
     let headers = request.headers().clone();
     let agent = agent(&state.engine, &caller, &headers).await?;
     let payload = Payload::from_request(request, &state).await?;
-    let request = ChatRequest::parse(&payload.value)?;
+    let request = payload.parse::<ChatRequest>()?;
     let session_key = session_key(&headers, request.user.as_deref())?;
     let Some((content, streams, include_usage)) = request.last_user_message() else {
         return Err(Fault::invalid_field(

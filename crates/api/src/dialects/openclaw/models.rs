@@ -131,7 +131,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        Ok(Self(segment(parts, "model", state).await))
+        segment(parts, "model", state).await.map(Self)
     }
 }
 

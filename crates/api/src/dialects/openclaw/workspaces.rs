@@ -104,7 +104,7 @@ async fn create(
     Operator(caller): Operator,
     payload: Payload,
 ) -> Result<Json<WorkspaceView>> {
-    let CreateWorkspace { name } = CreateWorkspace::parse(&payload.value)?;
+    let CreateWorkspace { name } = payload.parse::<CreateWorkspace>()?;
     let workspace = state.engine.create_workspace(name, payload.key).await?;
     caller.note_target(&workspace.id);
     Ok(Json(WorkspaceView::of(&workspace)))

@@ -37,11 +37,18 @@ fn agents(base: &Value) -> Vec<Case> {
         (with("model", json!("/b")), "model"),
         (with("model", json!("a/b c")), "model"),
         (with("model", json!("a/b\0")), "model"),
+        (with("model", json!("nobody/model")), "model"),
+        (with("model", json!("scripted/nothing")), "model"),
         (with("model", json!(format!("a/{}", long(255)))), "model"),
         (with("instructions", json!(["x"])), "instructions"),
         (with("instructions", json!("x".repeat(1_000_001))), "instructions"),
         (with("name", json!({})), "name"),
         (with("name", json!(long(257))), "name"),
+        (with("name", json!("a\0b")), "name"),
+        (with("instructions", json!("be\0brief")), "instructions"),
+        (with("runtime", json!("openclaw")), "runtime"),
+        (with("runtime", json!("docker")), "runtime"),
+        (with("runtime", json!(null)), "runtime"),
         (with("tools", json!("bash")), "tools"),
         (with("tools", json!([1])), "tools.0"),
         (with("tools", json!(["bash", null])), "tools.1"),
@@ -83,6 +90,14 @@ fn agents(base: &Value) -> Vec<Case> {
         (
             with("mcpServers", json!({"a": {"args": "x"}})),
             "mcpServers.a.args",
+        ),
+        (
+            with("mcpServers", json!({"a": {"url": "file:///etc/passwd"}})),
+            "mcpServers.a.url",
+        ),
+        (
+            with("mcpServers", json!({"a": {"command": "x", "args": ["a\0b"]}})),
+            "mcpServers.a.args.0",
         ),
         (
             with("mcpServers", json!({"a": {"env": {"X": []}}})),
@@ -145,6 +160,8 @@ fn environments() -> Vec<Case> {
         (json!({"name": ""}), "name"),
         (json!({"name": long(257)}), "name"),
         (json!({"name": "e", "description": 1}), "description"),
+        (json!({"name": "\0"}), "name"),
+        (json!({"name": "e", "description": "\0"}), "description"),
         (json!({"name": "e", "description": long(501)}), "description"),
         (json!({"name": "e", "packages": []}), "packages"),
         (json!({"name": "e", "packages": {"apt": "jq"}}), "packages.apt"),
@@ -227,6 +244,16 @@ fn events() -> Vec<Case> {
             "content.0.source.url",
         ),
         (
+            block(json!({"type": "image", "source": {"type": "url", "url": "file:///etc/passwd"}})),
+            "content.0.source.url",
+        ),
+        (
+            block(json!({"type": "document", "source": {"type": "url", "url": "ftp://a.example/b.pdf"}})),
+            "content.0.source.url",
+        ),
+        (json!({"content": "a\0b"}), "content"),
+        (block(json!({"type": "text", "text": "\0"})), "content.0.text"),
+        (
             block(
                 json!({"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "aGk="}}),
             ),
@@ -245,6 +272,7 @@ fn events() -> Vec<Case> {
         (json!({"content": "x", "model": ""}), "model"),
         (json!({"content": "x", "model": "noslash"}), "model"),
         (json!({"content": "x", "model": null}), "model"),
+        (json!({"content": "x", "model": "nobody/model"}), "model"),
         (json!({"content": "x", "thinkingLevel": "hard"}), "thinkingLevel"),
         (json!({"type": "agent.message", "content": "x"}), "type"),
         (json!({"type": 3, "content": "x"}), "type"),
@@ -323,7 +351,10 @@ async fn every_bad_body_is_refused_and_the_field_is_named() {
             let shown: String = body.to_string().chars().take(200).collect();
             assert_eq!(answer.status, 400, "{method} {path} {shown}: {}", answer.text());
             assert!(
-                matches!(answer.code().as_str(), "invalid_request" | "unsupported"),
+                matches!(
+                    answer.code().as_str(),
+                    "invalid_request" | "unsupported" | "invalid_model"
+                ),
                 "{}",
                 answer.text()
             );
@@ -388,6 +419,12 @@ async fn chat_completions_refuse_in_the_shape_of_their_own_api() {
             said(json!([{"type": "image_url", "image_url": {"url": "data:text/html,x"}}])),
             400,
         ),
+        (
+            Some(&agent),
+            said(json!([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}])),
+            400,
+        ),
+        (Some(&agent), said(json!("a\0b")), 400),
         (Some(&agent), json!({"messages": messages, "stream": "yes"}), 400),
         (Some(&agent), json!({"messages": messages, "user": 3}), 400),
         (Some(&agent), json!({"messages": messages, "user": "a/../b"}), 400),
@@ -427,8 +464,10 @@ async fn bodies_that_are_no_json_or_too_large_are_refused() {
     let huge = format!("{{\"content\": \"{}\"}}", "x".repeat(64 << 10));
     for route in &routes {
         for (body, status, code) in [
-            // As in the reference, what is no JSON counts as an empty object, and then lacks its fields.
             (&b"{"[..], 400, "invalid_request"),
+            (b"{\"content\": \"\\ud800\"}", 400, "invalid_request"),
+            (b"\xef\xbb\xbf", 400, "invalid_request"),
+            // An empty body counts as an empty object, and then lacks its fields.
             (b"", 400, "invalid_request"),
             (b"{\"model\": \"a/b\",}", 400, "invalid_request"),
             (b"\xff\xfe", 400, "invalid_body"),
@@ -469,5 +508,27 @@ async fn bodies_that_are_no_json_or_too_large_are_refused() {
         );
     }
     assert_eq!(chat.events().await, Vec::<Value>::new());
+    // What is wrong with the JSON is said, and where; a missing session is still worse.
+    let lone = r#"{"content": "\ud800"}"#;
+    let request = client.request(Method::POST, &chat.path("/events")).body(lone);
+    let answer = client.send(request).await;
+    assert!(
+        answer.text().contains("not valid JSON") && answer.text().contains("line 1 column"),
+        "{}",
+        answer.text()
+    );
+    let request = client
+        .request(Method::POST, "/v1/sessions/ses_none/events")
+        .body(lone);
+    assert_eq!(client.send(request).await.code(), "session_not_found");
+    // A byte order mark is no part of the text.
+    let marked = "\u{feff}{\"model\": \"scripted/echo\"}";
+    let request = client.request(Method::POST, "/v1/agents").body(marked);
+    assert_eq!(client.send(request).await.status, 200);
+    // An API key's rotation needs nothing said, so what is said and can't be read must not count as nothing.
+    let request = client
+        .request(Method::POST, "/v1/keys/key_none/rotate")
+        .body("{\"graceSeconds\": 3600");
+    assert_eq!(client.send(request).await.code(), "invalid_request");
     system.stop().await;
 }

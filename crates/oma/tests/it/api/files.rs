@@ -285,3 +285,29 @@ async fn files_come_back_as_they_were_written_also_after_a_crash() {
     );
     system.stop().await;
 }
+
+/// For a sandbox a backslash is a character like any other, and so it is here: what is listed can be read as listed.
+#[tokio::test]
+async fn a_backslash_is_part_of_a_name() {
+    let system = System::start().await;
+    let client = system.client();
+    let chat = client.session_of("scripted/echo").await;
+    for (escaped, name) in [("a%5Cb.txt", "a\\b.txt"), ("..%5C..%5Cc.txt", "..\\..\\c.txt")] {
+        let written = client.put(&chat.file_path(escaped), "back").await.good();
+        assert_eq!(written["path"], name);
+        let list = client
+            .get(&chat.file_path("").replace("files/", "files"))
+            .await
+            .good();
+        let entries = list["entries"].as_array().expect("entries");
+        assert!(
+            entries
+                .iter()
+                .any(|entry| entry["path"] == name && entry["type"] == "file"),
+            "{list}"
+        );
+        assert_eq!(client.get(&chat.file_path(escaped)).await.text(), "back");
+        assert_eq!(client.delete(&chat.file_path(escaped)).await.good()["path"], name);
+    }
+    system.stop().await;
+}

@@ -144,21 +144,26 @@ async fn a_provider_that_is_not_there_or_not_configured_is_named() {
             .set("MISTRAL_BASE_URL", "http://127.0.0.1:9")
     })
     .await;
-    for (model, error, named) in [
-        ("gemini/gemini-3-pro", "model_unavailable_error", "GEMINI_API_KEY"),
-        ("nobody/knows", "model_unavailable_error", "nobody"),
-    ] {
-        let chat = system.client().session_of(model).await;
-        chat.post("go").await;
-        let events = chat.follow().await.until(is_end).await;
-        assert_eq!(errors(&events), [(error, false)], "{events:?}");
-        assert!(
-            events.last().expect("one")["content"]
-                .as_str()
-                .expect("text")
-                .contains(named),
-            "{events:?}"
-        );
+    // An agent may be made before its provider's key is set; its first turn says what to set.
+    let chat = system.client().session_of("gemini/gemini-3-pro").await;
+    chat.post("go").await;
+    let events = chat.follow().await.until(is_end).await;
+    assert_eq!(
+        errors(&events),
+        [("model_unavailable_error", false)],
+        "{events:?}"
+    );
+    let said = events.last().expect("one")["content"].as_str().expect("text");
+    assert!(said.contains("GEMINI_API_KEY"), "{events:?}");
+    // A provider that nobody knows is refused at once, with those that there are.
+    let refused = system
+        .client()
+        .post("/v1/agents", &json!({"model": "mistrall/large"}))
+        .await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_model"));
+    let said = refused.json()["details"]["model"]["_errors"][0].to_string();
+    for part in ["mistrall", "anthropic", "openai", "scripted"] {
+        assert!(said.contains(part), "{said}");
     }
     // One that can't be reached is tried again for a while; a cancel does not wait for that.
     let chat = system.client().session_of("mistral/mistral-large-2512").await;
@@ -207,5 +212,27 @@ async fn a_stalled_provider_stops_only_its_own_session() {
         "{log:?}"
     );
     works(&stalled).await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_scripted_turn_that_failed_is_behind_the_next_message() {
+    let system = System::start().await;
+    let client = system.client();
+    let script = json!([
+        [[{"error": {"kind": "request_failed", "message": "as told"}}]],
+        [{"text": "the second turn"}],
+    ]);
+    let agent = client
+        .agent(json!({"model": "scripted/script", "instructions": script.to_string()}))
+        .await;
+    let session = client.session(&agent).await;
+    let path = format!("/v1/sessions/{session}/events");
+    let mut frames = client.follow(&session).await;
+    client.post(&path, &json!({"content": "one"})).await.good();
+    let failed = frames.until(is_end).await;
+    assert_eq!(errors(&failed), [("model_request_failed_error", false)]);
+    client.post(&path, &json!({"content": "two"})).await.good();
+    assert_eq!(said(&frames.until(is_end).await), "the second turn");
     system.stop().await;
 }

@@ -49,9 +49,13 @@ pub struct CreateAgent {
     /// How hard the model thinks.
     #[schema(required = false, value_type = Level)]
     thinking_level: ThinkingLevel,
-    /// Chat channels: `{"telegram": {"enabled": false}}`.
+    /// Chat channels: `{"telegram": {"enabled": false}}`. The server runs none itself: it keeps this for adapters that
+    /// run as its clients and ask whether they may serve the agent.
     #[schema(required = false, value_type = Object)]
     channels: Value,
+    /// What runs its sessions.
+    #[schema(required = false, value_type = RuntimeName)]
+    runtime: RuntimeKind,
 }
 
 /// Changes to an agent. A field that is not sent stays; `null` clears it.
@@ -91,9 +95,20 @@ pub struct UpdateAgent {
     /// How hard the model thinks.
     #[schema(value_type = Option<Level>, nullable = false)]
     thinking_level: Option<ThinkingLevel>,
-    /// Chat channels.
+    /// Chat channels, for adapters that run as clients of the server.
     #[schema(value_type = Option<Object>, nullable = false)]
     channels: Option<Value>,
+    /// What runs its sessions.
+    #[schema(value_type = Option<RuntimeName>, nullable = false)]
+    runtime: Option<RuntimeKind>,
+}
+
+/// What runs an agent's sessions.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum RuntimeName {
+    /// The agent loop of this server.
+    Native,
 }
 
 /// A task for an agent.
@@ -199,6 +214,7 @@ impl Body for CreateAgent {
         let quota = object.optional("quota", quota);
         let thinking_level = object.or("thinkingLevel", ThinkingLevel::Off, thinking_level);
         let channels = object.or("channels", json!({"telegram": {"enabled": false}}), channels);
+        let runtime = object.or("runtime", RuntimeKind::Native, runtime);
         Some(Self {
             model: model?,
             instructions: instructions?,
@@ -211,6 +227,7 @@ impl Body for CreateAgent {
             quota: quota?,
             thinking_level: thinking_level?,
             channels: channels?,
+            runtime: runtime?,
         })
     }
 }
@@ -231,7 +248,7 @@ impl CreateAgent {
             quota: self.quota,
             thinking_level: self.thinking_level,
             channels: self.channels,
-            runtime: RuntimeKind::Native,
+            runtime: self.runtime,
         }
     }
 }
@@ -250,6 +267,7 @@ impl Body for UpdateAgent {
         let quota = object.change("quota", quota);
         let thinking_level = object.optional("thinkingLevel", thinking_level);
         let channels = object.optional("channels", channels);
+        let runtime = object.optional("runtime", runtime);
         Some(Self {
             version: u32::try_from(version?).ok()?,
             model: model?,
@@ -263,6 +281,7 @@ impl Body for UpdateAgent {
             quota: quota?,
             thinking_level: thinking_level?,
             channels: channels?,
+            runtime: runtime?,
         })
     }
 }
@@ -282,6 +301,7 @@ impl UpdateAgent {
         self.quota.apply_optional(&mut spec.quota);
         spec.thinking_level = self.thinking_level.unwrap_or(spec.thinking_level);
         spec.channels = self.channels.unwrap_or(spec.channels);
+        spec.runtime = self.runtime.unwrap_or(spec.runtime);
         spec
     }
 }
@@ -359,6 +379,11 @@ fn quota(value: &Value, issues: &mut Tree) -> Option<Quota> {
         max_tokens: tokens?,
         max_wall_ms: wall?,
     })
+}
+
+/// What is to run the agent; only what this server has, because an agent that seems to run elsewhere misleads.
+fn runtime(value: &Value, issues: &mut Tree) -> Option<RuntimeKind> {
+    one_of(&["native"])(value, issues).map(|_| RuntimeKind::Native)
 }
 
 fn channels(value: &Value, issues: &mut Tree) -> Option<Value> {

@@ -23,7 +23,6 @@ use crate::limits;
 use crate::listing::{Slice, collect, unknown_cursor};
 use crate::params::{AgentPath, Params};
 use crate::payload::Payload;
-use crate::validate::Body;
 use body::{CreateAgent, RunAgent, UpdateAgent};
 use view::{AgentList, AgentVersions, AgentView};
 
@@ -40,15 +39,16 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 
 /// Create an agent.
 ///
-/// The model is `provider/model`. A provider that this server has no key for is accepted: keys can be
-/// configured later, and a turn that lacks one fails with an `agent.error` event that says so.
+/// The model is `provider/model`. A provider that this server does not know is refused as `invalid_model`. One that it
+/// has no key for is accepted: keys can be configured later, and a turn that lacks one fails with an `agent.error` event
+/// that says so.
 #[utoipa::path(
     post, path = "/v1/agents", tag = "agents", request_body = CreateAgent,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request take effect once")),
     responses((status = 200, body = AgentView), (status = 400, body = ErrorBody), (status = 422, body = ErrorBody)),
 )]
 async fn create(State(state): State<AppState>, caller: Caller, payload: Payload) -> Result<Json<AgentView>> {
-    let spec = CreateAgent::parse(&payload.value)?.into_spec();
+    let spec = payload.parse::<CreateAgent>()?.into_spec();
     caller.note("model", spec.model.clone());
     caller.note("name", spec.name.clone());
     let agent = state
@@ -126,7 +126,7 @@ async fn update(
     AgentPath(id): AgentPath,
     payload: Payload,
 ) -> Result<Json<AgentView>> {
-    let update = UpdateAgent::parse(&payload.value)?;
+    let update = payload.parse::<UpdateAgent>()?;
     let current = state.engine.agent(caller.workspace(), &id).await?;
     if current.archived_at.is_some() {
         return Err(Error::AgentArchived.into());
@@ -285,7 +285,7 @@ async fn run(
     AgentPath(agent): AgentPath,
     payload: Payload,
 ) -> Result<Json<RunStarted>> {
-    let RunAgent { task, session_id } = RunAgent::parse(&payload.value)?;
+    let RunAgent { task, session_id } = payload.parse::<RunAgent>()?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     let session = match session_id {
         Some(id) => named_session(engine, &caller, &agent, &id).await?,

@@ -21,7 +21,6 @@ use crate::limits;
 use crate::listing::{Slice, collect};
 use crate::params::{EnvironmentPath, Params};
 use crate::payload::Payload;
-use crate::validate::Body;
 use body::CreateEnvironment;
 use view::{EnvironmentList, EnvironmentView};
 
@@ -46,7 +45,7 @@ async fn create(
     caller: Caller,
     payload: Payload,
 ) -> Result<Json<EnvironmentView>> {
-    let spec = CreateEnvironment::parse(&payload.value)?.into_spec();
+    let spec = payload.parse::<CreateEnvironment>()?.into_spec();
     supported(&spec)?;
     let environment = state
         .engine

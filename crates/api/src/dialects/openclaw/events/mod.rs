@@ -28,7 +28,6 @@ use crate::limits;
 use crate::listing::Slice;
 use crate::params::{Params, SessionPath};
 use crate::payload::Payload;
-use crate::validate::Body;
 use body::{Confirmation, Incoming, UserMessage};
 use cursor::Cursor;
 use projection::EventView;
@@ -84,7 +83,7 @@ async fn post(
     payload: Payload,
 ) -> Result<Json<Accepted>> {
     let (engine, workspace) = (&state.engine, caller.workspace());
-    let incoming = match Incoming::parse(&payload.value) {
+    let incoming = match payload.parse::<Incoming>() {
         Ok(incoming) => incoming,
         Err(fault) => {
             // A missing session is reported before a bad body.
@@ -189,13 +188,14 @@ async fn read(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response> {
-    if params.is_on("stream") {
+    let deltas = params.switch("deltas")?;
+    if params.switch("stream")? {
         let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
         let resumed = resumed.map(str::trim).filter(|text| !text.is_empty());
         let after = resumed.or_else(|| params.get("after"));
-        return stream::open(&state, &caller, &id, after, params.is_on("deltas")).await;
+        return stream::open(&state, &caller, &id, after, deltas).await;
     }
-    let slice = Slice::read(&params, limits::EVENTS)?;
+    let slice = Slice::ordered(&params, limits::EVENTS, Order::Ascending)?;
     let rows = page::read(&state.engine, &caller, &id, &slice).await?;
     let list = EventList {
         session_id: id.to_string(),

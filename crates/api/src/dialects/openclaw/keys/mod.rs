@@ -24,7 +24,6 @@ use crate::limits;
 use crate::listing::{Slice, collect};
 use crate::params::{KeyPath, Params};
 use crate::payload::Payload;
-use crate::validate::Body;
 use body::{CreateKey, RotateKey};
 use view::{IssuedKeyView, KeyList, KeyView};
 
@@ -51,7 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     ),
 )]
 async fn create(State(state): State<AppState>, Admin(caller): Admin, payload: Payload) -> Result<Response> {
-    let body = CreateKey::parse(&payload.value)?;
+    let body = payload.parse::<CreateKey>()?;
     let new = NewKey {
         workspace: caller.chosen_workspace(body.workspace_id)?,
         name: body.name,
@@ -145,7 +144,7 @@ async fn rotate(
     payload: Payload,
 ) -> Result<Response> {
     let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
-    let grace = Duration::from_secs(RotateKey::parse(&payload.value)?.grace_seconds);
+    let grace = Duration::from_secs(payload.parse::<RotateKey>()?.grace_seconds);
     let until = (!grace.is_zero()).then(|| {
         let millis = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         Timestamp(oma_engine::now().as_millis().saturating_add(millis))

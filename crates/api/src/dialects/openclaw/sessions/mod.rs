@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use oma_domain::page::Order;
 use oma_domain::{AgentId, EnvironmentId, SessionId, VaultId};
 use oma_engine::{CreateSession, Error};
 use serde::Serialize;
@@ -24,7 +25,6 @@ use crate::limits;
 use crate::listing::{Slice, collect};
 use crate::params::{Params, SessionPath};
 use crate::payload::Payload;
-use crate::validate::Body;
 use body::OpenSession;
 use view::{SessionList, SessionView, Status};
 
@@ -63,7 +63,7 @@ async fn create(
         environment_id,
         vault_id,
         vault_ids,
-    } = OpenSession::parse(&payload.value)?;
+    } = payload.parse::<OpenSession>()?;
     // Checked in the order of the reference: what is named first is not found first.
     let environment = match environment_id.as_deref().map(EnvironmentId::parse) {
         None => None,
@@ -116,7 +116,7 @@ fn vaults(first: Option<String>, more: Vec<String>) -> Result<Vec<VaultId>> {
     responses((status = 200, body = SessionList), (status = 400, body = ErrorBody)),
 )]
 async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> Result<Json<SessionList>> {
-    let slice = Slice::read(&params, limits::PAGE)?;
+    let slice = Slice::ordered(&params, limits::PAGE, Order::Ascending)?;
     let after = slice.after(|text| SessionId::parse(text).ok())?;
     let agent = match params.get("agent_id").map(AgentId::parse) {
         None => None,
@@ -246,7 +246,8 @@ async fn compact(
 
 /// Read the sandbox's output.
 ///
-/// The newest lines that the session's sandbox printed, as plain text.
+/// The newest lines that commands in the session's sandbox printed, as plain text. They go with the sandbox: the answer is
+/// empty before the first command, and after the sandbox has been stopped for want of work.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/logs", tag = "sessions",
     params(
@@ -255,7 +256,7 @@ async fn compact(
     ),
     responses(
         (status = 200, body = String, content_type = "text/plain"),
-        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
     ),
 )]
 async fn logs(
@@ -266,7 +267,7 @@ async fn logs(
 ) -> Result<Response> {
     let text = state
         .engine
-        .logs(caller.workspace(), &id, tail(params.get("tail")))
+        .logs(caller.workspace(), &id, tail(params.get("tail"))?)
         .await?;
     // Agents decide what is in there: a browser may not take it for a page.
     let headers = [
@@ -276,11 +277,15 @@ async fn logs(
     Ok((headers, text).into_response())
 }
 
-/// How many lines: what is no number counts as not given, like in the reference.
-fn tail(given: Option<&str>) -> usize {
-    match given.and_then(|text| text.trim().parse::<i64>().ok()) {
-        None | Some(0) => LOG_LINES,
-        Some(number) => usize::try_from(number).unwrap_or(1).clamp(1, limits::LOG_LINES),
+/// How many lines. Numbers out of range count as the nearest one, and 0 as not given, like in the reference.
+fn tail(given: Option<&str>) -> Result<usize> {
+    let Some(text) = given else {
+        return Ok(LOG_LINES);
+    };
+    match text.parse::<i64>() {
+        Ok(0) => Ok(LOG_LINES),
+        Ok(number) => Ok(usize::try_from(number).unwrap_or(1).clamp(1, limits::LOG_LINES)),
+        Err(_) => Err(Fault::invalid_field(&["tail"], "Expected an integer")),
     }
 }
 
@@ -291,14 +296,15 @@ mod tests {
     #[test]
     fn tails() {
         for (given, lines) in [
-            (None, 200),
-            (Some("50"), 50),
-            (Some("0"), 200),
-            (Some("x"), 200),
-            (Some("-3"), 1),
-            (Some("1000000"), 10_000),
+            (None, Some(200)),
+            (Some("50"), Some(50)),
+            (Some("0"), Some(200)),
+            (Some("x"), None),
+            (Some("1.5"), None),
+            (Some("-3"), Some(1)),
+            (Some("1000000"), Some(10_000)),
         ] {
-            assert_eq!(tail(given), lines, "{given:?}");
+            assert_eq!(tail(given).ok(), lines, "{given:?}");
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::limits;
 use crate::listing::{Slice, collect, unknown_cursor};
 use crate::params::{CredentialPath, Params, VaultPath};
 use crate::payload::Payload;
-use crate::validate::Body;
 
 /// The routes of this module.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -49,7 +48,7 @@ async fn add(
     VaultPath(vault): VaultPath,
     payload: Payload,
 ) -> Result<Json<CredentialView>> {
-    let new = AddCredential::parse(&payload.value)?.into_new()?;
+    let new = payload.parse::<AddCredential>()?.into_new()?;
     let credential = state
         .engine
         .add_credential(caller.workspace(), &vault, new, payload.key)
@@ -140,7 +139,7 @@ async fn update_credential(
     CredentialPath { vault, credential }: CredentialPath,
     payload: Payload,
 ) -> Result<Json<CredentialView>> {
-    let UpdateCredential(change) = UpdateCredential::parse(&payload.value)?;
+    let UpdateCredential(change) = payload.parse::<UpdateCredential>()?;
     let changed = state
         .engine
         .update_credential(caller.workspace(), &vault, &credential, &change)

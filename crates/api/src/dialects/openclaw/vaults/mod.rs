@@ -22,7 +22,6 @@ use crate::limits;
 use crate::listing::{Slice, collect, unknown_cursor};
 use crate::params::{Params, VaultPath};
 use crate::payload::Payload;
-use crate::validate::Body;
 use body::{CreateVault, UpdateVault};
 use view::{VaultDeleted, VaultList, VaultView};
 
@@ -44,7 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     responses((status = 200, body = VaultView), (status = 400, body = ErrorBody)),
 )]
 async fn create(State(state): State<AppState>, caller: Caller, payload: Payload) -> Result<Json<VaultView>> {
-    let new = CreateVault::parse(&payload.value)?.into_new();
+    let new = payload.parse::<CreateVault>()?.into_new();
     let vault = state
         .engine
         .create_vault(caller.workspace(), new, payload.key)
@@ -67,12 +66,9 @@ async fn create(State(state): State<AppState>, caller: Caller, payload: Payload)
     responses((status = 200, body = VaultList), (status = 400, body = ErrorBody)),
 )]
 async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> Result<Json<VaultList>> {
-    let slice = Slice::read(&params, limits::PAGE)?;
+    let slice = Slice::ordered(&params, limits::PAGE, Order::Descending)?;
     let after = slice.after(|text| VaultId::parse(text).ok())?;
-    let order = match params.get("order") {
-        Some(_) => slice.order,
-        None => Order::Descending,
-    };
+    let order = slice.order;
     let user = params.get("user_id").or_else(|| params.get("userId"));
     let fetch = |after: Option<VaultId>, limit| {
         let (engine, caller) = (state.engine.clone(), caller.clone());
@@ -123,7 +119,7 @@ async fn update(
     VaultPath(id): VaultPath,
     payload: Payload,
 ) -> Result<Json<VaultView>> {
-    let UpdateVault { name } = UpdateVault::parse(&payload.value)?;
+    let UpdateVault { name } = payload.parse::<UpdateVault>()?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     let vault = match name {
         Some(name) => engine.rename_vault(workspace, &id, &name).await?,
