@@ -129,6 +129,18 @@ impl Output {
         paint(self.color, style, text)
     }
 
+    /// Writes a list as JSON or as text, and for people how to get the rest of it.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub(crate) fn list(&self, list: &Value, render: impl FnOnce(&Value) -> String) -> io::Result<()> {
+        self.result(list, render)?;
+        match list["next"].as_str() {
+            Some(next) if !self.json => self.remark(Style::Dim, &format!("… more: --after {}", plain(next))),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes a remark, which is no part of the result, to standard error.
     ///
     /// # Errors

@@ -4,9 +4,11 @@
 //! `Authorization` header of requests to the server that the user named (redirects are not followed).
 
 mod error;
+mod list;
 pub(crate) mod stream;
 
 pub(crate) use error::{Error, Refusal};
+pub(crate) use list::Slice;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,8 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
-/// How many rows a page of a list has.
-const PAGE: &str = "500";
 
 /// How to reach the server.
 #[derive(Debug, Clone, clap::Args)]
@@ -261,60 +261,6 @@ impl Client {
                 self.base
             ))
         })
-    }
-
-    /// Reads a whole list, page by page, at most `limit` rows of it, and returns it in the shape of one page.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub(crate) async fn list(
-        &self,
-        path: &[&str],
-        field: &str,
-        query: &[(&str, String)],
-        limit: usize,
-    ) -> Result<Value, Error> {
-        let mut rows: Vec<Value> = Vec::new();
-        let mut after: Option<String> = None;
-        let mut first: Option<Value> = None;
-        let mut more = false;
-        while rows.len() < limit {
-            let mut request = Request::get(path).query("limit", PAGE);
-            for (name, value) in query {
-                request = request.query(name, value.clone());
-            }
-            if let Some(after) = &after {
-                request = request.query("after", after.clone());
-            }
-            let mut page = self.json(request).await?;
-            let Some(Value::Array(found)) = page.get_mut(field).map(Value::take) else {
-                return Err(Error::Protocol(format!("the answer has no list `{field}`")));
-            };
-            let none_found = found.is_empty();
-            rows.extend(found);
-            let next = match &page["next"] {
-                Value::String(next) => Some(next.clone()),
-                Value::Number(next) => Some(next.to_string()),
-                _ => None,
-            };
-            more = next.is_some();
-            first.get_or_insert(page);
-            // A cursor that does not move would never end.
-            if none_found || next.is_none() || next == after {
-                break;
-            }
-            after = next;
-        }
-        more |= rows.len() > limit;
-        rows.truncate(limit);
-        let mut whole = first.unwrap_or_else(|| serde_json::json!({}));
-        whole["count"] = rows.len().into();
-        whole[field] = Value::Array(rows);
-        if let Some(fields) = whole.as_object_mut() {
-            fields.shift_remove("next");
-            fields.insert("has_more".to_owned(), more.into());
-        }
-        Ok(whole)
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, Error> {

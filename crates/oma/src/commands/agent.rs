@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Connection, Request};
+use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::session::settle;
 use crate::commands::{message, read_object, read_text};
 use crate::print::{Failure, Outcome, Output};
@@ -26,9 +26,8 @@ enum Action {
     Create(Box<Create>),
     /// List agents, oldest first
     List {
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
     },
     /// Show an agent
     Get {
@@ -41,9 +40,8 @@ enum Action {
     Versions {
         /// Its id
         id: String,
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
     },
     /// Retire an agent: its sessions go on, new ones are refused
     Archive {
@@ -243,9 +241,9 @@ impl Agent {
                     .await?;
                 output.result(&created, describe)?;
             }
-            Action::List { limit } => {
-                let list = client.list(&["v1", "agents"], "agents", &[], limit).await?;
-                output.result(&list, |list| {
+            Action::List { slice } => {
+                let list = client.list(&["v1", "agents"], "agents", &[], &slice).await?;
+                output.list(&list, |list| {
                     let rows: Vec<Vec<String>> = rows(list, "agents")
                         .map(|agent| {
                             let state = if agent["archived_at"].is_null() {
@@ -274,11 +272,11 @@ impl Agent {
                 let changed = update.send(&client).await?;
                 output.result(&changed, describe)?;
             }
-            Action::Versions { id, limit } => {
+            Action::Versions { id, slice } => {
                 let list = client
-                    .list(&["v1", "agents", &id, "versions"], "versions", &[], limit)
+                    .list(&["v1", "agents", &id, "versions"], "versions", &[], &slice)
                     .await?;
-                output.result(&list, |list| {
+                output.list(&list, |list| {
                     let rows: Vec<Vec<String>> = rows(list, "versions")
                         .map(|agent| {
                             vec![

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oma_store::sqlite::{Verified, verify_audit};
 use serde_json::{Value, json};
 
-use crate::client::{Client, Connection};
+use crate::client::{Client, Connection, Slice};
 use crate::print::{Failure, Outcome, Output};
 use crate::table::{cell, table, time};
 
@@ -42,9 +42,8 @@ struct List {
     /// The workspace, for the operator; your own without it
     #[arg(long, value_name = "ID")]
     workspace: Option<String>,
-    /// At most this many
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[command(flatten)]
+    slice: Slice,
 }
 
 impl Audit {
@@ -83,9 +82,9 @@ impl List {
         .filter_map(|(name, value)| value.map(|value| (name, value)))
         .collect();
         let list = client
-            .list(&["v1", "audit"], "events", &query, self.limit)
+            .list(&["v1", "audit"], "events", &query, &self.slice)
             .await?;
-        output.result(&list, |list| {
+        output.list(&list, |list| {
             let rows: Vec<Vec<String>> = list["events"]
                 .as_array()
                 .into_iter()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Connection, Request};
+use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::read_object;
 use crate::print::{Failure, Outcome, Output};
 use crate::table::{cell, fact, facts, table, time};
@@ -24,9 +24,8 @@ enum Action {
     Create(Create),
     /// List environments, oldest first
     List {
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
     },
     /// Show an environment
     Get {
@@ -72,11 +71,11 @@ impl Environment {
                 let created = client.json(Request::post(&["v1", "environments"], body)).await?;
                 output.result(&created, describe)?;
             }
-            Action::List { limit } => {
+            Action::List { slice } => {
                 let list = client
-                    .list(&["v1", "environments"], "environments", &[], limit)
+                    .list(&["v1", "environments"], "environments", &[], &slice)
                     .await?;
-                output.result(&list, |list| {
+                output.list(&list, |list| {
                     let rows: Vec<Vec<String>> = list["environments"]
                         .as_array()
                         .into_iter()

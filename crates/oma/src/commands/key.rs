@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Connection, Request};
+use crate::client::{Client, Connection, Request, Slice};
 use crate::config::value::Value as _;
 use crate::print::{Failure, Outcome, Output};
 use crate::table::{cell, fact, facts, table, time};
@@ -37,9 +37,8 @@ enum Action {
     },
     /// List keys, oldest first
     List {
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
     },
     /// Show a key
     Get {
@@ -107,11 +106,11 @@ impl Key {
                 let created = client.json(Request::post(&["v1", "keys"], body)).await?;
                 output.result(&created, describe)?;
             }
-            Action::List { limit } => {
+            Action::List { slice } => {
                 let query: Vec<(&str, String)> =
                     workspace.map(|id| ("workspace_id", id)).into_iter().collect();
-                let list = client.list(&["v1", "keys"], "keys", &query, limit).await?;
-                output.result(&list, |list| {
+                let list = client.list(&["v1", "keys"], "keys", &query, &slice).await?;
+                output.list(&list, |list| {
                     let rows: Vec<Vec<String>> =
                         list["keys"].as_array().into_iter().flatten().map(row).collect();
                     table(

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::stream::{Follow, Frame};
-use crate::client::{Client, Connection, Error, Request};
+use crate::client::{Client, Connection, Error, Request, Slice};
 use crate::commands::files::Files;
 use crate::commands::message;
 use crate::print::{Failure, Outcome, Output, Style};
@@ -38,9 +38,8 @@ enum Action {
     },
     /// List sessions, oldest first
     List {
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
         /// Only this agent's
         #[arg(long, value_name = "ID")]
         agent: Option<String>,
@@ -121,12 +120,8 @@ struct Send {
 struct Events {
     /// The session's id
     id: String,
-    /// Only events behind this one
-    #[arg(long, value_name = "EVENT")]
-    after: Option<String>,
-    /// At most this many
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    #[command(flatten)]
+    slice: Slice,
     /// Newest first
     #[arg(long)]
     reverse: bool,
@@ -162,12 +157,12 @@ impl Session {
                 let session = create(&client, &agent, environment.as_deref()).await?;
                 output.result(&session, describe)?;
             }
-            Action::List { limit, agent } => {
+            Action::List { slice, agent } => {
                 let query: Vec<(&str, String)> = agent.into_iter().map(|agent| ("agent_id", agent)).collect();
                 let list = client
-                    .list(&["v1", "sessions"], "sessions", &query, limit)
+                    .list(&["v1", "sessions"], "sessions", &query, &slice)
                     .await?;
-                output.result(&list, describe_all)?;
+                output.list(&list, describe_all)?;
             }
             Action::Get { id } => {
                 let session = client.json(Request::get(&["v1", "sessions", &id])).await?;
@@ -250,13 +245,10 @@ impl Send {
 impl Events {
     async fn run(self, client: &Client, output: Output) -> Outcome {
         let order = if self.reverse { "desc" } else { "asc" };
-        let mut query = vec![("order", order.to_owned())];
-        if let Some(after) = self.after {
-            query.push(("after", after));
-        }
+        let query = [("order", order.to_owned())];
         let path = ["v1", "sessions", self.id.as_str(), "events"];
-        let list = client.list(&path, "events", &query, self.limit).await?;
-        output.result(&list, |list| {
+        let list = client.list(&path, "events", &query, &self.slice).await?;
+        output.list(&list, |list| {
             let lines: Vec<String> = list["events"]
                 .as_array()
                 .into_iter()

@@ -9,7 +9,7 @@ use reqwest::Method;
 use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Connection, Request};
+use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::{read_object, read_text};
 use crate::config::{Config, args};
 use crate::print::{Failure, Outcome, Output};
@@ -41,9 +41,8 @@ enum Action {
         /// Only this user's
         #[arg(long, value_name = "USER")]
         user_id: Option<String>,
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
     },
     /// Show a vault with its credentials
     Get {
@@ -156,15 +155,15 @@ impl Vault {
                 let created = client.json(Request::post(&["v1", "vaults"], body)).await?;
                 output.result(&created, describe)?;
             }
-            Action::List { user_id, limit } => {
+            Action::List { user_id, slice } => {
                 let filter: Vec<(&str, String)> = user_id.into_iter().map(|user| ("user_id", user)).collect();
-                let list = client.list(&["v1", "vaults"], "vaults", &filter, limit).await?;
-                output.result(&list, vault_table)?;
+                let list = client.list(&["v1", "vaults"], "vaults", &filter, &slice).await?;
+                output.list(&list, vault_table)?;
             }
             Action::Get { id } => {
                 let mut vault = client.json(Request::get(&["v1", "vaults", &id])).await?;
                 let path = ["v1", "vaults", &id, "credentials"];
-                let list = client.list(&path, "credentials", &[], usize::MAX).await?;
+                let list = client.list(&path, "credentials", &[], &Slice::whole()).await?;
                 vault["credentials"] = list["credentials"].clone();
                 output.result(&vault, |vault| {
                     format!("{}\n\n{}", describe(vault), credential_table(vault))

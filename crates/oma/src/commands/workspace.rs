@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Connection, Request};
+use crate::client::{Client, Connection, Request, Slice};
 use crate::print::{Outcome, Output};
 use crate::table::{cell, fact, facts, table, time};
 
@@ -24,9 +24,8 @@ enum Action {
     },
     /// List workspaces, oldest first
     List {
-        /// At most this many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        slice: Slice,
     },
     /// Show a workspace
     Get {
@@ -48,11 +47,11 @@ impl Workspace {
                 let created = client.json(Request::post(&["v1", "workspaces"], body)).await?;
                 output.result(&created, describe)?;
             }
-            Action::List { limit } => {
+            Action::List { slice } => {
                 let list = client
-                    .list(&["v1", "workspaces"], "workspaces", &[], limit)
+                    .list(&["v1", "workspaces"], "workspaces", &[], &slice)
                     .await?;
-                output.result(&list, |list| {
+                output.list(&list, |list| {
                     let rows: Vec<Vec<String>> = list["workspaces"]
                         .as_array()
                         .into_iter()

@@ -216,6 +216,31 @@ fn lists_are_read_page_by_page() {
         server.asked().line,
         "GET /v1/agents?limit=500&after=agt_2 HTTP/1.1"
     );
+    assert_eq!(list["next"], Value::Null);
+
+    // No more is asked for than is wanted, and whoever reads learns how to go on.
+    for json in [true, false] {
+        let server = FakeServer::start(vec![page(&["agt_5"], Some("agt_5"))]);
+        let url = server.url();
+        let mut arguments = vec!["agent", "list", "--limit", "1", "--after", "agt_4", "--url", &url];
+        if json {
+            arguments.push("--json");
+        }
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(server.asked().line, "GET /v1/agents?limit=1&after=agt_4 HTTP/1.1");
+        if json {
+            let list: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+            assert_eq!(
+                (&list["has_more"], &list["next"]),
+                (&json!(true), &json!("agt_5"))
+            );
+        } else {
+            assert_eq!(stderr(&output), "… more: --after agt_5\n");
+        }
+    }
+    let output = run(&["agent", "list", "--limit", "0"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
 
 #[test]
