@@ -1,6 +1,8 @@
 //! The API's description, made from the handlers themselves. The copy at the root of the repository is checked
 //! against it by a test; `UPDATE_OPENAPI=1` writes it anew.
 
+mod refusals;
+
 use std::sync::LazyLock;
 
 use utoipa::openapi::path::PathItem;
@@ -15,9 +17,10 @@ use crate::dialects::{openai, openclaw};
 use crate::{AppState, infra};
 
 const DESCRIPTION: &str = "Runs autonomous AI agent sessions: create an agent, open a session, post a message, \
-read or stream what happens.\n\nTimes are milliseconds since the epoch. Every answer that is not 2xx has the shape \
-of `ErrorBody`, except that `/v1/chat/completions` uses OpenAI's. A body that is not JSON counts as an empty \
-object. Lists are paged with `limit` and `after`; without them a list holds everything up to a stated limit, and \
+read or stream what happens.\n\nTimes are milliseconds since the epoch. Every refusal by this API has a JSON body: `ErrorBody`, or \
+`ChatErrorBody` for `/v1/chat/completions`. Requests with an `anthropic-version` header get errors in Anthropic's shape, for \
+now always 501. What is no HTTP at all, or has a head that is too large, is refused without a body. An empty body counts \
+as an empty object, whatever its `Content-Type`; one that is not JSON is refused. Lists are paged with `limit` and `after`; without them a list holds everything up to a stated limit, and \
 `has_more` says whether that was all. With an `Idempotency-Key` header a POST takes effect once, however often \
 it is repeated, also over restarts of the server.";
 
@@ -127,20 +130,15 @@ fn build() -> OpenApi {
         .into_iter()
         .map(|(path, item)| (path.replace("{*", "{"), named(item)))
         .collect();
+    let components = document.components.get_or_insert_default();
+    refusals::define(components, &mut document.paths);
     document
 }
 
 /// Makes the names of operations unique, because a handler is called `list` in more than one module, and their
 /// summaries titles.
 fn named(mut item: PathItem) -> PathItem {
-    let operations = [
-        &mut item.get,
-        &mut item.put,
-        &mut item.post,
-        &mut item.delete,
-        &mut item.patch,
-    ];
-    for operation in operations.into_iter().flatten() {
+    for (_, operation) in refusals::operations(&mut item) {
         let tag = operation
             .tags
             .iter()

@@ -96,6 +96,57 @@ async fn references_resolve_and_open_routes_say_so() {
     }
 }
 
+/// What all routes may answer is said of each, in the shape that it has there.
+#[test]
+fn every_route_says_how_it_refuses() {
+    let document = serde_json::to_value(oma_api::openapi::document()).unwrap();
+    let schema = |reference: &Value| {
+        let reference = reference["$ref"]
+            .as_str()
+            .unwrap()
+            .trim_start_matches('#')
+            .to_owned();
+        let response = document.pointer(&reference).unwrap();
+        assert!(
+            response["description"]
+                .as_str()
+                .is_some_and(|text| text.len() > 10),
+            "{reference}"
+        );
+        response["content"]["application/json"]["schema"]["$ref"].clone()
+    };
+    let mut routes = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if oma_api::auth::OPEN_PATHS.contains(&path.as_str()) {
+            continue;
+        }
+        let expected = match path.as_str() {
+            "/v1/chat/completions" => "#/components/schemas/ChatErrorBody",
+            _ => "#/components/schemas/ErrorBody",
+        };
+        for (method, operation) in item.as_object().unwrap() {
+            routes += 1;
+            let responses = operation["responses"].as_object().unwrap();
+            for status in ["400", "401", "403", "429", "500", "503"] {
+                assert!(responses.contains_key(status), "{method} {path} {status}");
+            }
+            for (status, response) in responses.iter().filter(|(status, _)| !status.starts_with('2')) {
+                assert_eq!(schema(response), expected, "{method} {path} {status}");
+            }
+        }
+    }
+    assert!(routes > 40, "{routes}");
+    let contact = document["info"]["contact"]["url"].as_str().unwrap();
+    assert!(contact.starts_with("https://"), "{contact:?}");
+    // What checks the statuses of the answers in these tests can fail.
+    let request = axum::http::Request::post("/v1/agents").body(()).unwrap();
+    let declared = crate::declared::statuses(&request).unwrap();
+    assert!(
+        declared.contains(&422) && !declared.contains(&404),
+        "{declared:?}"
+    );
+}
+
 fn collect(node: &Value, references: &mut Vec<String>) {
     match node {
         Value::Object(map) => {

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::declared;
 use crate::puppet::Puppet;
 
 pub(crate) struct Server {
@@ -99,8 +100,20 @@ impl Server {
         }
     }
 
+    /// Sends a request, and checks that the API's description has the answer's status.
     pub(crate) async fn open(&self, request: Request<Body>) -> Response {
-        self.router.clone().oneshot(request).await.unwrap()
+        let declared = declared::statuses(&request);
+        let called = format!("{} {}", request.method(), request.uri().path());
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        // No operation declares that it is not there.
+        if let Some(declared) = declared.filter(|_| status != 405) {
+            assert!(
+                declared.contains(&status),
+                "{called} may answer {declared:?}, not {status}"
+            );
+        }
+        response
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

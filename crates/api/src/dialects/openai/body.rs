@@ -1,6 +1,7 @@
 //! What clients send to chat completions.
 
 use oma_domain::content::{ContentBlock, Source};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -43,9 +44,41 @@ pub struct StreamOptions {
 pub struct ChatMessage {
     /// Only `user` counts.
     role: String,
-    /// A text, or a list of `text` and `image_url` parts.
-    #[schema(value_type = Option<Value>)]
-    content: Option<Value>,
+    /// A text, or a list of parts.
+    content: Option<ChatContent>,
+}
+
+/// What a message says: a text, or a list of parts.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ChatContent {
+    /// A text.
+    Text(String),
+    /// Parts.
+    Parts(Vec<ChatPart>),
+}
+
+/// A part of a message.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ChatPart {
+    /// A text.
+    Text {
+        /// What it says.
+        text: String,
+    },
+    /// A picture.
+    ImageUrl {
+        /// Where it is.
+        image_url: ChatImage,
+    },
+}
+
+/// A picture.
+#[derive(Serialize, ToSchema)]
+pub struct ChatImage {
+    /// An `http` or `https` address, or the picture itself as a `data:` URL with base64.
+    pub url: String,
 }
 
 /// A message that was read. Only user messages with content have blocks.

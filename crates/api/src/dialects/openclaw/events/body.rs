@@ -112,15 +112,88 @@ impl Content {
     }
 }
 
-/// What a message says: a text, or a list of blocks.
+/// What a message says: a text of 1 to 4,000,000 characters, or a list of blocks.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum MessageContent {
     /// A text.
     Text(String),
-    /// Blocks such as `{"type": "text", "text": "..."}` and
-    /// `{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "..."}}`.
-    Blocks(Vec<Value>),
+    /// 1 to 256 blocks.
+    Blocks(Vec<MessageBlock>),
+}
+
+/// A piece of a message, as the API document describes it.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MessageBlock {
+    /// A text.
+    Text {
+        /// What it says.
+        #[schema(min_length = 1, max_length = 4_000_000)]
+        text: String,
+    },
+    /// A picture.
+    Image {
+        /// Where it is.
+        source: ImageSource,
+    },
+    /// A document.
+    Document {
+        /// Where it is.
+        source: DocumentSource,
+        /// What it is called.
+        #[schema(max_length = 256, nullable = false)]
+        title: Option<String>,
+        /// What the model should know about it.
+        #[schema(max_length = 4_000_000, nullable = false)]
+        context: Option<String>,
+    },
+}
+
+/// Where a picture is.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ImageSource {
+    /// In the message.
+    Base64 {
+        /// `image/jpeg`, `image/png`, `image/gif` or `image/webp`.
+        #[schema(example = "image/png")]
+        media_type: String,
+        /// Standard base64 with padding.
+        data: String,
+    },
+    /// In the web, from where the model's provider fetches it.
+    Url {
+        /// `http` or `https`.
+        #[schema(max_length = 8192)]
+        url: String,
+    },
+}
+
+/// Where a document is.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum DocumentSource {
+    /// A PDF in the message.
+    Base64 {
+        /// `application/pdf`.
+        #[schema(example = "application/pdf")]
+        media_type: String,
+        /// Standard base64 with padding.
+        data: String,
+    },
+    /// A text.
+    Text {
+        /// The text.
+        #[schema(min_length = 1, max_length = 4_000_000)]
+        data: String,
+    },
+    /// In the web, from where the model's provider fetches it.
+    Url {
+        /// `http` or `https`.
+        #[schema(max_length = 8192)]
+        url: String,
+    },
 }
 
 impl Body for Incoming {
