@@ -22,6 +22,7 @@ mod environments;
 pub mod error;
 mod follow;
 mod hub;
+mod keyed;
 pub mod keys;
 mod once;
 mod recovery;

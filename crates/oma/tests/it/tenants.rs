@@ -261,7 +261,7 @@ impl Ours {
                     Call::new(path, Missing)
                         .json(body.clone())
                         .header("x-openclaw-agent-id", agent),
-                    Call::new(path, Missing)
+                    Call::new(path, Makes)
                         .json(body)
                         .header("x-openclaw-agent-id", their_agent)
                         .header("x-openclaw-session-key", session),
@@ -476,5 +476,62 @@ async fn a_key_that_reads_changes_nothing_on_any_route() {
     let sessions = reader.get("/v1/sessions").await.good();
     assert_eq!(sessions["count"], 1, "it may look at everything");
     assert_eq!(state(&us, &ours).await, before);
+    system.stop().await;
+}
+
+/// Keys of sessions are the clients' own words, so two workspaces will choose the same one.
+#[tokio::test]
+async fn the_same_session_key_in_two_workspaces_is_two_sessions() {
+    let system = System::start_with(|options| options.token(TOKEN)).await;
+    let operator = system.client();
+    let mut clients = vec![operator.clone()];
+    for name in ["one", "two"] {
+        let workspace = workspace(operator, name).await;
+        let admin = json!({"name": "admin", "scope": "admin", "workspaceId": workspace});
+        clients.push(key(operator, &admin).await.1);
+    }
+    let mut ids: Vec<String> = Vec::new();
+    for (number, client) in clients.iter().enumerate() {
+        let agent = client.agent(json!({"model": "scripted/echo"})).await;
+        let mut named = Vec::new();
+        for said in ["first", "second"] {
+            let body = json!({"user": "user-1", "messages": [{"role": "user", "content": format!("{said} {number}")}]});
+            let request = client
+                .request(Method::POST, "/v1/chat/completions")
+                .header("x-openclaw-agent-id", &agent)
+                .json(&body);
+            let answer = client.send(request).await;
+            assert_eq!(answer.status, 200, "{number}: {}", answer.text());
+            named.push(answer.header("x-openclaw-session-id").expect("named").to_owned());
+        }
+        assert_eq!(named[0], named[1], "the session is kept");
+        ids.push(named.swap_remove(0));
+        let file = format!("/v1/agents/{agent}/files/note.txt?session_id={}", ids[number]);
+        client.put(&file, format!("of {number}")).await.good();
+        assert_eq!(client.get(&file).await.text(), format!("of {number}"));
+    }
+    assert_eq!(ids[0], "user-1", "in the default workspace the key is the id");
+    for (number, client) in clients.iter().enumerate() {
+        let session = client.get(&format!("/v1/sessions/{}", ids[number])).await.good();
+        assert_eq!(
+            (&session["turns"], &session["output"]),
+            (&json!(2), &json!(format!("second {number}")))
+        );
+        for other in ids.iter().filter(|id| **id != ids[number]) {
+            let path = format!("/v1/sessions/{other}");
+            assert_eq!(client.get(&path).await.status, 404);
+            assert_eq!(client.delete(&path).await.status, 404);
+        }
+    }
+    // In the default workspace nobody can take an id that the server may give to somebody else.
+    let agent = operator.agent(json!({"model": "scripted/echo"})).await;
+    let request = operator
+        .request(Method::POST, "/v1/chat/completions")
+        .header("x-openclaw-agent-id", &agent)
+        .header("x-openclaw-session-key", &ids[1])
+        .json(&json!({"messages": [{"role": "user", "content": "mine?"}]}));
+    let answer = operator.send(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_ne!(answer.header("x-openclaw-session-id"), Some(ids[1].as_str()));
     system.stop().await;
 }

@@ -36,7 +36,8 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 /// The agent named by `x-openclaw-agent-id` answers the last user message. With a session key (the header
 /// `x-openclaw-session-key`, or `user`) the session is kept and goes on with the next request; without one it
 /// goes away by itself. A busy session refuses with 409. When the client disconnects the turn is stopped. The
-/// answer's header `x-openclaw-session-id` names the session.
+/// answer's header `x-openclaw-session-id` names the session: in the default workspace its id is the key, in others one that
+/// is derived from it.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "chat", request_body = ChatRequest,
     params(
@@ -118,7 +119,7 @@ async fn agent(engine: &Engine, caller: &Caller, headers: &HeaderMap) -> Result<
         .await?)
 }
 
-/// The key of a kept session: a session id that the client chose.
+/// The key of a kept session, which has the form of an id.
 fn session_key(headers: &HeaderMap, user: Option<&str>) -> Result<Option<SessionId>> {
     let header = headers
         .get(&KEY)
@@ -144,34 +145,18 @@ async fn session(
     once: Option<&IdempotencyKey>,
 ) -> Result<Session> {
     let workspace = caller.workspace();
-    let create = |id: Option<SessionId>| {
-        let ephemeral = id.is_none();
-        CreateSession {
+    let Some(key) = key else {
+        let create = CreateSession {
             agent: agent.clone(),
             environment: None,
             vaults: Vec::new(),
-            id,
-            ephemeral,
+            id: None,
+            ephemeral: true,
             created_by: caller.key(),
-        }
+        };
+        return Ok(engine.create_session(workspace, create, once.cloned()).await?);
     };
-    let Some(id) = key else {
-        return Ok(engine
-            .create_session(workspace, create(None), once.cloned())
-            .await?);
-    };
-    let mut found = engine.session(workspace, &id).await;
-    if matches!(found, Err(Error::SessionNotFound)) {
-        found = engine
-            .create_session(workspace, create(Some(id.clone())), None)
-            .await;
-        // Two first requests at once: the other one has made it.
-        if matches!(found, Err(Error::SessionExists)) {
-            found = engine.session(workspace, &id).await;
-        }
-    }
-    // Not found by now: the key is taken where this caller can't see it.
-    let session = found?;
+    let session = engine.keyed_session(workspace, agent, &key, caller.key()).await?;
     if session.agent.id != *agent {
         let message = "The session of this key belongs to another agent";
         return Err(Fault::new(
