@@ -52,6 +52,80 @@ fn describe(text: &mut String, command: &mut clap::Command, path: &str) {
     }
 }
 
+/// The built-in tools in Markdown.
+fn tools() -> String {
+    let mut text = String::from(
+        "# Built-in tools\n\n<!-- Made from the tools' own definitions by a test in crates/oma/src/reference.rs; do not \
+         edit. -->\n\nAn agent has all of these unless its `tools` name some of them. This is what models are told, so it \
+         is also what `tool_arguments` of an `agent.tool_use` event hold, and what a permission policy's `tools` may name. \
+         An input that does not fit, also one with a field that is not listed, is refused with an error that the model \
+         reads, and nothing runs. A result that is too long for the model (`sandbox.inline_result_chars`) goes to a file \
+         of the workspace, with a preview in its place.\n\nBesides these an agent has the tools of its \
+         [MCP servers](mcp.md), called `mcp__server__tool`, and, when it may call other agents, `call_agent` with the \
+         fields `agent` (an id) and `task` ([delegation](policies-and-budgets.md)).\n",
+    );
+    for tool in oma_tools::definitions() {
+        let place = if oma_tools::is_sandboxed(&tool.name) {
+            "Runs in the session's sandbox."
+        } else {
+            "Runs in the server, through its dial guard; needs no sandbox."
+        };
+        let needs = match tool.name.as_str() {
+            "web_search" => " Only where `tools.search_provider` is configured.",
+            _ => "",
+        };
+        let _ = write!(
+            text,
+            "\n## `{}`\n\n{}\n\n{place}{needs}\n\n| Field | Type | Meaning |\n|---|---|---|\n",
+            tool.name, tool.description
+        );
+        let required = tool.input_schema["required"].as_array();
+        for (name, field) in tool.input_schema["properties"].as_object().into_iter().flatten() {
+            let is_required = required.is_some_and(|names| names.iter().any(|it| it == name));
+            let optional = if is_required { "" } else { ", optional" };
+            let _ = writeln!(
+                text,
+                "| `{name}` | {}{optional} | {} |",
+                kind(field),
+                field["description"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .replace('|', "\\|")
+            );
+        }
+    }
+    text
+}
+
+/// A field's type in words.
+fn kind(field: &serde_json::Value) -> String {
+    let quoted = |values: &[serde_json::Value]| {
+        let values: Vec<String> = values
+            .iter()
+            .filter_map(|value| value.as_str())
+            .map(|value| format!("`{value}`"))
+            .collect();
+        values.join(", ")
+    };
+    match (field["enum"].as_array(), field["type"].as_str()) {
+        (Some(values), _) => format!("one of {}", quoted(values)),
+        (None, Some("array")) => format!("list of {}s", kind(&field["items"])),
+        (None, Some(name)) => name.to_owned(),
+        (None, None) => "any".to_owned(),
+    }
+}
+
+#[test]
+fn the_description_of_the_tools_is_current() {
+    let names: Vec<String> = oma_tools::definitions()
+        .into_iter()
+        .map(|tool| tool.name)
+        .collect();
+    assert_eq!(names, oma_tools::known_names());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tools.md");
+    assert_current(path, &tools());
+}
+
 #[test]
 fn the_command_line_is_sound() {
     Cli::command().debug_assert();

@@ -36,6 +36,14 @@ pub fn known_names() -> &'static [&'static str] {
     ]
 }
 
+/// The definitions of all tools that an agent may choose, whether or not this server has what they need.
+#[must_use]
+pub fn definitions() -> Vec<Definition> {
+    let mut all = sandboxed::definitions();
+    all.extend([fetch::definition(), search::definition()]);
+    all
+}
+
 /// Whether the tool runs in the session's sandbox.
 #[must_use]
 pub fn is_sandboxed(name: &str) -> bool {

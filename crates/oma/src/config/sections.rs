@@ -30,8 +30,8 @@ section! {
         api_token: Option<SecretString> { env "OPENCLAW_API_TOKEN"; }
         /// A file with the token that API callers must present.
         api_token_file: Option<PathBuf> { flag "api-token-file"; env "OPENCLAW_API_TOKEN_FILE"; }
-        /// Further host names under which the server may be addressed when it needs no token; loopback names
-        /// and the listen address always may.
+        /// Further host names under which the server may be addressed when it needs no token, `*` for any; loopback
+        /// names and IP addresses always may be used, because a foreign web page can't take one for its own name.
         allowed_hosts: List<String> { flag "allowed-hosts"; env "OPENCLAW_ALLOWED_HOSTS"; }
         /// Whether the server may listen beyond the loopback interface without a token. Whoever reaches it then
         /// runs commands on this machine and spends on its model keys.
