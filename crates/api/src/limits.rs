@@ -29,6 +29,8 @@ pub const TOOLS: usize = 256;
 pub const CALLABLE_AGENTS: usize = 256;
 /// The longest time-out of a confirmation, in milliseconds: 31 days.
 pub const CONFIRMATION_TIMEOUT_MS: u64 = 31 * 24 * 3_600_000;
+/// The highest budget, in US dollars.
+pub const COST_USD: f64 = 1e9;
 /// How deep delegation may nest.
 pub const SUBAGENT_DEPTH: u64 = 16;
 /// The MCP servers of an agent.

@@ -6,7 +6,7 @@
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use oma_engine::IdempotencyKey;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -52,6 +52,14 @@ impl Payload {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Self> {
+        let encoding = headers.get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Fault::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "Bodies are taken as they are, without any Content-Encoding",
+            ));
+        }
         let config = &state.config;
         let bytes = read_body(
             headers,
@@ -104,15 +112,18 @@ fn idempotency_key(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Option<IdempotencyKey>> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
     let key = value.to_str().unwrap_or_default().trim();
-    let sane =
-        !key.is_empty() && key.len() <= limits::IDEMPOTENCY_KEY && key.bytes().all(|b| b.is_ascii_graphic());
+    let sane = values.next().is_none()
+        && !key.is_empty()
+        && key.len() <= limits::IDEMPOTENCY_KEY
+        && key.bytes().all(|b| b.is_ascii_graphic());
     if !sane {
         let message = format!(
-            "Idempotency-Key must be 1 to {} visible ASCII characters",
+            "Idempotency-Key must be given once, as 1 to {} visible ASCII characters",
             limits::IDEMPOTENCY_KEY
         );
         return Err(Fault::new(StatusCode::BAD_REQUEST, "invalid_request", message));
@@ -200,9 +211,16 @@ mod tests {
             let fault = key(Method::POST, "/", given, "").expect_err("odd");
             assert_eq!(fault.status(), StatusCode::BAD_REQUEST, "{given:?}");
         }
+        let asked =
+            |headers: &HeaderMap| idempotency_key(&Method::POST, &Uri::from_static("/"), headers, b"");
+        let mut headers = HeaderMap::new();
+        assert_eq!(asked(&headers), Ok(None));
+        for key in ["a", "b"] {
+            headers.append("idempotency-key", key.parse().expect("legal header"));
+        }
         assert_eq!(
-            idempotency_key(&Method::POST, &Uri::from_static("/"), &HeaderMap::new(), b""),
-            Ok(None)
+            asked(&headers).expect_err("two").status(),
+            StatusCode::BAD_REQUEST
         );
     }
 }

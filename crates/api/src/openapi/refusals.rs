@@ -14,7 +14,7 @@ use crate::rate;
 /// A status with its name in the document and what it means.
 type Refusal = (u16, &'static str, &'static str);
 
-const REFUSALS: [Refusal; 15] = [
+const REFUSALS: [Refusal; 16] = [
     (
         400,
         "BadRequest",
@@ -43,6 +43,7 @@ const REFUSALS: [Refusal; 15] = [
         "TooLarge",
         "The body, or the file, is longer than the server takes.",
     ),
+    (415, "UnsupportedEncoding", "The body has a `Content-Encoding`."),
     (
         422,
         "KeyReused",
@@ -99,6 +100,10 @@ fn complete(path: &str, method: &str, operation: &mut Operation) {
     }
     if operation.request_body.is_some() {
         statuses.extend([400, 408, 413]);
+        // A file is kept as it comes, however it is encoded.
+        if method != "put" {
+            statuses.push(415);
+        }
     }
     if method != "get" {
         statuses.push(507);

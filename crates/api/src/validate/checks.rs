@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::object::{Object, clip};
 use super::tree::Tree;
+use crate::limits;
 
 /// The name of a value's JSON type.
 #[must_use]
@@ -56,13 +57,20 @@ pub fn boolean(value: &Value, issues: &mut Tree) -> Option<bool> {
     found
 }
 
-/// A number above 0.
+/// An amount of US dollars above 0, up to [`limits::COST_USD`].
 pub fn positive(value: &Value, issues: &mut Tree) -> Option<f64> {
     let Some(number) = value.as_f64() else {
         issues.push(expected("number", value));
         return None;
     };
-    if number > 0.0 && number.is_finite() {
+    if number > limits::COST_USD {
+        issues.push(format!(
+            "Number must be less than or equal to {}",
+            limits::COST_USD
+        ));
+        return None;
+    }
+    if number > 0.0 {
         return Some(number);
     }
     issues.push("Number must be greater than 0");
@@ -79,6 +87,11 @@ pub fn integer(min: u64, max: u64) -> impl Fn(&Value, &mut Tree) -> Option<u64> 
         let float = number.as_f64().unwrap_or(f64::NAN);
         if float.fract() != 0.0 {
             issues.push("Expected integer, received float");
+            return None;
+        }
+        // The first number that an unsigned one of 64 bits can't hold.
+        if float >= 18_446_744_073_709_551_616.0 {
+            issues.push(format!("Number must be less than or equal to {max}"));
             return None;
         }
         match whole(number, float) {
@@ -225,7 +238,7 @@ pub fn url(max: usize) -> impl Fn(&Value, &mut Tree) -> Option<String> {
 
 /// A model's name: `provider/model`. Whether there is such a provider is the engine's to say.
 pub fn model(value: &Value, issues: &mut Tree) -> Option<String> {
-    let name = text(1, crate::limits::NAME)(value, issues)?;
+    let name = text(1, limits::NAME)(value, issues)?;
     let well_formed = name
         .split_once('/')
         .is_some_and(|(provider, model)| !provider.is_empty() && !model.is_empty());

@@ -77,6 +77,11 @@ fn agents(base: &Value) -> Vec<Case> {
             "permissionPolicy.tools",
         ),
         (with("callableAgents", json!({})), "callableAgents"),
+        (with("callableAgents", json!([""])), "callableAgents.0"),
+        (
+            with("callableAgents", json!(["agt_a", "a b"])),
+            "callableAgents.1",
+        ),
         (with("maxSubagentDepth", json!(-1)), "maxSubagentDepth"),
         (with("maxSubagentDepth", json!(1.5)), "maxSubagentDepth"),
         (with("maxSubagentDepth", json!(17)), "maxSubagentDepth"),
@@ -125,6 +130,14 @@ fn agents(base: &Value) -> Vec<Case> {
         (
             with("quota", json!({"maxCostUsdPerSession": 0})),
             "quota.maxCostUsdPerSession",
+        ),
+        (
+            with("quota", json!({"maxCostUsdPerSession": 1e300})),
+            "quota.maxCostUsdPerSession",
+        ),
+        (
+            with("quota", json!({"maxTokensPerSession": 1e30})),
+            "quota.maxTokensPerSession",
         ),
         (
             with("quota", json!({"maxCostUsdPerSession": "1"})),
@@ -521,6 +534,15 @@ async fn bodies_that_are_no_json_or_too_large_are_refused() {
         .request(Method::POST, "/v1/sessions/ses_none/events")
         .body(lone);
     assert_eq!(client.send(request).await.code(), "session_not_found");
+    let packed = client
+        .request(Method::POST, "/v1/agents")
+        .header("content-encoding", "gzip")
+        .body("{}");
+    let answer = client.send(packed).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (415, "unsupported_encoding")
+    );
     // A byte order mark is no part of the text.
     let marked = "\u{feff}{\"model\": \"scripted/echo\"}";
     let request = client.request(Method::POST, "/v1/agents").body(marked);

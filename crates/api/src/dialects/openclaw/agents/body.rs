@@ -1,5 +1,6 @@
 //! What clients send about agents.
 
+use oma_domain::AgentId;
 use oma_domain::agent::{RuntimeKind, Spec};
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::quota::Quota;
@@ -161,7 +162,7 @@ pub enum PolicyType {
 pub struct QuotaBody {
     /// US dollars, above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(maximum = 1_000_000_000, nullable = false)]
     max_cost_usd_per_session: Option<f64>,
     /// Input and output tokens together.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -335,8 +336,17 @@ fn patterns(min: usize) -> impl Fn(&Value, &mut Tree) -> Option<Vec<String>> {
     list(min, limits::TOOLS, pattern)
 }
 
+/// Ids of agents. Whether there are such agents is not asked, as in the reference: they may be made later.
 fn callable(value: &Value, issues: &mut Tree) -> Option<Vec<String>> {
-    list(0, limits::CALLABLE_AGENTS, text(0, limits::NAME))(value, issues)
+    let id = |value: &Value, issues: &mut Tree| {
+        let id = text(1, limits::NAME)(value, issues)?;
+        if let Err(problem) = AgentId::parse(&id) {
+            issues.push(format!("Invalid id: {problem}"));
+            return None;
+        }
+        Some(id)
+    };
+    list(0, limits::CALLABLE_AGENTS, id)(value, issues)
 }
 
 fn depth(value: &Value, issues: &mut Tree) -> Option<u32> {
