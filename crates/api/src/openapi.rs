@@ -20,7 +20,8 @@ const DESCRIPTION: &str = "Runs autonomous AI agent sessions: create an agent, o
 read or stream what happens.\n\nTimes are milliseconds since the epoch. Every refusal by this API has a JSON body: `ErrorBody`, or \
 `ChatErrorBody` for `/v1/chat/completions`. Requests with an `anthropic-version` header get errors in Anthropic's shape, for \
 now always 501. What is no HTTP at all, or has a head that is too large, is refused without a body. An empty body counts \
-as an empty object, whatever its `Content-Type`; one that is not JSON is refused. Lists are paged with `limit` and `after`; without them a list holds everything up to a stated limit, and \
+as an empty object, whatever its `Content-Type`; one that is not JSON is refused. Fields and query parameters that a route does not know are ignored, except within \
+`quota` and `packages`; those that it knows are checked. Lists are paged with `limit` and `after`; without them a list holds everything up to a stated limit, and \
 `has_more` says whether that was all. With an `Idempotency-Key` header a POST takes effect once, however often \
 it is repeated, also over restarts of the server.";
 

@@ -21,13 +21,14 @@ impl Engine {
     /// # Errors
     /// [`Error::EnvironmentNotFound`], [`Error::AgentNotFound`], [`Error::AgentArchived`],
     /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault, [`Error::SessionExists`],
-    /// [`Error::KeyReused`].
+    /// [`Error::KeyReused`]; [`Error::Unavailable`] when the server is stopping, because no message would be taken.
     pub async fn create_session(
         &self,
         workspace: &WorkspaceId,
         create: CreateSession,
         key: Option<IdempotencyKey>,
     ) -> Result<Session> {
+        self.accepting()?;
         let store = &*self.inner.store;
         if let Some(receipt) = once::lookup(store, workspace, SCOPE, key.as_ref()).await? {
             return self.replayed_session(workspace, &receipt).await;

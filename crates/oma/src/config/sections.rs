@@ -73,7 +73,8 @@ section! {
         max_turns: usize { default "64"; between "1", "10000"; flag "max-turns"; env "OPENCLAW_MAX_TURNS"; }
         /// The most model requests in one turn.
         max_requests_per_turn: u32 { default "250"; between "1", "100000"; env "OPENCLAW_MAX_REQUESTS_PER_TURN"; }
-        /// How long a stop waits for turns to end. Those that have not ended go on after the next start.
+        /// How long a stop waits for turns to end; meanwhile the server answers, and refuses new work. Turns that have
+        /// not ended go on after the next start.
         drain_timeout: Duration {
             default "10s"; between "0s", "1h"; flag "drain-timeout"; env "OPENCLAW_DRAIN_TIMEOUT_MS";
         }

@@ -70,6 +70,7 @@ async fn a_server_on_its_way_out_answers_and_takes_no_new_work() {
         (format!("{path}/events"), json!({"content": "more"})),
         (format!("/v1/agents/{}/run", chat.agent), json!({"task": "more"})),
         (format!("{path}/compact"), json!({})),
+        ("/v1/sessions".to_owned(), json!({"agentId": chat.agent})),
     ] {
         let answer = fresh.post(&path, &body).await;
         assert_eq!(
@@ -89,6 +90,8 @@ async fn a_server_on_its_way_out_answers_and_takes_no_new_work() {
         (completion.status, &completion.json()["error"]["code"]),
         (503, &json!("unavailable"))
     );
+    // Nothing is left of all that, not even a session to work in.
+    assert_eq!(fresh.get("/v1/sessions").await.good()["count"], 2);
     // What a turn waits for is taken, and streams opened now follow along.
     let confirmation = json!({"type": "user.tool_confirmation", "toolUseId": approval, "result": "allow"});
     fresh.post(&format!("{path}/events"), &confirmation).await.good();
