@@ -23,6 +23,7 @@ pub mod error;
 mod follow;
 mod hub;
 pub mod keys;
+mod measure;
 mod once;
 mod recovery;
 mod registry;
@@ -45,6 +46,7 @@ use oma_domain::{
 };
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
+use oma_sandbox::pool::Counts;
 use oma_store::Store;
 pub use oma_store::{UsageFilter, UsageRow};
 use oma_vault::Vaults;
@@ -138,8 +140,8 @@ pub struct Stats {
     pub max_turns: usize,
     /// Sessions with an actor.
     pub live_sessions: usize,
-    /// Running sandboxes.
-    pub live_sandboxes: usize,
+    /// The sandboxes.
+    pub sandboxes: Counts,
 }
 
 /// Bounds of the engine.
@@ -257,7 +259,7 @@ impl Engine {
             waiting_turns: inner.turns.waiting(),
             max_turns: inner.config.max_turns,
             live_sessions: inner.registry.len(),
-            live_sandboxes: inner.runtime.live_sandboxes(),
+            sandboxes: inner.runtime.sandboxes(),
         }
     }
 

@@ -62,9 +62,13 @@ impl Engine {
             let existing = self.inner.store.existing(ids).await?;
             for orphan in ids.iter().filter(|id| !existing.contains(id)) {
                 match self.inner.runtime.discard(orphan).await {
-                    Ok(()) => tracing::info!(session = %orphan, "removed what a deleted session had left"),
+                    Ok(()) => {
+                        metrics::counter!("startup_adoptions_total", "outcome" => "stopped_orphan")
+                            .increment(1);
+                        tracing::info!(session_id = %orphan, "removed what a deleted session had left");
+                    }
                     Err(reason) => {
-                        tracing::error!(session = %orphan, %reason, "an orphan could not be removed")
+                        tracing::error!(session_id = %orphan, %reason, "an orphan could not be removed")
                     }
                 }
             }
@@ -109,7 +113,7 @@ impl Engine {
                     Ok(()) | Err(Error::SessionNotFound) => removed += 1,
                     // One that can't be removed must not keep the others.
                     Err(error) => {
-                        tracing::error!(%session, %error, "an expired session could not be removed")
+                        tracing::error!(session_id = %session, %error, "an expired session could not be removed")
                     }
                 }
             }

@@ -20,6 +20,7 @@ use oma_domain::environment::Environment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
 use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
 use oma_sandbox::files::Workspace;
+use oma_sandbox::pool::Counts;
 
 /// What does not change over a session's life.
 #[derive(Debug, Clone)]
@@ -199,8 +200,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// The reason in words.
     async fn inventory(&self) -> Result<Vec<SessionId>, String>;
 
-    /// How many sandboxes run now.
-    fn live_sandboxes(&self) -> usize;
+    /// The sandboxes that are there now.
+    fn sandboxes(&self) -> Counts;
 
     /// Ends the session's sandbox and removes its workspace, because the session is deleted.
     ///

@@ -14,6 +14,7 @@ use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
 use oma_domain::{EventId, Seq, SessionId};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::{Entry, Error, Workspace};
+use oma_sandbox::pool::Counts;
 use serde_json::json;
 
 /// Messages with these words: `hang` never gets its answer, `fail` fails, `tool` uses a tool first, `long` is
@@ -206,8 +207,11 @@ impl Runtime for Puppet {
         Ok(Vec::new())
     }
 
-    fn live_sandboxes(&self) -> usize {
-        3
+    fn sandboxes(&self) -> Counts {
+        Counts {
+            live: 3,
+            ..Counts::default()
+        }
     }
 
     async fn discard(&self, _: &SessionId) -> Result<(), String> {

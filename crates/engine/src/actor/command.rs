@@ -332,7 +332,7 @@ impl Actor {
         }
         let Self { inner, session, .. } = &*self;
         if let Err(reason) = inner.runtime.discard(&session.id).await {
-            tracing::error!(session = %session.id, %reason, "a deleted session's sandbox could not be removed");
+            tracing::error!(%reason, "a deleted session's sandbox could not be removed");
             return Err(Error::Internal(reason));
         }
         let removed = self

@@ -120,12 +120,12 @@ impl Port for ActorPort {
                     | oma_store::Error::ReadOnly(_)
                     | oma_store::Error::Unavailable(_)),
                 )) => {
-                    tracing::error!(session = %self.info.id, %error, "a commit waits for the store");
+                    tracing::error!(%error, "a commit waits for the store");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MOST);
                 }
                 Err(Refusal::Store(error)) => {
-                    tracing::error!(session = %self.info.id, %error, "a commit failed");
+                    tracing::error!(%error, "a commit failed");
                     return Err(PortError::Gone(error.to_string()));
                 }
             }

@@ -18,6 +18,7 @@ use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, WorkspaceId};
 use oma_engine::{Config, CreateSession, Deps, Engine, Frame, Post};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::Workspace;
+use oma_sandbox::pool::Counts;
 use oma_store::Store;
 use oma_store::sqlite::Sqlite;
 use tokio::sync::Semaphore;
@@ -257,8 +258,8 @@ impl Runtime for Puppet {
         Ok(self.present.lock().unwrap().clone())
     }
 
-    fn live_sandboxes(&self) -> usize {
-        0
+    fn sandboxes(&self) -> Counts {
+        Counts::default()
     }
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {

@@ -345,11 +345,11 @@ impl Sandboxes {
         match timeout(self.config.stop_timeout, orderly).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                tracing::debug!(%session, %error, "a sandbox did not stop by itself");
+                tracing::debug!(session_id = %session, %error, "a sandbox did not stop by itself");
                 live.process.kill().await
             }
             Err(_) => {
-                tracing::warn!(%session, "a sandbox did not stop in time");
+                tracing::warn!(session_id = %session, "a sandbox did not stop in time");
                 live.process.kill().await
             }
         }
@@ -437,7 +437,13 @@ impl Sandboxes {
                     survivors.push(session);
                 }
                 // The record of a lost sandbox stays, as the only word of the loss.
-                Some(record) => self.bury(&folder, &record).await?,
+                Some(record) => {
+                    if record.hand.is_some() {
+                        metrics::counter!("startup_adoptions_total", "outcome" => "reattach_failed")
+                            .increment(1);
+                    }
+                    self.bury(&folder, &record).await?;
+                }
                 None => folder.remove().map_err(failed)?,
             }
         }

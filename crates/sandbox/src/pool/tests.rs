@@ -5,6 +5,7 @@ use crate::protocol::{Call, Reply};
 use async_trait::async_trait;
 use oma_domain::EventId;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
