@@ -1,8 +1,11 @@
 //! Starting, tidying and stopping: what was under way goes on, what is orphaned goes away, what can end ends.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+
+use oma_domain::SessionId;
 
 use crate::actor::Command;
 use crate::error::{Error, Result};
@@ -48,6 +51,20 @@ impl Engine {
         }
         self.remove_orphans().await?;
         Ok(woken)
+    }
+
+    /// The sessions whose turns go on after the next start.
+    async fn unfinished(&self) -> Result<HashSet<SessionId>> {
+        let mut all = HashSet::new();
+        let mut after = None;
+        loop {
+            let page = self.inner.store.unfinished(after.as_ref(), PAGE).await?;
+            all.extend(page.rows.into_iter().map(|(_, session)| session));
+            after = page.next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     async fn remove_orphans(&self) -> Result<()> {
@@ -129,7 +146,8 @@ impl Engine {
     }
 
     /// Takes no new work, gives the turns at work a bounded time to end, and leaves the rest to the next
-    /// start: the log has everything that they need.
+    /// start: the log has everything that they need. Sandboxes end, but for those of turns that go on and those
+    /// in which something runs.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
         self.inner.tasks.close();
@@ -139,6 +157,10 @@ impl Engine {
         }
         self.inner.closed.cancel();
         self.inner.tasks.wait().await;
+        match self.unfinished().await {
+            Ok(unfinished) => self.inner.runtime.retire(&unfinished).await,
+            Err(error) => tracing::warn!(%error, "sandboxes that are idle stay for a while"),
+        }
         if let Err(error) = self.note_key_use().await {
             tracing::warn!(%error, "the last uses of API keys were not noted");
         }

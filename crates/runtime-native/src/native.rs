@@ -232,6 +232,10 @@ impl Runtime for Native {
         self.pool.counts()
     }
 
+    async fn retire(&self, unfinished: &HashSet<SessionId>) {
+        self.pool.retire(unfinished).await;
+    }
+
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
         self.mcp.discard(session);
         self.pool

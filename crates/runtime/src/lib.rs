@@ -11,6 +11,7 @@
 //!
 //! Where it sits: below the engine and above `domain` (and the sandbox's file trait); runtimes implement it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,6 +203,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The sandboxes that are there now.
     fn sandboxes(&self) -> Counts;
+
+    /// The server stops: ends the sandboxes in which nothing runs, within a bound. Those of the `unfinished`
+    /// sessions stay: their turns go on after the next start, and find them as they left them.
+    async fn retire(&self, unfinished: &HashSet<SessionId>);
 
     /// Ends the session's sandbox and removes its workspace, because the session is deleted.
     ///

@@ -1,6 +1,7 @@
 //! A runtime that does what the user's message says, and a workspace in memory.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -213,6 +214,8 @@ impl Runtime for Puppet {
             ..Counts::default()
         }
     }
+
+    async fn retire(&self, _: &HashSet<SessionId>) {}
 
     async fn discard(&self, _: &SessionId) -> Result<(), String> {
         Ok(())

@@ -1,5 +1,6 @@
 //! A runtime that does what the user's message says, and waits for the test where the message says so.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -261,6 +262,8 @@ impl Runtime for Puppet {
     fn sandboxes(&self) -> Counts {
         Counts::default()
     }
+
+    async fn retire(&self, _: &HashSet<SessionId>) {}
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
         self.discarded.lock().unwrap().push(session.clone());

@@ -4,7 +4,8 @@
 //! engine. Here is the order of things: the address is taken before anything is opened, so that a second server
 //! fails early; requests are answered as soon as the store is open, and recovery goes on beside them; on
 //! SIGTERM or SIGINT no new work is taken, turns get a bounded time to end, and what has not ended goes on
-//! after the next start. Sandboxes are left running for that.
+//! after the next start. The sandboxes of those turns are left running for that, and so are those in which
+//! something runs; all others end.
 //!
 //! Invariant: without a token the server listens beyond loopback only if the configuration says so.
 //! Invariant: the process ends within the drain time and a few seconds, whatever hangs; a second signal ends it

@@ -21,6 +21,7 @@ mod metrics;
 mod otel;
 mod requests;
 mod server;
+mod stopping;
 mod system;
 mod tenants;
 mod terminal;

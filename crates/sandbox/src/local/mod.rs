@@ -183,6 +183,15 @@ impl Provider for Local {
         .await
     }
 
+    async fn retire(&self, session: &SessionId) -> Result<bool, Error> {
+        let (inner, session) = (Arc::clone(&self.inner), session.clone());
+        whole(async move {
+            let mut slot = inner.take(&session).await;
+            inner.retire(&session, &mut slot).await
+        })
+        .await
+    }
+
     async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
         let (inner, session) = (Arc::clone(&self.inner), session.clone());
         whole(async move { inner.destroy(&session).await }).await

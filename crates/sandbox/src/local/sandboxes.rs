@@ -312,8 +312,6 @@ impl Sandboxes {
 
     /// Ends the session's sandbox, if there is one.
     pub(super) async fn stop(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<(), Error> {
-        let folder = self.folder(session);
-        let failed = |error| io_error(format!("removing the sandbox of {session}"), error);
         let is_lost = match self.find(session, slot).await? {
             Found::Live(live) => {
                 let is_awaited = live.is_awaited().await;
@@ -324,6 +322,37 @@ impl Sandboxes {
             Found::Gone(record) => !record.never_served(&self.boot),
             Found::None => false,
         };
+        self.clear(session, is_lost).await
+    }
+
+    /// Ends the session's sandbox unless something runs in it, and tells whether there is none any more. One that
+    /// is gone by itself stays on record.
+    pub(super) async fn retire(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<bool, Error> {
+        let live = match self.find(session, slot).await? {
+            Found::Live(live) => live,
+            Found::Gone(_) | Found::None => return Ok(true),
+        };
+        let is_awaited = live.is_awaited().await;
+        let live = slot.insert(live);
+        if !live.hand.client.retire().await? {
+            return Ok(false);
+        }
+        if timeout(self.config.stop_timeout, live.process.ended())
+            .await
+            .is_err()
+        {
+            tracing::warn!(session_id = %session, "a sandbox did not stop in time");
+            live.process.kill().await?;
+        }
+        slot.take();
+        self.clear(session, is_awaited).await?;
+        Ok(true)
+    }
+
+    /// Clears away what a sandbox has left that is gone; if it `is_lost`, not the word of that.
+    async fn clear(&self, session: &SessionId, is_lost: bool) -> Result<(), Error> {
+        let folder = self.folder(session);
+        let failed = |error| io_error(format!("removing the sandbox of {session}"), error);
         if let Some(record) = folder.read().map_err(failed)? {
             self.bury(&folder, &record).await?;
             if is_lost {

@@ -8,19 +8,25 @@
 //! Invariant: at most `max_live` sandboxes are there, those that are starting or stopping included. When more
 //! than that have outlived an earlier server, none starts until enough of them are gone.
 //! Invariant: places are given first come, first served, and nobody waits for ever.
-//! Invariant: a sandbox with a lease is never stopped from here.
+//! Invariant: a sandbox with a lease is never stopped from here, but for the server's own stop.
 
 mod places;
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use oma_domain::SessionId;
 use tokio::time::{Instant, timeout};
 
 use crate::{Attached, Error, Hand, Origin, Provider, Spec};
 use places::{Claim, Hold, Inner};
+
+/// How many sandboxes end at once when the server stops, and how long all of them may take.
+const RETIRING: usize = 16;
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bounds of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +212,24 @@ impl Pool {
     pub async fn stop(&self, session: &SessionId) -> Result<(), Error> {
         self.inner.stopped_if_idle(session).await;
         self.inner.provider.stop(session).await
+    }
+
+    /// Ends what nobody needs before the server stops: every sandbox in which nothing runs, whoever holds it, but for
+    /// those of `kept`. The workspaces stay, and so do the sandboxes in which something runs, for the next server.
+    pub async fn retire(&self, kept: &HashSet<SessionId>) {
+        let sessions = self.inner.sessions();
+        let retiring = sessions.into_iter().filter(|session| !kept.contains(session));
+        let retired = stream::iter(retiring).for_each_concurrent(RETIRING, |session| async move {
+            match self.inner.provider.retire(&session).await {
+                Ok(true) => self.inner.lock().forget(&session),
+                Ok(false) => tracing::info!(session_id = %session, "a sandbox stays: something runs in it"),
+                // It ends by itself when no server comes back to it.
+                Err(error) => tracing::warn!(session_id = %session, %error, "a sandbox could not be ended"),
+            }
+        });
+        if timeout(RETIRE_TIMEOUT, retired).await.is_err() {
+            tracing::warn!("some sandboxes did not end in time");
+        }
     }
 
     /// Stops the session's sandbox, whoever holds it, and removes the workspace.

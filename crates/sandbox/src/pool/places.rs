@@ -245,6 +245,11 @@ impl Inner {
         }
     }
 
+    /// The sessions that have a place.
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.lock().entries.keys().cloned().collect()
+    }
+
     /// What is there now, and what has been done.
     pub(super) fn counts(&self) -> Counts {
         let state = self.lock();
@@ -398,7 +403,7 @@ impl State {
     }
 
     /// Forgets a sandbox that is gone. Its place goes to one that has none, if there is one.
-    fn forget(&mut self, session: &SessionId) {
+    pub(super) fn forget(&mut self, session: &SessionId) {
         let place = self.entries.remove(session).and_then(|entry| entry.place);
         let heir = self.entries.values_mut().find(|entry| entry.place.is_none());
         if let (Some(heir), Some(place)) = (heir, place) {
