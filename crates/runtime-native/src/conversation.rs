@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use oma_domain::content::{Source, joined_text};
-use oma_domain::event::{Body, FailureKind, Kept};
+use oma_domain::event::{Body, Cut, FailureKind, Kept};
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
-use crate::shrink::{short, short_text, shrunk};
+use crate::shrink::{ends, short, short_text, shrunk, without_middle};
 use crate::turn::LEAST_BYTES_PER_TOKEN;
 
 /// How many events one read brings.
@@ -30,6 +30,8 @@ const BLOCK_BYTES: u64 = 200;
 /// What stands before and after a message that is kept beside a summary.
 const BEFORE_KEPT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
 kept beside it, word for word:";
+const BEFORE_CUT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
+kept beside it; it is too long to be kept whole, and what is left out is marked in brackets:";
 const AFTER_KEPT: &str = "This is the summary of the conversation so far, and of what has been done about this \
 message already. Go on from there:";
 
@@ -313,12 +315,15 @@ impl Conversation {
             let text = format!("This is a summary of the conversation so far:\n\n{summary}");
             return vec![ContentBlock::text(text)];
         };
-        let mut blocks = vec![ContentBlock::text(BEFORE_KEPT)];
+        let is_whole = kept.whole.len() == spoken.content.len();
+        let before = if is_whole { BEFORE_KEPT } else { BEFORE_CUT };
+        let mut blocks = vec![ContentBlock::text(before)];
         for (index, block) in spoken.content.iter().enumerate() {
-            blocks.push(if kept.whole.contains(&index) {
-                block.clone()
-            } else {
-                short(block)
+            let cut = kept.cut.iter().find(|cut| cut.block == index);
+            blocks.push(match (block, cut) {
+                _ if kept.whole.contains(&index) => block.clone(),
+                (ContentBlock::Text { text }, Some(cut)) => without_middle(text, cut.head, cut.tail),
+                _ => short(block),
             });
         }
         blocks.push(ContentBlock::text(format!("{AFTER_KEPT}\n\n{summary}")));
@@ -326,7 +331,7 @@ impl Conversation {
     }
 
     /// What of the user's newest message can be kept beside a summary within so many tokens. Text goes first: it
-    /// says what the user wants.
+    /// says what the user wants. Of texts that don't fit, what is left of the room shows the start and the end.
     pub(crate) fn keep(&self, tokens: u64) -> Option<Kept> {
         let spoken = self.spoken.as_ref()?;
         let is_text = |block: &ContentBlock| matches!(block, ContentBlock::Text { .. });
@@ -335,16 +340,40 @@ impl Conversation {
         let media = blocks().filter(|(_, block)| !is_text(block));
         let mut left = tokens.saturating_mul(CHARS_PER_TOKEN);
         let mut whole = Vec::new();
-        for (index, block) in texts.chain(media) {
-            if let Some(rest) = left.checked_sub(weight(block)) {
+        let mut too_long = Vec::new();
+        for (index, block) in texts {
+            match left.checked_sub(weight(block)) {
+                Some(rest) => {
+                    left = rest;
+                    whole.push(index);
+                }
+                None => too_long.push((index, block)),
+            }
+        }
+        // What does not fit gets half of what is left at least.
+        let reserved = if too_long.is_empty() { 0 } else { left / 2 };
+        for (index, block) in media {
+            if let Some(rest) = left.checked_sub(weight(block)).filter(|rest| *rest >= reserved) {
                 left = rest;
                 whole.push(index);
             }
         }
         whole.sort_unstable();
+        let sharers = (too_long.len() as u64).max(1);
+        let share = usize::try_from(left / sharers).unwrap_or(usize::MAX);
+        let cuts = too_long.into_iter().filter_map(|(index, block)| match block {
+            ContentBlock::Text { text } => {
+                let (head, tail) = ends(text, share);
+                let block = index;
+                Some(Cut { block, head, tail })
+            }
+            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
+        });
+        let cut = cuts.collect();
         Some(Kept {
             message: spoken.at,
             whole,
+            cut,
         })
     }
 
