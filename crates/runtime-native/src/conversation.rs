@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use oma_domain::content::{Source, joined_text};
 use oma_domain::event::{Body, Cut, FailureKind, Kept};
+use oma_domain::tokens::at_most;
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
 use crate::shrink::{ends, short, short_text, shrunk, without_middle};
-use crate::turn::LEAST_BYTES_PER_TOKEN;
 
 /// How many events one read brings.
 const PAGE: u32 = 500;
@@ -61,6 +61,8 @@ pub(crate) struct Conversation {
     proven_at: Seq,
     /// Characters and media added since the model last counted the tokens.
     uncounted: u64,
+    /// The most tokens that these are reckoned to have.
+    most_uncounted: u64,
     /// Whether the model has counted the tokens since the newest summary.
     counted: bool,
     /// About how much memory all this takes, in bytes.
@@ -174,7 +176,9 @@ impl Conversation {
                 ..
             } => {
                 self.calls.insert(event.id.clone(), call_id.clone());
-                self.uncounted += input.to_string().len() as u64;
+                let arguments = input.to_string();
+                self.uncounted += arguments.len() as u64;
+                self.most_uncounted += at_most(&arguments);
                 let block = AssistantBlock::ToolUse {
                     call_id: call_id.clone(),
                     name: name.clone(),
@@ -214,6 +218,7 @@ impl Conversation {
                 self.calls.clear();
                 self.summarised_by = Some(request.clone());
                 self.uncounted = 0;
+                self.most_uncounted = 0;
                 self.counted = false;
                 let blocks = self.summarised(summary, kept.as_ref());
                 self.weigh(&blocks);
@@ -231,6 +236,7 @@ impl Conversation {
                 // summary is what the summary replaces.
                 if usage.total() > 0 {
                     self.uncounted = 0;
+                    self.most_uncounted = 0;
                     self.counted = true;
                 }
             }
@@ -306,6 +312,7 @@ impl Conversation {
 
     fn weigh(&mut self, content: &[ContentBlock]) {
         self.uncounted += content.iter().map(weight).sum::<u64>();
+        self.most_uncounted += content.iter().map(most_tokens).sum::<u64>();
     }
 
     /// What a summary leaves of the conversation: itself, and the message that it keeps.
@@ -388,9 +395,9 @@ impl Conversation {
         self.uncounted / CHARS_PER_TOKEN
     }
 
-    /// How many tokens may have been added since the model last counted them, if they are short ones.
+    /// The most tokens that may have been added since the model last counted them.
     pub(crate) fn most_uncounted_tokens(&self) -> u64 {
-        self.uncounted / LEAST_BYTES_PER_TOKEN
+        self.most_uncounted
     }
 
     /// Whether the model has counted what came before.
@@ -451,6 +458,19 @@ fn weight(block: &ContentBlock) -> u64 {
         ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS,
     };
     tokens * CHARS_PER_TOKEN
+}
+
+/// The most tokens that a block is reckoned to have.
+fn most_tokens(block: &ContentBlock) -> u64 {
+    match block {
+        ContentBlock::Text { text }
+        | ContentBlock::Document {
+            source: Source::Text { data: text },
+            ..
+        } => at_most(text),
+        // Providers reckon media by rates of their own.
+        ContentBlock::Image { .. } | ContentBlock::Document { .. } => 2 * (weight(block) / CHARS_PER_TOKEN),
+    }
 }
 
 fn user_bytes(block: &UserBlock) -> u64 {

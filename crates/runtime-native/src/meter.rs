@@ -57,7 +57,7 @@ impl Meter {
                 match &*error.spent {
                     Spent::Nothing => {}
                     Spent::All { usage, cost } => self.spend(usage, cost.as_ref(), cost.is_some()),
-                    Spent::AtLeast { usage, cost } => self.spend(usage, cost.as_ref(), false),
+                    Spent::AtLeast { usage, cost, .. } => self.spend(usage, cost.as_ref(), false),
                 }
             }
         }

@@ -11,8 +11,8 @@ use oma_domain::{Event, EventId, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once, Used};
 
-use super::Actor;
 use super::port::{Request, View};
+use super::{Actor, Arriving};
 use crate::error::Error;
 use crate::hub::Note;
 use crate::{measure, now};
@@ -207,10 +207,7 @@ impl Actor {
     /// The pieces of an answer matter only while its request is under way.
     fn forget_partials(&self) {
         if !self.is_sampling() {
-            self.partials
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
+            *self.partials.lock().unwrap_or_else(PoisonError::into_inner) = Arriving::default();
         }
     }
 }

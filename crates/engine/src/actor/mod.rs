@@ -38,7 +38,16 @@ const ABORT_TIMEOUT: Duration = Duration::from_millis(600);
 const REQUESTS: usize = 32;
 
 /// What the driving task and the actor share about the answer that is arriving.
-pub(crate) type Partials = Arc<Mutex<Vec<Partial>>>;
+pub(crate) type Partials = Arc<Mutex<Arriving>>;
+
+/// An answer that is arriving.
+#[derive(Default)]
+pub(crate) struct Arriving {
+    /// Its messages so far.
+    messages: Vec<Partial>,
+    /// How many tokens these and its thoughts have, as far as that can be reckoned.
+    tokens: u64,
+}
 
 /// How long a turn rests when driving it led to nothing, and how often in a row before it is given up.
 const STALL_PAUSE: Duration = Duration::from_millis(500);

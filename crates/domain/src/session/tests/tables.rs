@@ -262,6 +262,7 @@ fn an_interrupt_closes_everything_and_keeps_what_there_was() {
             text: "half".into(),
             model: "p/m".into(),
         }],
+        arrived: 2,
         outcomes: vec![],
         delegated: vec![],
     };
@@ -280,6 +281,7 @@ fn an_interrupt_closes_everything_and_keeps_what_there_was() {
         id: id("stop"),
         clear_queue: false,
         partial: vec![],
+        arrived: 0,
         outcomes: vec![(id("b"), Outcome::text("so far"))],
         delegated: vec![],
     };
@@ -375,6 +377,7 @@ fn what_a_failed_request_consumed_is_counted() {
     let part = Spent::AtLeast {
         usage,
         cost: cost.clone(),
+        arrived: 0,
     };
     let known = |known, unknown_requests| CostTotal {
         known: NanoUsd(known),
@@ -416,6 +419,65 @@ fn what_a_failed_request_consumed_is_counted() {
             machine.feed(input).expect("legal");
         }
         assert_eq!(machine.state.cost.total(), None, "{input:?}");
+    }
+}
+
+#[test]
+fn what_nobody_reported_counts_against_budgets_alone() {
+    let cancel = |arrived| Input::Interrupt {
+        id: id("stop"),
+        clear_queue: true,
+        partial: vec![],
+        arrived,
+        outcomes: vec![],
+        delegated: vec![],
+    };
+    let broken_off = |input, output| Input::FailRequest {
+        request: id("r1"),
+        failure: failure(),
+        spent: Spent::AtLeast {
+            usage: Usage {
+                input,
+                output,
+                ..Usage::default()
+            },
+            cost: None,
+            arrived: 30,
+        },
+        retry: true,
+    };
+    for (input, tokens) in [
+        (cancel(0), 1_000),
+        (cancel(70), 1_070),
+        (Input::Wake, 1_000),
+        (Input::FailTurn { failure: failure() }, 1_000),
+        (broken_off(0, 0), 1_030),
+        // The provider had said what the input was, and some of the output.
+        (broken_off(400, 10), 20),
+        (broken_off(400, 40), 0),
+        (fail("r1", true), 0),
+    ] {
+        let mut machine = Machine::default();
+        for input in [post("m1"), begin_bounded("r1", 1_000, 500, true), input.clone()] {
+            machine.feed(input).expect("legal");
+        }
+        let state = &machine.state;
+        let expected = Unreported {
+            tokens,
+            cost: NanoUsd(tokens),
+        };
+        assert_eq!(state.unreported, expected, "{input:?}");
+        assert!(
+            state.usage.total() <= 440 && state.cost.known == NanoUsd(0),
+            "{input:?}"
+        );
+        let reckoned = state.total().reckoned();
+        assert_eq!(
+            reckoned.usage.total(),
+            state.usage.total() + tokens,
+            "budgets see it: {input:?}"
+        );
+        assert_eq!(reckoned.cost.known, NanoUsd(tokens), "{input:?}");
     }
 }
 
