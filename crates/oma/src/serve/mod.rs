@@ -105,8 +105,6 @@ async fn serve(
     ));
 
     let facts = announce::facts(address, &config.data_dir);
-    let notice = announce::Notice::post(&config.data_dir, &facts)
-        .map_err(|error| Failure::Other(format!("{}: {error}", config.data_dir.display())))?;
     remarks::started(&config, &parts, address, open_files);
     let line = |_: &_| format!("oma {} listens on http://{address}", env!("CARGO_PKG_VERSION"));
     if let Err(error) = output.result(&facts, line) {
@@ -126,7 +124,6 @@ async fn serve(
         signal = signals.next() => {
             // Nothing is lost by this: the log has everything that was accepted.
             tracing::warn!(signal, "stopped at once; turns at work go on after the next start");
-            drop(notice);
             return Err(Failure::Told);
         }
     }
@@ -134,7 +131,6 @@ async fn serve(
     upkeep.abort();
     parts.vaults.close().await;
     parts.store.close().await;
-    drop(notice);
     tracing::info!("stopped");
     Ok(())
 }

@@ -38,7 +38,7 @@ async fn idle_sandboxes_end_and_those_with_work_stay() {
         data,
     } = system;
     server.terminate().await;
-    assert_eq!(sandboxes(&data), [at_work.session.clone()]);
+    assert_eq!(sandboxes(&data), std::slice::from_ref(&at_work.session));
     assert!(!leftovers::processes(&data.path()).is_empty());
 
     let server = Server::start(&data, &options).await;

@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod config;
+mod ending;
 mod exposure;
 mod hand;
 mod launch;
