@@ -205,6 +205,7 @@ fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result
     let (workspace, actor, scope) = recognise(state, request.headers(), dialect)?;
     let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
     notes.caller(&workspace, &actor);
+    tracing::Span::current().record("workspace_id", workspace.as_str());
     Ok(Caller {
         workspace,
         actor,

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::AppState;
 use crate::dialects::openclaw::error::ErrorBody;
 use crate::fault::{Fault, Result};
+use crate::telemetry::openmetrics;
 
 /// The routes of this module.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -245,12 +246,15 @@ async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
 
 /// Read the metrics.
 ///
-/// In Prometheus' text format.
+/// In Prometheus' text format, or in OpenMetrics' where `Accept` prefers `application/openmetrics-text`.
 #[utoipa::path(
     get, path = "/metrics", tag = "server", security(()),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = ErrorBody)),
+    responses(
+        (status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))),
+        (status = 404, body = ErrorBody),
+    ),
 )]
-async fn metrics(State(state): State<AppState>) -> Result<Response> {
+async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Result<Response> {
     let Some(handle) = &state.metrics else {
         return Err(Fault::new(
             StatusCode::NOT_FOUND,
@@ -259,8 +263,14 @@ async fn metrics(State(state): State<AppState>) -> Result<Response> {
         ));
     };
     crate::telemetry::sample(&state.engine);
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((content_type, handle.render()).into_response())
+    let text = handle.render();
+    let (content_type, text) = if openmetrics::is_asked_for(&headers) {
+        (openmetrics::CONTENT_TYPE, openmetrics::from_prometheus(&text))
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", text)
+    };
+    let headers = [(header::CONTENT_TYPE, content_type), (header::VARY, "accept")];
+    Ok((headers, text).into_response())
 }
 
 /// Read this document.

@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use oma_domain::TraceParent;
+use oma_domain::{AgentId, SessionId, TraceParent};
 use tracing::Instrument;
 use tracing::field::Empty;
 
@@ -63,16 +63,27 @@ impl fmt::Display for RequestId {
 pub(crate) async fn assign(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
-    let (method, route) = (method_label(request.method()), route_label(&request));
-    let span = tracing::info_span!(
+    let (method, route) = (method_label(request.method()), route_label(&request).to_owned());
+    // At this level it is there whatever the log's level is.
+    let span = tracing::error_span!(
         "request",
         request_id = %id,
+        session_id = Empty,
+        agent_id = Empty,
+        workspace_id = Empty,
         "otel.name" = format!("{method} {route}"),
         "otel.kind" = "server",
         "http.request.method" = method,
         "http.route" = route,
         "http.response.status_code" = Empty,
     );
+    for (name, value) in named(&route, request.uri().path()) {
+        match name {
+            "{session_id}" if SessionId::parse(value).is_ok() => span.record("session_id", value),
+            "{agent_id}" if AgentId::parse(value).is_ok() => span.record("agent_id", value),
+            _ => &span,
+        };
+    }
     let parent = request
         .headers()
         .get("traceparent")
@@ -86,6 +97,11 @@ pub(crate) async fn assign(mut request: Request, next: Next) -> Response {
         response.headers_mut().insert(HEADER, value);
     }
     response
+}
+
+/// The parts of a path beside those of the pattern that it matched.
+fn named<'a>(route: &'a str, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    route.split('/').zip(path.split('/'))
 }
 
 #[cfg(test)]

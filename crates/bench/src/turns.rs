@@ -74,7 +74,7 @@ pub(crate) async fn measure(oma: &Path, turns: usize, table: &mut Table) -> Resu
     first_command(&server, &agent, turns.min(40), table).await
 }
 
-/// The first tool of a session: its sandbox is started beside the model request.
+/// The first tool of a session: its sandbox is begun when the model begins to write the tool use.
 async fn first_command(server: &Server, agent: &str, times: usize, table: &mut Table) -> Result<()> {
     let mut samples = Samples::default();
     for _ in 0..times {

@@ -24,6 +24,7 @@ pub mod quota;
 pub mod session;
 pub mod thinking;
 pub mod time;
+pub mod tokens;
 pub mod trace;
 pub mod usage;
 pub mod vault;

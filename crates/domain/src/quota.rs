@@ -20,7 +20,7 @@ pub struct Quota {
 pub const LEAST_OUTPUT: u64 = 512;
 
 /// What a model request can consume and cost at the most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Bound {
     /// Input tokens.
     pub input: u64,
@@ -31,12 +31,49 @@ pub struct Bound {
 }
 
 /// What a model request costs at the most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
     /// All of its input.
     pub input: NanoUsd,
     /// Each token of its output, rounded up.
     pub output_token: NanoUsd,
+}
+
+/// What requests that broke off are reckoned to have consumed beyond what was reported of them. It counts against
+/// budgets and is in no report: it is an estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Unreported {
+    /// Tokens, input and output together.
+    pub tokens: u64,
+    /// What they cost; nothing where the price is unknown.
+    pub cost: NanoUsd,
+}
+
+impl Unreported {
+    /// Adds another estimate to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.tokens = self.tokens.saturating_add(other.tokens);
+        self.cost = self.cost.plus(other.cost);
+    }
+}
+
+impl Bound {
+    /// What a request of this bound, of which so much was `reported` and so many tokens of an answer had arrived, is
+    /// reckoned to have consumed besides.
+    #[must_use]
+    pub fn unreported(&self, reported: &Usage, arrived: u64) -> Unreported {
+        let knows_input = reported.total_input() > 0;
+        let input = if knows_input { 0 } else { self.input };
+        let output = arrived.saturating_sub(reported.output);
+        let cost = self.price.map_or(NanoUsd(0), |price| {
+            let input = if knows_input { NanoUsd(0) } else { price.input };
+            input.plus(NanoUsd(price.output_token.0.saturating_mul(output)))
+        });
+        Unreported {
+            tokens: input.saturating_add(output),
+            cost,
+        }
+    }
 }
 
 /// Which cap is reached.

@@ -109,6 +109,8 @@ pub enum Spent {
         usage: Usage,
         /// Their price; `None` when it is unknown.
         cost: Option<Cost>,
+        /// How many tokens of an answer had arrived, as far as that can be reckoned.
+        arrived: u64,
     },
 }
 
@@ -119,6 +121,7 @@ impl Spent {
         Self::AtLeast {
             usage: Usage::default(),
             cost: None,
+            arrived: 0,
         }
     }
 }

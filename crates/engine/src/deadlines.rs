@@ -68,7 +68,7 @@ impl Engine {
         match lapsed.await {
             Ok(()) | Err(Error::SessionNotFound) => Ok(()),
             Err(error) => {
-                tracing::error!(%session, %error, "a confirmation could not be given up");
+                tracing::error!(session_id = %session, %error, "a confirmation could not be given up");
                 Err(error)
             }
         }

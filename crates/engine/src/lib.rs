@@ -24,6 +24,7 @@ mod follow;
 mod hub;
 mod keyed;
 pub mod keys;
+mod measure;
 mod once;
 mod recovery;
 mod registry;
@@ -46,6 +47,7 @@ use oma_domain::{
 };
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
+use oma_sandbox::pool::Counts;
 use oma_store::Store;
 pub use oma_store::{UsageFilter, UsageRow};
 use oma_vault::Vaults;
@@ -139,8 +141,8 @@ pub struct Stats {
     pub max_turns: usize,
     /// Sessions with an actor.
     pub live_sessions: usize,
-    /// Running sandboxes.
-    pub live_sandboxes: usize,
+    /// The sandboxes.
+    pub sandboxes: Counts,
 }
 
 /// Bounds of the engine.
@@ -258,7 +260,7 @@ impl Engine {
             waiting_turns: inner.turns.waiting(),
             max_turns: inner.config.max_turns,
             live_sessions: inner.registry.len(),
-            live_sandboxes: inner.runtime.live_sandboxes(),
+            sandboxes: inner.runtime.sandboxes(),
         }
     }
 

@@ -1,8 +1,11 @@
 //! Starting, tidying and stopping: what was under way goes on, what is orphaned goes away, what can end ends.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+
+use oma_domain::SessionId;
 
 use crate::actor::Command;
 use crate::error::{Error, Result};
@@ -50,6 +53,20 @@ impl Engine {
         Ok(woken)
     }
 
+    /// The sessions whose turns go on after the next start.
+    async fn unfinished(&self) -> Result<HashSet<SessionId>> {
+        let mut all = HashSet::new();
+        let mut after = None;
+        loop {
+            let page = self.inner.store.unfinished(after.as_ref(), PAGE).await?;
+            all.extend(page.rows.into_iter().map(|(_, session)| session));
+            after = page.next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     async fn remove_orphans(&self) -> Result<()> {
         let present = match self.inner.runtime.inventory().await {
             Ok(present) => present,
@@ -62,9 +79,13 @@ impl Engine {
             let existing = self.inner.store.existing(ids).await?;
             for orphan in ids.iter().filter(|id| !existing.contains(id)) {
                 match self.inner.runtime.discard(orphan).await {
-                    Ok(()) => tracing::info!(session = %orphan, "removed what a deleted session had left"),
+                    Ok(()) => {
+                        metrics::counter!("startup_adoptions_total", "outcome" => "stopped_orphan")
+                            .increment(1);
+                        tracing::info!(session_id = %orphan, "removed what a deleted session had left");
+                    }
                     Err(reason) => {
-                        tracing::error!(session = %orphan, %reason, "an orphan could not be removed")
+                        tracing::error!(session_id = %orphan, %reason, "an orphan could not be removed")
                     }
                 }
             }
@@ -109,7 +130,7 @@ impl Engine {
                     Ok(()) | Err(Error::SessionNotFound) => removed += 1,
                     // One that can't be removed must not keep the others.
                     Err(error) => {
-                        tracing::error!(%session, %error, "an expired session could not be removed")
+                        tracing::error!(session_id = %session, %error, "an expired session could not be removed")
                     }
                 }
             }
@@ -126,7 +147,8 @@ impl Engine {
 
     /// Takes no new work, gives the turns at work a bounded time to end, and leaves the rest to the next
     /// start: the log has everything that they need. Until that time is over sessions can be read, followed, cancelled
-    /// and deleted, and tool uses confirmed.
+    /// and deleted, and tool uses confirmed. Sandboxes end, but for those of turns that go on and those in which
+    /// something runs.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
         self.inner.tasks.close();
@@ -136,6 +158,10 @@ impl Engine {
         }
         self.inner.closed.cancel();
         self.inner.tasks.wait().await;
+        match self.unfinished().await {
+            Ok(unfinished) => self.inner.runtime.retire(&unfinished).await,
+            Err(error) => tracing::warn!(%error, "sandboxes that are idle stay for a while"),
+        }
         if let Err(error) = self.note_key_use().await {
             tracing::warn!(%error, "the last uses of API keys were not noted");
         }

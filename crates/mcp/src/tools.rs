@@ -84,10 +84,13 @@ impl Tools {
     pub async fn call(&self, name: &str, input: &Value) -> Outcome {
         match self.inner.routes.get(name) {
             Some(route) => {
-                route
+                let outcome = route
                     .connection
                     .call(&route.tool, input, self.inner.patience)
-                    .await
+                    .await;
+                let label = if outcome.is_error { "error" } else { "ok" };
+                metrics::counter!("mcp_calls_total", "outcome" => label).increment(1);
+                outcome
             }
             None => Outcome::error(format!(
                 "There is no tool called {name} now: its MCP server does not offer it, or can't be reached."

@@ -73,6 +73,8 @@ struct Drive<D: Decoder> {
     ready: VecDeque<Chunk>,
     /// Whether the provider has begun to answer. What it reports before that refuses the request.
     has_begun: bool,
+    /// How many tokens the text and the thoughts had that have come, as far as that can be reckoned.
+    arrived: u64,
     target: Arc<Target>,
 }
 
@@ -108,6 +110,7 @@ pub(crate) fn stream_of<D: Decoder>(
         decoder: Some(decoder),
         ready: VecDeque::new(),
         has_begun: false,
+        arrived: 0,
         target: Arc::clone(target),
     };
     Box::pin(stream::unfold(drive, |mut drive| async move {
@@ -133,6 +136,7 @@ impl<D: Decoder> Drive<D> {
                 Some(Ok(frame)) => {
                     let mut chunks = Vec::new();
                     let progress = decoder.frame(frame, &mut chunks);
+                    self.arrived += chunks.iter().map(tokens).sum::<u64>();
                     self.ready.extend(chunks);
                     progress
                 }
@@ -185,8 +189,11 @@ impl<D: Decoder> Drive<D> {
         let cost = self.cost(tally);
         let spent = match tally.usage {
             Some(usage) if tally.is_final => Spent::All { usage, cost },
-            Some(usage) => Spent::AtLeast { usage, cost },
-            None => Spent::unknown(),
+            usage => Spent::AtLeast {
+                usage: usage.unwrap_or_default(),
+                cost,
+                arrived: self.arrived,
+            },
         };
         Error {
             spent: Box::new(spent),
@@ -203,6 +210,13 @@ impl<D: Decoder> Drive<D> {
             }),
             None => tally.usage.and_then(|usage| self.target.prices.cost(&usage)),
         }
+    }
+}
+
+fn tokens(chunk: &Chunk) -> u64 {
+    match chunk {
+        Chunk::Text { text, .. } | Chunk::Thinking { text, .. } => oma_domain::tokens::at_most(text),
+        Chunk::ToolUse { .. } | Chunk::Done(_) => 0,
     }
 }
 

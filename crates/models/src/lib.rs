@@ -10,6 +10,7 @@
 //!
 //! Where it sits: above `domain`; only the native runtime uses it.
 
+mod adapter;
 mod answer;
 mod anthropic;
 mod assembly;

@@ -136,3 +136,24 @@ fn the_command_line_reference_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
     assert_current(path, &markdown());
 }
+
+const METRICS: &str = "# Metrics
+
+<!-- Made from the table in crates/api/src/telemetry/catalogue.rs by a test in crates/oma/src/reference.rs; do not edit. -->
+
+`GET /metrics` needs no key and says nothing about what users, models and tools say. It answers in Prometheus' text
+format, or in OpenMetrics 1.0 where `Accept` prefers `application/openmetrics-text`, as Prometheus itself asks. With the
+feature `otel` the same metrics are exported over OTLP (see [configuration.md](configuration.md)).
+
+Every metric has the label `service=\"openclaw-managed-agents\"`. Labels are bounded: there are no ids, no models and no
+paths that clients made up among them. Counters begin at 0 with the process, those whose labels are known beforehand
+are there from the start. Costs per session, agent, model, day and key are in `GET /v1/usage`.
+
+";
+
+#[test]
+fn the_reference_of_metrics_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let table = oma_api::telemetry::catalogue::markdown();
+    assert_current(path, &format!("{METRICS}{table}"));
+}

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use oma_domain::content::{Source, joined_text};
-use oma_domain::event::{Body, FailureKind, Kept};
+use oma_domain::event::{Body, Cut, FailureKind, Kept};
+use oma_domain::tokens::at_most;
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
-use crate::shrink::{short, short_text, shrunk};
-use crate::turn::LEAST_BYTES_PER_TOKEN;
+use crate::shrink::{ends, short, short_text, shrunk, without_middle};
 
 /// How many events one read brings.
 const PAGE: u32 = 500;
@@ -30,6 +30,8 @@ const BLOCK_BYTES: u64 = 200;
 /// What stands before and after a message that is kept beside a summary.
 const BEFORE_KEPT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
 kept beside it, word for word:";
+const BEFORE_CUT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
+kept beside it; it is too long to be kept whole, and what is left out is marked in brackets:";
 const AFTER_KEPT: &str = "This is the summary of the conversation so far, and of what has been done about this \
 message already. Go on from there:";
 
@@ -61,6 +63,8 @@ pub(crate) struct Conversation {
     proven_at: Seq,
     /// Characters and media added since the model last counted the tokens.
     uncounted: u64,
+    /// The most tokens that these are reckoned to have.
+    most_uncounted: u64,
     /// Whether the model has counted the tokens since the newest summary.
     counted: bool,
     /// About how much memory all this takes, in bytes.
@@ -179,7 +183,9 @@ impl Conversation {
                 ..
             } => {
                 self.calls.insert(event.id.clone(), call_id.clone());
-                self.uncounted += input.to_string().len() as u64;
+                let arguments = input.to_string();
+                self.uncounted += arguments.len() as u64;
+                self.most_uncounted += at_most(&arguments);
                 let block = AssistantBlock::ToolUse {
                     call_id: call_id.clone(),
                     name: name.clone(),
@@ -219,6 +225,7 @@ impl Conversation {
                 self.calls.clear();
                 self.summarised_by = Some(request.clone());
                 self.uncounted = 0;
+                self.most_uncounted = 0;
                 self.counted = false;
                 let blocks = self.summarised(summary, kept.as_ref());
                 self.weigh(&blocks);
@@ -237,6 +244,7 @@ impl Conversation {
                 // summary is what the summary replaces.
                 if usage.total() > 0 {
                     self.uncounted = 0;
+                    self.most_uncounted = 0;
                     self.counted = true;
                 }
             }
@@ -314,6 +322,7 @@ impl Conversation {
 
     fn weigh(&mut self, content: &[ContentBlock]) {
         self.uncounted += content.iter().map(weight).sum::<u64>();
+        self.most_uncounted += content.iter().map(most_tokens).sum::<u64>();
     }
 
     /// What a summary leaves of the conversation: itself, and the message that it keeps.
@@ -323,12 +332,15 @@ impl Conversation {
             let text = format!("This is a summary of the conversation so far:\n\n{summary}");
             return vec![ContentBlock::text(text)];
         };
-        let mut blocks = vec![ContentBlock::text(BEFORE_KEPT)];
+        let is_whole = kept.whole.len() == spoken.content.len();
+        let before = if is_whole { BEFORE_KEPT } else { BEFORE_CUT };
+        let mut blocks = vec![ContentBlock::text(before)];
         for (index, block) in spoken.content.iter().enumerate() {
-            blocks.push(if kept.whole.contains(&index) {
-                block.clone()
-            } else {
-                short(block)
+            let cut = kept.cut.iter().find(|cut| cut.block == index);
+            blocks.push(match (block, cut) {
+                _ if kept.whole.contains(&index) => block.clone(),
+                (ContentBlock::Text { text }, Some(cut)) => without_middle(text, cut.head, cut.tail),
+                _ => short(block),
             });
         }
         blocks.push(ContentBlock::text(format!("{AFTER_KEPT}\n\n{summary}")));
@@ -336,7 +348,7 @@ impl Conversation {
     }
 
     /// What of the user's newest message can be kept beside a summary within so many tokens. Text goes first: it
-    /// says what the user wants.
+    /// says what the user wants. Of texts that don't fit, what is left of the room shows the start and the end.
     pub(crate) fn keep(&self, tokens: u64) -> Option<Kept> {
         let spoken = self.spoken.as_ref()?;
         let is_text = |block: &ContentBlock| matches!(block, ContentBlock::Text { .. });
@@ -345,16 +357,40 @@ impl Conversation {
         let media = blocks().filter(|(_, block)| !is_text(block));
         let mut left = tokens.saturating_mul(CHARS_PER_TOKEN);
         let mut whole = Vec::new();
-        for (index, block) in texts.chain(media) {
-            if let Some(rest) = left.checked_sub(weight(block)) {
+        let mut too_long = Vec::new();
+        for (index, block) in texts {
+            match left.checked_sub(weight(block)) {
+                Some(rest) => {
+                    left = rest;
+                    whole.push(index);
+                }
+                None => too_long.push((index, block)),
+            }
+        }
+        // What does not fit gets half of what is left at least.
+        let reserved = if too_long.is_empty() { 0 } else { left / 2 };
+        for (index, block) in media {
+            if let Some(rest) = left.checked_sub(weight(block)).filter(|rest| *rest >= reserved) {
                 left = rest;
                 whole.push(index);
             }
         }
         whole.sort_unstable();
+        let sharers = (too_long.len() as u64).max(1);
+        let share = usize::try_from(left / sharers).unwrap_or(usize::MAX);
+        let cuts = too_long.into_iter().filter_map(|(index, block)| match block {
+            ContentBlock::Text { text } => {
+                let (head, tail) = ends(text, share);
+                let block = index;
+                Some(Cut { block, head, tail })
+            }
+            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
+        });
+        let cut = cuts.collect();
         Some(Kept {
             message: spoken.at,
             whole,
+            cut,
         })
     }
 
@@ -369,9 +405,9 @@ impl Conversation {
         self.uncounted / CHARS_PER_TOKEN
     }
 
-    /// How many tokens may have been added since the model last counted them, if they are short ones.
+    /// The most tokens that may have been added since the model last counted them.
     pub(crate) fn most_uncounted_tokens(&self) -> u64 {
-        self.uncounted / LEAST_BYTES_PER_TOKEN
+        self.most_uncounted
     }
 
     /// Whether the model has counted what came before.
@@ -432,6 +468,19 @@ fn weight(block: &ContentBlock) -> u64 {
         ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS,
     };
     tokens * CHARS_PER_TOKEN
+}
+
+/// The most tokens that a block is reckoned to have.
+fn most_tokens(block: &ContentBlock) -> u64 {
+    match block {
+        ContentBlock::Text { text }
+        | ContentBlock::Document {
+            source: Source::Text { data: text },
+            ..
+        } => at_most(text),
+        // Providers reckon media by rates of their own.
+        ContentBlock::Image { .. } | ContentBlock::Document { .. } => 2 * (weight(block) / CHARS_PER_TOKEN),
+    }
 }
 
 fn user_bytes(block: &UserBlock) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oma_domain::event::{Body, Kept, Purpose};
+use oma_domain::event::{Body, Cut, Kept, Purpose};
 use oma_domain::policy::Permission;
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::usage::Usage;
@@ -197,6 +197,7 @@ fn a_message_that_is_kept_counts_although_the_summary_was_counted() {
     let kept = Kept {
         message: Seq(1),
         whole: vec![0],
+        cut: Vec::new(),
     };
     let compaction = Body::Compaction {
         request: id("r2"),
@@ -212,7 +213,16 @@ fn a_message_that_is_kept_counts_although_the_summary_was_counted() {
     ]);
     let mut conversation = fold(&events[..2]);
     assert_eq!(conversation.keep(1_000), Some(kept));
-    assert_eq!(conversation.keep(999).map(|kept| kept.whole), Some(vec![]));
+    let too_long = Kept {
+        message: Seq(1),
+        whole: Vec::new(),
+        cut: vec![Cut {
+            block: 0,
+            head: 1_998,
+            tail: 1_998,
+        }],
+    };
+    assert_eq!(conversation.keep(999), Some(too_long));
     conversation.extend(&events[2..]);
     let [message] = &shorthand(&conversation)[..] else {
         panic!("one message")

@@ -7,7 +7,7 @@
 //! Invariants kept here:
 //! - a tool use that may have run before a restart is never run again (I6): its result is fetched from the
 //!   sandbox's hand, or an error says that nobody knows;
-//! - the first model request does not wait for a sandbox;
+//! - no model request waits for a sandbox, and a session that only talks never has one;
 //! - model keys never leave this process.
 //!
 //! Where it sits: below the engine, behind the `Runtime` trait; above models, tools and sandbox.
@@ -16,6 +16,7 @@ mod acting;
 mod compaction;
 mod conversation;
 mod delegation;
+mod meter;
 mod native;
 mod recent;
 mod sampling;

@@ -15,7 +15,7 @@ use oma_models::retry::Policy;
 use oma_runtime::{Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::Spec;
 use oma_sandbox::files::Workspace;
-use oma_sandbox::pool::Pool;
+use oma_sandbox::pool::{Counts, Pool};
 use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
 
@@ -232,8 +232,12 @@ impl Runtime for Native {
             .map_err(|error| error.to_string())
     }
 
-    fn live_sandboxes(&self) -> usize {
-        self.pool.counts().live
+    fn sandboxes(&self) -> Counts {
+        self.pool.counts()
+    }
+
+    async fn retire(&self, unfinished: &HashSet<SessionId>) {
+        self.pool.retire(unfinished).await;
     }
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {

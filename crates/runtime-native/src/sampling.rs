@@ -5,14 +5,17 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use oma_domain::EventId;
 use oma_domain::event::{Failure, FailureKind, Purpose};
+use oma_domain::policy::Permission;
 use oma_domain::session::{Input, Reply, ReplyBlock, State, Step};
 use oma_domain::usage::Spent;
 use oma_models::{AssistantBlock, Chunk, Completion, Error, Model, Request, ToolChoice};
 use oma_runtime::{Delta, PortError, aside};
+use oma_tools::Place;
 
 use tracing::Instrument as _;
 
 use crate::compaction::{MAX_COMPACTIONS, is_overflow};
+use crate::meter::Meter;
 use crate::spans;
 use crate::turn::{Run, output_limit};
 
@@ -51,7 +54,6 @@ impl Run<'_> {
             // A budget or the turn's limit ended it.
             return Ok(());
         }
-        self.warm_sandbox();
         let messages = self.conversation.messages().to_vec();
         let max_tokens = output_limit(&state, &**model);
         let request = self.ask(messages, thinking, ToolChoice::Auto, max_tokens);
@@ -85,7 +87,8 @@ impl Run<'_> {
                 }
                 self.port.delta(Delta::Thinking { event, text });
             }
-            Chunk::ToolUse { .. } | Chunk::Done(_) => {}
+            Chunk::ToolUse { name, .. } => self.warm_sandbox(&name),
+            Chunk::Done(_) => {}
         }
     }
 
@@ -180,9 +183,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Starts the session's sandbox beside the first request, if there is room for it.
-    fn warm_sandbox(&self) {
-        if self.toolbox.uses_sandbox() {
+    /// Starts the session's sandbox while the model still writes what the tool is to do, if there is room for it:
+    /// a sandbox starts sooner than arguments are written, and a session that only talks never has one.
+    fn warm_sandbox(&self, tool: &str) {
+        let policy = &self.session.agent.spec.permission_policy;
+        if self.toolbox.place(tool) == Place::Sandbox && policy.evaluate(tool) == Permission::Allow {
             self.native.pool.try_warm(&self.native.sandbox_spec(self.session));
         }
     }
@@ -194,10 +199,13 @@ pub(crate) async fn answer(
     request: &Request,
     mut show: impl FnMut(Chunk),
 ) -> Result<Completion, Error> {
+    let mut meter = Meter::start(model.name());
     let answering = async {
         let mut pieces = model.stream(request).await?;
         while let Some(piece) = pieces.next().await {
-            match piece? {
+            let piece = piece?;
+            meter.piece();
+            match piece {
                 Chunk::Done(completion) => return Ok(*completion),
                 chunk => show(chunk),
             }
@@ -211,6 +219,7 @@ pub(crate) async fn answer(
     let span = spans::chat(model.name());
     let outcome = answering.instrument(span.clone()).await;
     spans::chatted(&span, &outcome);
+    meter.end(&outcome);
     outcome
 }
 

@@ -56,6 +56,26 @@ pub(crate) fn shrunk(message: &Message) -> Message {
     }
 }
 
+/// Where a text is to be cut so that its start and its end have so many bytes together, and no character is cut in
+/// two.
+pub(crate) fn ends(text: &str, bytes: usize) -> (usize, usize) {
+    let half = bytes.min(text.len()) / 2;
+    let head = text.floor_char_boundary(half);
+    let tail = text.len() - text.ceil_char_boundary(text.len() - half);
+    (head, tail)
+}
+
+/// A text without its middle, and a word in its place. Parts that are not there are shown as nothing.
+pub(crate) fn without_middle(text: &str, head: usize, tail: usize) -> ContentBlock {
+    let start = text.get(..head).unwrap_or_default();
+    let end = text.len().checked_sub(tail).and_then(|from| text.get(from..));
+    let end = end.unwrap_or_default();
+    let left_out = text.len().saturating_sub(start.len() + end.len());
+    ContentBlock::text(format!(
+        "{start}\n[{left_out} bytes of this text are left out here]\n{end}"
+    ))
+}
+
 /// The start of a long text; a word for what is no text.
 pub(crate) fn short(block: &ContentBlock) -> ContentBlock {
     match block {

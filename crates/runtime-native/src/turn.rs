@@ -9,6 +9,7 @@ use oma_domain::policy::Permission;
 use oma_domain::quota::Bound;
 use oma_domain::session::{Input, State, Step};
 use oma_domain::thinking::ThinkingLevel;
+use oma_domain::tokens::at_most;
 use oma_models::{Message, Model, Request, ToolChoice, ToolSpec};
 use oma_runtime::{Committed, Port, PortError, SessionInfo, aside};
 use oma_tools::Toolbox;
@@ -17,8 +18,6 @@ use crate::Native;
 use crate::conversation::Conversation;
 use crate::delegation;
 
-/// How few bytes of text make a token in the worst case that is reckoned with.
-pub(crate) const LEAST_BYTES_PER_TOKEN: u64 = 2;
 /// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
 const OVERHEAD_TOKENS: u64 = 500;
 /// The output that a request is limited to when it has to be limited and the model's own limit is unknown:
@@ -145,7 +144,7 @@ impl Run<'_> {
         let counted = if self.conversation.is_counted() {
             state.context_tokens
         } else {
-            self.fixed_bytes() / LEAST_BYTES_PER_TOKEN
+            self.fixed_tokens()
         };
         let input = counted + self.conversation.most_uncounted_tokens() + OVERHEAD_TOKENS;
         Bound {
@@ -155,13 +154,12 @@ impl Run<'_> {
         }
     }
 
-    /// What is part of every request, in bytes: instructions and tools.
-    fn fixed_bytes(&self) -> u64 {
-        let tools = self.tools();
-        let tools = tools
-            .iter()
-            .map(|tool| tool.name.len() + tool.description.len() + tool.input_schema.to_string().len());
-        (self.session.agent.spec.instructions.len() + tools.sum::<usize>()) as u64
+    /// The most tokens of what is part of every request: instructions and tools.
+    fn fixed_tokens(&self) -> u64 {
+        let tools = self.tools().into_iter().map(|tool| {
+            at_most(&tool.name) + at_most(&tool.description) + at_most(&tool.input_schema.to_string())
+        });
+        at_most(&self.session.agent.spec.instructions) + tools.sum::<u64>()
     }
 
     /// The tools that the model is told of: the built-in ones, the call of other agents, and those of MCP servers.

@@ -11,6 +11,7 @@
 //!
 //! Where it sits: below the engine and above `domain` (and the sandbox's file trait); runtimes implement it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use oma_domain::environment::Environment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
 use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
 use oma_sandbox::files::Workspace;
+use oma_sandbox::pool::Counts;
 
 /// What does not change over a session's life.
 #[derive(Debug, Clone)]
@@ -205,8 +207,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// The reason in words.
     async fn inventory(&self) -> Result<Vec<SessionId>, String>;
 
-    /// How many sandboxes run now.
-    fn live_sandboxes(&self) -> usize;
+    /// The sandboxes that are there now.
+    fn sandboxes(&self) -> Counts;
+
+    /// The server stops: ends the sandboxes in which nothing runs, within a bound. Those of the `unfinished`
+    /// sessions stay: their turns go on after the next start, and find them as they left them.
+    async fn retire(&self, unfinished: &HashSet<SessionId>);
 
     /// Ends the session's sandbox and removes its workspace, because the session is deleted.
     ///

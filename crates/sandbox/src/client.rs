@@ -181,6 +181,18 @@ impl Client {
         }
     }
 
+    /// Ends the hand unless something runs in its sandbox; tells whether it ends.
+    ///
+    /// # Errors
+    /// [`Error`] when the hand is gone or does not answer, also when it is too old to know of this.
+    pub async fn retire(&self) -> Result<bool, Error> {
+        match self.ask(|id| Order::Retire { id }, ANSWER_TIMEOUT).await? {
+            Report::Ok { .. } => Ok(true),
+            Report::Busy { .. } => Ok(false),
+            _ => Err(unexpected("retire")),
+        }
+    }
+
     async fn ask(&self, order: impl FnOnce(u64) -> Order, patience: Duration) -> Result<Report, Error> {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let frame = wire::encode(&order(id))?;
@@ -214,7 +226,11 @@ fn unexpected(order: &str) -> Error {
 fn deliver(waiting: &Waiting, report: Report) {
     let id = match &report {
         Report::Hello { .. } | Report::Serving | Report::Refused { .. } => return,
-        Report::Done { id, .. } | Report::Unknown { id } | Report::Ok { id } | Report::Logs { id, .. } => *id,
+        Report::Done { id, .. }
+        | Report::Unknown { id }
+        | Report::Ok { id }
+        | Report::Busy { id }
+        | Report::Logs { id, .. } => *id,
     };
     // Nobody may be waiting: the caller gave up.
     let waiter = waiting.lock().as_mut().and_then(|map| map.remove(&id));

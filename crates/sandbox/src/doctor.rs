@@ -194,13 +194,15 @@ fn groups(config: &Config) -> Check {
             name,
             Status::Fail,
             why,
-            "run the server in a delegated group (systemd: Delegate=yes), or configure enforcement by resource limit",
+            "run the server in a delegated group (systemd: Delegate=, as docs/deploy has it), or configure enforcement by \
+             resource limit",
         ),
         (Err(why), Enforcement::Rlimit) => Check::bad(
             name,
             Status::Warn,
             format!("{why}; limits are enforced by resource limits, and processors are not limited"),
-            "run the server in a delegated group (systemd: Delegate=yes) and configure enforcement by control group",
+            "run the server in a delegated group (systemd: Delegate=, as docs/deploy has it) and configure enforcement by \
+             control group",
         ),
     }
 }

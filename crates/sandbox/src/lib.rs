@@ -137,6 +137,12 @@ pub trait Provider: Send + Sync + 'static {
     /// [`Error`] when something could not be removed.
     async fn stop(&self, session: &SessionId) -> Result<(), Error>;
 
+    /// Ends the sandbox like [`Provider::stop`], unless something runs in it; tells whether it is gone.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told, or something could not be removed.
+    async fn retire(&self, session: &SessionId) -> Result<bool, Error>;
+
     /// Ends the sandbox and removes the workspace.
     ///
     /// # Errors

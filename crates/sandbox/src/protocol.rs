@@ -95,6 +95,11 @@ pub enum Order {
         /// The process.
         service: Service,
     },
+    /// End in an orderly way unless something runs. Answered by `Ok`, then the hand exits, or by `Busy`.
+    Retire {
+        /// Names this request.
+        id: u64,
+    },
     /// End everything in an orderly way. Answered by `Ok`, then the hand exits.
     Shutdown {
         /// Names this request.
@@ -127,6 +132,11 @@ pub enum Report {
     },
     /// Done as asked.
     Ok {
+        /// The request.
+        id: u64,
+    },
+    /// Something runs, so nothing was done.
+    Busy {
         /// The request.
         id: u64,
     },

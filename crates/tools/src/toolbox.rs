@@ -106,14 +106,6 @@ impl Toolbox {
         }
     }
 
-    /// Whether any of the tools needs a sandbox.
-    #[must_use]
-    pub fn uses_sandbox(&self) -> bool {
-        self.definitions
-            .iter()
-            .any(|tool| crate::is_sandboxed(&tool.name))
-    }
-
     /// Checks a tool's input.
     ///
     /// # Errors

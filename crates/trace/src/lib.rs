@@ -12,6 +12,9 @@
 use oma_domain::TraceParent;
 use tracing::Span;
 
+/// The target of spans that only give their fields to the lines of the log and are no part of a trace.
+pub const FOR_LOG: &str = "oma::log";
+
 /// Where the current span stands in its trace; `None` when it is not part of one that is recorded.
 #[must_use]
 pub fn current() -> Option<TraceParent> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oma_api::dialects::openclaw::events::projection::project;
 use oma_domain::content::{ContentBlock, Source};
-use oma_domain::event::{Body, Failure, FailureKind, Purpose, StopReason};
+use oma_domain::event::{Body, Cut, Failure, FailureKind, Kept, Purpose, StopReason};
 use oma_domain::policy::Permission;
 use oma_domain::quota::Exceeded;
 use oma_domain::thinking::ThinkingLevel;
@@ -186,6 +186,23 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 summary: "So far.".into(),
                 through: Seq(9),
                 kept: None,
+            },
+        ),
+        (
+            "compaction in a turn",
+            Body::Compaction {
+                request: id("evt_request"),
+                summary: "So far.".into(),
+                through: Seq(9),
+                kept: Some(Kept {
+                    message: Seq(8),
+                    whole: vec![1],
+                    cut: vec![Cut {
+                        block: 0,
+                        head: 4_000,
+                        tail: 3_999,
+                    }],
+                }),
             },
         ),
         (

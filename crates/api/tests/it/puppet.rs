@@ -1,6 +1,7 @@
 //! A runtime that does what the user's message says, and a workspace in memory.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
 use oma_domain::{EventId, Seq, SessionId};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::{Entry, Error, Workspace};
+use oma_sandbox::pool::Counts;
 use serde_json::json;
 
 /// Messages with these words: `hang` never gets its answer, `fail` fails, `tool` uses a tool first, `long` is
@@ -213,9 +215,14 @@ impl Runtime for Puppet {
         Ok(Vec::new())
     }
 
-    fn live_sandboxes(&self) -> usize {
-        3
+    fn sandboxes(&self) -> Counts {
+        Counts {
+            live: 3,
+            ..Counts::default()
+        }
     }
+
+    async fn retire(&self, _: &HashSet<SessionId>) {}
 
     async fn discard(&self, _: &SessionId) -> Result<(), String> {
         Ok(())

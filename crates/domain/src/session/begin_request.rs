@@ -39,7 +39,7 @@ impl Transition {
         turn.requests += 1;
         let mut max_output = None;
         if let Some(quota) = ctx.quota {
-            let Spending { usage, cost } = self.state.spoken_for();
+            let Spending { usage, cost, .. } = self.state.spoken_for();
             let allowed = match quota.exceeded(&usage, &cost, ctx.created_at, ctx.now) {
                 Some(cap) => Err(cap),
                 None => quota.allowance(&usage, &cost, bound),
@@ -57,6 +57,7 @@ impl Transition {
             request: id.clone(),
             purpose,
             max_output,
+            bound: *bound,
         };
         self.push_as(
             id,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::input::Outcome;
 use super::state::{Context, Gate, OpenTool, Rejection, State, Transition};
 use crate::id::EventId;
-use crate::quota::Quota;
+use crate::quota::{Quota, Unreported};
 use crate::usage::{CostTotal, NanoUsd, Usage};
 
 /// The tool by which an agent delegates.
@@ -24,6 +24,9 @@ pub struct Spending {
     pub usage: Usage,
     /// The cost.
     pub cost: CostTotal,
+    /// What is reckoned to have been consumed besides.
+    #[serde(default)]
+    pub unreported: Unreported,
 }
 
 impl Spending {
@@ -35,6 +38,16 @@ impl Spending {
             .cost
             .unknown_requests
             .saturating_add(other.cost.unknown_requests);
+        self.unreported.add(&other.unreported);
+    }
+
+    /// The same as budgets see it: with what is only reckoned among what was reported.
+    #[must_use]
+    pub fn reckoned(mut self) -> Self {
+        let Unreported { tokens, cost } = std::mem::take(&mut self.unreported);
+        self.usage.input = self.usage.input.saturating_add(tokens);
+        self.cost.known = self.cost.known.plus(cost);
+        self
     }
 }
 
@@ -63,15 +76,16 @@ impl State {
         let mut total = Spending {
             usage: self.usage,
             cost: self.cost,
+            unreported: self.unreported,
         };
         total.add(&self.delegated.spent);
         total
     }
 
-    /// The same, and whatever is set aside for children that have not answered.
+    /// The same as budgets see it, and whatever is set aside for children that have not answered.
     #[must_use]
     pub fn spoken_for(&self) -> Spending {
-        let mut total = self.total();
+        let mut total = self.total().reckoned();
         for share in self.delegated.shares.values() {
             total.add(&Spending {
                 usage: Usage {
@@ -82,6 +96,7 @@ impl State {
                     known: share.max_cost.unwrap_or_default(),
                     unknown_requests: 0,
                 },
+                unreported: Unreported::default(),
             });
         }
         total

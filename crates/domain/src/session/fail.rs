@@ -5,6 +5,7 @@ use super::state::{Context, Phase, Rejection, Step, Transition};
 use super::turn::INTERRUPTED;
 use crate::event::{Body, Failure, StopReason};
 use crate::id::EventId;
+use crate::quota::Bound;
 use crate::usage::Spent;
 
 impl Transition {
@@ -18,9 +19,12 @@ impl Transition {
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.sampling_turn(request)?;
-        turn.step = Step::Ready;
+        let bound = match std::mem::replace(&mut turn.step, Step::Ready) {
+            Step::Sampling { bound, .. } => bound,
+            Step::Ready | Step::Acting { .. } => Bound::default(),
+        };
         turn.failed_attempts += 1;
-        self.close_request(request.clone(), spent, ctx);
+        self.close_request(request.clone(), &bound, spent, ctx);
         if retry {
             self.push(
                 ctx,
@@ -57,7 +61,9 @@ impl Transition {
         };
         match step {
             Step::Ready => {}
-            Step::Sampling { request, .. } => self.close_request(request, Spent::unknown(), ctx),
+            Step::Sampling { request, bound, .. } => {
+                self.close_request(request, &bound, Spent::unknown(), ctx);
+            }
             Step::Acting { open } => {
                 for tool in open {
                     self.close_tool(&tool, Outcome::error(INTERRUPTED), ctx);

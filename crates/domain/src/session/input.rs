@@ -25,6 +25,8 @@ pub enum Input {
         clear_queue: bool,
         /// The messages that the model had begun until then.
         partial: Vec<Partial>,
+        /// How many tokens of the answer had arrived, as far as that can be reckoned.
+        arrived: u64,
         /// What the open tool uses had achieved until then.
         outcomes: Vec<(EventId, Outcome)>,
         /// What the children consumed that were cancelled with it.

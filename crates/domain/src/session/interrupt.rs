@@ -6,7 +6,7 @@ use super::turn::INTERRUPTED;
 use crate::content::ContentBlock;
 use crate::event::{Body, StopReason};
 use crate::id::EventId;
-use crate::usage::Spent;
+use crate::usage::{Spent, Usage};
 
 impl Transition {
     /// Closes whatever is open, keeping what it had achieved (I7), and goes idle. With `clear_queue` the
@@ -15,7 +15,7 @@ impl Transition {
         &mut self,
         id: EventId,
         clear_queue: bool,
-        partial: Vec<Partial>,
+        (partial, arrived): (Vec<Partial>, u64),
         mut outcomes: Vec<(EventId, Outcome)>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
@@ -33,7 +33,7 @@ impl Transition {
         };
         match step {
             Step::Ready => {}
-            Step::Sampling { request, .. } => {
+            Step::Sampling { request, bound, .. } => {
                 for Partial { id, text, model } in partial {
                     if text.is_empty() {
                         continue;
@@ -53,7 +53,12 @@ impl Transition {
                     );
                 }
                 // The provider bills what it produced but never says how much of it.
-                self.close_request(request, Spent::unknown(), ctx);
+                let spent = Spent::AtLeast {
+                    usage: Usage::default(),
+                    cost: None,
+                    arrived,
+                };
+                self.close_request(request, &bound, spent, ctx);
             }
             Step::Acting { open } => {
                 for tool in open {

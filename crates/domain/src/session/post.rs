@@ -11,7 +11,7 @@ impl Transition {
     pub(super) fn post(&mut self, message: Arc<Queued>, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         let state = &mut self.state;
         if let Some(quota) = ctx.quota {
-            let total = state.total();
+            let total = state.total().reckoned();
             if let Some(cap) = quota.exceeded(&total.usage, &total.cost, ctx.created_at, ctx.now) {
                 return Err(Rejection::QuotaExceeded(cap));
             }

@@ -10,7 +10,7 @@ use super::input::Input;
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason};
 use crate::id::EventId;
-use crate::quota::{Exceeded, Quota};
+use crate::quota::{Bound, Exceeded, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
@@ -57,6 +57,9 @@ pub struct State {
     pub usage: Usage,
     /// What they cost.
     pub cost: CostTotal,
+    /// What requests that broke off are reckoned to have consumed besides.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub unreported: Unreported,
     /// Input and output tokens of the latest model request: how full the context is.
     pub context_tokens: u64,
     /// The text of the newest agent message.
@@ -70,6 +73,10 @@ pub struct State {
     /// The budgets that left too little for the next model request: nothing goes on before they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Quota>,
+}
+
+fn is_nothing(unreported: &Unreported) -> bool {
+    *unreported == Unreported::default()
 }
 
 /// What a session is doing.
@@ -134,6 +141,9 @@ pub enum Step {
         /// The most output tokens that the budgets leave for it, when that is less than it could produce.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_output: Option<u64>,
+        /// What it can consume and cost at the most.
+        #[serde(default)]
+        bound: Bound,
     },
     /// Tool uses are open.
     Acting {
@@ -272,10 +282,11 @@ impl State {
                 id,
                 clear_queue,
                 partial,
+                arrived,
                 outcomes,
                 delegated,
             } => {
-                next.interrupt(id, clear_queue, partial, outcomes, ctx)?;
+                next.interrupt(id, clear_queue, (partial, arrived), outcomes, ctx)?;
                 for (tool_use, spent) in delegated {
                     next.settle(&tool_use, &spent);
                 }

@@ -10,7 +10,7 @@ use crate::content::ContentBlock;
 use crate::event::{Body, Failure, FailureKind, Purpose, Seq, StopReason};
 use crate::id::EventId;
 use crate::policy::Permission;
-use crate::quota::{Bound, Exceeded, Price, Quota};
+use crate::quota::{Bound, Exceeded, Price, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::usage::{Cost, CostTotal, NanoUsd, Spent, Usage};
 
@@ -145,6 +145,7 @@ pub(super) fn interrupt(clear_queue: bool) -> Input {
         id: id("stop"),
         clear_queue,
         partial: Vec::new(),
+        arrived: 0,
         outcomes: Vec::new(),
         delegated: Vec::new(),
     }

@@ -8,6 +8,7 @@ use super::state::{
 };
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;
+use crate::quota::Bound;
 use crate::trace::TraceParent;
 use crate::usage::{Spent, Usage};
 
@@ -41,16 +42,24 @@ impl Transition {
         }
     }
 
-    /// Closes a model request that gave no answer, and counts what it consumed.
-    pub(super) fn close_request(&mut self, request: EventId, spent: Spent, ctx: &mut Context<'_>) {
+    /// Closes a model request that gave no answer, and counts what it consumed: what was reported in the usage, what
+    /// it must have consumed besides against the budgets alone.
+    pub(super) fn close_request(
+        &mut self,
+        request: EventId,
+        bound: &Bound,
+        spent: Spent,
+        ctx: &mut Context<'_>,
+    ) {
         let (usage, cost) = match spent {
             Spent::Nothing => (Usage::default(), None),
             Spent::All { usage, cost } => {
                 self.state.cost.add(cost.as_ref());
                 (usage, cost)
             }
-            Spent::AtLeast { usage, cost } => {
+            Spent::AtLeast { usage, cost, arrived } => {
                 self.state.cost.add_at_least(cost.as_ref());
+                self.state.unreported.add(&bound.unreported(&usage, arrived));
                 (usage, None)
             }
         };

@@ -10,13 +10,13 @@ impl Transition {
         let Phase::Running { turn } = &mut self.state.phase else {
             return;
         };
-        if let Step::Sampling { request, .. } = &turn.step {
-            let request = request.clone();
+        if let Step::Sampling { request, bound, .. } = &turn.step {
+            let (request, bound) = (request.clone(), *bound);
             turn.step = Step::Ready;
             // The server's own stop is not the model's failure: it does not use up the turn's requests.
             turn.requests = turn.requests.saturating_sub(1);
-            // The provider may have billed it, and nobody knows how much.
-            self.close_request(request, Spent::unknown(), ctx);
+            // The provider may have billed it, and nobody knows how much: its input in any case.
+            self.close_request(request, &bound, Spent::unknown(), ctx);
         }
         self.effects.push(Effect::Drive);
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::commit::{Refusal, With};
-use super::{ABORT_TIMEOUT, Actor};
+use super::{ABORT_TIMEOUT, Actor, Arriving};
 use crate::error::{Error, Result};
 use crate::hub::Note;
 use crate::registry::Sent;
@@ -271,7 +271,8 @@ impl Actor {
             return Err(Rejection::NotRunning.into());
         }
         self.drop_drive().await;
-        let partial = std::mem::take(&mut *self.partials.lock().unwrap_or_else(PoisonError::into_inner));
+        let Arriving { messages, tokens } =
+            std::mem::take(&mut *self.partials.lock().unwrap_or_else(PoisonError::into_inner));
         let open = self.session.state.open_tools().to_vec();
         let (outcomes, delegated) = if open.is_empty() {
             (Vec::new(), Vec::new())
@@ -287,7 +288,8 @@ impl Actor {
                 Input::Interrupt {
                     id,
                     clear_queue,
-                    partial,
+                    partial: messages,
+                    arrived: tokens,
                     outcomes,
                     delegated,
                 },
@@ -342,7 +344,7 @@ impl Actor {
         }
         let Self { inner, session, .. } = &*self;
         if let Err(reason) = inner.runtime.discard(&session.id).await {
-            tracing::error!(session = %session.id, %reason, "a deleted session's sandbox could not be removed");
+            tracing::error!(%reason, "a deleted session's sandbox could not be removed");
             return Err(Error::Internal(reason));
         }
         let removed = self

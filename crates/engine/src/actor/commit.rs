@@ -11,11 +11,11 @@ use oma_domain::{Event, EventId, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once, Used};
 
-use super::Actor;
 use super::port::{Request, View};
+use super::{Actor, Arriving};
 use crate::error::Error;
 use crate::hub::Note;
-use crate::now;
+use crate::{measure, now};
 
 /// Days are counted in UTC.
 const MILLIS_PER_DAY: i64 = 24 * 3_600_000;
@@ -57,12 +57,13 @@ impl Actor {
             self.refresh_quota().await?;
         }
         let at = now();
-        let (commit, effects) = self.prepare(input, with, at)?;
+        let (commit, effects) = self.prepare(input, with, at).inspect_err(measure::rejection)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
         self.inner.store.commit(commit).await?;
         if state.deadline().is_some() && state.deadline() != self.session.state.deadline() {
             self.inner.deadline_set.notify_one();
         }
+        measure::transition(&self.session.state, &state, &events, at);
         self.session.state = Arc::clone(&state);
         if let Some(last) = events.last() {
             self.session.head = last.seq;
@@ -79,9 +80,6 @@ impl Actor {
         });
         let notes = || events.iter().cloned().map(Note::Event);
         self.inner.hub.publish(&self.session.id, notes);
-        for event in &events {
-            metrics::counter!("session_events_total", "type" => event.body.kind()).increment(1);
-        }
         self.note_effects(&effects);
         if let Some(outcome) = compaction_outcome(&events) {
             self.settle_compaction(outcome);
@@ -209,10 +207,7 @@ impl Actor {
     /// The pieces of an answer matter only while its request is under way.
     fn forget_partials(&self) {
         if !self.is_sampling() {
-            self.partials
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
+            *self.partials.lock().unwrap_or_else(PoisonError::into_inner) = Arriving::default();
         }
     }
 }

@@ -19,14 +19,15 @@ use oma_domain::{SessionId, WorkspaceId};
 use oma_runtime::{Port as _, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 pub(crate) use command::Command;
 use commit::With;
 use port::{ActorPort, Request, View};
 
-use crate::Inner;
 use crate::error::{Error, Result};
 use crate::registry::Key;
+use crate::{Inner, measure};
 
 /// How long a dropped turn may take to let go of what it holds in this process.
 const DROP_TIMEOUT: Duration = Duration::from_millis(250);
@@ -37,7 +38,16 @@ const ABORT_TIMEOUT: Duration = Duration::from_millis(600);
 const REQUESTS: usize = 32;
 
 /// What the driving task and the actor share about the answer that is arriving.
-pub(crate) type Partials = Arc<Mutex<Vec<Partial>>>;
+pub(crate) type Partials = Arc<Mutex<Arriving>>;
+
+/// An answer that is arriving.
+#[derive(Default)]
+pub(crate) struct Arriving {
+    /// Its messages so far.
+    messages: Vec<Partial>,
+    /// How many tokens these and its thoughts have, as far as that can be reckoned.
+    tokens: u64,
+}
 
 /// How long a turn rests when driving it led to nothing, and how often in a row before it is given up.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
@@ -86,14 +96,26 @@ pub(crate) async fn run(
         Ok(Some(session)) => session,
         Ok(None) => return refuse(&inner, &key, &mut mailbox, || Error::SessionNotFound),
         Err(error) => {
-            tracing::error!(session = %id, %error, "a session could not be loaded");
+            tracing::error!(session_id = %id, %error, "a session could not be loaded");
             return refuse(&inner, &key, &mut mailbox, || Error::from(error.clone()));
         }
     };
+    let span = tracing::error_span!(
+        target: oma_trace::FOR_LOG,
+        "session",
+        session_id = %id,
+        agent_id = %session.agent.id,
+        workspace_id = %workspace,
+    );
+    work(inner, session, &key, &mut mailbox).instrument(span).await;
+}
+
+async fn work(inner: Arc<Inner>, session: Session, key: &Key, mailbox: &mut mpsc::Receiver<Command>) {
     let (requests, mut from_runtime) = mpsc::channel(REQUESTS);
     let mut actor = Actor::new(inner, session, requests);
     if actor.session.state.is_running() {
         // The server has started again since the turn last moved.
+        measure::resumed(actor.session.state.queue.len());
         actor.recovering = true;
         actor.due = true;
     }
@@ -103,7 +125,7 @@ pub(crate) async fn run(
             actor.start_drive().await;
         }
         let busy = actor.drive.is_some();
-        if !busy && actor.inner.registry.leave(&key, &mailbox) {
+        if !busy && actor.inner.registry.leave(key, mailbox) {
             return;
         }
         tokio::select! {
@@ -111,14 +133,14 @@ pub(crate) async fn run(
             () = stopping.cancelled() => {
                 actor.drop_drive().await;
                 actor.settle_compaction(Err(stopping_error()));
-                return refuse(&actor.inner, &key, &mut mailbox, stopping_error);
+                return refuse(&actor.inner, key, mailbox, stopping_error);
             }
             Some(request) = from_runtime.recv() => actor.serve(request).await,
             Some(command) = mailbox.recv() => actor.obey(command).await,
             panicked = finished(&mut actor.drive) => actor.end_of_drive(panicked).await,
         }
         if actor.deleted {
-            return refuse(&actor.inner, &key, &mut mailbox, || Error::SessionNotFound);
+            return refuse(&actor.inner, key, mailbox, || Error::SessionNotFound);
         }
     }
 }
@@ -186,7 +208,7 @@ impl Actor {
         if self.is_sampling()
             && let Err(refusal) = self.apply(Input::Wake, With::default()).await
         {
-            tracing::error!(session = %self.session.id, error = %refusal, "a turn waits for the store");
+            tracing::error!(error = %refusal, "a turn waits for the store");
             self.due = false;
             self.generation += 1;
             let task = tokio::spawn(tokio::time::sleep(STALL_PAUSE));
@@ -218,7 +240,7 @@ impl Actor {
             port.take_place().await;
             inner.runtime.drive(&info, port, recovering).await;
         };
-        let task = tokio::spawn(tracing::Instrument::instrument(work, self.span()));
+        let task = tokio::spawn(work.instrument(self.span()));
         let began_at = Some(self.view.borrow().version);
         self.drive = Some(Drive {
             generation: self.generation,
@@ -244,14 +266,14 @@ impl Actor {
             None => {}
         }
         if panicked || self.stalls > MAX_STALLS {
-            tracing::error!(session = %self.session.id, panicked, "a turn can't go on");
+            tracing::error!(panicked, "a turn can't go on");
             let message = "the server met a fault of its own; it has been logged".to_owned();
             let failure = Failure {
                 kind: FailureKind::Internal,
                 message,
             };
             if let Err(error) = self.apply(Input::FailTurn { failure }, With::default()).await {
-                tracing::error!(session = %self.session.id, %error, "a turn could not be ended");
+                tracing::error!(%error, "a turn could not be ended");
             }
             self.due = self.session.state.is_running();
         }
@@ -263,7 +285,7 @@ impl Actor {
         self.generation += 1;
         drive.task.abort();
         if tokio::time::timeout(DROP_TIMEOUT, drive.task).await.is_err() {
-            tracing::error!(session = %self.session.id, "a turn's task does not let go");
+            tracing::error!("a turn's task does not let go");
         }
     }
 
@@ -288,7 +310,8 @@ impl Actor {
         let Session {
             id, workspace, agent, ..
         } = &self.session;
-        let span = tracing::info_span!(
+        // At this level it is there whatever the log's level is.
+        let span = tracing::error_span!(
             "turn",
             session_id = %id,
             agent_id = %agent.id,

@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oma_domain::page::Order;
 use oma_domain::session::{Input, Partial, State};
-use oma_domain::{Event, EventId, Seq};
+use oma_domain::{Event, EventId, Seq, tokens};
 use oma_runtime::{Answer, Committed, Delta, Port, PortError, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Partials;
 use super::commit::Refusal;
+use super::{Arriving, Partials};
 use crate::delegation::Errand;
 use crate::hub::Note;
 use crate::turns::Place;
@@ -74,6 +74,10 @@ impl ActorPort {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn arriving(&self) -> MutexGuard<'_, Arriving> {
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn request(&self, input: Input) -> Result<Result<Committed, Refusal>, PortError> {
         let (reply, answer) = oneshot::channel();
         let request = Request {
@@ -120,12 +124,12 @@ impl Port for ActorPort {
                     | oma_store::Error::ReadOnly(_)
                     | oma_store::Error::Unavailable(_)),
                 )) => {
-                    tracing::error!(session = %self.info.id, %error, "a commit waits for the store");
+                    tracing::error!(%error, "a commit waits for the store");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MOST);
                 }
                 Err(Refusal::Store(error)) => {
-                    tracing::error!(session = %self.info.id, %error, "a commit failed");
+                    tracing::error!(%error, "a commit failed");
                     return Err(PortError::Gone(error.to_string()));
                 }
             }
@@ -158,18 +162,17 @@ impl Port for ActorPort {
                     text: String::new(),
                     model,
                 };
-                self.partials
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(partial);
+                self.arriving().messages.push(partial);
             }
             Delta::Text { event, text } => {
-                let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(partial) = partials.iter_mut().find(|partial| partial.id == *event) {
+                let mut arriving = self.arriving();
+                arriving.tokens += tokens::at_most(text);
+                if let Some(partial) = arriving.messages.iter_mut().find(|partial| partial.id == *event) {
                     partial.text.push_str(text);
                 }
             }
-            Delta::ThinkingStart { .. } | Delta::Thinking { .. } => {}
+            Delta::Thinking { text, .. } => self.arriving().tokens += tokens::at_most(text),
+            Delta::ThinkingStart { .. } => {}
         }
         let head = self.view.borrow().head;
         self.inner

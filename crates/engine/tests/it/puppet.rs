@@ -1,5 +1,6 @@
 //! A runtime that does what the user's message says, and waits for the test where the message says so.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +19,7 @@ use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, WorkspaceId};
 use oma_engine::{Config, CreateSession, Deps, Engine, Frame, Post};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::Workspace;
+use oma_sandbox::pool::Counts;
 use oma_store::Store;
 use oma_store::sqlite::Sqlite;
 use tokio::sync::Semaphore;
@@ -264,9 +266,11 @@ impl Runtime for Puppet {
         Ok(self.present.lock().unwrap().clone())
     }
 
-    fn live_sandboxes(&self) -> usize {
-        0
+    fn sandboxes(&self) -> Counts {
+        Counts::default()
     }
+
+    async fn retire(&self, _: &HashSet<SessionId>) {}
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
         self.discarded.lock().unwrap().push(session.clone());

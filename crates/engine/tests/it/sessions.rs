@@ -96,6 +96,8 @@ async fn an_interrupt_is_quick_and_keeps_what_was_said() {
         "the partial message is gone: {:?}",
         kinds(&log)
     );
+    let state = stage.engine.session(&stage.ws, &session).await.unwrap().state;
+    assert!(state.unreported.tokens > 0, "budgets don't hear of what was said");
     assert!(matches!(
         stage.engine.interrupt(&stage.ws, &session, true, None).await,
         Err(Error::Rejected(Rejection::NotRunning))

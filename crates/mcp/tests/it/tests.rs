@@ -91,6 +91,10 @@ impl Provider for NoSandbox {
         Ok(())
     }
 
+    async fn retire(&self, _: &SessionId) -> Result<bool, SandboxError> {
+        Ok(true)
+    }
+
     async fn destroy(&self, _: &SessionId) -> Result<(), SandboxError> {
         Ok(())
     }

@@ -15,12 +15,12 @@ pub(crate) use request::thinking;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oma_domain::quota::Price;
 use reqwest::header::{HeaderMap, HeaderValue};
 
+use crate::adapter::Adapter;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
-use crate::{Error, Model, answer};
+use crate::{Error, answer};
 
 /// The version of the API that is spoken.
 pub(crate) const VERSION: &str = "2023-06-01";
@@ -49,24 +49,12 @@ impl Messages {
 }
 
 #[async_trait]
-impl Model for Messages {
-    fn name(&self) -> &str {
-        &self.target.name
+impl Adapter for Messages {
+    fn target(&self) -> &Target {
+        &self.target
     }
 
-    fn context_window(&self) -> u64 {
-        self.target.context_window
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        self.target.max_output()
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.target.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+    async fn ask(&self, request: &Request) -> Result<ModelStream, Error> {
         let built = request::build(&self.target, request);
         let mut headers = HeaderMap::new();
         if built.interleaved {

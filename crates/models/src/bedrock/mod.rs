@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::event::FailureKind;
-use oma_domain::quota::Price;
 use reqwest::header::HeaderMap;
 
+use crate::adapter::Adapter;
 use crate::http::path_segment;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
-use crate::{Error, Model, answer};
+use crate::{Error, answer};
 
 /// A model behind the ConverseStream API.
 pub(crate) struct Converse {
@@ -40,24 +40,12 @@ impl Converse {
 }
 
 #[async_trait]
-impl Model for Converse {
-    fn name(&self) -> &str {
-        &self.target.name
+impl Adapter for Converse {
+    fn target(&self) -> &Target {
+        &self.target
     }
 
-    fn context_window(&self) -> u64 {
-        self.target.context_window
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        self.target.max_output()
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.target.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+    async fn ask(&self, request: &Request) -> Result<ModelStream, Error> {
         let body = answer::encoded(&request::build(&self.target, request))?;
         let url = self.url();
         let headers = match (&self.target.config.api_key, &self.target.config.aws) {

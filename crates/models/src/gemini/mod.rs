@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::event::FailureKind;
-use oma_domain::quota::Price;
 use reqwest::header::HeaderMap;
 
+use crate::adapter::Adapter;
 use crate::http::path_segment;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
-use crate::{Error, Model, answer};
+use crate::{Error, answer};
 
 /// A model behind the Gemini API.
 pub(crate) struct GenerateContent {
@@ -55,24 +55,12 @@ impl GenerateContent {
 }
 
 #[async_trait]
-impl Model for GenerateContent {
-    fn name(&self) -> &str {
-        &self.target.name
+impl Adapter for GenerateContent {
+    fn target(&self) -> &Target {
+        &self.target
     }
 
-    fn context_window(&self) -> u64 {
-        self.target.context_window
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        self.target.max_output()
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.target.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+    async fn ask(&self, request: &Request) -> Result<ModelStream, Error> {
         let body = request::build(&self.target, request);
         let decoder = decode::Decoder::new(Arc::clone(&self.target));
         answer::ask(&self.target, &self.url()?, &body, HeaderMap::new(), decoder).await

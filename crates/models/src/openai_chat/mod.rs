@@ -9,13 +9,13 @@ mod usage;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oma_domain::quota::Price;
 use reqwest::header::HeaderMap;
 
+use crate::adapter::Adapter;
 use crate::optional::Optional;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
-use crate::{Error, Model, answer};
+use crate::{Error, answer};
 
 /// A model behind the Chat Completions API.
 pub(crate) struct ChatCompletions {
@@ -41,24 +41,12 @@ impl ChatCompletions {
 }
 
 #[async_trait]
-impl Model for ChatCompletions {
-    fn name(&self) -> &str {
-        &self.target.name
+impl Adapter for ChatCompletions {
+    fn target(&self) -> &Target {
+        &self.target
     }
 
-    fn context_window(&self) -> u64 {
-        self.target.context_window
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        self.target.max_output()
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.target.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+    async fn ask(&self, request: &Request) -> Result<ModelStream, Error> {
         let attempt = |with_effort| self.attempt(request, with_effort);
         self.effort.ask(&self.target.name, attempt).await
     }

@@ -9,13 +9,13 @@ mod request;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oma_domain::quota::Price;
 use reqwest::header::HeaderMap;
 
+use crate::adapter::Adapter;
 use crate::optional::Optional;
 use crate::registry::Target;
 use crate::request::{ModelStream, Request};
-use crate::{Error, Model, answer};
+use crate::{Error, answer};
 
 pub(crate) use request::effort;
 
@@ -44,24 +44,12 @@ impl Responses {
 }
 
 #[async_trait]
-impl Model for Responses {
-    fn name(&self) -> &str {
-        &self.target.name
+impl Adapter for Responses {
+    fn target(&self) -> &Target {
+        &self.target
     }
 
-    fn context_window(&self) -> u64 {
-        self.target.context_window
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        self.target.max_output()
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.target.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+    async fn ask(&self, request: &Request) -> Result<ModelStream, Error> {
         let attempt = |summaries| self.attempt(request, summaries);
         self.summaries.ask(&self.target.name, attempt).await
     }

@@ -253,9 +253,11 @@ async fn an_answer_that_breaks_off_has_cost_what_was_reported_at_least() {
                 .ask(model, &request(vec![say("hi")]))
                 .await
                 .expect_err(model);
-            let Spent::AtLeast { usage, cost } = *error.spent else {
+            let Spent::AtLeast { usage, cost, arrived } = *error.spent else {
                 panic!("{model}, {fault:?}: {error:?}");
             };
+            // Two letters are a token at the most; the answer comes in pieces.
+            assert!((5..=9).contains(&arrived), "{model}, {fault:?}: {arrived}");
             let reported = match model.split_once('/') {
                 // The first event has the whole input, and each of Gemini's events what there was until then.
                 Some(("anthropic", _)) => (100, 1),

@@ -271,8 +271,21 @@ fn web_search(config: &Config) -> Finding {
     }
 }
 
+/// How much memory a sandbox may have, beside what there is.
+fn memory(limit: u64) -> Finding {
+    let machine = sandboxes::machine_memory();
+    let detail = format!("{} MiB each, of the machine's {} MiB", limit >> 20, machine >> 20);
+    if limit > machine {
+        return Finding::new("sandbox", "memory", Status::Warn, detail)
+            .remedy("one sandbox can use up the machine's memory; lower sandbox.memory");
+    }
+    Finding::new("sandbox", "memory", Status::Ok, detail)
+}
+
 async fn sandbox(config: &Config) -> Vec<Finding> {
-    oma_sandbox::doctor::probe(&sandboxes::configure(config))
+    let configured = sandboxes::configure(config);
+    let memory = memory(configured.limits.memory);
+    let probed = oma_sandbox::doctor::probe(&configured)
         .await
         .into_iter()
         .map(|check| Finding {
@@ -281,6 +294,6 @@ async fn sandbox(config: &Config) -> Vec<Finding> {
             status: check.status,
             detail: check.detail,
             remedy: check.remedy,
-        })
-        .collect()
+        });
+    std::iter::once(memory).chain(probed).collect()
 }

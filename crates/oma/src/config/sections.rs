@@ -111,7 +111,8 @@ section! {
         idle_timeout: Duration { default "10m"; between "1s", "7d"; env "OPENCLAW_SANDBOX_IDLE_TIMEOUT_MS"; }
         /// How long a turn waits for a free sandbox.
         wait_timeout: Duration { default "2m"; between "1s", "1h"; env "OPENCLAW_SANDBOX_WAIT_TIMEOUT_MS"; }
-        /// Memory of all processes of a sandbox together, its `/tmp` included.
+        /// Memory of all processes of a sandbox together, its `/tmp` included. The default is half of the machine's
+        /// memory where that is less.
         memory: Bytes { default "2GiB"; between "32MiB", "16TiB"; env "OPENCLAW_SANDBOX_MEMORY"; }
         /// Processes and threads of a sandbox.
         processes: u32 { default "512"; between "16", "100000"; env "OPENCLAW_SANDBOX_PROCESSES"; }

@@ -5,7 +5,8 @@
 //! fails early; requests are answered as soon as the store is open, and recovery goes on beside them; on
 //! SIGTERM or SIGINT no new work is taken and the server says that it is not ready, but goes on answering: clients can
 //! read, follow, cancel and confirm while turns get a bounded time to end. Then it closes, and what has not ended goes
-//! on after the next start. Sandboxes are left running for that.
+//! on after the next start. The sandboxes of those turns are left running for that, and so are those in which something
+//! runs; all others end.
 //!
 //! Invariant: without a token the server listens beyond loopback only if the configuration says so.
 //! Invariant: the process ends within the drain time and a few seconds, whatever hangs; a second signal ends it
@@ -105,8 +106,6 @@ async fn serve(
     ));
 
     let facts = announce::facts(address, &config.data_dir);
-    let notice = announce::Notice::post(&config.data_dir, &facts)
-        .map_err(|error| Failure::Other(format!("{}: {error}", config.data_dir.display())))?;
     remarks::started(&config, &parts, address, open_files);
     let line = |_: &_| format!("oma {} listens on http://{address}", env!("CARGO_PKG_VERSION"));
     if let Err(error) = output.result(&facts, line) {
@@ -125,7 +124,6 @@ async fn serve(
         signal = signals.next() => {
             // Nothing is lost by this: the log has everything that was accepted.
             tracing::warn!(signal, "stopped at once; turns at work go on after the next start");
-            drop(notice);
             return Err(Failure::Told);
         }
     }
@@ -133,7 +131,6 @@ async fn serve(
     upkeep.abort();
     parts.vaults.close().await;
     parts.store.close().await;
-    drop(notice);
     tracing::info!("stopped");
     Ok(())
 }

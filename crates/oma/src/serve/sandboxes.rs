@@ -19,7 +19,7 @@ pub(crate) fn configure(config: &Config) -> local::Config {
         EnforcementName::Rlimit => Some(Enforcement::Rlimit),
     };
     local.limits = Limits {
-        memory: sandbox.memory.0,
+        memory: memory(config, machine_memory()),
         processes: sandbox.processes,
         cpus: sandbox.cpus,
         disk: sandbox.disk.0,
@@ -42,6 +42,29 @@ pub(crate) fn configure(config: &Config) -> local::Config {
     local.orphan_timeout = sandbox.orphan_timeout;
     local.launch_timeout = sandbox.launch_timeout;
     local
+}
+
+/// The memory of one sandbox, in bytes, on a machine with so much: where nothing is configured, half of that at the
+/// most.
+fn memory(config: &Config, machine: u64) -> u64 {
+    let configured = config.sandbox.memory.0;
+    if is_configured(config, "sandbox.memory") {
+        configured
+    } else {
+        configured.min(machine / 2)
+    }
+}
+
+/// The machine's memory, in bytes.
+pub(crate) fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.mem_unit).saturating_mul(info.totalram)
+}
+
+/// Whether somebody has said anything about a setting.
+fn is_configured(config: &Config, key: &str) -> bool {
+    let mut settings = config.effective.iter();
+    settings.any(|setting| setting.key == key && setting.origin != Origin::Default)
 }
 
 /// Refuses files with secrets that every sandbox could read. The data folder is refused by the sandboxes themselves.
@@ -72,10 +95,7 @@ pub(crate) fn check_secrets(config: &Config) -> Result<(), Failure> {
 /// # Errors
 /// What to do about it.
 pub(crate) fn check_limits(config: &Config, enforcement: Enforcement) -> Result<(), Failure> {
-    let asked = |setting: &&crate::config::reader::Effective| {
-        setting.key == "sandbox.cpus" && setting.origin != Origin::Default
-    };
-    if enforcement == Enforcement::Rlimit && config.effective.iter().any(|it| asked(&it)) {
+    if enforcement == Enforcement::Rlimit && is_configured(config, "sandbox.cpus") {
         return Err(Failure::Other(
             "sandbox.cpus is set, but limits by resource limit can't limit processors: run the server where it \
              may make control groups, or leave the setting out; `oma doctor` tells more"
@@ -91,5 +111,28 @@ pub(crate) fn pool(config: &Config) -> PoolConfig {
         max_live: config.sandbox.max_live,
         wait: config.sandbox.wait_timeout,
         idle_timeout: config.sandbox.idle_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reader::Sources;
+
+    #[test]
+    fn a_small_machine_has_small_sandboxes_unless_somebody_says_otherwise() {
+        let unsaid = Config::from_sources(&Sources::default()).expect("the defaults are legal");
+
+        let variable = ("OPENCLAW_SANDBOX_MEMORY".to_owned(), "1GiB".into());
+        let said = Config::from_sources(&Sources {
+            env: [variable].into(),
+            ..Sources::default()
+        });
+        let said = said.expect("legal");
+        for (machine, unsaid_gets) in [(512 << 20, 256 << 20), (8 << 30, 2 << 30)] {
+            assert_eq!(memory(&unsaid, machine), unsaid_gets);
+            assert_eq!(memory(&said, machine), 1 << 30);
+        }
+        assert!(machine_memory() > 64 << 20);
     }
 }

@@ -55,15 +55,24 @@ async fn commands_see_nothing_of_the_server() {
     let looks = [
         "env; export -p; set".to_owned(),
         "cat /proc/*/environ /proc/*/cmdline /proc/self/environ /proc/1/environ | tr '\\0' '\\n'".to_owned(),
-        format!("cat /proc/{pid}/environ /proc/{pid}/cmdline; ls -l /proc/{pid} /proc/{pid}/fd /proc/{pid}/root/"),
-        format!("ls -la {folder} {folder}/workspaces {folder}/sandboxes /tmp; cat {folder}/store.db* {folder}/serve.json"),
-        format!("cat {folder}/workspaces/{}/secret.txt ../{}/secret.txt", other.session, other.session),
-        format!("ls -la / /home /var /run /mnt /media /srv /opt /boot; ls -la '{home}'; cat '{home}'/.* /home/*/.*"),
-        "find / -xdev \\( -name 'store.db*' -o -name '*.sock' -o -name 'secret.txt' -o -name serve.json \\) 2>/dev/null".to_owned(),
+        format!(
+            "cat /proc/{pid}/environ /proc/{pid}/cmdline; ls -l /proc/{pid} /proc/{pid}/fd /proc/{pid}/root/"
+        ),
+        format!("ls -la {folder} {folder}/workspaces {folder}/sandboxes /tmp; cat {folder}/store.db*"),
+        format!(
+            "cat {folder}/workspaces/{}/secret.txt ../{}/secret.txt",
+            other.session, other.session
+        ),
+        format!(
+            "ls -la / /home /var /run /mnt /media /srv /opt /boot; ls -la '{home}'; cat '{home}'/.* /home/*/.*"
+        ),
+        "find / -xdev \\( -name 'store.db*' -o -name '*.sock' -o -name 'secret.txt' \\) 2>/dev/null"
+            .to_owned(),
         "cat /proc/self/mounts; cat /proc/1/mountinfo | cut -d' ' -f5".to_owned(),
         "ps aux 2>/dev/null; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; done".to_owned(),
         "ls -l /proc/*/fd /proc/*/map_files /proc/*/ns".to_owned(),
-        "dd if=/proc/1/mem bs=4096 count=1; dd if=/dev/mem bs=4096 count=1; dd if=/dev/kmsg count=1; dmesg".to_owned(),
+        "dd if=/proc/1/mem bs=4096 count=1; dd if=/dev/mem bs=4096 count=1; dd if=/dev/kmsg count=1; dmesg"
+            .to_owned(),
         "cat /etc/shadow /etc/gshadow /etc/ssh/*key /etc/sudoers".to_owned(),
         "ls -la /sys /sys/fs/cgroup; cat /proc/keys /proc/kcore /proc/sched_debug".to_owned(),
     ];

@@ -16,10 +16,12 @@ mod fake_server;
 mod governance;
 mod isolation;
 mod mcp;
+mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
 mod requests;
 mod server;
+mod stopping;
 mod system;
 mod tenants;
 mod terminal;

@@ -221,6 +221,9 @@ async fn a_turn_is_one_trace_with_its_request_models_and_tools() {
         "http_request_duration_seconds",
         "turns_active",
         "tool_uses_total",
+        "model_tokens_total",
+        "container_boot_duration_seconds",
+        "store_commit_duration_seconds",
     ] {
         assert!(store.metrics.contains(name), "{name}: {:?}", store.metrics);
     }

@@ -56,6 +56,9 @@ impl Provider for NoSandbox {
     async fn stop(&self, _: &SessionId) -> Result<(), SandboxError> {
         Ok(())
     }
+    async fn retire(&self, _: &SessionId) -> Result<bool, SandboxError> {
+        Ok(true)
+    }
     async fn destroy(&self, _: &SessionId) -> Result<(), SandboxError> {
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Summaries in the midst of a turn.
 
 use oma_domain::content::Source;
-use oma_domain::event::Body;
+use oma_domain::event::{Body, Kept};
 use oma_domain::session::Input;
 use oma_domain::{ContentBlock, Seq};
 use oma_fake_provider::{Gate, Reply};
@@ -114,7 +114,7 @@ async fn a_message_of_pictures_alone_is_kept() {
 #[tokio::test]
 async fn what_does_not_fit_is_left_out_and_said_so() {
     let bench = Bench::start("small/model", 20_000).await;
-    let long = "long ".repeat(8_000);
+    let long = format!("The order is: {} Answer in French.", "é long ".repeat(8_000));
     bench.post(vec![
         ContentBlock::text(&long),
         ContentBlock::text(WORDS),
@@ -128,17 +128,40 @@ async fn what_does_not_fit_is_left_out_and_said_so() {
     bench.provider.push(Reply::new().text("Done."));
     bench.drive().await;
     let shown = |number: usize, text: &str| bench.request(number).body.to_string().contains(text);
-    assert!(shown(3, "[the rest was left out]") && !shown(3, &long));
-    assert!(shown(3, WORDS) && shown(3, PICTURE));
-    assert!(shown(5, WORDS) && shown(5, "[an image was left out]") && !shown(5, PICTURE));
     let log = bench.log.history(Seq(0), 100).await.expect("a log");
-    let kept: Vec<Vec<usize>> = log
+    let kept: Vec<Kept> = log
         .iter()
         .filter_map(|event| match &*event.body {
-            Body::Compaction { kept, .. } => kept.as_ref().map(|kept| kept.whole.clone()),
+            Body::Compaction { kept, .. } => kept.clone(),
             _ => None,
         })
         .collect();
+    for (number, kept) in [(3, &kept[0]), (5, &kept[1])] {
+        let [cut] = &kept.cut[..] else {
+            panic!("one text is cut: {kept:?}")
+        };
+        let left_out = long.len() - cut.head - cut.tail;
+        assert_eq!(cut.block, 0);
+        assert!(
+            shown(number, "The order is: ")
+                && shown(number, "Answer in French.")
+                && shown(
+                    number,
+                    &format!("[{left_out} bytes of this text are left out here]")
+                )
+                && shown(number, "it is too long to be kept whole")
+                && !shown(number, "word for word")
+                && !shown(number, &long),
+            "request {number}"
+        );
+        // All the room that there is, but for what a character takes.
+        let room: usize = if number == 3 { 32_000 - 6_400 } else { 4_000 };
+        let used = cut.head + cut.tail + WORDS.len();
+        assert!((room - 4..=room).contains(&used), "{used} of {room}");
+    }
+    assert!(shown(3, WORDS) && shown(3, PICTURE));
+    assert!(shown(5, WORDS) && shown(5, "[an image was left out]") && !shown(5, PICTURE));
+    let kept: Vec<Vec<usize>> = kept.into_iter().map(|kept| kept.whole).collect();
     assert_eq!(kept, [vec![1, 2], vec![1]]);
     assert!(!bench.state().is_running());
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, Outcome};
 use super::log_ring::LogRing;
+use super::process::Table;
 use crate::protocol::{Order, Report, VERSION};
 use crate::wire;
 
@@ -269,7 +270,8 @@ async fn answer(
             id,
             text: shared.log.tail(tail),
         },
-        Order::Shutdown { id } => {
+        Order::Retire { id } if is_at_work(shared) => Report::Busy { id },
+        Order::Retire { id } | Order::Shutdown { id } => {
             wind_down(shared).await;
             let sent = send(reports, &Report::Ok { id }).await;
             shared.end.cancel();
@@ -277,6 +279,12 @@ async fn answer(
         }
     };
     send(reports, &report).await
+}
+
+/// Whether anything runs that somebody may want to go on. Services don't count: they end with their connections.
+fn is_at_work(shared: &Shared) -> bool {
+    // What can't be seen may be there.
+    *shared.calls.running().borrow() > 0 || Table::read().map_or(true, |table| table.has_work())
 }
 
 async fn report_outcome(id: u64, mut outcome: Outcome, reports: mpsc::Sender<Bytes>) {

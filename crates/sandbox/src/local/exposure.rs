@@ -13,7 +13,9 @@ use crate::hand::launch::root;
 pub fn exposed(path: &Path, readable: &[PathBuf]) -> Option<PathBuf> {
     let path = resolved(path);
     let system = root::SYSTEM.iter().map(|name| Path::new("/").join(name));
-    let etc = root::ETC.iter().map(|name| Path::new("/etc").join(name));
+    // Without a look at it, all of it counts as seen.
+    let etc = root::shown_of_etc().unwrap_or_else(|_| vec![PathBuf::new()]);
+    let etc = etc.into_iter().map(|name| Path::new("/etc").join(name));
     let shown = system.chain(etc).chain(readable.iter().cloned());
     shown.filter(|shown| shown.exists()).find(|shown| {
         let shown = resolved(shown);

@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod config;
+mod ending;
 mod exposure;
 mod hand;
 mod launch;
@@ -179,6 +180,15 @@ impl Provider for Local {
         whole(async move {
             let mut slot = inner.take(&session).await;
             inner.stop(&session, &mut slot).await
+        })
+        .await
+    }
+
+    async fn retire(&self, session: &SessionId) -> Result<bool, Error> {
+        let (inner, session) = (Arc::clone(&self.inner), session.clone());
+        whole(async move {
+            let mut slot = inner.take(&session).await;
+            inner.retire(&session, &mut slot).await
         })
         .await
     }

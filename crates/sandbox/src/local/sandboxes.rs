@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use oma_domain::SessionId;
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::timeout;
 
 use super::cgroup::{self, Cgroups};
 use super::config::{self, Config};
@@ -29,9 +28,6 @@ use crate::{Attached, Error, Origin};
 const RUN_GRACE: Duration = Duration::from_secs(60);
 /// How many commands may wait for the session's one shell before a tool's own begins.
 const RUN_QUEUE: u32 = 16;
-
-/// How long a hand that the record does not know may take to greet.
-const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The sandboxes of one data folder.
 pub(super) struct Sandboxes {
@@ -51,8 +47,8 @@ pub(super) type Slot = tokio::sync::Mutex<Option<Live>>;
 /// A sandbox that this server is connected to.
 #[derive(Clone)]
 pub(super) struct Live {
-    hand: Arc<LocalHand>,
-    process: Arc<Handle>,
+    pub(super) hand: Arc<LocalHand>,
+    pub(super) process: Arc<Handle>,
     /// Somebody who acts on what a server before this one had left under way has come.
     is_claimed: bool,
 }
@@ -67,14 +63,14 @@ impl Live {
     }
 
     /// Whether something would be forgotten with this sandbox that nobody has acted on.
-    async fn is_awaited(&self) -> bool {
+    pub(super) async fn is_awaited(&self) -> bool {
         let left_behind = !self.is_claimed && !self.hand.client.known().is_empty();
         left_behind || self.hand.origin(Origin::Running).await != Origin::Running
     }
 }
 
 /// What is known of a session's sandbox.
-enum Found {
+pub(super) enum Found {
     /// It runs.
     Live(Live),
     /// It is gone without a proper stop.
@@ -84,11 +80,11 @@ enum Found {
 }
 
 impl Sandboxes {
-    fn folder(&self, session: &SessionId) -> Folder {
+    pub(super) fn folder(&self, session: &SessionId) -> Folder {
         Folder::new(self.config.data.join("sandboxes").join(session.as_str()))
     }
 
-    fn workspace_path(&self, session: &SessionId) -> PathBuf {
+    pub(super) fn workspace_path(&self, session: &SessionId) -> PathBuf {
         self.config.data.join("workspaces").join(session.as_str())
     }
 
@@ -175,7 +171,7 @@ impl Sandboxes {
         }
     }
 
-    fn process_of(&self, record: &Record) -> Option<Handle> {
+    pub(super) fn process_of(&self, record: &Record) -> Option<Handle> {
         if record.boot != self.boot {
             return None;
         }
@@ -185,24 +181,6 @@ impl Sandboxes {
 
     fn run_timeout(&self) -> Duration {
         self.config.tools.max_wall.saturating_mul(RUN_QUEUE) + RUN_GRACE
-    }
-
-    /// Makes sure that nothing of the recorded sandbox is left but its folder.
-    async fn bury(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
-        if let Some(process) = self.process_of(record) {
-            process.kill().await?;
-        } else if record.hand.is_none() {
-            // The server died while it launched this one, so only its socket leads to it. A hand that does not
-            // answer either has not come far: it ends by itself when it finds nobody to report to.
-            if let Ok(stream) = folder.connect().await
-                && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await
-            {
-                client.shut_down().await?;
-            }
-        }
-        cgroup::remove(&record.cgroups)
-            .await
-            .map_err(|error| io_error("removing control groups", error))
     }
 
     /// Starts a sandbox. `replaced` says whether it takes the place of one that was lost.
@@ -293,7 +271,7 @@ impl Sandboxes {
     }
 
     /// Looks for the session's sandbox: the one in the slot, if that is not lost, or the one of the record.
-    async fn find(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<Found, Error> {
+    pub(super) async fn find(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<Found, Error> {
         if let Some(live) = slot.take().filter(|live| !live.hand.client.is_lost()) {
             return Ok(Found::Live(live));
         }
@@ -308,51 +286,6 @@ impl Sandboxes {
                 None => Found::Gone(record),
             },
         })
-    }
-
-    /// Ends the session's sandbox, if there is one.
-    pub(super) async fn stop(&self, session: &SessionId, slot: &mut Option<Live>) -> Result<(), Error> {
-        let folder = self.folder(session);
-        let failed = |error| io_error(format!("removing the sandbox of {session}"), error);
-        let is_lost = match self.find(session, slot).await? {
-            Found::Live(live) => {
-                let is_awaited = live.is_awaited().await;
-                self.shut_down(session, &live).await?;
-                is_awaited
-            }
-            // It did not wait for this.
-            Found::Gone(record) => !record.never_served(&self.boot),
-            Found::None => false,
-        };
-        if let Some(record) = folder.read().map_err(failed)? {
-            self.bury(&folder, &record).await?;
-            if is_lost {
-                folder.write(&Record::of_loss()).map_err(failed)?;
-            } else {
-                folder.remove().map_err(failed)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets a hand end in an orderly way, or kills it when it doesn't.
-    async fn shut_down(&self, session: &SessionId, live: &Live) -> Result<(), Error> {
-        let orderly = async {
-            live.hand.client.shut_down().await?;
-            live.process.ended().await;
-            Ok::<(), Error>(())
-        };
-        match timeout(self.config.stop_timeout, orderly).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::debug!(%session, %error, "a sandbox did not stop by itself");
-                live.process.kill().await
-            }
-            Err(_) => {
-                tracing::warn!(%session, "a sandbox did not stop in time");
-                live.process.kill().await
-            }
-        }
     }
 
     pub(super) async fn attach(&self, session: &SessionId) -> Result<Attached, Error> {
@@ -390,39 +323,6 @@ impl Sandboxes {
         Ok(Some(live.attached(Origin::Running, begun)))
     }
 
-    pub(super) async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
-        let mut slot = self.take(session).await;
-        self.stop(session, &mut slot).await?;
-        let failed = |error| io_error(format!("removing the workspace of {session}"), error);
-        // With the session, the word of a loss is of no use either.
-        self.folder(session).remove().map_err(failed)?;
-        let trash = self
-            .config
-            .data
-            .join("trash")
-            .join(ulid::Ulid::generate().to_string());
-        make_private(&trash)?;
-        let path = self.workspace_path(session);
-        // A folder must be writable to be moved.
-        match files::access::grant(rustix::fs::CWD, path.as_path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        match fs::rename(path, trash.join("workspace")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        // From here on the workspace is gone for everybody; a crash leaves the rest to the next start.
-        let removal = tokio::task::spawn_blocking(move || {
-            removal::empty(&trash)?;
-            fs::remove_dir(&trash)
-        });
-        removal
-            .await
-            .map_err(|error| failed(io::Error::other(error)))?
-            .map_err(failed)
-    }
-
     /// After a crash: control groups without a sandbox go, and so does what was being removed. Gives the sessions
     /// whose sandboxes live.
     pub(super) async fn clear_away(&self) -> Result<Vec<SessionId>, Error> {
@@ -437,7 +337,13 @@ impl Sandboxes {
                     survivors.push(session);
                 }
                 // The record of a lost sandbox stays, as the only word of the loss.
-                Some(record) => self.bury(&folder, &record).await?,
+                Some(record) => {
+                    if record.hand.is_some() {
+                        metrics::counter!("startup_adoptions_total", "outcome" => "reattach_failed")
+                            .increment(1);
+                    }
+                    self.bury(&folder, &record).await?;
+                }
                 None => folder.remove().map_err(failed)?,
             }
         }

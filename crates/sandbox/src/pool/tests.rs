@@ -5,6 +5,7 @@ use crate::protocol::{Call, Reply};
 use async_trait::async_trait;
 use oma_domain::EventId;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -82,6 +83,13 @@ impl Provider for Fake {
             self.log.lock().unwrap().push(format!("stop {session}"));
         }
         Ok(())
+    }
+    async fn retire(&self, session: &SessionId) -> Result<bool, Error> {
+        if session.as_str().starts_with("busy") {
+            return Ok(false);
+        }
+        self.stop(session).await?;
+        Ok(true)
     }
     async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
         self.stop(session).await
@@ -355,4 +363,26 @@ async fn more_than_allowed_may_have_outlived_a_server() {
     ];
     assert_eq!(pool.counts().live, 2);
     drop(both);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_what_is_needed_stays() {
+    let (pool, fake) = pool_after_a_restart(8, &["old", "busy-old"]);
+    for name in ["a", "b", "kept", "busy"] {
+        drop(pool.acquire(&spec(name)).await.unwrap());
+    }
+    let held = pool.acquire(&spec("held")).await.unwrap();
+    pool.retire(&HashSet::from([spec("kept").session])).await;
+    let mut left: Vec<String> = fake
+        .live
+        .lock()
+        .unwrap()
+        .keys()
+        .map(ToString::to_string)
+        .collect();
+    left.sort();
+    assert_eq!(left, ["busy", "busy-old", "kept"]);
+    assert_eq!(pool.counts().live, 3);
+    drop(held);
+    assert_eq!(pool.counts().live, 3);
 }

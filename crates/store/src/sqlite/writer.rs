@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -270,10 +270,16 @@ impl Desk {
     /// # Errors
     /// The transaction's failure: nothing of the group has changed anything then.
     fn transact(&self, group: &mut [Box<dyn Work>]) -> Result<()> {
+        let begun = Instant::now();
         self.execute("BEGIN IMMEDIATE")?;
         let result = self.run_all(group).and_then(|()| self.execute("COMMIT"));
         if result.is_err() && !self.conn.is_autocommit() {
             self.execute("ROLLBACK")?;
+        }
+        if result.is_ok() {
+            metrics::histogram!("store_commit_duration_seconds").record(begun.elapsed());
+            #[expect(clippy::cast_precision_loss, reason = "a group is small")]
+            metrics::histogram!("store_commit_batch_size").record(group.len() as f64);
         }
         result
     }

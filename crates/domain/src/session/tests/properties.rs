@@ -220,25 +220,43 @@ struct Asked {
     output: u64,
     priced: bool,
     takes: (f64, f64),
-    fails: bool,
+    end: End,
+}
+
+/// How a request ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Answered,
+    /// It failed, and the provider said what it took.
+    Failed,
+    /// It broke off; whether the provider had said what the input was.
+    BrokenOff {
+        said_input: bool,
+    },
+    Cancelled,
+    /// The server died meanwhile.
+    Crashed,
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
     let part = 0.0..=1.0f64;
-    (
-        0..4000u64,
-        0..8000u64,
-        any::<bool>(),
-        (part.clone(), part),
-        any::<bool>(),
-    )
-        .prop_map(|(input, output, priced, takes, fails)| Asked {
+    let end = prop_oneof![
+        4 => Just(End::Answered),
+        2 => Just(End::Failed),
+        1 => any::<bool>().prop_map(|said_input| End::BrokenOff { said_input }),
+        1 => Just(End::Cancelled),
+        1 => Just(End::Crashed),
+    ];
+    let takes = (part.clone(), part);
+    (0..4000u64, 0..8000u64, any::<bool>(), takes, end).prop_map(|(input, output, priced, takes, end)| {
+        Asked {
             input,
             output,
             priced,
             takes,
-            fails,
-        })
+            end,
+        }
+    })
 }
 
 #[expect(
@@ -253,7 +271,8 @@ fn part_of(amount: u64, part: f64) -> u64 {
 
 proptest! {
     /// As long as no request takes more than it announced and was allowed, no cap is ever passed, whatever is
-    /// posted, fails or waits.
+    /// posted, fails, breaks off or waits. What a crash cut off is the exception: of that answer nobody has seen
+    /// anything.
     #[test]
     fn budgets_are_hard(
         requests in prop::collection::vec(asked(), 0..40),
@@ -262,6 +281,8 @@ proptest! {
     ) {
         let quota = Quota { max_cost: max_cost.map(NanoUsd), max_tokens, max_wall_ms: None };
         let mut machine = Machine { quota: Some(quota), ..Machine::default() };
+        // What is really consumed: a billionth of a dollar for each token.
+        let (mut consumed, mut reported) = (0, 0);
         for (n, asked) in requests.into_iter().enumerate() {
             let _refused = machine.feed(post(&format!("m{n}")));
             if !machine.state.is_running() {
@@ -279,17 +300,40 @@ proptest! {
                 output: part_of(max_output.unwrap_or(asked.output), asked.takes.1),
                 ..Usage::default()
             };
-            let cost = Some(Cost { amount: NanoUsd(usage.total()), source: "test".into() });
-            let end = if asked.fails {
-                let spent = Spent::All { usage, cost };
-                Input::FailRequest { request: id(&request), failure: failure(), spent, retry: true }
-            } else {
-                let reply = Reply { blocks: vec![], model: "p/m".into(), usage, cost, stop: ReplyStop::Done };
-                Input::FinishRequest { request: id(&request), reply }
+            let cost = |usage: Usage| Some(Cost { amount: NanoUsd(usage.total()), source: "test".into() });
+            let fail = |spent| Input::FailRequest { request: id(&request), failure: failure(), spent, retry: true };
+            consumed += usage.total();
+            let (end, said) = match asked.end {
+                End::Answered => {
+                    let cost = cost(usage);
+                    let reply = Reply { blocks: vec![], model: "p/m".into(), usage, cost, stop: ReplyStop::Done };
+                    (Input::FinishRequest { request: id(&request), reply }, usage)
+                }
+                End::Failed => (fail(Spent::All { usage, cost: cost(usage) }), usage),
+                End::BrokenOff { said_input } => {
+                    let said = Usage { input: if said_input { usage.input } else { 0 }, ..Usage::default() };
+                    let cost = cost(said).filter(|_| said_input);
+                    (fail(Spent::AtLeast { usage: said, cost, arrived: usage.output }), said)
+                }
+                End::Cancelled => {
+                    let Input::Interrupt { id, clear_queue, partial, outcomes, delegated, .. } = interrupt(true) else {
+                        unreachable!("made so")
+                    };
+                    let arrived = usage.output;
+                    (Input::Interrupt { id, clear_queue, partial, arrived, outcomes, delegated }, Usage::default())
+                }
+                End::Crashed => {
+                    consumed -= usage.output;
+                    (Input::Wake, Usage::default())
+                }
             };
+            reported += said.total();
             machine.feed(end).unwrap();
-            prop_assert!(max_tokens.is_none_or(|max| machine.state.usage.total() <= max));
-            prop_assert!(max_cost.is_none_or(|max| machine.state.cost.known.0 <= max));
+            prop_assert!(max_tokens.is_none_or(|max| consumed <= max), "{consumed} tokens");
+            prop_assert!(max_cost.is_none_or(|max| consumed <= max), "{consumed} nanodollars");
+            // Estimates are in no report.
+            prop_assert_eq!(machine.state.usage.total(), reported);
+            prop_assert_eq!(machine.state.cost.known.0, reported);
         }
     }
 }
@@ -367,16 +411,17 @@ proptest! {
                 Spending {
                     usage: Usage { input: tokens, ..Usage::default() },
                     cost: CostTotal { known: NanoUsd(cost), unknown_requests: 0 },
+                    ..Spending::default()
                 }
             };
             if round.cancelled && !children.is_empty() {
                 // Of some of them nobody learns what they consumed; their shares stay set aside.
                 let known = children.iter().filter(|(_, (_, order))| order % 2 == 0);
                 let delegated = known.map(|(name, (part, _))| (id(name), spent(&machine, name, *part))).collect();
-                let Input::Interrupt { id, clear_queue, partial, outcomes, .. } = interrupt(true) else {
+                let Input::Interrupt { id, clear_queue, partial, arrived, outcomes, .. } = interrupt(true) else {
                     unreachable!("made so")
                 };
-                machine.feed(Input::Interrupt { id, clear_queue, partial, outcomes, delegated }).unwrap();
+                machine.feed(Input::Interrupt { id, clear_queue, partial, arrived, outcomes, delegated }).unwrap();
             } else {
                 for (name, (part, _)) in children {
                     let spent = spent(&machine, name, part);

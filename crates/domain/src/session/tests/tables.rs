@@ -1,5 +1,7 @@
 //! Each row: inputs, the whole log that they lead to, and the phase afterwards.
 
+mod budgets;
+
 use super::*;
 
 #[track_caller]
@@ -262,6 +264,7 @@ fn an_interrupt_closes_everything_and_keeps_what_there_was() {
             text: "half".into(),
             model: "p/m".into(),
         }],
+        arrived: 2,
         outcomes: vec![],
         delegated: vec![],
     };
@@ -280,6 +283,7 @@ fn an_interrupt_closes_everything_and_keeps_what_there_was() {
         id: id("stop"),
         clear_queue: false,
         partial: vec![],
+        arrived: 0,
         outcomes: vec![(id("b"), Outcome::text("so far"))],
         delegated: vec![],
     };
@@ -359,67 +363,6 @@ fn what_a_turn_can_do_without_fails_beside_it() {
 }
 
 #[test]
-fn what_a_failed_request_consumed_is_counted() {
-    let usage = Usage {
-        input: 100,
-        ..Usage::default()
-    };
-    let cost = Some(Cost {
-        amount: NanoUsd(40),
-        source: "test".into(),
-    });
-    let all = Spent::All {
-        usage,
-        cost: cost.clone(),
-    };
-    let part = Spent::AtLeast {
-        usage,
-        cost: cost.clone(),
-    };
-    let known = |known, unknown_requests| CostTotal {
-        known: NanoUsd(known),
-        unknown_requests,
-    };
-    for (spent, tokens, total, stated) in [
-        (Spent::Nothing, 0, known(0, 0), None),
-        (all, 100, known(40, 0), cost),
-        (part, 100, known(40, 1), None),
-        (Spent::unknown(), 0, known(0, 1), None),
-    ] {
-        let input = Input::FailRequest {
-            request: id("r1"),
-            failure: failure(),
-            spent: spent.clone(),
-            retry: true,
-        };
-        let machine = check(
-            vec![post("m1"), begin("r1"), input],
-            "RUN user:m1 (r1 !) retry",
-            "ready",
-        );
-        assert_eq!(machine.state.usage.total(), tokens, "{spent:?}");
-        assert_eq!(machine.state.cost, total, "{spent:?}");
-        let end = machine.log.iter().find_map(|event| match &event.body {
-            Body::ModelRequestEnd { usage, cost, .. } => Some((usage.total(), cost.clone())),
-            _ => None,
-        });
-        assert_eq!(end, Some((tokens, stated)), "{spent:?}");
-    }
-    // A turn that ends under a request, a cancel and a restart leave its cost unknown.
-    for input in [
-        Input::FailTurn { failure: failure() },
-        interrupt(false),
-        Input::Wake,
-    ] {
-        let mut machine = Machine::default();
-        for input in [post("m1"), begin("r1"), input.clone()] {
-            machine.feed(input).expect("legal");
-        }
-        assert_eq!(machine.state.cost.total(), None, "{input:?}");
-    }
-}
-
-#[test]
 fn a_restart_closes_the_request_and_keeps_the_tools_open() {
     let asked = vec![post("m1"), begin("r1"), Input::Wake];
     let machine = check(asked, "RUN user:m1 (r1 !)", "ready");
@@ -471,110 +414,6 @@ fn compaction() {
         ],
         "RUN user:m1 (r1 summary<=3 ) (r2 says:t ) IDLE:end",
         "idle:end",
-    );
-}
-
-#[test]
-fn budgets_stop_before_the_request_and_hold_the_queue() {
-    let quota = Some(Quota {
-        max_tokens: Some(15),
-        ..Quota::default()
-    });
-    let machine = Machine {
-        quota,
-        ..Machine::default()
-    };
-    let mut machine = check_from(
-        machine,
-        vec![
-            post("m1"),
-            begin("r1"),
-            post("m2"),
-            reply("r1", vec![tool("a", Allow)]),
-            done("a"),
-            begin("r2"),
-        ],
-        "RUN user:m1 (r1 uses:a ) result:a IDLE:tokens",
-        "idle:tokens",
-    );
-    assert_eq!(
-        machine.feed(post("m3")),
-        Err(Rejection::QuotaExceeded(crate::quota::Exceeded::Tokens))
-    );
-    machine.quota = None;
-    check_from(
-        machine,
-        vec![post("m3")],
-        "RUN user:m1 (r1 uses:a ) result:a IDLE:tokens RUN user:m2",
-        "ready",
-    );
-}
-
-fn capped(max_tokens: Option<u64>, max_cost: Option<u64>) -> Machine {
-    let quota = Some(Quota {
-        max_cost: max_cost.map(NanoUsd),
-        max_tokens,
-        max_wall_ms: None,
-    });
-    Machine {
-        quota,
-        ..Machine::default()
-    }
-}
-
-#[test]
-fn a_request_gets_what_the_budgets_leave() {
-    for (tokens, cost, input, output, priced, expected) in [
-        // Nothing binds.
-        (None, None, 100, 5000, true, Ok(None)),
-        (Some(5100), Some(5100), 100, 5000, true, Ok(None)),
-        // Less than it could produce, but worth it.
-        (Some(5099), None, 100, 5000, true, Ok(Some(4999))),
-        (Some(612), None, 100, 5000, true, Ok(Some(512))),
-        (None, Some(612), 100, 5000, true, Ok(Some(512))),
-        (Some(2000), Some(1000), 100, 5000, true, Ok(Some(900))),
-        // A request that can't produce much needs no more.
-        (Some(110), None, 100, 10, true, Ok(None)),
-        // Too little.
-        (Some(611), None, 100, 5000, true, Err(Exceeded::Tokens)),
-        (Some(50), None, 100, 10, true, Err(Exceeded::Tokens)),
-        (None, Some(611), 100, 5000, true, Err(Exceeded::Cost)),
-        (None, Some(99), 100, 0, true, Err(Exceeded::Cost)),
-        // What has no price is held to the tokens alone.
-        (None, Some(1), 100, 5000, false, Ok(None)),
-        (Some(612), Some(1), 100, 5000, false, Ok(Some(512))),
-    ] {
-        let mut machine = capped(tokens, cost);
-        machine.feed(post("m1")).unwrap();
-        machine.feed(begin_bounded("r1", input, output, priced)).unwrap();
-        let found = match &machine.state.phase {
-            Phase::Idle {
-                stop: Some(StopReason::BudgetReached { cap }),
-            } => Err(*cap),
-            Phase::Running { turn } => match &turn.step {
-                Step::Sampling { max_output, .. } => Ok(*max_output),
-                other => panic!("{other:?}"),
-            },
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(found, expected, "{tokens:?} {cost:?} {input} {output} {priced}");
-    }
-}
-
-#[test]
-fn a_held_session_takes_messages_again_once_the_budgets_are_others() {
-    let mut machine = capped(Some(600), None);
-    for input in [post("m1"), begin_bounded("r1", 100, 5000, true)] {
-        machine.feed(input).unwrap();
-    }
-    let refused = Err(Rejection::QuotaExceeded(Exceeded::Tokens));
-    assert_eq!(machine.feed(post("m2")), refused);
-    machine.quota = capped(Some(10_000), None).quota;
-    check_from(
-        machine,
-        vec![post("m2"), begin_bounded("r2", 100, 5000, true)],
-        "RUN user:m1 IDLE:tokens RUN user:m2 (r2",
-        "sampling",
     );
 }
 

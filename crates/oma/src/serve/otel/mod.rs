@@ -111,7 +111,9 @@ impl Otel {
             .with_threads(false)
             .with_tracked_inactivity(false)
             .with_tracer(provider.tracer("oma"));
-        Some(layer.with_filter(FilterFn::new(is_ours)))
+        let exported =
+            |metadata: &tracing::Metadata<'_>| is_ours(metadata) && metadata.target() != oma_trace::FOR_LOG;
+        Some(layer.with_filter(FilterFn::new(exported)))
     }
 
     /// Sends log lines.

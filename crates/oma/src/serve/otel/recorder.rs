@@ -8,6 +8,7 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit,
 };
 use metrics_util::registry::{Registry, Storage};
+use oma_api::telemetry::catalogue::{self, Kind};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -27,7 +28,7 @@ impl Recorder {
 }
 
 impl metrics::Recorder for Recorder {
-    // The descriptions are Prometheus'; instruments here are made when they are first used.
+    // Instruments are made when they are first used, with the descriptions of the catalogue.
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -55,27 +56,41 @@ impl Storage<Key> for Instruments {
     type Histogram = Arc<Spread>;
 
     fn counter(&self, key: &Key) -> Arc<Count> {
+        let builder = self.0.u64_counter(key.name().to_owned());
         Arc::new(Count {
-            instrument: self.0.u64_counter(key.name().to_owned()).build(),
+            instrument: builder.with_description(help(key)).build(),
             labels: labels(key),
             total: AtomicU64::new(0),
         })
     }
 
     fn gauge(&self, key: &Key) -> Arc<Level> {
+        let builder = self.0.f64_gauge(key.name().to_owned());
         Arc::new(Level {
-            instrument: self.0.f64_gauge(key.name().to_owned()).build(),
+            instrument: builder.with_description(help(key)).build(),
             labels: labels(key),
             value: AtomicU64::new(0.0_f64.to_bits()),
         })
     }
 
     fn histogram(&self, key: &Key) -> Arc<Spread> {
+        let mut builder = self.0.f64_histogram(key.name().to_owned());
+        // The defaults of OpenTelemetry are for milliseconds.
+        if let Some(Kind::Histogram(buckets)) = catalogue::find(key.name()).map(|metric| metric.kind) {
+            builder = builder.with_boundaries(buckets.to_vec());
+        }
+        if key.name().ends_with("_seconds") {
+            builder = builder.with_unit("s");
+        }
         Arc::new(Spread {
-            instrument: self.0.f64_histogram(key.name().to_owned()).build(),
+            instrument: builder.with_description(help(key)).build(),
             labels: labels(key),
         })
     }
+}
+
+fn help(key: &Key) -> &'static str {
+    catalogue::find(key.name()).map_or("", |metric| metric.help)
 }
 
 fn labels(key: &Key) -> Vec<KeyValue> {

@@ -126,19 +126,20 @@ impl Client {
         self.send(self.request(Method::PUT, path).body(body)).await
     }
 
-    /// A metric of one value.
+    /// A metric, summed over its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").await.text();
         let is_it = |line: &&str| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
-        let value = metrics
+        let values = metrics
             .lines()
-            .find(is_it)
-            .and_then(|line| line.rsplit(' ').next())
-            .unwrap_or_else(|| panic!("there is no {name}: {metrics}"));
-        value.parse().expect("a number")
+            .filter(is_it)
+            .map(|line| line.rsplit(' ').next().expect("a value"));
+        let values: Vec<f64> = values.map(|value| value.parse().expect("a number")).collect();
+        assert!(!values.is_empty(), "there is no {name}: {metrics}");
+        values.iter().sum()
     }
 
     /// Makes an agent and gives its id.

@@ -24,7 +24,7 @@ pub(crate) const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib
 
 /// What programs need of `/etc`. Each is world-readable and holds no secret; keys (`/etc/ssl/private`),
 /// passwords and the host's own names are not among them.
-pub(crate) const ETC: [&str; 33] = [
+const ETC: [&str; 28] = [
     "alternatives",
     "bash.bashrc",
     "ca-certificates",
@@ -33,8 +33,6 @@ pub(crate) const ETC: [&str; 33] = [
     "fonts",
     "gai.conf",
     "inputrc",
-    "java-17-openjdk",
-    "java-21-openjdk",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
@@ -50,15 +48,35 @@ pub(crate) const ETC: [&str; 33] = [
     "profile",
     "protocols",
     "python3",
-    "python3.11",
-    "python3.12",
-    "python3.13",
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
     "terminfo",
     "timezone",
 ];
+
+/// What further names in `/etc` begin and end with, around a version: interpreters have a folder for each.
+const ETC_VERSIONED: [(&str, &str); 2] = [("java-", "-openjdk"), ("python3.", "")];
+
+/// What of `/etc` sandboxes see: of what they may, all that is there.
+pub(crate) fn shown_of_etc() -> io::Result<Vec<PathBuf>> {
+    let mut names: Vec<PathBuf> = ETC.iter().map(PathBuf::from).collect();
+    for entry in fs::read_dir("/etc")? {
+        let name = entry?.file_name();
+        if name.to_str().is_some_and(is_versioned) {
+            names.push(name.into());
+        }
+    }
+    Ok(names)
+}
+
+fn is_versioned(name: &str) -> bool {
+    ETC_VERSIONED.iter().any(|(start, end)| {
+        let version = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+        version
+            .is_some_and(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
 
 /// Device files, all harmless.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -147,9 +165,9 @@ fn enter(root: &Path) -> Result<(), Failure> {
 fn etc(root: &Path) -> Result<(), Failure> {
     let etc = root.join("etc");
     fs::create_dir(&etc).step("making /etc")?;
-    for name in ETC {
-        let source = Path::new("/etc").join(name);
-        let target = etc.join(name);
+    for name in shown_of_etc().step("listing /etc")? {
+        let source = Path::new("/etc").join(&name);
+        let target = etc.join(&name);
         let Ok(meta) = fs::symlink_metadata(&source) else {
             continue;
         };
@@ -310,4 +328,27 @@ fn set_attributes(
         return Err(io::Error::last_os_error()).step(&step);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_interpreters_are_known_in_every_version() {
+        for (name, is_shown) in [
+            ("python3.11", true),
+            ("python3.15", true),
+            ("java-21-openjdk", true),
+            ("python3.", false),
+            ("python3.11-secrets", false),
+            ("java--openjdk", false),
+            ("java-21-oracle", false),
+            ("passwd", false),
+        ] {
+            assert_eq!(is_versioned(name), is_shown, "{name}");
+        }
+        let shown = shown_of_etc().unwrap();
+        assert!(shown.contains(&PathBuf::from("ssl/certs")) && !shown.contains(&PathBuf::from("shadow")));
+    }
 }

@@ -127,6 +127,18 @@ impl Table {
         !self.commands(false).is_empty()
     }
 
+    /// Whether a command is alive that a session has started, at the end of its call or in the background.
+    pub(crate) fn has_work(&self) -> bool {
+        let of_services = services().clone();
+        let below = of_services
+            .iter()
+            .flat_map(|service| self.below(*service, &BTreeSet::new()))
+            .collect::<BTreeSet<_>>();
+        let mut commands = self.commands(false);
+        commands.retain(|pid| !of_services.contains(pid) && !below.contains(pid));
+        !commands.is_empty()
+    }
+
     /// The process with the most resident memory, but for pid 1.
     pub(crate) fn biggest(&self) -> Option<i32> {
         let others = self

@@ -231,7 +231,7 @@ pub struct Warmed {
 /// Warm an agent.
 ///
 /// Accepted for old clients and without effect: there is nothing to wait for, because a sandbox is made beside the
-/// first model request of a session.
+/// first tool use of a session.
 #[utoipa::path(
     post, path = "/v1/agents/{agent_id}/warm", tag = "agents",
     params(("agent_id" = String, Path)),

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use oma_domain::content::{ContentBlock, Source};
-use oma_domain::event::{Body, StopReason};
+use oma_domain::event::{Body, Cut, Kept, StopReason};
 use oma_domain::policy::Permission;
 use oma_domain::usage::{Cost, Usage};
 use oma_domain::{Event, EventId};
@@ -98,6 +98,44 @@ pub struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub dropped_event_ids: Option<Vec<String>>,
+    /// What of the user's newest message the model still reads beside the summary of a compaction, when its turn goes
+    /// on: whatever it does not name is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub kept: Option<KeptView>,
+}
+
+/// What of a message is kept beside a summary. Blocks are counted from 0.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct KeptView {
+    /// The content blocks that are kept word for word.
+    pub whole: Vec<usize>,
+    /// The texts that are kept without their middle.
+    pub cut: Vec<CutView>,
+}
+
+/// A text that is kept without its middle.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct CutView {
+    /// The content block.
+    pub block: usize,
+    /// How many bytes of its start are kept.
+    pub head: usize,
+    /// How many bytes of its end are kept.
+    pub tail: usize,
+}
+
+impl KeptView {
+    fn of(kept: &Kept) -> Self {
+        let cut = kept
+            .cut
+            .iter()
+            .map(|&Cut { block, head, tail }| CutView { block, head, tail });
+        Self {
+            whole: kept.whole.clone(),
+            cut: cut.collect(),
+        }
+    }
 }
 
 impl<'a> EventView<'a> {
@@ -124,6 +162,7 @@ impl<'a> EventView<'a> {
             interrupted: None,
             deny_message: None,
             dropped_event_ids: None,
+            kept: None,
         }
     }
 }
@@ -217,13 +256,16 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             ..EventView::plain(event, kind, model.as_str())
         },
         Body::ThinkingLevelChange { thinking_level } => plain(thinking_level.as_str().into()),
-        Body::Compaction { summary, .. } => {
+        Body::Compaction { summary, kept, .. } => {
             let summary = if summary.is_empty() {
                 "(compacted)"
             } else {
                 summary.as_str()
             };
-            EventView::plain(event, kind, summary)
+            EventView {
+                kept: kept.as_ref().map(KeptView::of),
+                ..EventView::plain(event, kind, summary)
+            }
         }
     };
     vec![one]

@@ -1,82 +1,26 @@
-//! A bounded number of live sandboxes over any [`Provider`].
-//!
-//! Whoever needs a sandbox takes a [`Lease`]; while one is held the sandbox stays. A sandbox that nobody holds
-//! is kept for a while, in case the session goes on, and stops when it has been idle for too long or when
-//! another session waits for its place. The workspace stays. Sandboxes that have outlived an earlier server
-//! have their places from the start, and nobody holds them yet.
-//!
-//! Invariant: at most `max_live` sandboxes are there, those that are starting or stopping included. When more
-//! than that have outlived an earlier server, none starts until enough of them are gone.
-//! Invariant: places are given first come, first served, and nobody waits for ever.
-//! Invariant: a sandbox with a lease is never stopped from here.
+//! The places of a pool: who has one, who waits, and which sandbox gives way.
 
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use oma_domain::SessionId;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::{Attached, Error, Hand, Origin, Provider, Spec};
+use super::{Counts, Lease, PoolConfig};
+use crate::{Attached, Error, Origin, Provider, Spec};
 
 /// How much later than others a sandbox of an earlier server gives way: its session may be about to ask for the
 /// command that it left there.
 const ADOPTED_GRACE: Duration = Duration::from_secs(30);
 
-/// Bounds of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolConfig {
-    /// Sandboxes that may live at once.
-    pub max_live: usize,
-    /// How long one waits for a place.
-    pub wait: Duration,
-    /// How long a sandbox that nobody holds is kept.
-    pub idle_timeout: Duration,
-}
-
-impl Default for PoolConfig {
-    fn default() -> Self {
-        Self {
-            max_live: 32,
-            wait: Duration::from_secs(120),
-            idle_timeout: Duration::from_secs(600),
-        }
-    }
-}
-
-/// What a pool holds now and has done, for metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Sandboxes that are there, in any state.
-    pub live: usize,
-    /// Those of them that somebody holds.
-    pub leased: usize,
-    /// Who waits for a place.
-    pub waiting: usize,
-    /// Sandboxes started since the pool was made.
-    pub started: u64,
-    /// Sandboxes stopped to make room.
-    pub evicted: u64,
-    /// Sandboxes stopped because they were idle for too long.
-    pub idled: u64,
-    /// Waits for a place that were in vain.
-    pub refused: u64,
-}
-
-/// A bounded number of live sandboxes. Cheap to clone. When the last clone and the last lease are gone, the
-/// sandboxes go on by themselves.
-#[derive(Clone)]
-pub struct Pool {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    provider: Arc<dyn Provider>,
-    config: PoolConfig,
-    runtime: Handle,
+/// What all clones of a pool share.
+pub(super) struct Inner {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) config: PoolConfig,
+    pub(super) runtime: Handle,
     /// One permit per place; its queue is first come, first served.
     places: Arc<Semaphore>,
     state: Mutex<State>,
@@ -85,10 +29,13 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     entries: HashMap<SessionId, Entry>,
-    counts: Counts,
+    pub(super) counts: Counts,
 }
+
+/// How a sandbox came to be, until somebody who uses it has heard.
+type Heard = Arc<tokio::sync::Mutex<Option<Origin>>>;
 
 /// A sandbox with a place, or a place that a sandbox is being started in.
 struct Entry {
@@ -96,11 +43,23 @@ struct Entry {
     /// May lie ahead, for one that gives way later than others.
     idle_since: Instant,
     stage: Stage,
+    claim: Claim,
     /// One at a time asks the provider; holds how the sandbox came to be until somebody who uses it has heard.
-    origin: Arc<tokio::sync::Mutex<Option<Origin>>>,
+    origin: Heard,
     /// Goes back when the entry goes. A sandbox that was there before the pool may have none, when there are more
     /// of them than places.
     place: Option<OwnedSemaphorePermit>,
+}
+
+/// Whether a sandbox has been used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Not since this server has started; it is there from before.
+    Adopted,
+    /// Not yet; it was started in advance.
+    Warm,
+    /// It has been, or is being started for somebody who waits.
+    Used,
 }
 
 enum Stage {
@@ -110,57 +69,17 @@ enum Stage {
 }
 
 /// Why there is no hold at once.
-enum Blocked {
+pub(super) enum Blocked {
     /// The session's sandbox is on its way down.
     Stopping(watch::Receiver<()>),
     /// All places are taken.
     Full,
 }
 
-/// A sandbox that stays as long as this is held. Several may hold the same one.
-#[derive(Clone)]
-pub struct Lease {
-    hand: Arc<dyn Hand>,
-    origin: Origin,
-    boot: Duration,
-    _hold: Arc<Hold>,
-}
-
 /// Counts as a user of a sandbox until dropped.
-struct Hold {
+pub(super) struct Hold {
     inner: Arc<Inner>,
     session: SessionId,
-}
-
-impl Lease {
-    fn new(attached: Attached, hold: Hold) -> Self {
-        Self {
-            hand: attached.hand,
-            origin: attached.origin,
-            boot: attached.boot,
-            _hold: Arc::new(hold),
-        }
-    }
-
-    /// How the sandbox came to be. Only the first one to use it hears [`Origin::Started`].
-    #[must_use]
-    pub fn origin(&self) -> Origin {
-        self.origin
-    }
-
-    /// How long it took to get it, without the wait for a place.
-    #[must_use]
-    pub fn boot(&self) -> Duration {
-        self.boot
-    }
-}
-
-impl Deref for Lease {
-    type Target = dyn Hand;
-
-    fn deref(&self) -> &Self::Target {
-        &*self.hand
-    }
 }
 
 impl Drop for Hold {
@@ -202,14 +121,13 @@ impl Drop for Inner {
     }
 }
 
-impl Pool {
-    /// A pool over `provider`. Must be called in a runtime.
-    #[must_use]
-    pub fn new(provider: Arc<dyn Provider>, config: PoolConfig) -> Self {
+impl Inner {
+    /// The places over a provider. Must be called in a runtime.
+    pub(super) fn new(provider: Arc<dyn Provider>, config: PoolConfig) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(max_live(&config)));
         let (runtime, idled) = (Handle::current(), Arc::new(Notify::new()));
         let state = Mutex::new(State::adopt(provider.survivors(), &places));
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(Self {
             provider,
             config,
             runtime,
@@ -218,137 +136,22 @@ impl Pool {
             idled: Arc::clone(&idled),
         });
         tokio::spawn(stop_idle(Arc::downgrade(&inner), idled));
-        Self { inner }
+        inner
     }
 
-    /// The session's sandbox, started when there is none. Waits for a place when all are taken.
-    ///
-    /// # Errors
-    /// [`Error::Exhausted`] when no place became free in time, and what [`Provider::attach`] gives.
-    pub async fn acquire(&self, spec: &Spec) -> Result<Lease, Error> {
-        self.acquire_as(spec, true).await
-    }
-
-    async fn acquire_as(&self, spec: &Spec, used: bool) -> Result<Lease, Error> {
-        let inner = &self.inner;
-        let hold = match inner.hold(&spec.session) {
-            Ok(hold) => hold,
-            Err(blocked) => match timeout(inner.config.wait, inner.wait(&spec.session, blocked)).await {
-                Ok(hold) => hold,
-                Err(_) => {
-                    inner.lock().counts.refused += 1;
-                    return Err(Error::Exhausted(inner.config.max_live));
-                }
-            },
-        };
-        if let Some(entry) = inner.lock().entries.get_mut(&spec.session) {
-            // Its session has come for it, so from now on it gives way like any other.
-            entry.idle_since = Instant::now();
-        }
-        inner.lease(hold, spec, used).await
-    }
-
-    /// Like [`Pool::acquire`], for what does not act on how the sandbox came to be: whoever acquires it next
-    /// still hears of it.
-    ///
-    /// # Errors
-    /// As [`Pool::acquire`].
-    pub async fn acquire_beside(&self, spec: &Spec) -> Result<Lease, Error> {
-        self.acquire_as(spec, false).await
-    }
-
-    /// The session's sandbox if it has one that runs, or is being started; never starts one. What it tells of
-    /// the sandbox's origin is for nobody to act on.
-    pub async fn peek(&self, session: &SessionId) -> Option<Lease> {
-        let (hold, origin) = {
-            let mut state = self.inner.lock();
-            let hold = self.inner.join(&mut state, session).ok().flatten()?;
-            (
-                hold,
-                state
-                    .entries
-                    .get(session)
-                    .map(|entry| Arc::clone(&entry.origin))?,
-            )
-        };
-        // Whoever starts it now is waited for.
-        let _turn = origin.lock().await;
-        match self.inner.provider.reattach(session).await {
-            Ok(Some(attached)) => return Some(Lease::new(attached, hold)),
-            Ok(None) => tracing::info!(%session, "a sandbox has ended by itself"),
-            Err(error) => tracing::warn!(%session, %error, "a sandbox that has a place can't be reached"),
-        }
-        self.inner.give_up(hold);
-        None
-    }
-
-    /// Starts the session's sandbox in the background if there is a place for it at once; does nothing
-    /// otherwise. For use while something else takes its time: [`Pool::acquire`] then finds it, or joins its
-    /// start.
-    pub fn try_warm(&self, spec: &Spec) {
-        let Ok(hold) = self.inner.hold(&spec.session) else {
-            return;
-        };
-        let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
-        self.inner.runtime.spawn(async move {
-            if let Err(error) = inner.lease(hold, &spec, false).await {
-                // Whoever needs the sandbox will try again, and be told.
-                tracing::debug!(session = %spec.session, %error, "no sandbox in advance");
-            }
-        });
-    }
-
-    /// Stops the session's sandbox, whoever holds it; the workspace stays.
-    ///
-    /// # Errors
-    /// [`Error`] when something could not be removed.
-    pub async fn stop(&self, session: &SessionId) -> Result<(), Error> {
-        self.inner.stopped_if_idle(session).await;
-        self.inner.provider.stop(session).await
-    }
-
-    /// Stops the session's sandbox, whoever holds it, and removes the workspace.
-    ///
-    /// # Errors
-    /// [`Error`] when something could not be removed.
-    pub async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
-        self.inner.stopped_if_idle(session).await;
-        self.inner.provider.destroy(session).await
-    }
-
-    /// What is there now, and what has been done.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let state = self.inner.lock();
-        let leased = state.entries.values().filter(|entry| entry.users > 0).count();
-        Counts {
-            live: state.entries.len(),
-            leased,
-            ..state.counts
-        }
-    }
-
-    /// The provider below, for what needs no place: the workspaces.
-    #[must_use]
-    pub fn provider(&self) -> &Arc<dyn Provider> {
-        &self.inner.provider
-    }
-}
-
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A hold on the session's place, if there is one or one is free.
-    fn hold(self: &Arc<Self>, session: &SessionId) -> Result<Hold, Blocked> {
+    pub(super) fn hold(self: &Arc<Self>, session: &SessionId, claim: Claim) -> Result<Hold, Blocked> {
         let mut state = self.lock();
         if let Some(hold) = self.join(&mut state, session)? {
             return Ok(hold);
         }
         // This fails too when others wait, so nobody jumps the queue.
         match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => Ok(self.settle(&mut state, session, place)),
+            Ok(place) => Ok(self.settle(&mut state, session, place, claim)),
             Err(_) => Err(Blocked::Full),
         }
     }
@@ -370,11 +173,18 @@ impl Inner {
         }
     }
 
-    fn settle(self: &Arc<Self>, state: &mut State, session: &SessionId, place: OwnedSemaphorePermit) -> Hold {
+    fn settle(
+        self: &Arc<Self>,
+        state: &mut State,
+        session: &SessionId,
+        place: OwnedSemaphorePermit,
+        claim: Claim,
+    ) -> Hold {
         let entry = Entry {
             users: 1,
             idle_since: Instant::now(),
             stage: Stage::Up,
+            claim,
             origin: Arc::default(),
             place: Some(place),
         };
@@ -385,7 +195,8 @@ impl Inner {
         }
     }
 
-    async fn wait(self: &Arc<Self>, session: &SessionId, mut blocked: Blocked) -> Hold {
+    /// Waits for a hold.
+    pub(super) async fn wait(self: &Arc<Self>, session: &SessionId, mut blocked: Blocked) -> Hold {
         loop {
             match blocked {
                 // The sender says nothing; that it goes is the word.
@@ -399,21 +210,66 @@ impl Inner {
                     match (self.join(&mut state, session), place) {
                         // Somebody else has come for the same session meanwhile.
                         (Ok(Some(hold)), _) => return hold,
-                        (Ok(None), Ok(place)) => return self.settle(&mut state, session, place),
+                        (Ok(None), Ok(place)) => return self.settle(&mut state, session, place, Claim::Used),
                         _ => {}
                     }
                 }
             }
-            blocked = match self.hold(session) {
+            blocked = match self.hold(session, Claim::Used) {
                 Ok(hold) => return hold,
                 Err(blocked) => blocked,
             };
         }
     }
 
-    /// Gets the sandbox for the place that is held. `used` says whether the lease goes to somebody who acts on
-    /// how the sandbox came to be.
-    async fn lease(self: &Arc<Self>, hold: Hold, spec: &Spec, used: bool) -> Result<Lease, Error> {
+    /// A hold on the place that the session has already, and how its sandbox came to be.
+    pub(super) fn peek(self: &Arc<Self>, session: &SessionId) -> Option<(Hold, Heard)> {
+        let mut state = self.lock();
+        let hold = self.join(&mut state, session).ok().flatten()?;
+        let origin = state
+            .entries
+            .get(session)
+            .map(|entry| Arc::clone(&entry.origin))?;
+        Some((hold, origin))
+    }
+
+    /// The session has come for its sandbox, so from now on that gives way like any other. Tells whether it was
+    /// the first to come.
+    pub(super) fn claim(&self, session: &SessionId) -> Claim {
+        match self.lock().entries.get_mut(session) {
+            Some(entry) => {
+                entry.idle_since = Instant::now();
+                std::mem::replace(&mut entry.claim, Claim::Used)
+            }
+            None => Claim::Used,
+        }
+    }
+
+    /// The sessions that have a place.
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.lock().entries.keys().cloned().collect()
+    }
+
+    /// What is there now, and what has been done.
+    pub(super) fn counts(&self) -> Counts {
+        let state = self.lock();
+        let count = |is_it: fn(&Entry) -> bool| state.entries.values().filter(|entry| is_it(entry)).count();
+        Counts {
+            live: state.entries.len(),
+            leased: count(|entry| entry.users > 0),
+            warm: count(|entry| entry.claim == Claim::Warm),
+            ..state.counts
+        }
+    }
+
+    /// Gets the sandbox for the place that is held, and tells whether it was started for that. `used` says whether
+    /// the lease goes to somebody who acts on how the sandbox came to be.
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        hold: Hold,
+        spec: &Spec,
+        used: bool,
+    ) -> Result<(Lease, bool), Error> {
         let origin = self
             .lock()
             .entries
@@ -423,19 +279,20 @@ impl Inner {
         let mut unheard = origin.lock().await;
         match self.provider.attach(spec).await {
             Ok(attached) => {
-                let origin = match attached.origin {
-                    Origin::Running => unheard.unwrap_or(Origin::Running),
-                    fresh => {
-                        self.lock().counts.started += 1;
-                        fresh
-                    }
+                let is_new = attached.origin != Origin::Running;
+                let origin = if is_new {
+                    self.lock().counts.started += 1;
+                    metrics::histogram!("container_boot_duration_seconds").record(attached.boot);
+                    attached.origin
+                } else {
+                    unheard.unwrap_or(Origin::Running)
                 };
                 *unheard = if used || origin == Origin::Running {
                     None
                 } else {
                     Some(origin)
                 };
-                Ok(Lease::new(Attached { origin, ..attached }, hold))
+                Ok((Lease::new(Attached { origin, ..attached }, hold), is_new))
             }
             Err(error) => {
                 self.give_up(hold);
@@ -445,7 +302,7 @@ impl Inner {
     }
 
     /// Lets go of a place that turned out to have no sandbox: it is of no use to anybody.
-    fn give_up(self: &Arc<Self>, hold: Hold) {
+    pub(super) fn give_up(self: &Arc<Self>, hold: Hold) {
         let session = hold.session.clone();
         drop(hold);
         let mut state = self.lock();
@@ -481,7 +338,7 @@ impl Inner {
         self.runtime.spawn(async move {
             if let Err(error) = inner.provider.stop(&session).await {
                 // The next start of this session's sandbox cleans up, or fails and tells.
-                tracing::warn!(%session, %error, "a sandbox could not be stopped");
+                tracing::warn!(session_id = %session, %error, "a sandbox could not be stopped");
             }
             inner.lock().forget(&session);
             drop(gone);
@@ -489,7 +346,7 @@ impl Inner {
     }
 
     /// If nobody holds the session's sandbox, stops it and returns when it is gone.
-    async fn stopped_if_idle(self: &Arc<Self>, session: &SessionId) {
+    pub(super) async fn stopped_if_idle(self: &Arc<Self>, session: &SessionId) {
         let going = {
             let mut state = self.lock();
             self.begin_stop(&mut state, session);
@@ -526,11 +383,14 @@ impl Inner {
 impl State {
     /// Gives places to sandboxes that are there already.
     fn adopt(sessions: Vec<SessionId>, places: &Arc<Semaphore>) -> Self {
+        metrics::counter!("startup_adoptions_total", "outcome" => "reattached")
+            .increment(sessions.len() as u64);
         let entry = |session| {
             let entry = Entry {
                 users: 0,
                 idle_since: Instant::now() + ADOPTED_GRACE,
                 stage: Stage::Up,
+                claim: Claim::Adopted,
                 origin: Arc::default(),
                 place: Arc::clone(places).try_acquire_owned().ok(),
             };
@@ -543,7 +403,7 @@ impl State {
     }
 
     /// Forgets a sandbox that is gone. Its place goes to one that has none, if there is one.
-    fn forget(&mut self, session: &SessionId) {
+    pub(super) fn forget(&mut self, session: &SessionId) {
         let place = self.entries.remove(session).and_then(|entry| entry.place);
         let heir = self.entries.values_mut().find(|entry| entry.place.is_none());
         if let (Some(heir), Some(place)) = (heir, place) {
@@ -580,6 +440,3 @@ async fn stop_idle(inner: Weak<Inner>, idled: Arc<Notify>) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

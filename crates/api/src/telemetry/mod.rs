@@ -2,28 +2,26 @@
 //!
 //! Labels are bounded: a route is the pattern that matched, never the path that a client sent.
 
+pub mod catalogue;
+pub(crate) mod openmetrics;
+
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use metrics::{Key, Label as KeyLabel, Level, Metadata};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use oma_engine::Engine;
 use tokio_util::sync::CancellationToken;
 
+use catalogue::{Kind, METRICS, Metric, Values};
+
 /// How often the recorder folds what was recorded, so that its buffers stay small when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
-
-const REQUEST_SECONDS: [f64; 12] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
-const RUN_SECONDS: [f64; 9] = [0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0];
-const DEFAULT_SECONDS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
-];
 
 /// Makes the recorder of what `/metrics` shows. The process installs it, alone or beside another, and then
 /// [describes](describe) what is recorded.
@@ -31,39 +29,55 @@ const DEFAULT_SECONDS: [f64; 12] = [
 /// # Errors
 /// [`BuildError`] when the buckets are not legal.
 pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
-    let builder = PrometheusBuilder::new()
-        .add_global_label("service", "openclaw-managed-agents")
-        .set_buckets(&DEFAULT_SECONDS)?
-        .set_buckets_for_metric(
-            Matcher::Full("http_request_duration_seconds".into()),
-            &REQUEST_SECONDS,
-        )?
-        .set_buckets_for_metric(Matcher::Full("session_run_duration_seconds".into()), &RUN_SECONDS)?;
+    let mut builder = PrometheusBuilder::new().add_global_label("service", "openclaw-managed-agents");
+    for metric in METRICS {
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.into()), buckets)?;
+        }
+    }
     Ok(builder.build_recorder())
 }
 
-/// Says what the metrics are. Call it once the recorder is installed.
+/// Says what the metrics are, and begins to record those whose labels are known. Call it once the recorder is
+/// installed.
 pub fn describe() {
-    metrics::describe_counter!("http_requests_total", "Requests by method, route and status.");
-    metrics::describe_histogram!(
-        "http_request_duration_seconds",
-        metrics::Unit::Seconds,
-        "Time to the response's head; for streams that is when they open."
-    );
-    metrics::describe_counter!("rate_limit_rejections_total", "Requests that came too soon.");
-    metrics::describe_counter!(
-        "audit_write_failures_total",
-        "Audit entries that could not be written."
-    );
-    metrics::describe_counter!(
-        "audit_refusals_left_out_total",
-        "Refusals of unknown callers that were too many to be recorded."
-    );
-    metrics::describe_gauge!("http_streams_open", "Open event and chat streams.");
-    metrics::describe_gauge!("pool_active_containers", "Running sandboxes.");
-    metrics::describe_gauge!("turns_active", "Turns at work.");
-    metrics::describe_gauge!("turns_waiting", "Turns that wait for a free place.");
-    metrics::describe_gauge!("sessions_live", "Sessions with work to do.");
+    for metric in METRICS {
+        let Metric { name, help, .. } = *metric;
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(name, help),
+            Kind::Gauge => metrics::describe_gauge!(name, help),
+            Kind::Histogram(_) => metrics::describe_histogram!(name, help),
+        }
+        begin(metric);
+    }
+}
+
+/// Begins to record a metric with each of its labels, so that it is there before anything has happened: what
+/// appears only with its first increment looks like no increment. Not where the labels are not known beforehand.
+fn begin(metric: &'static Metric) {
+    let keys = metric.labels.iter().try_fold(vec![Vec::new()], |keys, label| {
+        let Values::OneOf(values) = label.values else {
+            return None;
+        };
+        let with = |key: Vec<KeyLabel>| {
+            let with = move |value: &'static str| {
+                let mut key = key.clone();
+                key.push(KeyLabel::from_static_parts(label.name, value));
+                key
+            };
+            values.iter().copied().map(with)
+        };
+        Some(keys.into_iter().flat_map(with).collect())
+    });
+    static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+    for labels in keys.into_iter().flatten() {
+        let key = Key::from_parts(metric.name, labels);
+        metrics::with_recorder(|recorder| match metric.kind {
+            Kind::Counter => recorder.register_counter(&key, &METADATA).increment(0),
+            Kind::Gauge => recorder.register_gauge(&key, &METADATA).increment(0.0),
+            Kind::Histogram(_) => drop(recorder.register_histogram(&key, &METADATA)),
+        });
+    }
 }
 
 /// Keeps the recorder's buffers small, and the gauges fresh for recorders that nobody asks, until the server stops.
@@ -84,8 +98,9 @@ pub async fn upkeep(handle: PrometheusHandle, engine: Engine, shutdown: Cancella
 pub(crate) fn sample(engine: &Engine) {
     let stats = engine.stats();
     for (name, value) in [
-        ("pool_active_containers", stats.live_sandboxes),
-        ("pool_warm_containers", 0),
+        ("pool_active_containers", stats.sandboxes.live),
+        ("pool_warm_containers", stats.sandboxes.warm),
+        ("pool_waiting", stats.sandboxes.waiting),
         ("turns_active", stats.active_turns),
         ("turns_waiting", stats.waiting_turns),
         ("sessions_live", stats.live_sessions),
