@@ -59,7 +59,6 @@ impl Sandboxes {
             Found::Live(live) => live,
             Found::Gone(_) | Found::None => return Ok(true),
         };
-        let is_awaited = live.is_awaited().await;
         let live = slot.insert(live);
         if !live.hand.client.retire().await? {
             return Ok(false);
@@ -72,7 +71,8 @@ impl Sandboxes {
             live.process.kill().await?;
         }
         slot.take();
-        self.clear(session, is_awaited).await?;
+        // The session has come to rest, so whatever its hand still knew was acted on.
+        self.clear(session, false).await?;
         Ok(true)
     }
 
