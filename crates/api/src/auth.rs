@@ -30,10 +30,18 @@ pub struct Caller {
     workspace: WorkspaceId,
     actor: Actor,
     scope: Scope,
+    /// What its key is recognised by, when it has one.
+    digest: Option<[u8; 32]>,
     notes: Notes,
 }
 
 impl Caller {
+    /// Whether it might still call: a key may be revoked, rotated or expire while its answer is on the way.
+    pub(crate) fn is_welcome(&self, state: &AppState) -> bool {
+        self.digest
+            .is_none_or(|digest| matches!(state.engine.authenticate(digest), Ok(Some(_))))
+    }
+
     /// The workspace that the caller works in.
     #[must_use]
     pub fn workspace(&self) -> &WorkspaceId {
@@ -202,7 +210,7 @@ fn admit(state: &AppState, request: &mut Request, dialect: Dialect) -> Result<Op
 
 /// Finds out who is calling. It costs one SHA-256 and a look into a table in memory.
 fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result<Caller, Fault> {
-    let (workspace, actor, scope) = recognise(state, request.headers(), dialect)?;
+    let (workspace, actor, scope, digest) = recognise(state, request.headers(), dialect)?;
     let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
     notes.caller(&workspace, &actor);
     tracing::Span::current().record("workspace_id", workspace.as_str());
@@ -210,14 +218,15 @@ fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result
         workspace,
         actor,
         scope,
+        digest,
         notes,
     })
 }
 
-type Recognised = (WorkspaceId, Actor, Scope);
+type Recognised = (WorkspaceId, Actor, Scope, Option<[u8; 32]>);
 
 fn operator(actor: Actor) -> Recognised {
-    (WorkspaceId::default_workspace(), actor, Scope::Admin)
+    (WorkspaceId::default_workspace(), actor, Scope::Admin, None)
 }
 
 fn recognise(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<Recognised, Fault> {
@@ -242,7 +251,7 @@ fn recognise(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<
 /// Looking a digest up tells nothing about the secrets behind the others: nobody can choose what it begins with.
 fn by_key(state: &AppState, digest: [u8; 32]) -> Result<Recognised, Fault> {
     match state.engine.authenticate(digest)? {
-        Some(found) => Ok((found.workspace, Actor::Key(found.key), found.scope)),
+        Some(found) => Ok((found.workspace, Actor::Key(found.key), found.scope, Some(digest))),
         None => Err(refused("The API key is not valid").with_challenge("Bearer error=\"invalid_token\"")),
     }
 }

@@ -32,6 +32,7 @@ mod rate;
 mod readiness;
 mod reference;
 pub mod request_id;
+mod streams;
 pub mod telemetry;
 pub mod validate;
 
@@ -47,7 +48,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use oma_domain::Timestamp;
 use oma_engine::Engine;
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// How the API behaves.
@@ -87,6 +87,8 @@ pub struct ApiConfig {
     pub heartbeat: Duration,
     /// The most open streams, of all sessions together.
     pub max_streams: usize,
+    /// The most open streams of one API key.
+    pub max_streams_per_key: usize,
 }
 
 impl Default for ApiConfig {
@@ -108,6 +110,7 @@ impl Default for ApiConfig {
             stream_linger: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             max_streams: 10_000,
+            max_streams_per_key: 1_000,
         }
     }
 }
@@ -123,7 +126,7 @@ pub struct AppState {
     pub metrics: Option<PrometheusHandle>,
     /// Cancelled when the server begins to stop: open streams end, so that connections can drain.
     pub shutdown: CancellationToken,
-    streams: Arc<Semaphore>,
+    streams: Arc<streams::Streams>,
     /// What the operator's token is recognised by, when there is one.
     operator: Option<[u8; 32]>,
     limits: Option<Arc<rate::Limits>>,
@@ -140,7 +143,7 @@ impl AppState {
         metrics: Option<PrometheusHandle>,
         shutdown: CancellationToken,
     ) -> Self {
-        let streams = Arc::new(Semaphore::new(config.max_streams.min(Semaphore::MAX_PERMITS)));
+        let streams = streams::Streams::new(config.max_streams, config.max_streams_per_key);
         Self {
             engine,
             operator: config.api_token.as_ref().map(auth::digest),
@@ -150,7 +153,7 @@ impl AppState {
             config: Arc::new(config),
             metrics,
             shutdown,
-            streams,
+            streams: Arc::new(streams),
         }
     }
 }

@@ -13,9 +13,9 @@ use crate::time::Timestamp;
 pub enum Scope {
     /// Look at everything.
     Read,
-    /// Also create, change and delete; run turns.
+    /// Also create, change and delete, credentials in vaults included; run turns.
     Write,
-    /// Also manage the workspace itself: its keys, its secrets, its audit trail.
+    /// Also manage the workspace itself: its keys, its audit trail.
     Admin,
 }
 

@@ -47,6 +47,8 @@ pub(super) struct ActorPort {
     partials: Partials,
     /// The turn's place among those at work; it goes with the port at the latest.
     place: Mutex<Option<Place>>,
+    /// Held by whoever waits for a place, so that a turn never waits for a second one.
+    entering: tokio::sync::Mutex<()>,
 }
 
 impl ActorPort {
@@ -67,6 +69,7 @@ impl ActorPort {
             info,
             partials,
             place: Mutex::default(),
+            entering: tokio::sync::Mutex::default(),
         }
     }
 
@@ -212,6 +215,7 @@ impl Port for ActorPort {
     }
 
     async fn take_place(&self) {
+        let _entering = self.entering.lock().await;
         if self.place().is_some() {
             return;
         }

@@ -145,11 +145,14 @@ impl Puppet {
             };
             pass.forget();
         }
+        let aside = async |times: usize| {
+            let waits = (0..times).map(|_| oma_runtime::aside(port, self.gate.acquire()));
+            for pass in futures_util::future::join_all(waits).await.into_iter().flatten() {
+                pass.forget();
+            }
+        };
         if text.contains("aside") {
-            let Ok(pass) = oma_runtime::aside(port, self.gate.acquire()).await else {
-                return Ok(());
-            };
-            pass.forget();
+            aside(1 + usize::from(text.contains("twice"))).await;
         }
         if text.contains("hang") {
             std::future::pending::<()>().await;

@@ -237,6 +237,15 @@ async fn turns_at_work_are_bounded_and_nobody_starves() {
 
 #[tokio::test]
 async fn a_turn_that_only_waits_leaves_its_place_to_others() {
+    waits_aside("aside", 1).await;
+}
+
+#[tokio::test]
+async fn a_turn_that_waits_for_two_things_wants_one_place() {
+    waits_aside("aside twice", 2).await;
+}
+
+async fn waits_aside(message: &str, passes: usize) {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
         max_turns: 1,
@@ -244,7 +253,7 @@ async fn a_turn_that_only_waits_leaves_its_place_to_others() {
     };
     let stage = Stage::over(folder.path(), config).await;
     let waiting = stage.session().await;
-    stage.post(&waiting, "aside").await;
+    stage.post(&waiting, message).await;
     let working = stage.session().await;
     stage.post(&working, "hello").await;
     stage.until(&working, Seq(0), is_idle).await;
@@ -254,7 +263,7 @@ async fn a_turn_that_only_waits_leaves_its_place_to_others() {
     stage.post(&holding, "hang").await;
     let began = |event: &Event| matches!(&*event.body, Body::ModelRequestStart { .. });
     stage.until(&holding, Seq(0), began).await;
-    stage.puppet.gate.add_permits(1);
+    stage.puppet.gate.add_permits(passes);
     while stage.engine.stats().waiting_turns == 0 {
         tokio::task::yield_now().await;
     }

@@ -52,6 +52,8 @@ section! {
         body_timeout: Duration { default "5m"; between "1s", "1d"; env "OPENCLAW_BODY_TIMEOUT_MS"; }
         /// The most event streams that are open at once.
         max_streams: usize { default "10000"; between "1", "1000000"; env "OPENCLAW_MAX_STREAMS"; }
+        /// The most event streams that are open at once with one API key. The operator's own token has no such bound.
+        max_streams_per_key: usize { default "1000"; between "1", "1000000"; env "OPENCLAW_MAX_STREAMS_PER_KEY"; }
         /// The most connections that are open at once; further ones wait.
         max_connections: usize { default "12000"; between "1", "1000000"; env "OPENCLAW_MAX_CONNECTIONS"; }
         /// How many requests each API key may make in a minute, and as many at once; the same for each address that

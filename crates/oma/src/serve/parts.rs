@@ -156,6 +156,7 @@ fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) ->
         body_timeout: server.body_timeout,
         chat_timeout: server.run_timeout,
         max_streams: server.max_streams,
+        max_streams_per_key: server.max_streams_per_key,
         ..ApiConfig::default()
     }
 }

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::command_line::oma;
-use crate::system::client::{Answer, Client};
+use crate::system::client::{Answer, Client, is_end};
 use crate::system::{System, soon};
 use crate::tenants::{key, workspace};
 
@@ -135,6 +135,48 @@ async fn a_kill_during_a_rotation_leaves_one_of_two_states() {
         }
     }
     assert_eq!(kept + changed, 8);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_or_rotated_reads_on_nowhere() {
+    let system = start(&[("OPENCLAW_MAX_STREAMS_PER_KEY", "2")]).await;
+    let agent = system
+        .client()
+        .agent(json!({"model": "anthropic/claude-sonnet-4-5"}))
+        .await;
+    let session = system.client().session(&agent).await;
+    let events = format!("/v1/sessions/{session}/events");
+    for end in ["revoke", "rotate"] {
+        let (id, reader) = key(system.client(), &json!({"name": end, "scope": "read"})).await;
+        let mut stream = reader.follow(&session).await;
+        let second = reader.follow(&session).await;
+        // That is its share; others have theirs.
+        let third = reader.get(&format!("{events}?stream=true")).await;
+        assert_eq!((third.status, third.code()), (429, "too_many_streams".to_owned()));
+        drop(second);
+        let mut others = system.client().follow(&session).await;
+        let path = format!("/v1/keys/{id}");
+        match end {
+            "revoke" => system.client().delete(&path).await.good(),
+            _ => {
+                let path = format!("{path}/rotate");
+                system.client().post(&path, &json!({})).await.good()
+            }
+        };
+        let message = json!({"content": "what the stolen key would hear"});
+        let posted = system.client().post(&events, &message).await.good();
+        others
+            .until(|frame| frame["event_id"] == posted["event_id"])
+            .await;
+        loop {
+            match soon("the stream's end", stream.try_next()).await {
+                Some(Ok(frame)) => assert_ne!(frame["event_id"], posted["event_id"], "{end}"),
+                Some(Err(_)) | None => break,
+            }
+        }
+        others.until(is_end).await;
+    }
     system.stop().await;
 }
 

@@ -84,7 +84,7 @@ async fn complete(State(state): State<AppState>, caller: Caller, request: Reques
     let turn = start(&state.engine, &session, content, payload.key, streams).await?;
     let deadline = Instant::now() + state.config.chat_timeout;
     let answered = if streams {
-        stream::open(&state, &session, turn, deadline, include_usage).await
+        stream::open(&state, &caller, &session, turn, deadline, include_usage).await
     } else {
         complete_whole(&session, turn, deadline)
             .await

@@ -19,8 +19,10 @@ use super::error::ChatErrorBody;
 use super::reply::ChunkHead;
 use super::turn::{Progress, Running, finish_reason};
 use crate::AppState;
-use crate::dialects::openclaw::events::stream::{OpenStream, headers, permit};
+use crate::auth::Caller;
+use crate::dialects::openclaw::events::stream::headers;
 use crate::fault::{Fault, Result};
+use crate::streams::OpenStream;
 
 /// How long a failure may take to be answered as JSON; after that the stream is opened without content.
 const FIRST: Duration = Duration::from_secs(10);
@@ -31,12 +33,13 @@ const BETWEEN: &str = "\n\n";
 /// Opens the stream. A turn that fails before it says anything is answered as an error.
 pub(super) async fn open(
     state: &AppState,
+    caller: &Caller,
     session: &Session,
     turn: Running,
     deadline: Instant,
     include_usage: bool,
 ) -> Result<Response> {
-    let open = OpenStream::count(permit(state)?);
+    let place = state.streams.open(caller)?;
     let mut writer = Writer {
         turn: Some(turn),
         head: head(session),
@@ -46,7 +49,9 @@ pub(super) async fn open(
         heartbeat: state.config.heartbeat,
         early: VecDeque::new(),
         opened: false,
-        _open: open,
+        state: state.clone(),
+        caller: caller.clone(),
+        _place: place,
     };
     writer.wait_for_first(FIRST.min(state.config.heartbeat)).await?;
     let chunks = stream::unfold(writer, |mut writer| async move {
@@ -67,7 +72,9 @@ struct Writer {
     /// Progress from before the stream was opened.
     early: VecDeque<Progress>,
     opened: bool,
-    _open: OpenStream,
+    state: AppState,
+    caller: Caller,
+    _place: OpenStream,
 }
 
 impl Writer {
@@ -86,6 +93,10 @@ impl Writer {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        // Whoever has lost the right to the answer leaves the stream, which cancels the turn.
+        if !self.caller.is_welcome(&self.state) {
+            return None;
+        }
         let mut out = String::new();
         if !self.opened {
             self.opened = true;

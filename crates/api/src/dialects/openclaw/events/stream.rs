@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body as HttpBody;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -19,16 +19,15 @@ use oma_domain::session::Phase;
 use oma_domain::{EventId, Seq, SessionId};
 use oma_engine::{Delta, Follow, Frame};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::cursor::Cursor;
 use super::projection::project;
 use super::{Start, locate};
 use crate::AppState;
 use crate::auth::Caller;
-use crate::fault::{Fault, Result};
+use crate::fault::Result;
+use crate::streams::OpenStream;
 
 /// Frames that are ready together are sent together, up to about this many bytes.
 const BATCH: usize = 32 << 10;
@@ -41,7 +40,7 @@ pub(super) async fn open(
     after: Option<&str>,
     deltas: bool,
 ) -> Result<Response> {
-    let permit = permit(state)?;
+    let place = state.streams.open(caller)?;
     let workspace = caller.workspace();
     let session = state.engine.session(workspace, id).await?;
     let start = match after {
@@ -60,6 +59,8 @@ pub(super) async fn open(
     let mut heartbeats = interval_at(Instant::now() + config.heartbeat, config.heartbeat);
     heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let streamer = Streamer {
+        state: state.clone(),
+        caller: caller.clone(),
         frames,
         session: id.clone(),
         seen,
@@ -67,27 +68,15 @@ pub(super) async fn open(
         linger: config.stream_linger,
         ends_at: Instant::now() + config.stream_linger,
         heartbeats,
-        shutdown: state.shutdown.clone(),
         greeted: false,
         finished: false,
-        _open: OpenStream::count(permit),
+        _place: place,
     };
     let chunks = stream::unfold(streamer, |mut streamer| async move {
         let chunk = streamer.next().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), streamer))
     });
     Ok((headers(), HttpBody::from_stream(chunks)).into_response())
-}
-
-/// A place among the open streams.
-pub(crate) fn permit(state: &AppState) -> Result<OwnedSemaphorePermit> {
-    state.streams.clone().try_acquire_owned().map_err(|_| {
-        let message = format!(
-            "{} streams are open, the most that may be",
-            state.config.max_streams
-        );
-        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message).with_retry_after(5)
-    })
 }
 
 /// The headers of a stream; the last one keeps proxies from holding frames back.
@@ -99,23 +88,9 @@ pub(crate) fn headers() -> [(header::HeaderName, &'static str); 3] {
     ]
 }
 
-/// Counts an open stream for as long as it lives.
-pub(crate) struct OpenStream(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-impl OpenStream {
-    pub(crate) fn count(permit: OwnedSemaphorePermit) -> Self {
-        metrics::gauge!("http_streams_open").increment(1.0);
-        Self(permit)
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        metrics::gauge!("http_streams_open").decrement(1.0);
-    }
-}
-
 struct Streamer {
+    state: AppState,
+    caller: Caller,
     frames: Follow,
     session: SessionId,
     /// What the client has got already.
@@ -126,10 +101,9 @@ struct Streamer {
     /// When the stream ends if the session stays idle and nothing new happens.
     ends_at: Instant,
     heartbeats: Interval,
-    shutdown: CancellationToken,
     greeted: bool,
     finished: bool,
-    _open: OpenStream,
+    _place: OpenStream,
 }
 
 impl Streamer {
@@ -145,7 +119,7 @@ impl Streamer {
         while chunk.is_empty() && !self.finished {
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return None,
+                () = self.state.shutdown.cancelled() => return None,
                 frame = self.frames.next() => self.take(frame, &mut chunk),
                 _ = self.heartbeats.tick() => heartbeat(&mut chunk),
                 () = sleep_until(self.ends_at), if self.idle => return None,
@@ -157,7 +131,8 @@ impl Streamer {
             };
             self.take(frame, &mut chunk);
         }
-        (!chunk.is_empty()).then(|| chunk.into())
+        // Nothing goes to whoever has lost the right to it since.
+        (!chunk.is_empty() && self.caller.is_welcome(&self.state)).then(|| chunk.into())
     }
 
     fn take(&mut self, frame: Option<oma_engine::Result<Frame>>, chunk: &mut String) {

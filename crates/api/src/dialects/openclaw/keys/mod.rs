@@ -144,6 +144,7 @@ async fn rotate(
     payload: Payload,
 ) -> Result<Response> {
     let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    caller.note("workspace_id", workspace.as_str());
     let grace = Duration::from_secs(payload.parse::<RotateKey>()?.grace_seconds);
     let until = (!grace.is_zero()).then(|| {
         let millis = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
@@ -174,6 +175,7 @@ async fn revoke(
     params: Params,
 ) -> Result<Json<KeyView>> {
     let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    caller.note("workspace_id", workspace.as_str());
     Ok(Json(KeyView::of(
         &state.engine.revoke_key(&workspace, &id).await?,
     )))
