@@ -118,6 +118,9 @@ async fn what_happened_is_counted_and_all_of_it_is_documented() {
 
     let now = samples(client).await;
     let session = chat.read().await;
+    // Nobody said what the cancelled request consumed; budgets reckon with it all the same.
+    assert!(session["unreported"]["tokens"].as_u64() > Some(0), "{session}");
+    assert_eq!(session["cost_usd"], serde_json::Value::Null);
     let number = |field: &str| session["tokens"][field].as_f64().expect("a number");
     let tokens = number("input") + number("output");
     expect(

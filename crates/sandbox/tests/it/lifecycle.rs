@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use oma_domain::{EventId, SessionId};
 use oma_sandbox::local::Local;
+use oma_sandbox::protocol::Service;
 use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider, Spec};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Fixture, bash, config, sh};
 
@@ -94,6 +96,48 @@ async fn a_dropped_start_leaves_nothing_half_made() {
         "a"
     );
     fixture.local.destroy(&spec.session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_sandbox_retires_when_nothing_runs_in_it() {
+    let fixture = Fixture::new().await;
+    let (local, session) = (&fixture.local, SessionId::generate());
+    let hand = fixture.attach(&session).await.hand;
+    let key = EventId::generate();
+    let (reply, retired) = tokio::join!(hand.run(&key, bash("sleep 1000")), async {
+        let retired = local.retire(&session).await;
+        hand.cancel(&key).await.unwrap();
+        retired
+    });
+    reply.unwrap();
+    assert!(!retired.unwrap(), "a call runs");
+    sh(&*hand, "echo kept > file; sleep 1000 & echo $! > pid").await;
+    assert!(
+        !local.retire(&session).await.unwrap(),
+        "a command runs in the background"
+    );
+    sh(&*hand, "kill $(cat pid); wait $(cat pid)").await;
+    // What a service runs ends with its connection, and its connection with the server.
+    let service = Service {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), "sleep 1000 & exec cat".to_owned()],
+        variables: Vec::new(),
+        folder: None,
+    };
+    let mut pipe = hand.serve(service).await.unwrap();
+    pipe.write_all(b"ready\n").await.unwrap();
+    let mut line = [0; 6];
+    pipe.read_exact(&mut line).await.unwrap();
+    let pid = crate::support::hand_pid(&fixture.data, &session);
+    assert!(local.retire(&session).await.unwrap());
+    crate::support::wait_for_end(pid);
+    assert!(local.retire(&session).await.unwrap(), "there is none any more");
+    assert!(local.reattach(&session).await.unwrap().is_none());
+    let again = fixture.attach(&session).await;
+    assert_eq!(again.origin, Origin::Started, "nothing was lost");
+    assert_eq!(sh(&*again.hand, "cat file").await.0, "kept");
+    local.destroy(&session).await.unwrap();
     fixture.assert_nothing_left();
 }
 

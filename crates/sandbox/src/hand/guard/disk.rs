@@ -5,6 +5,8 @@
 //! beyond the least that there was since, however small the steps are, and below the machine's floor also by
 //! taking part in a loss of free space that nothing measured accounts for.
 
+mod judgement;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,6 +23,7 @@ use crate::files::usage::Usage;
 use crate::hand::calls::{Calls, Outcome};
 use crate::hand::process::kill_commands;
 use crate::limits::Limits;
+use judgement::{ALMOST_FULL, Cause, Free, MOST, Over, SLACK_INODES, Seen, Verdict, judge, least, sentence};
 
 /// How long a command may take to end once what it had started was killed.
 const KILL_GRACE: Duration = Duration::from_millis(200);
@@ -38,221 +41,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// change.
 const SMALL: u64 = 16 << 20;
 
-/// What may come on top before commands are killed again: one that only looks about may leave a little.
-const SLACK: u64 = 256 << 10;
-const SLACK_INODES: u64 = 16;
-
-/// How much more a nearly full disk must lose before the commands are suspected that were at it.
-const FALL: u64 = 4 << 20;
-
 /// Inodes of a file system that stay free, and their share of all where it has few.
 const FLOOR_INODES: u64 = 1 << 16;
 const FLOOR_INODES_SHARE: u64 = 64;
-
-/// What is free on the file system below the workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Free {
-    bytes: u64,
-    inodes: u64,
-    /// Less than must stay free.
-    is_low: bool,
-}
-
-/// Why the session may not write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// It has more than it may.
-    Quota,
-    /// The machine's disk is nearly full, which may be no fault of this session.
-    Floor,
-}
-
-/// What is known while the session may not write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Over {
-    cause: Cause,
-    /// The least that there was since.
-    lowest: Usage,
-    /// Where the loss of free space is counted from, and what the session had written and held then.
-    from: (Free, Holdings),
-}
-
-/// What was last seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    /// Everything that the session has on the disk, with a name or without.
-    total: Usage,
-    held: Holdings,
-    free: Free,
-}
-
-impl Seen {
-    fn new(survey: Survey, free: Free) -> Self {
-        let Survey { files, held } = survey;
-        let total = Usage {
-            bytes: files.bytes.saturating_add(held.bytes),
-            inodes: files.inodes.saturating_add(held.inodes),
-            hidden: files.hidden,
-        };
-        Self { total, held, free }
-    }
-
-    /// What the disk has lost since `before` and the growth of the session does not account for. Others write
-    /// too, so this means something only for a session that holds what can't be measured.
-    fn unaccounted(&self, before: &Self) -> u64 {
-        let lost = i128::from(before.free.bytes) - i128::from(self.free.bytes);
-        let grown = i128::from(self.total.bytes) - i128::from(before.total.bytes);
-        u64::try_from(lost - grown).unwrap_or(0)
-    }
-}
-
-/// What a look comes to.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Fine,
-    Over {
-        cause: Cause,
-        why: String,
-        /// The running commands have brought it about, or have made it worse.
-        is_guilty: bool,
-    },
-}
-
-impl Verdict {
-    /// Why nothing may be written, if so.
-    fn denial(self) -> Option<String> {
-        match self {
-            Self::Fine => None,
-            Self::Over { why, .. } => Some(why),
-        }
-    }
-}
-
-/// More than any workspace holds.
-const MOST: Usage = Usage {
-    bytes: u64::MAX,
-    inodes: u64::MAX,
-    hidden: true,
-};
-
-/// Whether there is more now, by more than some slack.
-fn has_grown(before: Usage, now: Usage, slack: u64, slack_inodes: u64) -> bool {
-    now.bytes > before.bytes.saturating_add(slack) || now.inodes > before.inodes.saturating_add(slack_inodes)
-}
-
-fn least(one: Usage, other: Usage) -> Usage {
-    Usage {
-        bytes: one.bytes.min(other.bytes),
-        inodes: one.inodes.min(other.inodes),
-        hidden: one.hidden && other.hidden,
-    }
-}
-
-impl Over {
-    /// Whether there is more than the least that there was, and still more than at the last look: a command
-    /// that makes room is let be, however much there is.
-    fn has_crept(&self, before: Usage, now: Usage) -> bool {
-        has_grown(self.lowest, now, SLACK, SLACK_INODES) && has_grown(before, now, 0, 0)
-    }
-
-    /// Whether the disk loses more while it is nearly full.
-    fn is_falling(&self, free: Free) -> bool {
-        free.is_low && free.bytes.saturating_add(FALL) <= self.from.0.bytes
-    }
-
-    /// Whether the session takes part in that loss.
-    fn drains(&self, held: Holdings, free: Free) -> bool {
-        let before = self.from.1;
-        self.is_falling(free)
-            && (held.unseen.is_some()
-                || held.written > before.written.saturating_add(SLACK)
-                || held.bytes > before.bytes.saturating_add(SLACK))
-    }
-
-    /// Counts the loss anew from here, once it has been looked into or there is more room than before.
-    fn follow(&mut self, held: Holdings, free: Free) {
-        if free.bytes >= self.from.0.bytes || self.is_falling(free) {
-            self.from = (free, held);
-        } else {
-            // What somebody had written who took the count along was not written by the others.
-            self.from.1.written = self.from.1.written.min(held.written);
-        }
-    }
-}
-
-/// Judges what is `now`, after what was `before`. `clear` is what was last seen while nothing was hidden.
-fn judge(limits: &Limits, over: Option<&Over>, clear: &Seen, before: &Seen, now: &Seen) -> Verdict {
-    let cause = match excess(limits, clear, now) {
-        Some(why) => (Cause::Quota, why),
-        None if now.free.is_low => (Cause::Floor, ALMOST_FULL.to_owned()),
-        None => return Verdict::Fine,
-    };
-    let is_guilty = match over {
-        Some(over) if over.cause == cause.0 || cause.0 == Cause::Floor => {
-            over.has_crept(before.total, now.total) || over.drains(now.held, now.free)
-        }
-        _ => cause.0 == Cause::Quota || has_grown(before.total, now.total, SLACK, SLACK_INODES),
-    };
-    Verdict::Over {
-        cause: cause.0,
-        why: cause.1,
-        is_guilty,
-    }
-}
-
-/// What the model is told while the machine's disk is nearly full.
-const ALMOST_FULL: &str = "[The machine's disk is almost full: nothing more can be written, in /tmp neither, until there \
-                           is room again. Removing files of the workspace helps.]";
-
-/// Why the session may write no more, if so.
-fn excess(limits: &Limits, clear: &Seen, now: &Seen) -> Option<String> {
-    let (total, held) = (now.total, now.held);
-    let problem = if total.bytes > limits.disk {
-        format!(
-            "The workspace is over its disk quota: it holds {} bytes, and {} are allowed",
-            total.bytes, limits.disk
-        )
-    } else if total.inodes > limits.inodes {
-        format!(
-            "The workspace is over its disk quota: it holds more files than the {} that are allowed",
-            limits.inodes
-        )
-    } else if total.hidden {
-        "A part of the workspace can't be measured, because it can't be listed or is nested too deeply"
-            .to_owned()
-    } else if let (Some(unseen), true) = (held.unseen, now.unaccounted(clear) > limits.disk) {
-        let how = match unseen {
-            Unseen::Mapped => "a process has mapped a file that was deleted and closed",
-            Unseen::Sent => "a file is on its way to another process and is not taken",
-            Unseen::Process => "a process does not let itself be looked at",
-            Unseen::Amount => "too many files are open or mapped",
-        };
-        format!("The workspace is over its disk quota, in a way that can't be measured: {how}")
-    } else {
-        return None;
-    };
-    let open = if held.inodes > 0 {
-        format!(
-            " {} bytes are in deleted files that processes still use: end those, or restart the shell.",
-            held.bytes
-        )
-    } else {
-        String::new()
-    };
-    Some(format!(
-        "[{problem}. Nothing more can be written, in /tmp neither, until files of the workspace are removed.{open}]"
-    ))
-}
-
-/// What a command that was killed is told besides.
-fn sentence(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Quota => "[Running commands were killed, because the workspace went over its disk quota.]",
-        Cause::Floor => {
-            "[Running commands were killed, because they were filling the machine's almost full disk.]"
-        }
-    }
-}
 
 /// The watch over one workspace.
 pub(super) struct Disk {

@@ -1,6 +1,7 @@
 //! Sessions as clients read them.
 
 use oma_domain::event::StopReason;
+use oma_domain::quota::Unreported;
 use oma_domain::session::{Phase, State};
 use oma_domain::usage::{NanoUsd, Usage};
 use oma_domain::{Session, Timestamp};
@@ -90,6 +91,25 @@ impl Tokens {
     }
 }
 
+/// What requests that broke off are reckoned to have consumed, beyond what was reported of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct UnreportedView {
+    /// Input and output together.
+    tokens: u64,
+    /// US dollars, as far as prices are known.
+    cost_usd: f64,
+}
+
+impl UnreportedView {
+    fn of(unreported: &Unreported) -> Option<Self> {
+        let Unreported { tokens, cost } = *unreported;
+        (*unreported != Unreported::default()).then(|| Self {
+            tokens,
+            cost_usd: cost.as_usd(),
+        })
+    }
+}
+
 /// A session.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SessionView {
@@ -118,6 +138,11 @@ pub struct SessionView {
     /// The same in US dollars; null when the price of some request is unknown.
     #[schema(required)]
     total_cost_usd: Option<f64>,
+    /// An estimate that counts against budgets beside these totals, and is in none of them: what requests must have
+    /// consumed that were cancelled or broke off, here and where the session delegated to. Absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    unreported: Option<UnreportedView>,
     /// Why the last turn failed.
     #[schema(required)]
     error: Option<String>,
@@ -179,6 +204,7 @@ impl SessionView {
             cost_usd: state.cost.total().map(NanoUsd::as_usd),
             total_tokens: Tokens::of(&total.usage),
             total_cost_usd: total.cost.total().map(NanoUsd::as_usd),
+            unreported: UnreportedView::of(&total.unreported),
             error,
             created_at: session.created_at.as_millis(),
             last_event_at: session.last_event_at.map(Timestamp::as_millis),

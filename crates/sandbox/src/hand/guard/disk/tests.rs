@@ -1,5 +1,6 @@
 //! What the watch makes of what it sees.
 
+use super::judgement::excess;
 use super::*;
 
 const MIB: u64 = 1 << 20;
