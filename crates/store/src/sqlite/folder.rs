@@ -4,11 +4,12 @@
 //! process has the folder open; the permissions of a folder that was there before are never changed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
@@ -17,6 +18,11 @@ const LOG: &str = "store.db-wal";
 const INDEX: &str = "store.db-shm";
 const LOCK: &str = "store.lock";
 const PROBE: &str = "store.probe";
+
+/// How long a lock may outlast the process that had it. One that is killed while it starts another leaves its open
+/// files to that for a moment, until the new program runs; the kernel gives no word of that.
+const INHERITED: Duration = Duration::from_secs(1);
+const INHERITED_PAUSE: Duration = Duration::from_millis(5);
 
 /// An open data folder.
 #[derive(Debug)]
@@ -44,10 +50,18 @@ impl Folder {
 
         let lock_path = path.join(LOCK);
         let mut lock = private_file(&lock_path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
-            Err(TryLockError::Error(error)) => return Err(verdict(&lock_path, &error)),
+        let begun = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => match owner(&lock) {
+                    Some(owner) if !is_alive(owner) && begun.elapsed() < INHERITED => {
+                        std::thread::sleep(INHERITED_PAUSE);
+                    }
+                    owner => return Err(in_use(path, owner)),
+                },
+                Err(TryLockError::Error(error)) => return Err(verdict(&lock_path, &error)),
+            }
         }
         note_owner(&mut lock).map_err(|error| verdict(&lock_path, &error))?;
 
@@ -167,12 +181,19 @@ fn note_owner(lock: &mut File) -> io::Result<()> {
     lock.write_all(std::process::id().to_string().as_bytes())
 }
 
-fn in_use(path: &Path, lock: &mut File) -> Error {
-    let mut owner = String::new();
-    let owner = match lock.take(16).read_to_string(&mut owner) {
-        Ok(_) if !owner.is_empty() => format!(" (process {owner})"),
-        Ok(_) | Err(_) => String::new(),
-    };
+/// The process that has noted that it has the lock.
+fn owner(lock: &File) -> Option<u32> {
+    let mut text = [0; 16];
+    let length = lock.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(text.get(..length)?).ok()?.parse().ok()
+}
+
+fn is_alive(process: u32) -> bool {
+    Path::new("/proc").join(process.to_string()).exists()
+}
+
+fn in_use(path: &Path, owner: Option<u32>) -> Error {
+    let owner = owner.map_or_else(String::new, |owner| format!(" (process {owner})"));
     Error::Unavailable(format!(
         "another server has the data folder {} open{owner}",
         path.display()
@@ -187,5 +208,52 @@ fn verdict(path: &Path, error: &io::Error) -> Error {
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::ReadOnly(text),
         _ => Error::Internal(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lock of a data folder, held by a process with this number as it says.
+    fn held(path: &Path, owner: u32) -> File {
+        let mut lock = private_file(&path.join(LOCK)).unwrap();
+        lock.try_lock().unwrap();
+        lock.set_len(0).unwrap();
+        lock.write_all(owner.to_string().as_bytes()).unwrap();
+        lock
+    }
+
+    /// A number that no process has.
+    const NOBODY: u32 = u32::MAX;
+
+    #[test]
+    fn a_lock_that_outlasts_its_owner_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        drop(Folder::open(&path).unwrap());
+
+        let lock = held(&path, std::process::id());
+        let begun = Instant::now();
+        let refused = Folder::open(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("(process {})", std::process::id())),
+            "{refused}"
+        );
+        assert!(begun.elapsed() < INHERITED, "its owner lives");
+        drop(lock);
+
+        let lock = held(&path, NOBODY);
+        let begun = Instant::now();
+        Folder::open(&path).unwrap_err();
+        assert!(begun.elapsed() >= INHERITED, "bounded, and not before");
+        let opening = std::thread::spawn({
+            let path = path.clone();
+            move || Folder::open(&path).map(drop)
+        });
+        drop(lock);
+        opening.join().unwrap().unwrap();
+        let noted = fs::read_to_string(path.join(LOCK)).unwrap();
+        assert_eq!(noted, std::process::id().to_string());
     }
 }
