@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use serde_json::Value;
@@ -41,12 +42,27 @@ impl Dialect {
         }
     }
 
+    /// The status that tells a client of this dialect about a fault.
+    #[must_use]
+    pub fn status(self, fault: &Fault) -> StatusCode {
+        match self {
+            Self::Openclaw | Self::Openai => fault.status(),
+            Self::Claude => claude::error::status(fault),
+        }
+    }
+
+    /// Whether its clients have to be told that trying again can't help.
+    #[must_use]
+    pub fn is_definite(self, fault: &Fault) -> bool {
+        self == Self::Claude && claude::error::is_definite(fault)
+    }
+
     /// The body that tells a client of this dialect about a fault.
     #[must_use]
     pub fn render(self, fault: &Fault, request_id: &str) -> Value {
         match self {
             Self::Openclaw => openclaw::error::body(fault),
-            Self::Claude => claude::error_body(fault, request_id),
+            Self::Claude => claude::error::body(fault, request_id),
             Self::Openai => openai::error::body(fault),
         }
     }

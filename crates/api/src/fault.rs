@@ -151,6 +151,8 @@ impl From<Error> for Fault {
             Error::SecretShown => fault(StatusCode::CONFLICT, "secret_shown"),
             Error::AgentArchived => fault(StatusCode::CONFLICT, "agent_archived"),
             Error::VersionConflict { .. } => fault(StatusCode::CONFLICT, "version_conflict"),
+            Error::EnvironmentExists => fault(StatusCode::CONFLICT, "environment_exists"),
+            Error::EnvironmentArchived => fault(StatusCode::CONFLICT, "environment_archived"),
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
             Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
             Error::Unsupported { field, message } => Self::unsupported(field, message),
@@ -182,6 +184,9 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
             Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", text).with_retry_after(5)
         }
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
+        Rejection::NotAwaited => Fault::new(StatusCode::CONFLICT, "tool_result_not_awaited", text),
+        Rejection::AwaitsAnswers(_) => Fault::new(StatusCode::CONFLICT, "awaits_answers", text),
+        Rejection::Archived => Fault::new(StatusCode::CONFLICT, "session_archived", text),
         Rejection::NothingToCompact => Fault::new(StatusCode::CONFLICT, "nothing_to_compact", text),
         Rejection::Stale => Fault::new(StatusCode::CONFLICT, "session_busy", text),
     }
@@ -245,12 +250,16 @@ pub(crate) async fn render(
     } else if fault.status().is_server_error() {
         tracing::warn!(request_id = %id, %method, path, code = fault.code(), "request refused");
     }
+    *response.status_mut() = dialect.status(&fault);
     let body = dialect.render(&fault, id.as_str()).to_string();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.remove(header::CONTENT_LENGTH);
     if let Some(seconds) = fault.0.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if dialect.is_definite(&fault) {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     if let Some(challenge) = fault.0.challenge {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -332,6 +341,8 @@ mod tests {
                 409,
                 "version_conflict",
             ),
+            (Error::EnvironmentExists, 409, "environment_exists"),
+            (Error::EnvironmentArchived, 409, "environment_archived"),
             (Error::EnvironmentInUse(2), 409, "environment_in_use"),
             (Error::SessionExists, 409, "session_exists"),
             (
@@ -355,6 +366,17 @@ mod tests {
                 "quota_exceeded",
             ),
             (Error::Rejected(Rejection::QueueFull), 429, "queue_full"),
+            (
+                Error::Rejected(Rejection::NotAwaited),
+                409,
+                "tool_result_not_awaited",
+            ),
+            (
+                Error::Rejected(Rejection::AwaitsAnswers(Vec::new())),
+                409,
+                "awaits_answers",
+            ),
+            (Error::Rejected(Rejection::Archived), 409, "session_archived"),
             (Error::Rejected(Rejection::NotAsking), 409, "confirm_tool_failed"),
             (
                 Error::Rejected(Rejection::NothingToCompact),

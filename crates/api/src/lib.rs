@@ -166,7 +166,7 @@ pub fn router(state: AppState) -> Router {
     let native = native.with_state(state.clone()).merge(site);
     let dispatch = dialect::Dispatch::new(
         guarded(native, &state),
-        guarded(dialects::claude::router(), &state),
+        guarded(dialects::claude::router(state.clone()), &state),
     );
     Router::new().fallback_service(dispatch)
 }

@@ -45,6 +45,14 @@ impl Payload {
         }
     }
 
+    /// The body as JSON, whatever it is, and the idempotency key.
+    ///
+    /// # Errors
+    /// 400 `invalid_request` when it is no JSON.
+    pub(crate) fn into_parts(self) -> Result<(Value, Option<IdempotencyKey>)> {
+        Ok((self.value?, self.key))
+    }
+
     async fn read(
         state: &AppState,
         method: &Method,

@@ -1,5 +1,7 @@
 //! Agents: versioned, immutable definitions of what a session runs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, WorkspaceId};
@@ -7,6 +9,7 @@ use crate::policy::PermissionPolicy;
 use crate::quota::Quota;
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
+use crate::toolset::CustomTool;
 
 /// Who runs the turns of an agent's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -31,6 +34,15 @@ pub struct Spec {
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What it is for, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whatever the client wants to remember with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Tools that the client carries out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom_tools: Vec<CustomTool>,
     /// Which tool uses run, ask or are denied.
     pub permission_policy: PermissionPolicy,
     /// Ids of the agents that this one may delegate to.
@@ -71,6 +83,12 @@ pub struct Agent {
 }
 
 impl Spec {
+    /// Whether it is the client that carries out the tool of this name.
+    #[must_use]
+    pub fn is_custom_tool(&self, name: &str) -> bool {
+        self.custom_tools.iter().any(|tool| tool.name == name)
+    }
+
     /// The provider part of `model`: what stands before the first slash, if there is one.
     #[must_use]
     pub fn provider(&self) -> Option<&str> {

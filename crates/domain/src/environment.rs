@@ -1,5 +1,7 @@
 //! Environments: what a session's sandbox contains and what it may reach.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EnvironmentId, WorkspaceId};
@@ -71,9 +73,12 @@ pub struct Spec {
     pub packages: Option<Packages>,
     /// What it may reach.
     pub networking: Networking,
+    /// Whatever the client wants to remember with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
-/// An environment. Immutable once created.
+/// An environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Its id.
@@ -84,4 +89,8 @@ pub struct Environment {
     pub spec: Spec,
     /// When it was created.
     pub created_at: Timestamp,
+    /// When it was changed.
+    pub updated_at: Timestamp,
+    /// When it was archived; an archived environment takes no new sessions.
+    pub archived_at: Option<Timestamp>,
 }

@@ -1,5 +1,6 @@
 //! Events: the entries of a session's log. What is not in the log did not happen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use crate::policy::Permission;
 use crate::quota::Exceeded;
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
-use crate::usage::{Cost, Usage};
+use crate::usage::{Cost, Totals, Usage};
 
 /// An event's position in its session's log. The first event has 1; 0 is before all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
@@ -211,6 +212,19 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny_message: Option<String>,
     },
+    /// A client's result of a custom tool: that tool use's one result.
+    #[serde(rename = "user.custom_tool_result")]
+    UserCustomToolResult {
+        /// The tool use.
+        tool_use: EventId,
+        /// The tool.
+        name: String,
+        /// What the model is shown.
+        content: Vec<ContentBlock>,
+        /// Whether the tool failed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
+    },
     /// Something that the agent said.
     #[serde(rename = "agent.message")]
     AgentMessage {
@@ -257,6 +271,9 @@ pub enum Body {
         call_id: String,
         /// What the agent's policy says of it.
         permission: Permission,
+        /// Whether the client carries it out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        custom: bool,
         /// What the provider wants back with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         opaque: Option<Opaque>,
@@ -282,6 +299,22 @@ pub enum Body {
     StatusIdle {
         /// Why.
         stop_reason: StopReason,
+        /// What it has consumed until here; absent in logs of older servers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        totals: Option<Totals>,
+    },
+    /// The session was archived: it takes nothing any more.
+    #[serde(rename = "session.status_terminated")]
+    StatusTerminated,
+    /// A client changed what is said about the session. Only what changed is there.
+    #[serde(rename = "session.updated")]
+    SessionUpdated {
+        /// The title; empty when it was taken away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        /// The metadata, all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metadata: Option<BTreeMap<String, String>>,
     },
     /// A model request, the turn, or something that the turn can do without failed.
     #[serde(rename = "session.error")]
@@ -351,12 +384,15 @@ impl Body {
             Self::UserMessage { .. } => "user.message",
             Self::UserInterrupt { .. } => "user.interrupt",
             Self::UserToolConfirmation { .. } => "user.tool_confirmation",
+            Self::UserCustomToolResult { .. } => "user.custom_tool_result",
             Self::AgentMessage { .. } => "agent.message",
             Self::AgentThinking { .. } => "agent.thinking",
             Self::AgentToolUse { .. } => "agent.tool_use",
             Self::AgentToolResult { .. } => "agent.tool_result",
             Self::StatusRunning => "session.status_running",
             Self::StatusIdle { .. } => "session.status_idle",
+            Self::StatusTerminated => "session.status_terminated",
+            Self::SessionUpdated { .. } => "session.updated",
             Self::Error { .. } => "session.error",
             Self::ModelChange { .. } => "session.model_change",
             Self::ThinkingLevelChange { .. } => "session.thinking_level_change",

@@ -25,6 +25,7 @@ pub mod session;
 pub mod thinking;
 pub mod time;
 pub mod tokens;
+pub mod toolset;
 pub mod trace;
 pub mod usage;
 pub mod vault;

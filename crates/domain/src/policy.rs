@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::toolset::Toolsets;
+
 /// What the names of all tools of MCP servers begin with; the server's name and the tool's follow, with `__`
 /// between them.
 pub const MCP_PREFIX: &str = "mcp__";
@@ -28,6 +30,8 @@ pub enum PermissionPolicy {
         #[serde(default, rename = "timeoutMs", skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
     },
+    /// Each tool as its set says.
+    Toolsets(Toolsets),
 }
 
 /// The policy's verdict over one tool use.
@@ -55,6 +59,7 @@ impl PermissionPolicy {
                 tools: Some(tools), ..
             } if !tools.is_empty() && !listed(tools) => Permission::Allow,
             Self::AlwaysAsk { .. } => Permission::Ask,
+            Self::Toolsets(sets) => sets.evaluate(name),
         }
     }
 
@@ -63,7 +68,7 @@ impl PermissionPolicy {
     pub fn timeout_ms(&self) -> Option<u64> {
         match self {
             Self::AlwaysAsk { timeout_ms, .. } => *timeout_ms,
-            Self::AlwaysAllow | Self::Deny { .. } => None,
+            Self::AlwaysAllow | Self::Deny { .. } | Self::Toolsets(_) => None,
         }
     }
 }

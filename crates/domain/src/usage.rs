@@ -126,6 +126,17 @@ impl Spent {
     }
 }
 
+/// What a session has consumed until some moment, its children included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Totals {
+    /// Tokens.
+    pub usage: Usage,
+    /// Money.
+    pub cost: CostTotal,
+    /// How long it worked, in milliseconds: waiting for clients does not count.
+    pub active_ms: u64,
+}
+
 /// A session's cost so far. A request whose price is unknown makes the total unknown, never cheaper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct CostTotal {

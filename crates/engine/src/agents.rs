@@ -1,8 +1,9 @@
 //! Agents: create, read, update, archive, delete.
 
 use oma_domain::agent::Spec;
-use oma_domain::page::Page;
+use oma_domain::page::{Order, Page};
 use oma_domain::{Agent, AgentId, WorkspaceId};
+use oma_store::ListFilter;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -76,21 +77,48 @@ impl Engine {
             .ok_or(Error::AgentNotFound)
     }
 
-    /// Agents by creation, oldest first.
+    /// One version of an agent; like the current one it says when the agent was created and archived.
+    ///
+    /// # Errors
+    /// [`Error::AgentNotFound`], also when there is no such version.
+    pub async fn agent_at(&self, workspace: &WorkspaceId, id: &AgentId, version: u32) -> Result<Agent> {
+        let current = self.agent(workspace, id).await?;
+        if current.version == version {
+            return Ok(current);
+        }
+        let before = version.checked_sub(1).ok_or(Error::AgentNotFound)?;
+        let page = self
+            .agent_versions(workspace, id, Order::Ascending, Some(before), 1)
+            .await?;
+        let found = page.rows.into_iter().find(|agent| agent.version == version);
+        let found = found.ok_or(Error::AgentNotFound)?;
+        Ok(Agent {
+            archived_at: current.archived_at,
+            ..found
+        })
+    }
+
+    /// Agents by creation.
     ///
     /// # Errors
     /// [`Error::AgentNotFound`] when the cursor is unknown.
     pub async fn agents(
         &self,
         workspace: &WorkspaceId,
+        filter: &ListFilter,
+        order: Order,
         after: Option<&AgentId>,
         limit: u32,
     ) -> Result<Page<Agent, AgentId>> {
-        let page = self.inner.store.agents(workspace, after, limit).await;
+        let page = self
+            .inner
+            .store
+            .agents(workspace, filter, order, after, limit)
+            .await;
         page.map_err(|error| not_found(error, Error::AgentNotFound))
     }
 
-    /// An agent's versions, oldest first.
+    /// An agent's versions.
     ///
     /// # Errors
     /// [`Error::AgentNotFound`].
@@ -98,11 +126,16 @@ impl Engine {
         &self,
         workspace: &WorkspaceId,
         id: &AgentId,
+        order: Order,
         after: Option<u32>,
         limit: u32,
     ) -> Result<Page<Agent, u32>> {
         self.agent(workspace, id).await?;
-        let page = self.inner.store.agent_versions(workspace, id, after, limit).await;
+        let page = self
+            .inner
+            .store
+            .agent_versions(workspace, id, order, after, limit)
+            .await;
         page.map_err(|error| not_found(error, Error::AgentNotFound))
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: a tool use opens one session, however often it is carried out: the session's id is made from the
 //! tool use's, and its one message is posted while it has none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oma_domain::event::StopReason;
@@ -140,6 +141,8 @@ impl Engine {
             delegation_depth,
             share: errand.share.filter(|share| *share != Quota::default()),
             ephemeral: false,
+            title: None,
+            metadata: BTreeMap::new(),
             created_by: errand.parent.created_by.clone(),
             created_at: now(),
         };

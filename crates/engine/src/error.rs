@@ -23,6 +23,12 @@ pub enum Error {
     /// No such environment in this workspace.
     #[error("no environment has this id")]
     EnvironmentNotFound,
+    /// Another environment has this name.
+    #[error("an environment with this name exists already")]
+    EnvironmentExists,
+    /// The environment is archived and takes no new sessions.
+    #[error("the environment is archived")]
+    EnvironmentArchived,
     /// Sessions refer to the environment.
     #[error("{0} sessions use this environment")]
     EnvironmentInUse(u64),
@@ -107,6 +113,7 @@ impl From<oma_store::Error> for Error {
             Store::Unavailable(reason) => Self::Unavailable(reason),
             Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
+            Store::NameTaken => Self::EnvironmentExists,
             Store::NotFound
             | Store::Conflict
             | Store::TooMany(_)

@@ -56,7 +56,7 @@ impl Engine {
         deltas: bool,
     ) -> Result<Follow> {
         let subscription = self.inner.hub.subscribe(session);
-        self.session(workspace, session).await?;
+        let head = self.session(workspace, session).await?.head;
         let follower = Follower {
             store: Arc::clone(&self.inner.store),
             workspace: workspace.clone(),
@@ -65,7 +65,9 @@ impl Engine {
             closed: self.inner.closed.clone(),
             last: after,
             pending: VecDeque::new(),
-            behind: true,
+            // Subscribed before the head was read: without events up to there that are to be delivered, the store has
+            // nothing that the subscription does not bring.
+            behind: head > after,
             deltas,
             heard: None,
             finished: false,

@@ -37,12 +37,9 @@ impl Engine {
         let ids = is_own_id.then_some(key).into_iter().chain([&derived]);
         for id in ids {
             let create = CreateSession {
-                agent: agent.clone(),
-                environment: None,
-                vaults: Vec::new(),
                 id: Some(id.clone()),
-                ephemeral: false,
                 created_by: created_by.clone(),
+                ..CreateSession::of(agent.clone())
             };
             match self.create_session(workspace, create, None).await {
                 // Two first requests at once: the other one has made it. Or, for a key, another workspace has it since

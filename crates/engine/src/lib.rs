@@ -29,6 +29,7 @@ mod once;
 mod recovery;
 mod registry;
 mod sessions;
+mod submission;
 mod turns;
 mod usage;
 mod vaults;
@@ -37,7 +38,9 @@ mod workspaces;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
+pub use submission::{Submission, Submitted};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,7 +52,7 @@ pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
-pub use oma_store::{UsageFilter, UsageRow};
+pub use oma_store::{ListFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow};
 use oma_vault::Vaults;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,8 +69,18 @@ pub struct IdempotencyKey {
 /// A session to create.
 #[derive(Debug, Clone)]
 pub struct CreateSession {
-    /// The agent; its current version is pinned.
+    /// The agent.
     pub agent: AgentId,
+    /// The version of it that is pinned; the current one otherwise.
+    pub version: Option<u32>,
+    /// What the session runs in the place of that version's definition.
+    pub spec: Option<oma_domain::agent::Spec>,
+    /// What it may consume, beside its agent's budgets.
+    pub budget: Option<oma_domain::quota::Quota>,
+    /// A title for people.
+    pub title: Option<String>,
+    /// Whatever the client wants to remember with it.
+    pub metadata: BTreeMap<String, String>,
     /// The environment.
     pub environment: Option<EnvironmentId>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
@@ -78,6 +91,26 @@ pub struct CreateSession {
     pub ephemeral: bool,
     /// The key of whoever opens it.
     pub created_by: Option<KeyId>,
+}
+
+impl CreateSession {
+    /// A session of an agent's current version, with nothing else to it.
+    #[must_use]
+    pub fn of(agent: AgentId) -> Self {
+        Self {
+            agent,
+            version: None,
+            spec: None,
+            budget: None,
+            title: None,
+            metadata: BTreeMap::new(),
+            environment: None,
+            vaults: Vec::new(),
+            id: None,
+            ephemeral: false,
+            created_by: None,
+        }
+    }
 }
 
 /// A message to post.

@@ -10,7 +10,7 @@ use oma_domain::{Event, Timestamp};
 pub(crate) fn transition(before: &State, after: &State, events: &[Event], at: Timestamp) {
     for event in events {
         metrics::counter!("session_events_total", "type" => event.body.kind()).increment(1);
-        if let Body::StatusIdle { stop_reason } = &*event.body {
+        if let Body::StatusIdle { stop_reason, .. } = &*event.body {
             match stop_reason {
                 StopReason::Failed { .. } => metrics::counter!("session_run_failures_total").increment(1),
                 StopReason::BudgetReached { cap } => over_budget(cap.as_str()),

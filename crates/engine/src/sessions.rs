@@ -19,7 +19,8 @@ impl Engine {
     /// Creates a session, pinned to the agent's current version.
     ///
     /// # Errors
-    /// [`Error::EnvironmentNotFound`], [`Error::AgentNotFound`], [`Error::AgentArchived`],
+    /// [`Error::EnvironmentNotFound`], [`Error::EnvironmentArchived`], [`Error::AgentNotFound`],
+    /// [`Error::AgentArchived`],
     /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault, [`Error::SessionExists`],
     /// [`Error::KeyReused`]; [`Error::Unavailable`] when the server is stopping, because no message would be taken.
     pub async fn create_session(
@@ -37,9 +38,21 @@ impl Engine {
             Some(id) => Some(Arc::new(self.environment(workspace, id).await?)),
             None => None,
         };
-        let agent = self.agent(workspace, &create.agent).await?;
+        if environment
+            .as_ref()
+            .is_some_and(|environment| environment.archived_at.is_some())
+        {
+            return Err(Error::EnvironmentArchived);
+        }
+        let mut agent = match create.version {
+            Some(version) => self.agent_at(workspace, &create.agent, version).await?,
+            None => self.agent(workspace, &create.agent).await?,
+        };
         if agent.archived_at.is_some() {
             return Err(Error::AgentArchived);
+        }
+        if let Some(spec) = create.spec {
+            agent.spec = spec;
         }
         self.inner
             .runtime
@@ -57,9 +70,11 @@ impl Engine {
             vaults: create.vaults,
             parent: None,
             delegation_depth,
-            share: None,
+            share: create.budget,
             created_by: create.created_by,
             ephemeral: create.ephemeral,
+            title: create.title,
+            metadata: create.metadata,
             created_at: now(),
         };
         let record = once::record(SCOPE, key.as_ref(), json!(session.id));
@@ -103,19 +118,15 @@ impl Engine {
     pub async fn sessions(
         &self,
         workspace: &WorkspaceId,
-        agent: Option<AgentId>,
+        filter: &SessionFilter,
         order: Order,
         after: Option<&SessionId>,
         limit: u32,
     ) -> Result<Page<Session, SessionId>> {
-        let filter = SessionFilter {
-            agent,
-            ephemeral: None,
-        };
         let page = self
             .inner
             .store
-            .sessions(workspace, &filter, order, after, limit)
+            .sessions(workspace, filter, order, after, limit)
             .await;
         page.map_err(|error| not_found(error, Error::SessionNotFound))
     }

@@ -32,3 +32,24 @@ pub use hub::{Config, Handle, Hub};
 pub use set::{Ready, Trouble};
 pub use token::{NoTokens, TokenSource};
 pub use tools::{Definition, Tools};
+
+/// What the names of each server's tools begin with, in the same order, for an agent with just these servers.
+#[must_use]
+pub fn prefixes(servers: &[&str]) -> Vec<String> {
+    let names = names::of_servers(servers);
+    names
+        .into_iter()
+        .map(|name| format!("{}{name}__", oma_domain::policy::MCP_PREFIX))
+        .collect()
+}
+
+/// The name under which a model is told of a server's tool, unless another tool of that server would have the same one.
+/// `prefix` is one of [`prefixes`].
+#[must_use]
+pub fn tool_name(prefix: &str, tool: &str) -> String {
+    let server = prefix
+        .strip_prefix(oma_domain::policy::MCP_PREFIX)
+        .unwrap_or(prefix);
+    let server = server.strip_suffix("__").unwrap_or(server);
+    names::of_tools(server, &[tool]).pop().unwrap_or_default()
+}

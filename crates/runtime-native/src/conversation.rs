@@ -199,6 +199,12 @@ impl Conversation {
                 name,
                 content,
                 is_error,
+            }
+            | Body::UserCustomToolResult {
+                tool_use,
+                name,
+                content,
+                is_error,
             } => {
                 self.weigh(content);
                 let Some(call_id) = self.calls.remove(tool_use) else {
@@ -255,6 +261,8 @@ impl Conversation {
             | Body::UserToolConfirmation { .. }
             | Body::StatusRunning
             | Body::StatusIdle { .. }
+            | Body::StatusTerminated
+            | Body::SessionUpdated { .. }
             | Body::Error { .. }
             | Body::ModelChange { .. }
             | Body::ThinkingLevelChange { .. }

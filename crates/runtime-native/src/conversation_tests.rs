@@ -51,6 +51,7 @@ fn uses(request: &str, call_id: &str) -> Body {
         input: serde_json::json!({}),
         call_id: call_id.into(),
         permission: Permission::Allow,
+        custom: false,
         opaque: None,
     }
 }

@@ -99,7 +99,7 @@ impl Run<'_> {
             cost,
             stop,
         } = completion;
-        let policy = &self.session.agent.spec.permission_policy;
+        let spec = &self.session.agent.spec;
         let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
             let (id, _) = announced.id(index);
             match block {
@@ -111,13 +111,18 @@ impl Run<'_> {
                     input,
                     opaque,
                 } => {
-                    let permission = policy.evaluate(&name);
+                    let custom = spec.is_custom_tool(&name);
+                    let permission = match custom {
+                        true => Permission::Allow,
+                        false => spec.permission_policy.evaluate(&name),
+                    };
                     ReplyBlock::ToolUse {
                         id,
                         name,
                         input,
                         call_id,
                         permission,
+                        custom,
                         opaque,
                     }
                 }

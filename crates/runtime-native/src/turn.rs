@@ -162,7 +162,8 @@ impl Run<'_> {
         at_most(&self.session.agent.spec.instructions) + tools.sum::<u64>()
     }
 
-    /// The tools that the model is told of: the built-in ones, the call of other agents, and those of MCP servers.
+    /// The tools that the model is told of: the built-in ones, the call of other agents, those that the client carries
+    /// out, and those of MCP servers.
     fn tools(&self) -> Vec<ToolSpec> {
         let built_in = self.toolbox.definitions().into_iter().map(|tool| ToolSpec {
             name: tool.name,
@@ -178,8 +179,14 @@ impl Run<'_> {
                 description: tool.description.clone(),
                 input_schema: tool.input_schema.clone(),
             });
+        let custom = self.session.agent.spec.custom_tools.iter().map(|tool| ToolSpec {
+            name: tool.name.clone(),
+            description: tool.description.clone(),
+            input_schema: tool.input_schema.clone(),
+        });
         built_in
             .chain(delegation::definition(self.session))
+            .chain(custom)
             .chain(of_servers)
             .collect()
     }

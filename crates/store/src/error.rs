@@ -17,6 +17,9 @@ pub enum Error {
     /// There are as many as there may be.
     #[error("there are {0} already, which is the most")]
     TooMany(u32),
+    /// The name is another one's already.
+    #[error("the name is taken")]
+    NameTaken,
     /// Somebody else has written meanwhile.
     #[error("the row has changed meanwhile")]
     Conflict,

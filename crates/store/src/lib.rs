@@ -30,8 +30,8 @@ pub mod trail;
 pub use access::{Access, KeyDigest, StoredKey};
 pub use error::Error;
 pub use records::{
-    Commit, NewSession, Once, OnceRecord, SessionFilter, StoredCredential, UsageFilter, UsageRow, Used,
-    VaultKey,
+    Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing, StoredCredential,
+    UsageFilter, UsageRow, Used, VaultKey,
 };
 pub use trail::{AuditFilter, Trail};
 
@@ -60,19 +60,22 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
     async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<Agent>>;
     /// The number of an agent's current version, for whoever has seen one before.
     async fn agent_version(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<u32>>;
-    /// Agents by creation, oldest first, archived ones included; `after` is the last id of the page before.
+    /// Agents by creation; `after` is the last id of the page before.
     async fn agents(
         &self,
         workspace: &WorkspaceId,
+        filter: &ListFilter,
+        order: Order,
         after: Option<&AgentId>,
         limit: u32,
     ) -> Result<Page<Agent, AgentId>>;
-    /// All versions of an agent, oldest first, each as it was written: `updated_at` is the time of that, and
+    /// All versions of an agent, oldest first in ascending order, each as it was written: `updated_at` is the time of that, and
     /// `archived_at` is empty. `after` is a version. Empty when there is no such agent.
     async fn agent_versions(
         &self,
         workspace: &WorkspaceId,
         id: &AgentId,
+        order: Order,
         after: Option<u32>,
         limit: u32,
     ) -> Result<Page<Agent, u32>>;
@@ -95,20 +98,39 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
     /// Removes an agent with all its versions. Its sessions stay. Returns whether it was there.
     async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<bool>;
 
-    /// Adds an environment.
+    /// Adds an environment, and with `unique_name` only if no other one that is not archived has its name.
     ///
     /// # Errors
-    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken.
-    async fn create_environment(&self, environment: &Environment, once: Option<&Once>) -> Result<()>;
+    /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken;
+    /// [`Error::NameTaken`].
+    async fn create_environment(
+        &self,
+        environment: &Environment,
+        unique_name: bool,
+        once: Option<&Once>,
+    ) -> Result<()>;
     /// An environment.
     async fn environment(&self, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<Option<Environment>>;
-    /// Environments by creation, oldest first.
+    /// Environments by creation.
     async fn environments(
         &self,
         workspace: &WorkspaceId,
+        filter: &ListFilter,
+        order: Order,
         after: Option<&EnvironmentId>,
         limit: u32,
     ) -> Result<Page<Environment, EnvironmentId>>;
+    /// Puts an environment in the place of `before`, which must be what is stored; with `unique_name` as at
+    /// creation.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when something else is stored by now; [`Error::NotFound`]; [`Error::NameTaken`].
+    async fn update_environment(
+        &self,
+        before: &Environment,
+        after: &Environment,
+        unique_name: bool,
+    ) -> Result<()>;
     /// Removes an environment. Returns whether it was there.
     ///
     /// # Errors

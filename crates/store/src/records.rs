@@ -1,5 +1,6 @@
 //! What goes into a store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oma_domain::agent::Agent;
@@ -55,6 +56,10 @@ pub struct NewSession {
     pub share: Option<Quota>,
     /// Whether it goes away by itself once idle.
     pub ephemeral: bool,
+    /// A title for people.
+    pub title: Option<String>,
+    /// Whatever the client wants to remember with it.
+    pub metadata: BTreeMap<String, String>,
     /// The key that it is opened with.
     pub created_by: Option<KeyId>,
     /// Now.
@@ -68,6 +73,43 @@ pub struct SessionFilter {
     pub agent: Option<AgentId>,
     /// Only those that are (not) ephemeral.
     pub ephemeral: Option<bool>,
+    /// Only those that work for this session, or, with `Some(None)`, for none.
+    pub parent: Option<Option<SessionId>>,
+    /// Only those of this version of the agent.
+    pub agent_version: Option<u32>,
+    /// Only those created then.
+    pub created: Span,
+    /// Only those that stand at one of these; all without any.
+    pub standing: Vec<Standing>,
+}
+
+/// A span of time, its ends included. An end that is absent does not bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Its beginning.
+    pub from: Option<Timestamp>,
+    /// Its end.
+    pub until: Option<Timestamp>,
+}
+
+/// Where a session stands, as lists tell sessions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It works.
+    Working,
+    /// It rests, or waits for a client.
+    Resting,
+    /// It is archived.
+    Archived,
+}
+
+/// Which agents or environments to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ListFilter {
+    /// Whether archived ones are left out.
+    pub only_active: bool,
+    /// Only those created then.
+    pub created: Span,
 }
 
 /// A credential as it is stored.

@@ -24,8 +24,13 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/agents/{agent_id}/run") => ("agent.run", Some("agent_id")),
         ("PUT", "/v1/agents/{agent_id}/files/{*path}") => ("agent.file.write", Some("agent_id")),
         ("DELETE", "/v1/agents/{agent_id}/files/{*path}") => ("agent.file.delete", Some("agent_id")),
+        ("POST", "/v1/agents/{agent_id}") => ("agent.update", Some("agent_id")),
         ("POST", "/v1/environments") => ("environment.create", None),
         ("DELETE", "/v1/environments/{environment_id}") => ("environment.delete", Some("environment_id")),
+        ("POST", "/v1/environments/{environment_id}") => ("environment.update", Some("environment_id")),
+        ("POST", "/v1/environments/{environment_id}/archive") => {
+            ("environment.archive", Some("environment_id"))
+        }
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
         ("DELETE", "/v1/vaults/{vault_id}") => ("vault.delete", Some("vault_id")),
@@ -39,6 +44,11 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         }
         ("POST", "/v1/sessions") => ("session.create", None),
         ("DELETE", "/v1/sessions/{session_id}") => ("session.delete", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}") => ("session.update", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/archive") => ("session.archive", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/threads/{thread_id}/archive") => {
+            ("session.thread.archive", Some("thread_id"))
+        }
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),

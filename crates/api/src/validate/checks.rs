@@ -20,7 +20,7 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-pub(super) fn expected(what: &str, value: &Value) -> String {
+pub(crate) fn expected(what: &str, value: &Value) -> String {
     format!("Expected {what}, received {}", type_name(value))
 }
 

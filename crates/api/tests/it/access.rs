@@ -100,29 +100,6 @@ async fn unknown_paths_and_methods_are_told_apart() {
 }
 
 #[tokio::test]
-async fn the_claude_dialect_says_that_it_is_not_built() {
-    let server = Server::start().await;
-    let request = request("POST", "/v1/agents?beta=true").header("anthropic-version", "2023-06-01");
-    let answer = server.send(request.body(Body::from("{}")).unwrap()).await;
-    let body = answer.json();
-    assert_eq!(answer.status, 501);
-    assert_eq!(
-        (&body["type"], &body["error"]["type"]),
-        (&json!("error"), &json!("api_error"))
-    );
-    assert_eq!(body["request_id"], answer.headers["request-id"].to_str().unwrap());
-    let server = Server::with(|config| config.api_token = Some("s3cret".into())).await;
-    for (key, status) in [("wrong", 401), ("s3cret", 501)] {
-        let request = crate::server::request("GET", "/v1/agents")
-            .header("anthropic-version", "x")
-            .header("x-api-key", key);
-        let answer = server.send(request.body(Body::empty()).unwrap()).await;
-        assert_eq!(answer.status, status);
-        assert_eq!(answer.json()["type"], "error");
-    }
-}
-
-#[tokio::test]
 async fn request_ids_are_echoed_or_made() {
     let server = Server::start().await;
     let answer = server

@@ -6,6 +6,7 @@ mod access;
 mod agents;
 mod audit;
 mod chat;
+mod claude;
 mod declared;
 mod environments;
 mod events;

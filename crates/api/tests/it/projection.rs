@@ -21,7 +21,10 @@ fn text(text: &str) -> Vec<ContentBlock> {
 }
 
 fn idle(stop_reason: StopReason) -> Body {
-    Body::StatusIdle { stop_reason }
+    Body::StatusIdle {
+        stop_reason,
+        totals: None,
+    }
 }
 
 fn failure() -> Failure {
@@ -53,6 +56,7 @@ fn tool_use(permission: Permission) -> Body {
         input: json!({"command": "ls"}),
         call_id: "toolu_1".into(),
         permission,
+        custom: false,
         opaque: None,
     }
 }

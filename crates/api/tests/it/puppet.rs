@@ -10,6 +10,7 @@ use oma_domain::agent::Agent;
 use oma_domain::content::joined_text;
 use oma_domain::environment::Environment;
 use oma_domain::event::{Body, Failure, FailureKind, Purpose};
+use oma_domain::policy::Permission;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
 use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
 use oma_domain::{EventId, Seq, SessionId};
@@ -18,7 +19,8 @@ use oma_sandbox::files::{Entry, Error, Workspace};
 use oma_sandbox::pool::Counts;
 use serde_json::json;
 
-/// Messages with these words: `hang` never gets its answer, `fail` fails, `tool` uses a tool first, `long` is
+/// Messages with these words: `hang` never gets its answer, `fail` fails, `tool` uses a tool first, `ticket` uses a custom
+/// tool first, `long` is
 /// cut off by the output limit, `free` costs an unknown amount, `panic` panics in the log request. Anything
 /// else is echoed.
 #[derive(Default)]
@@ -150,6 +152,18 @@ impl Puppet {
                 input: json!({"command": "true"}),
                 call_id: "call_1".into(),
                 permission: session.agent.spec.permission_policy.evaluate("bash"),
+                custom: false,
+                opaque: None,
+            });
+        }
+        if !again && said.contains("ticket") {
+            blocks.push(ReplyBlock::ToolUse {
+                id: EventId::generate(),
+                name: "ticket".into(),
+                input: json!({"title": "it broke"}),
+                call_id: "call_2".into(),
+                permission: Permission::Allow,
+                custom: session.agent.spec.is_custom_tool("ticket"),
                 opaque: None,
             });
         }

@@ -223,10 +223,7 @@ impl Server {
         let response = self.open(request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Frames {
-            chunks: response.into_body().into_data_stream(),
-            rest: String::new(),
-        }
+        Frames::of(response)
     }
 
     /// Sends a message and waits until the session is idle again.
@@ -281,6 +278,13 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
+    pub(crate) fn of(response: Response) -> Self {
+        Self {
+            chunks: response.into_body().into_data_stream(),
+            rest: String::new(),
+        }
+    }
+
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, rest)) = self.rest.split_once("\n\n") {

@@ -15,7 +15,7 @@ impl Transition {
             return Err(Rejection::NothingToCompact);
         }
         self.state.held_by = None;
-        self.push(ctx, Body::StatusRunning);
+        self.begin_work(ctx);
         let id = (ctx.new_id)();
         self.run(id, Purpose::Compaction, None, ctx);
         Ok(())

@@ -59,9 +59,9 @@ impl Transition {
         blocked: bool,
         ctx: &mut Context<'_>,
     ) {
-        let still_asking = open.iter().any(|tool| tool.gate == Gate::Asking);
+        let still_asking = open.iter().any(|tool| tool.gate.awaits_client());
         if blocked && !still_asking {
-            self.push(ctx, Body::StatusRunning);
+            self.begin_work(ctx);
         }
         for (tool, outcome) in denied {
             self.close_tool(&tool, outcome, ctx);

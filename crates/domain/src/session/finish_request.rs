@@ -71,9 +71,11 @@ impl Transition {
                     input,
                     call_id,
                     permission,
+                    custom,
                     opaque,
                 } => {
                     let (gate, timeout) = match permission {
+                        Permission::Allow | Permission::Ask if custom => (Gate::Client, None),
                         Permission::Ask => (Gate::Asking, ctx.confirmation_timeout_ms),
                         Permission::Allow | Permission::Deny => (Gate::Open, None),
                     };
@@ -97,6 +99,7 @@ impl Transition {
                             input,
                             call_id,
                             permission,
+                            custom,
                             opaque,
                         },
                     );

@@ -1,5 +1,6 @@
 //! What can happen to a session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::delegate::Spending;
@@ -43,6 +44,24 @@ pub enum Input {
         /// What the model is told otherwise.
         deny_message: Option<String>,
     },
+    /// A client has carried out a custom tool.
+    Answer {
+        /// The id of the event that records it.
+        id: EventId,
+        /// The tool use.
+        tool_use: EventId,
+        /// Its result.
+        outcome: Outcome,
+    },
+    /// A client changes what is said about the session.
+    Update {
+        /// The title; `Some(None)` takes it away.
+        title: Option<Option<String>>,
+        /// The metadata, all of it.
+        metadata: Option<BTreeMap<String, String>>,
+    },
+    /// A client archives the session: nothing happens in it any more.
+    Archive,
     /// Time has passed: tool uses that have waited long enough for a confirmation count as denied.
     Lapse,
     /// A client asks for the history to be summarised.
@@ -228,6 +247,8 @@ pub enum ReplyBlock {
         call_id: String,
         /// The policy's verdict.
         permission: Permission,
+        /// Whether the client carries it out.
+        custom: bool,
         /// What the provider wants back with it.
         opaque: Option<Opaque>,
     },

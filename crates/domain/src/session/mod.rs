@@ -4,6 +4,8 @@
 //! events to append, the changes to the queue and what the engine has to do once all of that is committed.
 //! Each input has a file of its own here; [`turn`] holds what they share: how a turn begins and ends.
 
+mod answer;
+mod archive;
 mod begin_request;
 mod compact;
 mod confirm;
@@ -17,6 +19,7 @@ mod lapse;
 mod post;
 mod state;
 mod turn;
+mod update;
 mod wake;
 
 #[cfg(test)]

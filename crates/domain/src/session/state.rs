@@ -1,6 +1,6 @@
 //! The state, and what a transition consists of.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::quota::{Bound, Exceeded, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
-use crate::usage::{CostTotal, Usage};
+use crate::usage::{CostTotal, Totals, Usage};
 
 /// The most messages that may wait for a busy session.
 pub const MAX_QUEUE: usize = 256;
@@ -73,6 +73,21 @@ pub struct State {
     /// The budgets that left too little for the next model request: nothing goes on before they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Quota>,
+    /// A title for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Whatever the client wants to remember with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// When it was archived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<Timestamp>,
+    /// How long it had worked when it came to rest last, in milliseconds.
+    #[serde(default)]
+    pub active_ms: u64,
+    /// Since when it works; `None` while it rests or waits for a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_since: Option<Timestamp>,
 }
 
 fn is_nothing(unreported: &Unreported) -> bool {
@@ -178,6 +193,16 @@ pub enum Gate {
     Asking,
     /// It was confirmed while others still wait.
     Confirmed,
+    /// The client carries it out, and its result is awaited.
+    Client,
+}
+
+impl Gate {
+    /// Whether a client has to do something before the tool use can go on.
+    #[must_use]
+    pub fn awaits_client(self) -> bool {
+        matches!(self, Self::Asking | Self::Client)
+    }
 }
 
 /// What a transition may depend on besides the state and the input.
@@ -256,6 +281,15 @@ pub enum Rejection {
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]
     NotAsking,
+    /// No open use of a custom tool has that id.
+    #[error("no use of a custom tool with this id waits for its result")]
+    NotAwaited,
+    /// The turn waits for clients' answers, so it takes no message now.
+    #[error("the session waits for answers to its tool uses")]
+    AwaitsAnswers(Vec<EventId>),
+    /// The session is archived.
+    #[error("the session is archived")]
+    Archived,
     /// There is nothing to summarise.
     #[error("the session has no history to compact")]
     NothingToCompact,
@@ -276,6 +310,18 @@ impl State {
             queue: Vec::new(),
             effects: Vec::new(),
         };
+        let from_client = matches!(
+            input,
+            Input::Post(_)
+                | Input::Interrupt { .. }
+                | Input::Confirm { .. }
+                | Input::Answer { .. }
+                | Input::Update { .. }
+                | Input::Compact
+        );
+        if from_client && self.archived_at.is_some() {
+            return Err(Rejection::Archived);
+        }
         match input {
             Input::Post(message) => next.post(message, ctx)?,
             Input::Interrupt {
@@ -299,6 +345,13 @@ impl State {
             } => {
                 next.confirm(id, tool_use, allow, deny_message, ctx)?;
             }
+            Input::Answer {
+                id,
+                tool_use,
+                outcome,
+            } => next.answer(id, &tool_use, outcome, ctx)?,
+            Input::Update { title, metadata } => next.update(title, metadata, ctx),
+            Input::Archive => next.archive(ctx)?,
             Input::Lapse => next.lapse(ctx)?,
             Input::Compact => next.compact(ctx)?,
             Input::BeginRequest {
@@ -349,6 +402,26 @@ impl State {
             Phase::Idle { .. } => None,
             Phase::Running { turn } | Phase::Blocked { turn } => Some(turn),
         }
+    }
+
+    /// What it has consumed until now, and its children.
+    #[must_use]
+    pub fn totals(&self, now: Timestamp) -> Totals {
+        let spent = self.total();
+        let working = self.working_since.map_or(0, |since| now.millis_since(since));
+        Totals {
+            usage: spent.usage,
+            cost: spent.cost,
+            active_ms: self.active_ms.saturating_add(working),
+        }
+    }
+
+    /// The tool uses that wait for a client: for a confirmation, or for the result of a custom tool.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<EventId> {
+        let open = self.open_tools().iter();
+        let awaited = open.filter(|tool| tool.gate.awaits_client());
+        awaited.map(|tool| tool.id.clone()).collect()
     }
 
     /// Whether the engine has work to do for it.

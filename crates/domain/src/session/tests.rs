@@ -104,7 +104,29 @@ pub(super) fn tool(name: &str, permission: Permission) -> ReplyBlock {
         input: serde_json::json!({}),
         call_id: name.into(),
         permission,
+        custom: false,
         opaque: None,
+    }
+}
+
+/// A use of a tool that the client carries out.
+pub(super) fn custom(name: &str) -> ReplyBlock {
+    ReplyBlock::ToolUse {
+        id: id(name),
+        name: "ticket".into(),
+        input: serde_json::json!({}),
+        call_id: name.into(),
+        permission: Permission::Allow,
+        custom: true,
+        opaque: None,
+    }
+}
+
+pub(super) fn answer(tool: &str) -> Input {
+    Input::Answer {
+        id: id(&format!("a-{tool}")),
+        tool_use: id(tool),
+        outcome: Outcome::text("ok"),
     }
 }
 
@@ -260,7 +282,13 @@ fn word(id: &EventId, body: &Body) -> String {
             format!("{}:{tool_use}", if *is_error { "error" } else { "result" })
         }
         Body::StatusRunning => "RUN".into(),
-        Body::StatusIdle { stop_reason } => format!("IDLE:{}", reason(stop_reason)),
+        Body::StatusIdle { stop_reason, .. } => format!("IDLE:{}", reason(stop_reason)),
+        Body::StatusTerminated => "OVER".into(),
+        Body::SessionUpdated { title, metadata } => {
+            let keys: Vec<_> = metadata.iter().flat_map(|all| all.keys().cloned()).collect();
+            format!("updated:{}:{}", title.clone().unwrap_or_default(), keys.join(","))
+        }
+        Body::UserCustomToolResult { tool_use, .. } => format!("answer:{tool_use}"),
         Body::Error { retrying, .. } => if *retrying { "retry" } else { "failed" }.into(),
         Body::ModelChange { model } => format!("model={model}"),
         Body::ThinkingLevelChange { thinking_level } => format!("thinking={}", thinking_level.as_str()),

@@ -25,6 +25,26 @@ impl Transition {
         self.events.push(NewEvent { id, body });
     }
 
+    /// Says that the session works from here on.
+    pub(super) fn begin_work(&mut self, ctx: &mut Context<'_>) {
+        self.state.working_since = Some(ctx.now);
+        self.push(ctx, Body::StatusRunning);
+    }
+
+    /// Says that it does not, and what it has consumed until here.
+    pub(super) fn end_work(&mut self, stop_reason: StopReason, ctx: &mut Context<'_>) {
+        let totals = self.state.totals(ctx.now);
+        self.state.active_ms = totals.active_ms;
+        self.state.working_since = None;
+        self.push(
+            ctx,
+            Body::StatusIdle {
+                stop_reason,
+                totals: Some(totals),
+            },
+        );
+    }
+
     /// The turn in progress; `Stale` when there is none or it is blocked.
     pub(super) fn running_turn(&mut self) -> Result<&mut Turn, Rejection> {
         match &mut self.state.phase {
@@ -78,7 +98,7 @@ impl Transition {
     /// Starts the turn of a message, from idle or directly after another turn.
     pub(super) fn start_turn(&mut self, message: &Arc<Queued>, ctx: &mut Context<'_>) {
         if !self.state.is_running() {
-            self.push(ctx, Body::StatusRunning);
+            self.begin_work(ctx);
         }
         self.state.held_by = None;
         if let Some(model) = &message.model
@@ -134,12 +154,7 @@ impl Transition {
         let holds = matches!(stop, StopReason::BudgetReached { .. });
         let waiting = if holds { None } else { self.state.queue.pop_front() };
         if stop != StopReason::EndTurn || waiting.is_none() {
-            self.push(
-                ctx,
-                Body::StatusIdle {
-                    stop_reason: stop.clone(),
-                },
-            );
+            self.end_work(stop.clone(), ctx);
             self.state.phase = Phase::Idle { stop: Some(stop) };
         }
         if let Some(message) = waiting {
@@ -177,25 +192,14 @@ impl Transition {
         }
     }
 
-    /// Stops until the remaining confirmations are there.
+    /// Stops until the remaining answers of clients are there.
     pub(super) fn block(&mut self, ctx: &mut Context<'_>) {
         let phase = std::mem::take(&mut self.state.phase);
         let (Phase::Running { turn } | Phase::Blocked { turn }) = phase else {
             return;
         };
         self.state.phase = Phase::Blocked { turn };
-        let tool_uses = self
-            .state
-            .open_tools()
-            .iter()
-            .filter(|tool| tool.gate == Gate::Asking)
-            .map(|tool| tool.id.clone())
-            .collect();
-        self.push(
-            ctx,
-            Body::StatusIdle {
-                stop_reason: StopReason::RequiresAction { tool_uses },
-            },
-        );
+        let tool_uses = self.state.awaited();
+        self.end_work(StopReason::RequiresAction { tool_uses }, ctx);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use oma_domain::session::{Input, Phase, Queued, Rejection, Spending};
+use oma_domain::session::{Input, Outcome, Partial, Phase, Queued, Rejection, Spending};
 use oma_domain::{EventId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ use super::{ABORT_TIMEOUT, Actor, Arriving};
 use crate::error::{Error, Result};
 use crate::hub::Note;
 use crate::registry::Sent;
-use crate::{Engine, IdempotencyKey, Post, Posted, once};
+use crate::{Engine, IdempotencyKey, Post, Posted, Submission, Submitted, once};
 
 /// What clients ask of a session's actor.
 pub(crate) enum Command {
@@ -24,6 +24,22 @@ pub(crate) enum Command {
         key: Option<IdempotencyKey>,
         reply: oneshot::Sender<Result<Posted>>,
     },
+    /// Take several things at once.
+    Submit {
+        submissions: Vec<Submission>,
+        trace: Option<TraceParent>,
+        key: Option<IdempotencyKey>,
+        reply: oneshot::Sender<Result<Vec<Submitted>>>,
+    },
+    /// Change what is said about the session.
+    Update {
+        title: Option<Option<String>>,
+        /// Metadata to set, or to take away where there is no value.
+        metadata: Vec<(String, Option<String>)>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Archive the session.
+    Archive { reply: oneshot::Sender<Result<()>> },
     /// Let a tool use run or not.
     Confirm {
         tool_use: EventId,
@@ -61,7 +77,16 @@ impl Command {
     fn is_new_work(&self) -> bool {
         match self {
             Self::Post { .. } | Self::Compact { .. } | Self::Expire { .. } | Self::Wake { .. } => true,
-            Self::Confirm { .. } | Self::Lapse { .. } | Self::Interrupt { .. } | Self::Delete { .. } => false,
+            Self::Submit { submissions, .. } => {
+                let is_message = |submission: &Submission| matches!(submission, Submission::Message(_));
+                submissions.iter().any(is_message)
+            }
+            Self::Confirm { .. }
+            | Self::Lapse { .. }
+            | Self::Interrupt { .. }
+            | Self::Update { .. }
+            | Self::Archive { .. }
+            | Self::Delete { .. } => false,
         }
     }
 
@@ -70,13 +95,39 @@ impl Command {
         // Whoever asked may have left; then nobody wants the answer.
         match self {
             Self::Post { reply, .. } => drop(reply.send(Err(error))),
+            Self::Submit { reply, .. } => drop(reply.send(Err(error))),
             Self::Confirm { reply, .. }
             | Self::Interrupt { reply, .. }
+            | Self::Update { reply, .. }
+            | Self::Archive { reply }
             | Self::Lapse { reply }
             | Self::Compact { reply }
             | Self::Delete { reply }
             | Self::Expire { reply, .. }
             | Self::Wake { reply } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// What a turn had achieved when it was stopped.
+#[derive(Default)]
+pub(super) struct Stopped {
+    partial: Vec<Partial>,
+    arrived: u64,
+    outcomes: Vec<(EventId, Outcome)>,
+    delegated: Vec<(EventId, Spending)>,
+}
+
+impl Stopped {
+    /// The record of that.
+    pub(super) fn into_input(self, id: EventId, clear_queue: bool) -> Input {
+        Input::Interrupt {
+            id,
+            clear_queue,
+            partial: self.partial,
+            arrived: self.arrived,
+            outcomes: self.outcomes,
+            delegated: self.delegated,
         }
     }
 }
@@ -137,6 +188,27 @@ impl Actor {
                 reply,
             } => {
                 let outcome = self.post(*post, trace, key).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Submit {
+                submissions,
+                trace,
+                key,
+                reply,
+            } => {
+                let outcome = self.submit(submissions, trace, key).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Update {
+                title,
+                metadata,
+                reply,
+            } => {
+                let outcome = self.update(title, metadata).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Archive { reply } => {
+                let outcome = self.archive().await;
                 let _gone = reply.send(outcome);
             }
             Command::Confirm {
@@ -270,6 +342,19 @@ impl Actor {
         if only.is_some_and(|only| turn != Some(&only)) {
             return Err(Rejection::NotRunning.into());
         }
+        let stopped = self.stop_work().await;
+        let input = stopped.into_input(EventId::generate(), clear_queue);
+        let outcome = self.apply(input, With::default()).await;
+        if outcome.is_err() {
+            self.take_up_again();
+        }
+        outcome?;
+        Ok(())
+    }
+
+    /// Stops what the turn does, in this process and outside, and tells what it had achieved. Whoever calls this
+    /// records the end of the turn, or has it taken up again.
+    pub(super) async fn stop_work(&mut self) -> Stopped {
         self.drop_drive().await;
         let Arriving { messages, tokens } =
             std::mem::take(&mut *self.partials.lock().unwrap_or_else(PoisonError::into_inner));
@@ -282,27 +367,18 @@ impl Actor {
             let (outcomes, delegated) = tokio::join!(abort, self.cancel_children());
             (outcomes.unwrap_or_default(), delegated)
         };
-        let id = EventId::generate();
-        let outcome = self
-            .apply(
-                Input::Interrupt {
-                    id,
-                    clear_queue,
-                    partial: messages,
-                    arrived: tokens,
-                    outcomes,
-                    delegated,
-                },
-                With::default(),
-            )
-            .await;
-        // The turn's task is gone whether or not this could be recorded: if not, the turn has to go on.
-        if outcome.is_err() {
-            self.recovering = true;
-            self.due = self.session.state.is_running();
+        Stopped {
+            partial: messages,
+            arrived: tokens,
+            outcomes,
+            delegated,
         }
-        outcome?;
-        Ok(())
+    }
+
+    /// The turn's task is gone, but its end could not be recorded: the turn has to go on.
+    pub(super) fn take_up_again(&mut self) {
+        self.recovering = true;
+        self.due = self.session.state.is_running();
     }
 
     /// Stops the sessions that open tool uses have other agents work in, all at once, and tells what each consumed.

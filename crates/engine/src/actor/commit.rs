@@ -7,7 +7,7 @@ use oma_domain::event::{Body, Failure, FailureKind, StopReason};
 use oma_domain::quota::Quota;
 use oma_domain::session::{Context, Effect, Input, Rejection, State, Transition};
 use oma_domain::usage::{CostTotal, Usage};
-use oma_domain::{Event, EventId, Timestamp};
+use oma_domain::{Event, EventId, Seq, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once, Used};
 
@@ -56,8 +56,14 @@ impl Actor {
         ) {
             self.refresh_quota().await?;
         }
+        self.apply_all(vec![input], with).await
+    }
+
+    /// Applies several inputs, one after the other, and commits them as one. The caller has seen to it that the
+    /// budgets are those of now.
+    pub(super) async fn apply_all(&mut self, inputs: Vec<Input>, with: With) -> Result<Committed, Refusal> {
         let at = now();
-        let (commit, effects) = self.prepare(input, with, at).inspect_err(measure::rejection)?;
+        let (commit, effects) = self.prepare(inputs, with, at).inspect_err(measure::rejection)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
         self.inner.store.commit(commit).await?;
         if state.deadline().is_some() && state.deadline() != self.session.state.deadline() {
@@ -89,7 +95,7 @@ impl Actor {
 
     /// Looks whether the agent has other budgets by now. A session keeps the version of its agent that it was
     /// created with, but for these: raising a budget is how a session that has used it up goes on.
-    async fn refresh_quota(&mut self) -> Result<(), oma_store::Error> {
+    pub(super) async fn refresh_quota(&mut self) -> Result<(), oma_store::Error> {
         let store = &self.inner.store;
         let (workspace, agent) = (&self.session.workspace, &self.session.agent.id);
         let version = store.agent_version(workspace, agent).await?;
@@ -114,26 +120,30 @@ impl Actor {
     /// Asks the state machine, and puts its answer into the form that the store takes.
     fn prepare(
         &self,
-        input: Input,
+        inputs: Vec<Input>,
         With { once, needs_agent }: With,
         at: Timestamp,
     ) -> Result<(Commit, Vec<Effect>), Rejection> {
         let head = self.session.head;
-        let mut ctx = Context {
-            now: at,
-            created_at: self.session.created_at,
-            quota: self.budgets(),
-            confirmation_timeout_ms: self.session.agent.spec.permission_policy.timeout_ms(),
-            head,
-            max_requests_per_turn: self.inner.config.max_requests_per_turn,
-            new_id: &mut EventId::generate,
+        let mut whole = Transition {
+            state: (*self.session.state).clone(),
+            events: Vec::new(),
+            queue: Vec::new(),
+            effects: Vec::new(),
         };
+        for input in inputs {
+            let next = self.step(&whole.state, input, Seq(head.0 + whole.events.len() as u64), at)?;
+            whole.state = next.state;
+            whole.events.extend(next.events);
+            whole.queue.extend(next.queue);
+            whole.effects.extend(next.effects);
+        }
         let Transition {
             state,
             events,
             queue,
             effects,
-        } = self.session.state.apply(input, &mut ctx)?;
+        } = whole;
         let mut seq = head;
         let events = events
             .into_iter()
@@ -164,6 +174,26 @@ impl Actor {
             used,
         };
         Ok((commit, effects))
+    }
+
+    /// One step of the state machine, from a state of this session.
+    pub(super) fn step(
+        &self,
+        state: &State,
+        input: Input,
+        head: Seq,
+        at: Timestamp,
+    ) -> Result<Transition, Rejection> {
+        let mut ctx = Context {
+            now: at,
+            created_at: self.session.created_at,
+            quota: self.budgets(),
+            confirmation_timeout_ms: self.session.agent.spec.permission_policy.timeout_ms(),
+            head,
+            max_requests_per_turn: self.inner.config.max_requests_per_turn,
+            new_id: &mut EventId::generate,
+        };
+        state.apply(input, &mut ctx)
     }
 
     /// What a model request consumed that ends with this transition. The session's model was not another one when
@@ -219,8 +249,9 @@ fn compaction_outcome(events: &[Event]) -> Option<crate::Result<()>> {
         Body::Compaction { .. } => Some(Ok(())),
         Body::StatusIdle {
             stop_reason: StopReason::Failed { failure },
+            ..
         } => Some(Err(Error::CompactionFailed(failure.clone()))),
-        Body::StatusIdle { stop_reason } => {
+        Body::StatusIdle { stop_reason, .. } => {
             let why = match stop_reason {
                 StopReason::BudgetReached { .. } => "the session's budget is used up",
                 _ => "the compaction was cancelled",

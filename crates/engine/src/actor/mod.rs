@@ -8,6 +8,7 @@
 mod command;
 mod commit;
 mod port;
+mod submit;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -190,6 +190,7 @@ impl Puppet {
         };
         if !used && (text.contains("tool") || text.contains("ask")) {
             blocks.push(ReplyBlock::ToolUse {
+                custom: false,
                 id: EventId::generate(),
                 name: "bash".into(),
                 input: serde_json::json!({}),
@@ -312,14 +313,7 @@ impl Stage {
 
     pub(crate) async fn session_of(&self, spec: agent::Spec) -> SessionId {
         let agent = self.engine.create_agent(&self.ws, spec, None).await.unwrap();
-        let create = CreateSession {
-            agent: agent.id,
-            environment: None,
-            vaults: Vec::new(),
-            id: None,
-            ephemeral: false,
-            created_by: None,
-        };
+        let create = CreateSession::of(agent.id);
         self.engine
             .create_session(&self.ws, create, None)
             .await
@@ -371,6 +365,9 @@ pub(crate) fn spec() -> agent::Spec {
         model: "test/puppet".into(),
         instructions: String::new(),
         tools: vec![],
+        description: None,
+        metadata: Default::default(),
+        custom_tools: Vec::new(),
         name: None,
         permission_policy: PermissionPolicy::default(),
         callable_agents: vec![],

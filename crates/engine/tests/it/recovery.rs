@@ -14,7 +14,7 @@ use crate::puppet::{Stage, is_idle, kinds, message, says, spec};
 /// Whether a turn has ended plainly.
 fn ends(event: &Event) -> bool {
     let end = StopReason::EndTurn;
-    matches!(&*event.body, Body::StatusIdle { stop_reason } if *stop_reason == end)
+    matches!(&*event.body, Body::StatusIdle { stop_reason, .. } if *stop_reason == end)
 }
 
 fn impatient() -> Config {

@@ -88,7 +88,8 @@ async fn an_interrupt_is_quick_and_keeps_what_was_said() {
     assert!(matches!(
         &*log.last().unwrap().body,
         Body::StatusIdle {
-            stop_reason: StopReason::Interrupted
+            stop_reason: StopReason::Interrupted,
+            ..
         }
     ));
     assert!(
@@ -199,7 +200,8 @@ async fn failures_and_panics_end_the_turn_and_not_the_session() {
             matches!(
                 last,
                 Body::StatusIdle {
-                    stop_reason: StopReason::Failed { .. }
+                    stop_reason: StopReason::Failed { .. },
+                    ..
                 }
             ),
             "{text}: {last:?}"
@@ -360,14 +362,7 @@ async fn what_a_deleted_or_archived_agent_still_does() {
         .id
         .clone();
     stage.engine.archive_agent(&stage.ws, &agent).await.unwrap();
-    let create = CreateSession {
-        agent: agent.clone(),
-        environment: None,
-        vaults: Vec::new(),
-        id: None,
-        ephemeral: false,
-        created_by: None,
-    };
+    let create = CreateSession::of(agent.clone());
     let refused = stage.engine.create_session(&stage.ws, create, None).await;
     assert!(matches!(refused, Err(Error::AgentArchived)));
     // Its sessions go on with the version that they are pinned to.
@@ -416,7 +411,7 @@ async fn agents_are_versioned() {
     ));
     let versions = stage
         .engine
-        .agent_versions(&stage.ws, &agent.id, None, 10)
+        .agent_versions(&stage.ws, &agent.id, Default::default(), None, 10)
         .await
         .unwrap();
     assert_eq!(versions.rows.len(), 2);
@@ -461,7 +456,7 @@ async fn another_workspace_sees_nothing() {
     assert!(matches!(listed, Err(Error::SessionNotFound)));
     assert!(engine.follow(&foreign, &session, Seq(0), false).await.is_err());
     let sessions = engine
-        .sessions(&foreign, None, Default::default(), None, 10)
+        .sessions(&foreign, &Default::default(), Default::default(), None, 10)
         .await
         .unwrap();
     assert!(sessions.rows.is_empty());
@@ -479,14 +474,7 @@ async fn unknown_things_are_not_found() {
     let posted = stage.engine.post(&stage.ws, &nobody, message("x"), None).await;
     assert!(matches!(posted, Err(Error::SessionNotFound)));
     let agent = AgentId::parse("agt_nobody").unwrap();
-    let create = CreateSession {
-        agent,
-        environment: None,
-        vaults: Vec::new(),
-        id: None,
-        ephemeral: false,
-        created_by: None,
-    };
+    let create = CreateSession::of(agent);
     assert!(matches!(
         stage.engine.create_session(&stage.ws, create, None).await,
         Err(Error::AgentNotFound)

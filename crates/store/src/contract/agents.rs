@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use oma_domain::page::Order;
 use oma_domain::{AgentId, Timestamp, WorkspaceId};
 
 use super::fixtures::{NOW, agent, collect, new_session, once};
-use crate::{Error, Store, assert_refused};
+use crate::{Error, ListFilter, Store, assert_refused};
 
 /// What was written is read back, and the key with it.
 pub async fn round_trip(store: Arc<dyn Store>) {
@@ -57,11 +58,13 @@ pub async fn versions(store: Arc<dyn Store>) {
         all.last()
     );
     for limit in [1, 2, 5, 100] {
-        let listed = collect(|after| store.agent_versions(&workspace, &first.id, after, limit)).await;
+        let listed =
+            collect(|after| store.agent_versions(&workspace, &first.id, Order::Ascending, after, limit))
+                .await;
         assert_eq!(listed, all, "by pages of {limit}");
     }
     let none = store
-        .agent_versions(&workspace, &AgentId::generate(), None, 10)
+        .agent_versions(&workspace, &AgentId::generate(), Order::Ascending, None, 10)
         .await
         .unwrap();
     assert!(none.rows.is_empty() && none.next.is_none());
@@ -83,7 +86,7 @@ pub async fn stale_update(store: Arc<dyn Store>) {
     );
     assert_eq!(
         store
-            .agent_versions(&workspace, &agent.id, None, 10)
+            .agent_versions(&workspace, &agent.id, Order::Ascending, None, 10)
             .await
             .unwrap()
             .rows
@@ -115,11 +118,18 @@ pub async fn archiving(store: Arc<dyn Store>) {
         store.agent(&workspace, &agent.id).await.unwrap(),
         Some(archived.clone())
     );
-    assert_eq!(store.agents(&workspace, None, 10).await.unwrap().rows, [archived]);
+    assert_eq!(
+        store
+            .agents(&workspace, &ListFilter::default(), Order::Ascending, None, 10)
+            .await
+            .unwrap()
+            .rows,
+        [archived]
+    );
     // A version is what it was when it was written.
     assert_eq!(
         store
-            .agent_versions(&workspace, &agent.id, None, 10)
+            .agent_versions(&workspace, &agent.id, Order::Ascending, None, 10)
             .await
             .unwrap()
             .rows,
@@ -141,7 +151,7 @@ pub async fn deletion(store: Arc<dyn Store>) {
     assert_eq!(store.agent(&workspace, &agent.id).await.unwrap(), None);
     assert!(
         store
-            .agent_versions(&workspace, &agent.id, None, 10)
+            .agent_versions(&workspace, &agent.id, Order::Ascending, None, 10)
             .await
             .unwrap()
             .rows

@@ -7,7 +7,7 @@ use oma_domain::{EventId, Seq, WorkspaceId};
 use tokio::task::JoinSet;
 
 use super::fixtures::{agent, commit, new_session, once, stored_session};
-use crate::{Error, Store};
+use crate::{Error, ListFilter, Store};
 
 /// Of two commits on the same head exactly one is accepted, every time.
 pub async fn one_of_two_commits_wins(store: Arc<dyn Store>) {
@@ -57,7 +57,11 @@ pub async fn one_of_many_keys_wins(store: Arc<dyn Store>) {
         });
     }
     let outcomes = calls.join_all().await;
-    let agents = store.agents(&workspace, None, 100).await.unwrap().rows;
+    let agents = store
+        .agents(&workspace, &ListFilter::default(), Order::Ascending, None, 100)
+        .await
+        .unwrap()
+        .rows;
     assert_eq!(agents.len(), 1);
     for (id, outcome) in outcomes {
         match outcome {

@@ -1,5 +1,6 @@
 //! What the cases put into a store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oma_domain::agent::{Agent, RuntimeKind, Spec};
@@ -10,6 +11,7 @@ use oma_domain::policy::PermissionPolicy;
 use oma_domain::quota::Quota;
 use oma_domain::session::{Phase, Queued, State, Step, Turn};
 use oma_domain::thinking::ThinkingLevel;
+use oma_domain::toolset::CustomTool;
 use oma_domain::{
     AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, Seq, SessionId, Timestamp, WorkspaceId,
 };
@@ -31,6 +33,13 @@ pub fn agent(workspace: &WorkspaceId) -> Agent {
             instructions: "Say \"ja\" — und 'nein'.\n".into(),
             tools: vec!["bash".into(), "read".into()],
             name: Some("Ёлка".into()),
+            description: Some("grün".into()),
+            metadata: [("team".to_owned(), "ü".to_owned())].into(),
+            custom_tools: vec![CustomTool {
+                name: "ticket".into(),
+                description: "Opens a ticket".into(),
+                input_schema: serde_json::json!({ "type": "object" }),
+            }],
             permission_policy: PermissionPolicy::AlwaysAsk {
                 tools: Some(vec!["bash".into()]),
                 timeout_ms: Some(60_000),
@@ -67,8 +76,11 @@ pub fn environment(workspace: &WorkspaceId) -> Environment {
                 allow_mcp_servers: true,
                 allow_package_managers: false,
             },
+            metadata: [("a".to_owned(), "b".to_owned())].into(),
         },
         created_at: NOW,
+        updated_at: NOW,
+        archived_at: None,
     }
 }
 
@@ -89,6 +101,8 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
             ..Quota::default()
         }),
         ephemeral: false,
+        title: None,
+        metadata: BTreeMap::new(),
         created_at: NOW,
     }
 }

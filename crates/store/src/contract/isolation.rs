@@ -6,7 +6,7 @@ use oma_domain::page::Order;
 use oma_domain::{Seq, SessionId, WorkspaceId};
 
 use super::fixtures::{NOW, agent, commit, environment, new_session, once};
-use crate::{Error, NewSession, SessionFilter, Store, assert_refused};
+use crate::{Error, ListFilter, NewSession, SessionFilter, Store, assert_refused};
 
 struct Belongings {
     workspace: WorkspaceId,
@@ -25,7 +25,7 @@ async fn furnish(store: &Arc<dyn Store>) -> Belongings {
         .create_agent(&agent, Some(&once("agent.create", "k")))
         .await
         .unwrap();
-    store.create_environment(&environment, None).await.unwrap();
+    store.create_environment(&environment, false, None).await.unwrap();
     store.create_session(&session, None).await.unwrap();
     let log = commit(&workspace, &session.id, 0, 3);
     let events = log.events.clone();
@@ -46,10 +46,17 @@ pub async fn nothing_is_visible(store: Arc<dyn Store>) {
     let (agent, session) = (&theirs.agent.id, &theirs.session.id);
     assert_eq!(store.agent(&ours, agent).await.unwrap(), None);
     assert_eq!(store.agent_version(&ours, agent).await.unwrap(), None);
-    assert!(store.agents(&ours, None, 10).await.unwrap().rows.is_empty());
     assert!(
         store
-            .agent_versions(&ours, agent, None, 10)
+            .agents(&ours, &ListFilter::default(), Order::Ascending, None, 10)
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert!(
+        store
+            .agent_versions(&ours, agent, Order::Ascending, None, 10)
             .await
             .unwrap()
             .rows
@@ -59,17 +66,26 @@ pub async fn nothing_is_visible(store: Arc<dyn Store>) {
         store.environment(&ours, &theirs.environment.id).await.unwrap(),
         None
     );
-    assert!(store.environments(&ours, None, 10).await.unwrap().rows.is_empty());
+    assert!(
+        store
+            .environments(&ours, &ListFilter::default(), Order::Ascending, None, 10)
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
     assert!(store.session(&ours, session).await.unwrap().is_none());
     for filter in [
         SessionFilter::default(),
         SessionFilter {
             agent: Some(agent.clone()),
             ephemeral: None,
+            ..SessionFilter::default()
         },
         SessionFilter {
             agent: Some(agent.clone()),
             ephemeral: Some(false),
+            ..SessionFilter::default()
         },
     ] {
         for order in [Order::Ascending, Order::Descending] {
@@ -98,9 +114,22 @@ pub async fn nothing_is_visible(store: Arc<dyn Store>) {
     assert_eq!(store.done(&ours, "agent.create", "k").await.unwrap(), None);
     // Even a foreign cursor is unknown.
     let all = SessionFilter::default();
-    assert_refused!(store.agents(&ours, Some(agent), 10).await, Error::NotFound);
     assert_refused!(
-        store.environments(&ours, Some(&theirs.environment.id), 10).await,
+        store
+            .agents(&ours, &ListFilter::default(), Order::Ascending, Some(agent), 10)
+            .await,
+        Error::NotFound
+    );
+    assert_refused!(
+        store
+            .environments(
+                &ours,
+                &ListFilter::default(),
+                Order::Ascending,
+                Some(&theirs.environment.id),
+                10
+            )
+            .await,
         Error::NotFound
     );
     assert_refused!(

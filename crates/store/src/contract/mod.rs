@@ -40,7 +40,7 @@ macro_rules! contract_tests {
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
                 needed_agent;
             concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;
-            environments: round_trip, creation_conflict, in_use;
+            environments: round_trip, creation_conflict, in_use, updates;
             events: pages_at_every_cursor, bounds, large_bodies, locate;
             isolation: nothing_is_visible, nothing_is_touched;
             model: random_commits;
@@ -48,7 +48,7 @@ macro_rules! contract_tests {
             paging: agents_by_creation, environments_by_creation, sessions_while_rows_are_added, unknown_cursors;
             queue: order, clearing, wrong_pop;
             recovery: unfinished, expired, deadlines, existing;
-            sessions: round_trip, creation_conflict, missing_environment, filters, deletion, pinned_agent;
+            sessions: round_trip, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent;
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
             usage: sums, pages;

@@ -70,7 +70,7 @@ pub async fn taken_key(store: Arc<dyn Store>) {
 
     let environment = environment(&workspace);
     assert_refused!(
-        store.create_environment(&environment, Some(&key)).await,
+        store.create_environment(&environment, false, Some(&key)).await,
         Error::AlreadyDone(_)
     );
     assert_eq!(

@@ -6,7 +6,7 @@ use oma_domain::page::Order;
 use oma_domain::{AgentId, EnvironmentId, SessionId, WorkspaceId};
 
 use super::fixtures::{agent, collect, environment, new_session};
-use crate::{Error, SessionFilter, Store, assert_refused};
+use crate::{Error, ListFilter, SessionFilter, Store, assert_refused};
 
 /// Agents of the same millisecond come in the order in which they were added.
 pub async fn agents_by_creation(store: Arc<dyn Store>) {
@@ -20,7 +20,17 @@ pub async fn agents_by_creation(store: Arc<dyn Store>) {
     for limit in [1, 4, 9, 100] {
         let listed = collect(|after: Option<AgentId>| {
             let (store, workspace) = (&store, &workspace);
-            async move { store.agents(workspace, after.as_ref(), limit).await }
+            async move {
+                store
+                    .agents(
+                        workspace,
+                        &ListFilter::default(),
+                        Order::Ascending,
+                        after.as_ref(),
+                        limit,
+                    )
+                    .await
+            }
         })
         .await;
         assert_eq!(listed, all, "by pages of {limit}");
@@ -33,13 +43,23 @@ pub async fn environments_by_creation(store: Arc<dyn Store>) {
     let mut all = Vec::new();
     for _ in 0..9 {
         let environment = environment(&workspace);
-        store.create_environment(&environment, None).await.unwrap();
+        store.create_environment(&environment, false, None).await.unwrap();
         all.push(environment);
     }
     for limit in [1, 4, 9, 100] {
         let listed = collect(|after: Option<EnvironmentId>| {
             let (store, workspace) = (&store, &workspace);
-            async move { store.environments(workspace, after.as_ref(), limit).await }
+            async move {
+                store
+                    .environments(
+                        workspace,
+                        &ListFilter::default(),
+                        Order::Ascending,
+                        after.as_ref(),
+                        limit,
+                    )
+                    .await
+            }
         })
         .await;
         assert_eq!(listed, all, "by pages of {limit}");
@@ -100,12 +120,26 @@ pub async fn unknown_cursors(store: Arc<dyn Store>) {
     let workspace = WorkspaceId::generate();
     let filter = SessionFilter::default();
     assert_refused!(
-        store.agents(&workspace, Some(&AgentId::generate()), 10).await,
+        store
+            .agents(
+                &workspace,
+                &ListFilter::default(),
+                Order::Ascending,
+                Some(&AgentId::generate()),
+                10
+            )
+            .await,
         Error::NotFound
     );
     assert_refused!(
         store
-            .environments(&workspace, Some(&EnvironmentId::generate()), 10)
+            .environments(
+                &workspace,
+                &ListFilter::default(),
+                Order::Ascending,
+                Some(&EnvironmentId::generate()),
+                10
+            )
             .await,
         Error::NotFound
     );

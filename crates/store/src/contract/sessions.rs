@@ -6,19 +6,23 @@ use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
 use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
 
-use super::fixtures::{NOW, agent, collect, commit, environment, new_session, once, queued, stored_session};
-use crate::{Error, SessionFilter, Store, assert_refused};
+use super::fixtures::{
+    NOW, agent, collect, commit, environment, new_session, once, queued, running, stored_session,
+};
+use crate::{Error, SessionFilter, Span, Standing, Store, assert_refused};
 
 /// What was written is read back, and the key with it.
 pub async fn round_trip(store: Arc<dyn Store>) {
     let workspace = WorkspaceId::generate();
     let agent = Arc::new(agent(&workspace));
     let environment = Arc::new(environment(&workspace));
-    store.create_environment(&environment, None).await.unwrap();
+    store.create_environment(&environment, false, None).await.unwrap();
     let mut new = new_session(&workspace, &agent);
     new.environment = Some(Arc::clone(&environment));
     new.parent = Some(SessionId::generate());
     new.ephemeral = true;
+    new.title = Some("Ärger".into());
+    new.metadata = [("k".to_owned(), "v".to_owned())].into();
     store
         .create_session(&new, Some(&once("session.create", "k")))
         .await
@@ -31,7 +35,12 @@ pub async fn round_trip(store: Arc<dyn Store>) {
         (session.created_at, session.head, session.last_event_at),
         (NOW, Seq(0), None)
     );
-    assert_eq!(*session.state, State::default());
+    let expected = State {
+        title: new.title.clone(),
+        metadata: new.metadata.clone(),
+        ..State::default()
+    };
+    assert_eq!(*session.state, expected);
     assert!(
         store
             .done(&workspace, "session.create", "k")
@@ -131,6 +140,7 @@ pub async fn filters(store: Arc<dyn Store>) {
                 let filter = SessionFilter {
                     agent: agent.clone(),
                     ephemeral,
+                    ..SessionFilter::default()
                 };
                 let mut expected: Vec<_> = all
                     .iter()
@@ -193,4 +203,100 @@ pub async fn deletion(store: Arc<dyn Store>) {
             .unwrap(),
         None
     );
+}
+
+/// Lists by the agent's version, by the time of creation and by where the sessions stand.
+pub async fn finer_filters(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let mut first = agent(&workspace);
+    // The first one has no parent, and is that of the others.
+    let mut family = None;
+    let mut created = |version: u32, at: i64| {
+        first.version = version;
+        let mut new = new_session(&workspace, &Arc::new(first.clone()));
+        new.created_at = Timestamp(NOW.0 + at);
+        new.parent = family.clone();
+        family.get_or_insert_with(|| new.id.clone());
+        new
+    };
+    let mut ids = Vec::new();
+    for (version, at) in [(1, 0), (2, 10), (1, 20)] {
+        let new = created(version, at);
+        store.create_session(&new, None).await.unwrap();
+        ids.push(new.id);
+    }
+    let put = async |id: &SessionId, state: State| {
+        let mut commit = commit(&workspace, id, 0, 1);
+        commit.state = Arc::new(state);
+        store.commit(commit).await.unwrap();
+    };
+    put(&ids[0], running()).await;
+    put(
+        &ids[1],
+        State {
+            archived_at: Some(NOW),
+            ..State::default()
+        },
+    )
+    .await;
+    let span = |from: Option<i64>, until: Option<i64>| Span {
+        from: from.map(|at| Timestamp(NOW.0 + at)),
+        until: until.map(|at| Timestamp(NOW.0 + at)),
+    };
+    let any = SessionFilter::default;
+    let standing = |standing: &[Standing]| SessionFilter {
+        standing: standing.to_vec(),
+        ..any()
+    };
+    let within = |from, until| SessionFilter {
+        created: span(from, until),
+        ..any()
+    };
+    for (filter, expected) in [
+        (any(), &[0, 1, 2][..]),
+        (
+            SessionFilter {
+                agent_version: Some(1),
+                ..any()
+            },
+            &[0, 2],
+        ),
+        (
+            SessionFilter {
+                parent: Some(None),
+                ..any()
+            },
+            &[0],
+        ),
+        (
+            SessionFilter {
+                parent: Some(Some(ids[0].clone())),
+                ..any()
+            },
+            &[1, 2],
+        ),
+        (within(Some(10), None), &[1, 2]),
+        (within(None, Some(10)), &[0, 1]),
+        (within(Some(1), Some(19)), &[1]),
+        (standing(&[Standing::Working]), &[0]),
+        (standing(&[Standing::Resting]), &[2]),
+        (standing(&[Standing::Archived]), &[1]),
+        (standing(&[Standing::Resting, Standing::Working]), &[0, 2]),
+        (
+            SessionFilter {
+                agent_version: Some(1),
+                created: span(Some(1), None),
+                standing: vec![Standing::Resting],
+                ..any()
+            },
+            &[2],
+        ),
+    ] {
+        let page = store
+            .sessions(&workspace, &filter, Order::Ascending, None, 10)
+            .await;
+        let found: Vec<_> = page.unwrap().rows.into_iter().map(|session| session.id).collect();
+        let expected: Vec<_> = expected.iter().map(|index: &usize| ids[*index].clone()).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
 }

@@ -1,14 +1,14 @@
 //! Agents and their versions.
 
 use oma_domain::agent::Agent;
-use oma_domain::page::Page;
+use oma_domain::page::{Order, Page};
 use oma_domain::{AgentId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{id, number, page, page_limit, text, unknown_cursor};
-use crate::{Error, Result as StoreResult};
+use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
+use crate::{Error, ListFilter, Result as StoreResult};
 
 /// An agent, ready to be stored.
 pub(super) struct AgentRow {
@@ -96,18 +96,28 @@ fn read(row: &Row<'_>, workspace: &WorkspaceId) -> Result<(Agent, usize), Failur
 pub(super) fn list(
     conn: &Connection,
     workspace: &WorkspaceId,
+    filter: &ListFilter,
+    order: Order,
     after: Option<&AgentId>,
     limit: u32,
 ) -> Result<Page<Agent, AgentId>, Failure> {
     let limit = page_limit(limit);
     let after = match after {
-        Some(id) => key(conn, workspace, id)?.ok_or_else(unknown_cursor)?,
-        None => 0,
+        Some(id) => Some(key(conn, workspace, id)?.ok_or_else(unknown_cursor)?),
+        None => None,
     };
+    let (from, until) = ends(filter.created);
     let mut statement = conn.prepare_cached(&format!(
-        "{CURRENT} WHERE a.workspace = ? AND a.key > ? ORDER BY a.key LIMIT ?"
+        "{CURRENT} WHERE a.workspace = ? AND {} LIMIT ?",
+        listed("a", filter, order)
     ))?;
-    let rows = statement.query(params![workspace.as_str(), after, limit + 1])?;
+    let rows = statement.query(params![
+        workspace.as_str(),
+        start(after, order),
+        from,
+        until,
+        limit + 1
+    ])?;
     page(rows, limit, |row| read(row, workspace), |agent| agent.id.clone())
 }
 
@@ -115,21 +125,21 @@ pub(super) fn versions(
     conn: &Connection,
     workspace: &WorkspaceId,
     id: &AgentId,
+    order: Order,
     after: Option<u32>,
     limit: u32,
 ) -> Result<Page<Agent, u32>, Failure> {
     let limit = page_limit(limit);
-    let mut statement = conn.prepare_cached(
+    let (after, condition) = match order {
+        Order::Ascending => (after.unwrap_or(0), "> ? ORDER BY v.version"),
+        Order::Descending => (after.unwrap_or(u32::MAX), "< ? ORDER BY v.version DESC"),
+    };
+    let mut statement = conn.prepare_cached(&format!(
         "SELECT a.id, v.version, a.created_at, v.written_at AS updated_at, NULL AS archived_at, v.spec
          FROM agents a JOIN agent_versions v ON v.agent = a.key
-         WHERE a.workspace = ? AND a.id = ? AND v.version > ? ORDER BY v.version LIMIT ?",
-    )?;
-    let rows = statement.query(params![
-        workspace.as_str(),
-        id.as_str(),
-        after.unwrap_or(0),
-        limit + 1
-    ])?;
+         WHERE a.workspace = ? AND a.id = ? AND v.version {condition} LIMIT ?",
+    ))?;
+    let rows = statement.query(params![workspace.as_str(), id.as_str(), after, limit + 1])?;
     page(rows, limit, |row| read(row, workspace), |agent| agent.version)
 }
 

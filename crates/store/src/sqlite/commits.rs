@@ -29,6 +29,7 @@ pub(super) struct Entry {
     resumes: Resumes,
     idle: bool,
     deadline: Option<Timestamp>,
+    archived: bool,
     once: Option<Mark>,
     used: Option<Addition>,
     head: Seq,
@@ -85,6 +86,7 @@ impl Entry {
             resumes: Resumes::from_phase(&commit.state.phase),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             deadline: commit.state.deadline(),
+            archived: commit.state.archived_at.is_some(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
             used: commit.used.as_ref().map(Addition::new).transpose()?,
             last_event_at: commit.events.last().map(|event| event.at),
@@ -128,8 +130,8 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     conn.prepare_cached(
         "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
                 idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output),
-                deadline = ?8
-         WHERE session = ?9",
+                deadline = ?8, archived = ?9
+         WHERE session = ?10",
     )?
     .execute(params![
         head,
@@ -140,6 +142,7 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         created_at,
         entry.output.as_deref(),
         entry.deadline.map(Timestamp::as_millis),
+        entry.archived,
         session,
     ])?;
     if let Some(used) = &entry.used {

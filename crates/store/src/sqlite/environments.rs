@@ -1,14 +1,16 @@
-//! Environments. They never change, so a session refers to the row itself.
+//! Environments. What their sandboxes are made of never changes, so a session refers to the row itself.
 
 use oma_domain::environment::Environment;
-use oma_domain::page::Page;
+use oma_domain::page::{Order, Page};
 use oma_domain::{EnvironmentId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{id, number, page, page_limit, text, unknown_cursor};
-use crate::{Error, Result as StoreResult};
+use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
+use crate::{Error, ListFilter, Result as StoreResult};
+
+const WHOLE: &str = "SELECT e.id, e.created_at, e.updated_at, e.archived_at, e.spec FROM environments e";
 
 /// An environment, ready to be stored.
 pub(super) struct EnvironmentRow {
@@ -25,22 +27,74 @@ impl EnvironmentRow {
     }
 }
 
-pub(super) fn create(conn: &Connection, row: &EnvironmentRow, once: Option<&Mark>) -> Result<(), Failure> {
+/// Whether an environment that is not archived, other than this one, has its name.
+fn is_named(conn: &Connection, environment: &Environment) -> Result<bool, Failure> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM environments
+         WHERE workspace = ? AND archived_at IS NULL AND spec ->> '$.name' = ? AND id != ?",
+    )?;
+    let Environment {
+        workspace, spec, id, ..
+    } = environment;
+    Ok(statement.exists(params![workspace.as_str(), spec.name, id.as_str()])?)
+}
+
+pub(super) fn update(
+    conn: &Connection,
+    before: &EnvironmentRow,
+    after: &EnvironmentRow,
+    unique_name: bool,
+) -> Result<(), Failure> {
+    let (old, new) = (&before.environment, &after.environment);
+    let current = find(conn, &old.workspace, &old.id)?.ok_or(Error::NotFound)?;
+    if current != *old {
+        return Err(Error::Conflict.into());
+    }
+    if unique_name && is_named(conn, new)? {
+        return Err(Error::NameTaken.into());
+    }
+    conn.prepare_cached(
+        "UPDATE environments SET spec = ?, updated_at = ?, archived_at = ? WHERE workspace = ? AND id = ?",
+    )?
+    .execute(params![
+        after.spec,
+        new.updated_at.as_millis(),
+        new.archived_at.map(Timestamp::as_millis),
+        old.workspace.as_str(),
+        old.id.as_str(),
+    ])?;
+    Ok(())
+}
+
+pub(super) fn create(
+    conn: &Connection,
+    row: &EnvironmentRow,
+    unique_name: bool,
+    once: Option<&Mark>,
+) -> Result<(), Failure> {
     let environment = &row.environment;
     once::check(conn, once)?;
+    if unique_name && is_named(conn, environment)? {
+        return Err(Error::NameTaken.into());
+    }
     if conn
         .prepare_cached("SELECT 1 FROM environments WHERE id = ?")?
         .exists([environment.id.as_str()])?
     {
         return Err(Error::Conflict.into());
     }
-    conn.prepare_cached("INSERT INTO environments (workspace, id, created_at, spec) VALUES (?, ?, ?, ?)")?
-        .execute(params![
-            environment.workspace.as_str(),
-            environment.id.as_str(),
-            environment.created_at.as_millis(),
-            row.spec,
-        ])?;
+    conn.prepare_cached(
+        "INSERT INTO environments (workspace, id, created_at, updated_at, archived_at, spec)
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        environment.workspace.as_str(),
+        environment.id.as_str(),
+        environment.created_at.as_millis(),
+        environment.updated_at.as_millis(),
+        environment.archived_at.map(Timestamp::as_millis),
+        row.spec,
+    ])?;
     once::remember(conn, once)
 }
 
@@ -49,8 +103,7 @@ pub(super) fn find(
     workspace: &WorkspaceId,
     id: &EnvironmentId,
 ) -> Result<Option<Environment>, Failure> {
-    let mut statement =
-        conn.prepare_cached("SELECT id, created_at, spec FROM environments WHERE workspace = ? AND id = ?")?;
+    let mut statement = conn.prepare_cached(&format!("{WHOLE} WHERE e.workspace = ? AND e.id = ?"))?;
     let mut rows = statement.query(params![workspace.as_str(), id.as_str()])?;
     rows.next()?
         .map(|row| read(row, workspace).map(|(environment, _)| environment))
@@ -59,8 +112,7 @@ pub(super) fn find(
 
 /// The environment that a session refers to.
 pub(super) fn by_key(conn: &Connection, workspace: &WorkspaceId, key: i64) -> Result<Environment, Failure> {
-    let mut statement =
-        conn.prepare_cached("SELECT id, created_at, spec FROM environments WHERE workspace = ? AND key = ?")?;
+    let mut statement = conn.prepare_cached(&format!("{WHOLE} WHERE e.workspace = ? AND e.key = ?"))?;
     let mut rows = statement.query(params![workspace.as_str(), key])?;
     match rows.next()? {
         Some(row) => read(row, workspace).map(|(environment, _)| environment),
@@ -76,6 +128,8 @@ fn read(row: &Row<'_>, workspace: &WorkspaceId) -> Result<(Environment, usize), 
         workspace: workspace.clone(),
         spec: from_json("environment", spec)?,
         created_at: Timestamp(row.get("created_at")?),
+        updated_at: Timestamp(row.get("updated_at")?),
+        archived_at: row.get::<_, Option<i64>>("archived_at")?.map(Timestamp),
     };
     Ok((environment, spec.len()))
 }
@@ -83,18 +137,28 @@ fn read(row: &Row<'_>, workspace: &WorkspaceId) -> Result<(Environment, usize), 
 pub(super) fn list(
     conn: &Connection,
     workspace: &WorkspaceId,
+    filter: &ListFilter,
+    order: Order,
     after: Option<&EnvironmentId>,
     limit: u32,
 ) -> Result<Page<Environment, EnvironmentId>, Failure> {
     let limit = page_limit(limit);
     let after = match after {
-        Some(id) => key(conn, workspace, id)?.ok_or_else(unknown_cursor)?,
-        None => 0,
+        Some(id) => Some(key(conn, workspace, id)?.ok_or_else(unknown_cursor)?),
+        None => None,
     };
-    let mut statement = conn.prepare_cached(
-        "SELECT id, created_at, spec FROM environments WHERE workspace = ? AND key > ? ORDER BY key LIMIT ?",
-    )?;
-    let rows = statement.query(params![workspace.as_str(), after, limit + 1])?;
+    let (from, until) = ends(filter.created);
+    let mut statement = conn.prepare_cached(&format!(
+        "{WHOLE} WHERE e.workspace = ? AND {} LIMIT ?",
+        listed("e", filter, order)
+    ))?;
+    let rows = statement.query(params![
+        workspace.as_str(),
+        start(after, order),
+        from,
+        until,
+        limit + 1
+    ])?;
     page(
         rows,
         limit,

@@ -28,6 +28,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V7__delegation.sql"),
     ),
     ("V8__usage", include_str!("../../migrations/V8__usage.sql")),
+    ("V20__claude", include_str!("../../migrations/V20__claude.sql")),
 ];
 
 /// Brings the database to the newest schema.
@@ -40,9 +41,9 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
     if application != APPLICATION && (application != 0 || tables != 0) {
         return Err(Error::Internal("the file is the database of another program".into()).into());
     }
-    let known = MIGRATIONS.len();
+    let known = newest_version();
     if let Some(found) = stored_version(conn)?
-        && usize::try_from(found).is_ok_and(|found| found > known)
+        && found > known
     {
         return Err(Error::Internal(format!(
             "the database has schema version {found}, this server knows versions up to {known}: a newer server wrote it"
@@ -68,6 +69,15 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
         tracing::info!(%migration, "the schema was migrated");
     }
     Ok(())
+}
+
+/// The number of the newest migration. Numbers grow, but not always by one.
+fn newest_version() -> i64 {
+    let number = |(name, _): &(&str, &str)| {
+        let digits = name.strip_prefix('V')?.split_once("__")?.0;
+        digits.parse().ok()
+    };
+    MIGRATIONS.iter().filter_map(number).max().unwrap_or(0)
 }
 
 /// The schema version in the file; `None` when it is new.

@@ -1,11 +1,12 @@
 //! What the tables share: ids, positions and pages.
 
+use oma_domain::Timestamp;
 use oma_domain::id::Invalid;
-use oma_domain::page::{MAX_LIMIT, Page};
+use oma_domain::page::{MAX_LIMIT, Order, Page};
 use rusqlite::{Row, Rows};
 
 use super::failure::{Failure, unreadable};
-use crate::Error;
+use crate::{Error, ListFilter, Span};
 
 /// A page ends early, after at least one row, once its rows are this large together (in bytes of stored text).
 const MAX_PAGE_BYTES: usize = 8 << 20;
@@ -13,6 +14,40 @@ const MAX_PAGE_BYTES: usize = 8 << 20;
 /// How many rows a page holds at most; a page of none could not be continued.
 pub(super) fn page_limit(limit: u32) -> u32 {
     limit.clamp(1, MAX_LIMIT)
+}
+
+/// The conditions of a list beside its workspace, and its order: with parameters for the key that it continues from
+/// (see [`start`]) and for the ends of a span of time (see [`ends`]). `table` has the columns `key`, `created_at` and
+/// `archived_at`.
+pub(super) fn listed(table: &str, filter: &ListFilter, order: Order) -> String {
+    let active = if filter.only_active {
+        format!(" AND {table}.archived_at IS NULL")
+    } else {
+        String::new()
+    };
+    let (beyond, direction) = match order {
+        Order::Ascending => (">", ""),
+        Order::Descending => ("<", " DESC"),
+    };
+    format!(
+        "{table}.key {beyond} ? AND {table}.created_at BETWEEN ? AND ?{active} ORDER BY {table}.key{direction}"
+    )
+}
+
+/// The key that a list continues from, also when it has only begun.
+pub(super) fn start(after: Option<i64>, order: Order) -> i64 {
+    after.unwrap_or(match order {
+        Order::Ascending => 0,
+        Order::Descending => i64::MAX,
+    })
+}
+
+/// The ends of a span, in milliseconds; one that does not bind is beyond all times.
+pub(super) fn ends(Span { from, until }: Span) -> (i64, i64) {
+    (
+        from.map_or(i64::MIN, Timestamp::as_millis),
+        until.map_or(i64::MAX, Timestamp::as_millis),
+    )
 }
 
 /// Reads a page from a query that was limited to one row more than `limit`. `read` also tells a row's size.

@@ -10,10 +10,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
+use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
 use super::{environments, events, queue, vaults};
-use crate::{Error, NewSession, Result as StoreResult, SessionFilter};
+use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
 pub(super) struct SessionRow {
@@ -33,7 +33,14 @@ impl SessionRow {
                 [] => None,
                 vaults => Some(to_json("list of vaults", &vaults)?),
             },
-            state: to_json("state", &State::default())?,
+            state: to_json(
+                "state",
+                &State {
+                    title: session.title.clone(),
+                    metadata: session.metadata.clone(),
+                    ..State::default()
+                },
+            )?,
             share: match &session.share {
                 Some(share) => Some(to_json("share", share)?),
                 None => None,
@@ -183,6 +190,22 @@ pub(super) fn list(
     if filter.ephemeral.is_some() {
         values.push(&filter.ephemeral);
     }
+    let parent = filter
+        .parent
+        .as_ref()
+        .and_then(|parent| parent.as_ref())
+        .map(SessionId::as_str);
+    if parent.is_some() {
+        values.push(&parent);
+    }
+    if filter.agent_version.is_some() {
+        values.push(&filter.agent_version);
+    }
+    let (from, until) = ends(filter.created);
+    if filter.created != Span::default() {
+        values.push(&from);
+        values.push(&until);
+    }
     if after.is_some() {
         values.push(&after);
     }
@@ -216,7 +239,37 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
         Order::Descending => (" AND s.key < ?", " DESC"),
     };
     let cursor = if continued { cursor } else { "" };
-    format!("{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{cursor} ORDER BY s.key{direction} LIMIT ?")
+    let parent = match &filter.parent {
+        None => "",
+        Some(None) => " AND s.parent IS NULL",
+        Some(Some(_)) => " AND s.parent = ?",
+    };
+    let version = if filter.agent_version.is_some() {
+        " AND (SELECT version FROM agent_snapshots a WHERE a.key = s.snapshot) = ?"
+    } else {
+        ""
+    };
+    let created = if filter.created == Span::default() {
+        ""
+    } else {
+        " AND s.created_at BETWEEN ? AND ?"
+    };
+    let standing: Vec<&str> = filter
+        .standing
+        .iter()
+        .map(|standing| match standing {
+            Standing::Working => "t.state ->> '$.phase.phase' = 'running'",
+            Standing::Resting => "(t.state ->> '$.phase.phase' != 'running' AND t.archived = 0)",
+            Standing::Archived => "t.archived = 1",
+        })
+        .collect();
+    let standing = match standing.as_slice() {
+        [] => String::new(),
+        conditions => format!(" AND ({})", conditions.join(" OR ")),
+    };
+    format!(
+        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{version}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
+    )
 }
 
 pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId) -> Result<bool, Failure> {

@@ -15,8 +15,8 @@ use super::{
     vaults,
 };
 use crate::{
-    Commit, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential, UsageFilter,
-    UsageRow, VaultKey,
+    Commit, ListFilter, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential,
+    UsageFilter, UsageRow, VaultKey,
 };
 
 impl Sqlite {
@@ -60,12 +60,14 @@ impl Store for Sqlite {
     async fn agents(
         &self,
         workspace: &WorkspaceId,
+        filter: &ListFilter,
+        order: Order,
         after: Option<&AgentId>,
         limit: u32,
     ) -> Result<Page<Agent, AgentId>> {
-        let (workspace, after) = (workspace.clone(), after.cloned());
+        let (workspace, filter, after) = (workspace.clone(), *filter, after.cloned());
         self.readers
-            .run(move |conn| agents::list(conn, &workspace, after.as_ref(), limit))
+            .run(move |conn| agents::list(conn, &workspace, &filter, order, after.as_ref(), limit))
             .await
     }
 
@@ -73,12 +75,13 @@ impl Store for Sqlite {
         &self,
         workspace: &WorkspaceId,
         id: &AgentId,
+        order: Order,
         after: Option<u32>,
         limit: u32,
     ) -> Result<Page<Agent, u32>> {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.readers
-            .run(move |conn| agents::versions(conn, &workspace, &id, after, limit))
+            .run(move |conn| agents::versions(conn, &workspace, &id, order, after, limit))
             .await
     }
 
@@ -101,11 +104,16 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn create_environment(&self, environment: &Environment, once: Option<&Once>) -> Result<()> {
+    async fn create_environment(
+        &self,
+        environment: &Environment,
+        unique_name: bool,
+        once: Option<&Once>,
+    ) -> Result<()> {
         let row = environments::EnvironmentRow::new(environment)?;
         let once = once::Mark::of(&environment.workspace, once)?;
         self.writer
-            .run(move |conn| environments::create(conn, &row, once.as_ref()))
+            .run(move |conn| environments::create(conn, &row, unique_name, once.as_ref()))
             .await
     }
 
@@ -119,12 +127,27 @@ impl Store for Sqlite {
     async fn environments(
         &self,
         workspace: &WorkspaceId,
+        filter: &ListFilter,
+        order: Order,
         after: Option<&EnvironmentId>,
         limit: u32,
     ) -> Result<Page<Environment, EnvironmentId>> {
-        let (workspace, after) = (workspace.clone(), after.cloned());
+        let (workspace, filter, after) = (workspace.clone(), *filter, after.cloned());
         self.readers
-            .run(move |conn| environments::list(conn, &workspace, after.as_ref(), limit))
+            .run(move |conn| environments::list(conn, &workspace, &filter, order, after.as_ref(), limit))
+            .await
+    }
+
+    async fn update_environment(
+        &self,
+        before: &Environment,
+        after: &Environment,
+        unique_name: bool,
+    ) -> Result<()> {
+        let before = environments::EnvironmentRow::new(before)?;
+        let after = environments::EnvironmentRow::new(after)?;
+        self.writer
+            .run(move |conn| environments::update(conn, &before, &after, unique_name))
             .await
     }
 

@@ -356,15 +356,19 @@ async fn lists_scan_nothing() {
         for ephemeral in [None, Some(true)] {
             for order in [Order::Ascending, Order::Descending] {
                 for continued in [false, true] {
-                    let filter = SessionFilter {
-                        agent: agent.clone(),
-                        ephemeral,
-                    };
-                    let lines = plan(sessions::list_sql(&filter, order, continued)).await;
-                    let bad = lines
-                        .iter()
-                        .any(|line| line.starts_with("SCAN") || line.contains("TEMP B-TREE"));
-                    assert!(!bad, "{filter:?} {order:?} {continued}: {lines:?}");
+                    for parent in [None, Some(None), Some(Some(oma_domain::SessionId::generate()))] {
+                        let filter = SessionFilter {
+                            agent: agent.clone(),
+                            ephemeral,
+                            parent,
+                            ..SessionFilter::default()
+                        };
+                        let lines = plan(sessions::list_sql(&filter, order, continued)).await;
+                        let bad = lines
+                            .iter()
+                            .any(|line| line.starts_with("SCAN") || line.contains("TEMP B-TREE"));
+                        assert!(!bad, "{filter:?} {order:?} {continued}: {lines:?}");
+                    }
                 }
             }
         }

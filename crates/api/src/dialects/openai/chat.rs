@@ -147,12 +147,9 @@ async fn session(
     let workspace = caller.workspace();
     let Some(key) = key else {
         let create = CreateSession {
-            agent: agent.clone(),
-            environment: None,
-            vaults: Vec::new(),
-            id: None,
             ephemeral: true,
             created_by: caller.key(),
+            ..CreateSession::of(agent.clone())
         };
         return Ok(engine.create_session(workspace, create, once.cloned()).await?);
     };

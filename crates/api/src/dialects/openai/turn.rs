@@ -146,8 +146,9 @@ impl Running {
             }
             Body::StatusIdle {
                 stop_reason: StopReason::RequiresAction { .. },
+                ..
             } => None,
-            Body::StatusIdle { stop_reason } => Some(self.end(stop_reason.clone())),
+            Body::StatusIdle { stop_reason, .. } => Some(self.end(stop_reason.clone())),
             // A waiting message follows a plain end without a pause.
             Body::UserMessage { .. } => Some(self.end(StopReason::EndTurn)),
             _ => None,

@@ -11,10 +11,11 @@ use super::*;
 enum Move {
     Post,
     Begin,
-    Reply { tools: Vec<Permission> },
+    Reply { tools: Vec<(Permission, bool)> },
     Fail { retry: bool },
     Tool { nth: usize },
     Confirm { nth: usize, allow: bool },
+    Answer { nth: usize },
     Lapse,
     Interrupt { clear_queue: bool },
     Compact,
@@ -33,10 +34,12 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         3 => Just(Move::Post),
         6 => Just(Move::Begin),
-        6 => prop::collection::vec(permission, 0..4).prop_map(|tools| Move::Reply { tools }),
+        6 => prop::collection::vec((permission, prop::bool::weighted(0.3)), 0..4)
+            .prop_map(|tools| Move::Reply { tools }),
         2 => any::<bool>().prop_map(|retry| Move::Fail { retry }),
         6 => (0..4usize).prop_map(|nth| Move::Tool { nth }),
         4 => (0..4usize, any::<bool>()).prop_map(|(nth, allow)| Move::Confirm { nth, allow }),
+        3 => (0..4usize).prop_map(|nth| Move::Answer { nth }),
         1 => Just(Move::Lapse),
         1 => any::<bool>().prop_map(|clear_queue| Move::Interrupt { clear_queue }),
         1 => Just(Move::Compact),
@@ -65,7 +68,10 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
             let uses = tools
                 .into_iter()
                 .enumerate()
-                .map(|(i, permission)| tool(&format!("u{n}-{i}"), permission));
+                .map(|(i, (permission, by_client))| match by_client {
+                    true => custom(&format!("u{n}-{i}")),
+                    false => tool(&format!("u{n}-{i}"), permission),
+                });
             reply(
                 &request,
                 std::iter::once(text(&format!("t{n}"))).chain(uses).collect(),
@@ -74,6 +80,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
         Move::Fail { retry } => fail(&request, retry),
         Move::Tool { nth } => done(&tool_at(nth)),
         Move::Confirm { nth, allow } => confirm(&tool_at(nth), allow),
+        Move::Answer { nth } => answer(&tool_at(nth)),
         Move::Lapse => Input::Lapse,
         Move::Interrupt { clear_queue } => interrupt(clear_queue),
         Move::Compact => Input::Compact,
@@ -104,7 +111,7 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
                 assert!(!running, "running twice");
                 running = true;
             }
-            Body::StatusIdle { stop_reason } => {
+            Body::StatusIdle { stop_reason, .. } => {
                 // A blocked turn is idle already; what it still asks for, or its end, is said anew.
                 assert!(running || blocked, "idle twice");
                 blocked = matches!(stop_reason, StopReason::RequiresAction { .. });
@@ -116,7 +123,9 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
             }
             Body::ModelRequestEnd { request, .. } => assert!(requests.remove(request), "end without start"),
             Body::AgentToolUse { .. } => assert_eq!(uses.insert(event.id.clone(), 0), None),
-            Body::AgentToolResult { tool_use, .. } => *uses.get_mut(tool_use).expect("a use") += 1,
+            Body::AgentToolResult { tool_use, .. } | Body::UserCustomToolResult { tool_use, .. } => {
+                *uses.get_mut(tool_use).expect("a use") += 1
+            }
             Body::UserMessage { .. } => {
                 assert!(
                     requests.is_empty(),
@@ -187,8 +196,12 @@ proptest! {
             let next = match &machine.state.phase {
                 Phase::Idle { .. } => break,
                 Phase::Blocked { .. } => {
-                    let asking = machine.state.open_tools().iter().find(|tool| tool.gate == Gate::Asking);
-                    confirm(asking.expect("a blocked turn asks").id.as_str(), n % 2 == 0)
+                    let awaited = machine.state.open_tools().iter().find(|tool| tool.gate.awaits_client());
+                    let awaited = awaited.expect("a blocked turn waits for somebody");
+                    match awaited.gate {
+                        Gate::Client => answer(awaited.id.as_str()),
+                        _ => confirm(awaited.id.as_str(), n % 2 == 0),
+                    }
                 }
                 Phase::Running { turn } => match &turn.step {
                     Step::Ready => begin(&format!("r{n}")),
@@ -391,6 +404,7 @@ proptest! {
                 input: serde_json::json!({}),
                 call_id: name.clone(),
                 permission: Permission::Allow,
+                custom: false,
                 opaque: None,
             });
             let reply = Reply { blocks: blocks.collect(), model: "p/m".into(), usage, cost, stop: ReplyStop::Done };

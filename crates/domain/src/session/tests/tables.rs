@@ -477,6 +477,121 @@ fn what_is_not_legal_changes_nothing() {
 }
 
 #[test]
+fn custom_tools_wait_for_the_client() {
+    let uses = || vec![custom("x"), tool("a", Ask), tool("b", Allow)];
+    let asked = || vec![post("m1"), begin("r1"), reply("r1", uses())];
+    let told = "RUN user:m1 (r1 uses:x uses:a uses:b )";
+    // An answer may come while others still run, and nobody else can give it.
+    check(
+        [asked(), vec![answer("x")]].concat(),
+        &format!("{told} answer:x"),
+        "acting:2",
+    );
+    refuses(asked(), done("x"), Rejection::Stale);
+    refuses(asked(), confirm("x", true), Rejection::NotAsking);
+    refuses(asked(), answer("a"), Rejection::NotAwaited);
+    refuses(
+        [asked(), vec![answer("x")]].concat(),
+        answer("x"),
+        Rejection::NotAwaited,
+    );
+    refuses(vec![], answer("x"), Rejection::NotAwaited);
+    let blocked = || [asked(), vec![done("b")]].concat();
+    let told = format!("{told} result:b IDLE:asks(x,a)");
+    check(blocked(), &told, "blocked");
+    check(
+        [blocked(), vec![answer("x")]].concat(),
+        &format!("{told} answer:x IDLE:asks(a)"),
+        "blocked",
+    );
+    check(
+        [blocked(), vec![answer("x"), confirm("a", true)]].concat(),
+        &format!("{told} answer:x IDLE:asks(a) a=true RUN"),
+        "acting:1",
+    );
+    check(
+        [blocked(), vec![confirm("a", false), answer("x")]].concat(),
+        &format!("{told} a=false error:a IDLE:asks(x) answer:x RUN"),
+        "ready",
+    );
+    check(
+        [blocked(), vec![interrupt(true)]].concat(),
+        &format!("{told} error:x error:a interrupt IDLE:interrupted"),
+        "idle:interrupted",
+    );
+}
+
+#[test]
+fn an_archived_session_takes_nothing() {
+    let update = |title: Option<&str>| Input::Update {
+        title: Some(title.map(str::to_owned)),
+        metadata: Some([("k".to_owned(), "v".to_owned())].into()),
+    };
+    let turn = || vec![post("m1"), begin("r1"), reply("r1", vec![text("t1")])];
+    let told = "RUN user:m1 (r1 says:t1 ) IDLE:end";
+    let over = [turn(), vec![Input::Archive]].concat();
+    check(
+        [over.clone(), vec![Input::Archive]].concat(),
+        &format!("{told} OVER"),
+        "idle:end",
+    );
+    for late in [
+        post("m2"),
+        interrupt(true),
+        confirm("a", true),
+        answer("a"),
+        update(None),
+        Input::Compact,
+    ] {
+        refuses(over.clone(), late, Rejection::Archived);
+    }
+    refuses(vec![post("m1")], Input::Archive, Rejection::Busy);
+    check(
+        vec![
+            post("m1"),
+            begin("r1"),
+            reply("r1", vec![tool("a", Ask)]),
+            Input::Archive,
+        ],
+        "RUN user:m1 (r1 uses:a ) IDLE:asks(a) error:a IDLE:interrupted OVER",
+        "idle:interrupted",
+    );
+    check(
+        vec![update(Some("t")), update(Some("t")), update(None)],
+        "updated:t:k updated::",
+        "new",
+    );
+}
+
+#[test]
+fn only_work_counts_as_time() {
+    let mut machine = Machine::default();
+    for (at, input) in [
+        (0, post("m1")),
+        (10, begin("r1")),
+        (20, reply("r1", vec![tool("a", Ask)])),
+        (500, confirm("a", true)),
+        (530, done("a")),
+        (540, begin("r2")),
+        (550, reply("r2", vec![text("t1")])),
+        (900, post("m2")),
+    ] {
+        machine.passed = at;
+        machine.feed(input).unwrap();
+    }
+    assert_eq!(machine.state.active_ms, 70);
+    assert_eq!(machine.state.totals(Timestamp(1905)).active_ms, 75);
+    let totals = machine.log.iter().filter_map(|event| match &event.body {
+        Body::StatusIdle { totals, .. } => *totals,
+        _ => None,
+    });
+    let totals: Vec<_> = totals
+        .map(|totals| (totals.active_ms, totals.usage.total()))
+        .collect();
+    assert_eq!(totals, [(20, 15), (70, 30)]);
+}
+
+#[test]
 fn the_queue_is_bounded() {
     let mut machine = Machine::default();
     machine.feed(post("m")).unwrap();

@@ -132,6 +132,7 @@ fn check_frame(log: &[Event]) {
                 At::Work | At::Question,
                 Body::StatusIdle {
                     stop_reason: StopReason::RequiresAction { .. },
+                    ..
                 },
             ) => At::Question,
             (At::Work | At::Question, Body::StatusIdle { .. }) => At::Rest,
@@ -227,7 +228,7 @@ impl Turn<'_> {
     fn check(&self, expected: &Expected, lines: &mut Vec<&str>) -> usize {
         let told = || format!("{}: {:#?}", self.content, self.events);
         let mut stops = self.events.iter().filter_map(|event| match &*event.body {
-            Body::StatusIdle { stop_reason } => Some(stop_reason),
+            Body::StatusIdle { stop_reason, .. } => Some(stop_reason),
             _ => None,
         });
         let cancelled = stops.any(|stop| *stop == StopReason::Interrupted);

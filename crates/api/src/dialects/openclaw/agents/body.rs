@@ -1,5 +1,7 @@
 //! What clients send about agents.
 
+use std::collections::BTreeMap;
+
 use oma_domain::AgentId;
 use oma_domain::agent::{RuntimeKind, Spec};
 use oma_domain::policy::PermissionPolicy;
@@ -242,6 +244,9 @@ impl CreateAgent {
             instructions: self.instructions,
             tools: self.tools,
             name: self.name,
+            description: None,
+            metadata: BTreeMap::new(),
+            custom_tools: Vec::new(),
             permission_policy: self.permission_policy,
             callable_agents: self.callable_agents,
             max_subagent_depth: self.max_subagent_depth,

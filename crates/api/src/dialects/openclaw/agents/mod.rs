@@ -1,13 +1,15 @@
 //! Agents: create, list, read, update, versions, archive, delete, warm, run.
 
 pub mod body;
+mod nearest;
 pub mod view;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use oma_domain::page::Order;
 use oma_domain::{AgentId, ContentBlock, Session, SessionId};
-use oma_engine::{CreateSession, Engine, Error, Post};
+use oma_engine::{CreateSession, Engine, Error, ListFilter, Post};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -76,7 +78,15 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
     let fetch = |after: Option<AgentId>, limit| {
         let (engine, caller) = (state.engine.clone(), caller.clone());
         async move {
-            let page = engine.agents(caller.workspace(), after.as_ref(), limit).await;
+            let page = engine
+                .agents(
+                    caller.workspace(),
+                    &ListFilter::default(),
+                    Order::Ascending,
+                    after.as_ref(),
+                    limit,
+                )
+                .await;
             page.map_err(|error| cursor_fault(error, Error::AgentNotFound))
         }
     };
@@ -173,7 +183,7 @@ async fn versions(
         let (engine, caller, id) = (state.engine.clone(), caller.clone(), id.clone());
         async move {
             Ok(engine
-                .agent_versions(caller.workspace(), &id, after, limit)
+                .agent_versions(caller.workspace(), &id, Order::Ascending, after, limit)
                 .await?)
         }
     };
@@ -291,12 +301,8 @@ async fn run(
         Some(id) => named_session(engine, &caller, &agent, &id).await?,
         None => {
             let create = CreateSession {
-                agent: agent.clone(),
-                environment: None,
-                vaults: Vec::new(),
-                id: None,
-                ephemeral: false,
                 created_by: caller.key(),
+                ..CreateSession::of(agent.clone())
             };
             engine
                 .create_session(workspace, create, payload.key.clone())

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::body::{Level, Policy, QuotaBody};
+use super::nearest::nearest;
 use crate::listing::Rows;
 
 /// An agent, or one version of it.
@@ -50,12 +51,13 @@ impl AgentView {
     #[must_use]
     pub fn of(agent: &Agent) -> Self {
         let spec = agent.spec.clone();
+        let (tools, permission_policy) = nearest(&spec);
         Self {
             agent_id: agent.id.to_string(),
             model: spec.model,
-            tools: spec.tools,
+            tools,
             instructions: spec.instructions,
-            permission_policy: spec.permission_policy,
+            permission_policy,
             name: spec.name,
             callable_agents: spec.callable_agents,
             max_subagent_depth: spec.max_subagent_depth,

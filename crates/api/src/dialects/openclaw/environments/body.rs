@@ -1,5 +1,6 @@
 //! What clients send about environments.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use oma_domain::environment::{Networking, Packages, Spec};
@@ -116,6 +117,7 @@ impl CreateEnvironment {
             description,
             packages,
             networking,
+            metadata: BTreeMap::new(),
         }
     }
 }
@@ -152,7 +154,7 @@ fn networking(value: &Value, issues: &mut Tree) -> Option<Networking> {
 
 /// A host name, or `*.` and a host name. Patterns that could never match are refused: an asterisk anywhere
 /// else, a port, a scheme, an address.
-fn host_pattern(value: &Value, issues: &mut Tree) -> Option<String> {
+pub(crate) fn host_pattern(value: &Value, issues: &mut Tree) -> Option<String> {
     let pattern = text(1, limits::HOST)(value, issues)?;
     match host_problem(&pattern) {
         None => Some(pattern),

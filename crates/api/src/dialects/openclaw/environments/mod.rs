@@ -7,7 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use oma_domain::EnvironmentId;
 use oma_domain::environment::{Networking, Spec};
-use oma_engine::Error;
+use oma_domain::page::Order;
+use oma_engine::{Error, ListFilter};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -49,14 +50,14 @@ async fn create(
     supported(&spec)?;
     let environment = state
         .engine
-        .create_environment(caller.workspace(), spec, payload.key)
+        .create_environment(caller.workspace(), spec, false, payload.key)
         .await?;
     caller.note_target(&environment.id);
     Ok(Json(EnvironmentView::of(&environment)))
 }
 
 /// Whether this server can carry out what the environment asks for. Better refused here than ignored later.
-fn supported(spec: &Spec) -> Result<()> {
+pub(crate) fn supported(spec: &Spec) -> Result<()> {
     if spec
         .packages
         .as_ref()
@@ -98,7 +99,13 @@ async fn list(
         let (engine, caller) = (state.engine.clone(), caller.clone());
         async move {
             let page = engine
-                .environments(caller.workspace(), after.as_ref(), limit)
+                .environments(
+                    caller.workspace(),
+                    &ListFilter::default(),
+                    Order::Ascending,
+                    after.as_ref(),
+                    limit,
+                )
                 .await;
             page.map_err(|error| cursor_fault(error, Error::EnvironmentNotFound))
         }

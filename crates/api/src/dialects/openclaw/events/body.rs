@@ -262,7 +262,8 @@ fn content(value: &Value, issues: &mut Tree) -> Option<Content> {
     }
 }
 
-fn block(value: &Value, issues: &mut Tree) -> Option<ContentBlock> {
+/// A block of a message.
+pub(crate) fn block(value: &Value, issues: &mut Tree) -> Option<ContentBlock> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, &["text", "image", "document"])? {
         "text" => object

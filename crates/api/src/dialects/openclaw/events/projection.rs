@@ -31,7 +31,8 @@ pub struct EventView<'a> {
     /// `user.message`, `user.interrupt`, `user.tool_confirmation`, `agent.message`, `agent.thinking`,
     /// `agent.tool_use`, `agent.tool_confirmation_request`, `agent.tool_result`, `agent.error`,
     /// `session.status_running`, `session.status_idle`, `session.status_failed`, `session.model_change`,
-    /// `session.thinking_level_change` or `session.compaction`.
+    /// `session.thinking_level_change`, `session.compaction`, `session.updated`, `session.status_terminated` or
+    /// `user.custom_tool_result`.
     pub r#type: &'static str,
     /// Its text.
     #[schema(value_type = String)]
@@ -176,6 +177,7 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
         Body::ModelRequestStart { .. } | Body::ModelRequestEnd { .. } => return Vec::new(),
         Body::StatusIdle {
             stop_reason: StopReason::RequiresAction { .. },
+            ..
         } => return Vec::new(),
         Body::AgentToolUse {
             name,
@@ -240,11 +242,26 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
                 )
             }
         }
+        Body::UserCustomToolResult {
+            tool_use,
+            name,
+            content,
+            is_error,
+        } => EventView {
+            tool_name: Some(name.as_str().into()),
+            tool_call_id: Some(tool_use.as_str().into()),
+            is_error: Some(*is_error),
+            ..EventView::plain(event, kind, text_of(content))
+        },
+        Body::StatusTerminated => plain("The session was archived.".into()),
+        Body::SessionUpdated { title, .. } => {
+            EventView::plain(event, kind, title.as_deref().unwrap_or_default())
+        }
         Body::StatusRunning => EventView {
             status: Some("running"),
             ..plain("".into())
         },
-        Body::StatusIdle { stop_reason } => idle(event, stop_reason),
+        Body::StatusIdle { stop_reason, .. } => idle(event, stop_reason),
         Body::Error { failure, retrying } => EventView {
             is_error: Some(true),
             error_type: Some(failure.kind.as_str()),

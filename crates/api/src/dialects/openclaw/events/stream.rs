@@ -142,6 +142,7 @@ impl Streamer {
                     Body::StatusRunning => self.idle = false,
                     Body::StatusIdle {
                         stop_reason: StopReason::RequiresAction { .. },
+                        ..
                     } => {}
                     Body::StatusIdle { .. } => self.idle = true,
                     _ => {}

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use oma_domain::page::Order;
 use oma_domain::{AgentId, EnvironmentId, SessionId, VaultId};
-use oma_engine::{CreateSession, Error};
+use oma_engine::{CreateSession, Error, SessionFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -74,12 +74,10 @@ async fn create(
     caller.note("environment_id", environment_id.clone());
     let agent = AgentId::parse(&agent_id).map_err(|_| Fault::from(Error::AgentNotFound))?;
     let create = CreateSession {
-        agent,
         environment,
         vaults: vaults(vault_id, vault_ids)?,
-        id: None,
-        ephemeral: false,
         created_by: caller.key(),
+        ..CreateSession::of(agent)
     };
     let session = state
         .engine
@@ -123,11 +121,15 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
         Some(Ok(id)) => Some(id),
         Some(Err(problem)) => return Err(Fault::invalid_field(&["agent_id"], problem.to_string())),
     };
+    let filter = SessionFilter {
+        agent,
+        ..SessionFilter::default()
+    };
     let fetch = |after: Option<SessionId>, limit| {
-        let (engine, caller, agent) = (state.engine.clone(), caller.clone(), agent.clone());
+        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
         async move {
             let page = engine
-                .sessions(caller.workspace(), agent, slice.order, after.as_ref(), limit)
+                .sessions(caller.workspace(), &filter, slice.order, after.as_ref(), limit)
                 .await;
             page.map_err(|error| cursor_fault(error, Error::SessionNotFound))
         }

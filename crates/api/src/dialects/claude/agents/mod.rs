@@ -1,0 +1,182 @@
+//! Agents: create, list, read, update, versions, archive, and delete, which Anthropic's service does not have.
+
+mod body;
+mod view;
+
+pub(crate) use body::{Overrides, overrides};
+pub(crate) use view::{agent, definition};
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use oma_domain::page::Order;
+use oma_domain::{Agent, AgentId};
+use oma_engine::{Error, ListFilter};
+use serde_json::{Value, json};
+
+use super::body::Sent;
+use super::page::{self, Cursor, Page};
+use super::query::Query;
+use crate::AppState;
+use crate::auth::Caller;
+use crate::fault::{Fault, Result};
+use crate::listing::collect;
+use crate::params::AgentPath;
+
+/// How often an update is laid over the newest version when others update the same agent.
+const UPDATE_ATTEMPTS: usize = 10;
+
+/// The routes of this module.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/agents", post(create).get(list))
+        .route("/v1/agents/{agent_id}", get(retrieve).post(update).delete(delete))
+        .route("/v1/agents/{agent_id}/versions", get(versions))
+        .route("/v1/agents/{agent_id}/archive", post(archive))
+}
+
+async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
+    let spec = body::create(&sent.value)?;
+    caller.note("model", spec.model.clone());
+    caller.note("name", spec.name.clone());
+    let created = state
+        .engine
+        .create_agent(caller.workspace(), spec, sent.key)
+        .await?;
+    caller.note_target(&created.id);
+    Ok(Json(agent(&created)))
+}
+
+async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
+    let order = Order::Descending;
+    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let filter = ListFilter {
+        only_active: !query.flag("include_archived")?,
+        created: query.created()?,
+    };
+    let after = match Cursor::read(&query, order)? {
+        Some(cursor) => Some(AgentId::parse(&cursor.row).map_err(|_| page::invalid())?),
+        None => None,
+    };
+    let fetch = |after: Option<AgentId>, limit| {
+        let (engine, caller) = (state.engine.clone(), caller.clone());
+        async move {
+            let page = engine
+                .agents(caller.workspace(), &filter, order, after.as_ref(), limit)
+                .await;
+            page.map_err(|error| match error {
+                Error::AgentNotFound => page::invalid(),
+                error => error.into(),
+            })
+        }
+    };
+    let rows = collect(limit, after, fetch, agent, |agent| agent.id.clone()).await?;
+    Ok(Json(Page {
+        data: rows.rows,
+        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
+    }))
+}
+
+async fn retrieve(
+    State(state): State<AppState>,
+    caller: Caller,
+    AgentPath(id): AgentPath,
+    query: Query,
+) -> Result<Json<Value>> {
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    let found = match query.number("version", 1, u32::MAX)? {
+        Some(version) => engine.agent_at(workspace, &id, version).await?,
+        None => engine.agent(workspace, &id).await?,
+    };
+    Ok(Json(agent(&found)))
+}
+
+async fn update(
+    State(state): State<AppState>,
+    caller: Caller,
+    AgentPath(id): AgentPath,
+    sent: Sent,
+) -> Result<Json<Value>> {
+    let update = body::update(&sent.value)?;
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    for _ in 0..UPDATE_ATTEMPTS {
+        let current: Agent = engine.agent(workspace, &id).await?;
+        if current.archived_at.is_some() {
+            return Err(Error::AgentArchived.into());
+        }
+        let expected = update.version.unwrap_or(current.version);
+        if expected != current.version {
+            return Err(Error::VersionConflict {
+                expected,
+                actual: current.version,
+            }
+            .into());
+        }
+        let spec = update.clone().apply(current.spec)?;
+        match engine.update_agent(workspace, &id, expected, spec).await {
+            Ok(updated) => {
+                caller.note("new_version", updated.version);
+                return Ok(Json(agent(&updated)));
+            }
+            // Whoever names no version wants the last word.
+            Err(Error::VersionConflict { .. }) if update.version.is_none() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Fault::from(Error::Unavailable(
+        "the agent changes all the time".to_owned(),
+    )))
+}
+
+async fn versions(
+    State(state): State<AppState>,
+    caller: Caller,
+    AgentPath(id): AgentPath,
+    query: Query,
+) -> Result<Json<Page>> {
+    let order = Order::Descending;
+    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let after = match Cursor::read(&query, order)? {
+        Some(cursor) => Some(cursor.row.parse::<u32>().map_err(|_| page::invalid())?),
+        None => None,
+    };
+    let archived_at = state.engine.agent(caller.workspace(), &id).await?.archived_at;
+    let fetch = |after, limit| {
+        let (engine, caller, id) = (state.engine.clone(), caller.clone(), id.clone());
+        async move {
+            let page = engine
+                .agent_versions(caller.workspace(), &id, order, after, limit)
+                .await;
+            Ok(page?)
+        }
+    };
+    let view = |version: &Agent| {
+        let mut view = agent(version);
+        view["archived_at"] = super::time::optional(archived_at);
+        view
+    };
+    let rows = collect(limit, after, fetch, view, |agent| agent.version).await?;
+    Ok(Json(Page {
+        data: rows.rows,
+        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
+    }))
+}
+
+async fn archive(
+    State(state): State<AppState>,
+    caller: Caller,
+    AgentPath(id): AgentPath,
+) -> Result<Json<Value>> {
+    let archived = state.engine.archive_agent(caller.workspace(), &id).await?;
+    Ok(Json(agent(&archived)))
+}
+
+async fn delete(
+    State(state): State<AppState>,
+    caller: Caller,
+    AgentPath(id): AgentPath,
+) -> Result<Json<Value>> {
+    state.engine.delete_agent(caller.workspace(), &id).await?;
+    Ok(Json(json!({"id": id.as_str(), "type": "agent_deleted"})))
+}

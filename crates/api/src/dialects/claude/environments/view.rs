@@ -1,0 +1,80 @@
+//! Environments as clients read them, with every default spelled out.
+
+use oma_domain::Environment;
+use oma_domain::environment::{Networking, Packages, Spec};
+use serde_json::{Value, json};
+
+use crate::dialects::claude::time;
+
+/// An environment.
+pub(super) fn environment(environment: &Environment) -> Value {
+    let Environment {
+        id,
+        spec,
+        created_at,
+        updated_at,
+        archived_at,
+        ..
+    } = environment;
+    let Spec {
+        name,
+        description,
+        packages,
+        networking,
+        metadata,
+    } = spec;
+    json!({
+        "id": id.as_str(),
+        "type": "environment",
+        "name": name,
+        "description": (!description.is_empty()).then_some(description),
+        "config": {
+            "type": "cloud",
+            "networking": self::networking(networking),
+            "packages": self::packages(packages.as_ref()),
+        },
+        "scope": "organization",
+        "metadata": metadata,
+        "created_at": time::value(*created_at),
+        "updated_at": time::value(*updated_at),
+        "archived_at": time::optional(*archived_at),
+    })
+}
+
+fn networking(networking: &Networking) -> Value {
+    match networking {
+        Networking::Unrestricted => json!({"type": "unrestricted"}),
+        Networking::Limited {
+            allowed_hosts,
+            allow_mcp_servers,
+            allow_package_managers,
+        } => json!({
+            "type": "limited",
+            "allowed_hosts": allowed_hosts,
+            "allow_mcp_servers": allow_mcp_servers,
+            "allow_package_managers": allow_package_managers,
+        }),
+    }
+}
+
+fn packages(packages: Option<&Packages>) -> Value {
+    let none = Packages::default();
+    let Packages {
+        apt,
+        cargo,
+        gem,
+        go,
+        npm,
+        pip,
+    } = packages.unwrap_or(&none);
+    let list = |names: &Option<Vec<String>>| json!(names.as_deref().unwrap_or_default());
+    json!({
+        "type": "packages",
+        "apt": list(apt),
+        "cargo": list(cargo),
+        "gem": list(gem),
+        "go": list(go),
+        "npm": list(npm),
+        "pip": list(pip),
+    })
+}

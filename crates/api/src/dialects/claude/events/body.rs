@@ -1,0 +1,146 @@
+//! What clients post to a session.
+
+use oma_domain::EventId;
+use oma_domain::session::Outcome;
+use oma_engine::{Post, Submission};
+use serde_json::{Value, json};
+
+use super::content;
+use crate::dialects::claude::body::{nullable, only, parse};
+use crate::fault::Result;
+use crate::limits;
+use crate::validate::checks::{boolean, discriminator, list, one_of, text};
+use crate::validate::{Object, Tree};
+
+/// The most events of one request.
+const EVENTS: usize = 100;
+
+const TYPES: &[&str] = &[
+    "user.message",
+    "user.interrupt",
+    "user.tool_confirmation",
+    "user.custom_tool_result",
+    "user.tool_result",
+    "user.define_outcome",
+    "system.message",
+];
+
+/// An event that a client posts: what it does, and how it is repeated to the client.
+#[derive(Debug)]
+pub(super) struct Posted {
+    pub(super) submission: Submission,
+    pub(super) echo: Value,
+}
+
+/// Reads the events of a request. `thread` is the session's primary one.
+pub(super) fn events(value: &Value, thread: &str) -> Result<Vec<Posted>> {
+    let event = |value: &Value, issues: &mut Tree| event(value, issues, thread);
+    parse(value, &["events"], |object| {
+        object.required("events", list(1, EVENTS, event))
+    })
+}
+
+fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
+    let mut object = Object::of(value, issues)?;
+    match discriminator(&mut object, TYPES)? {
+        "user.message" => {
+            let post = message(&mut object)?;
+            let echo = json!({"type": "user.message", "content": content::view(&post.content)});
+            Some(Posted {
+                submission: Submission::Message(post),
+                echo,
+            })
+        }
+        "user.interrupt" => {
+            only(&mut object, &["type", "session_thread_id"]);
+            let named = nullable(&mut object, "session_thread_id", text(1, limits::NAME))?;
+            if named.is_some_and(|named| named != thread) {
+                let problem = "This server interrupts the primary thread only, and with it all others";
+                object.issues().at("session_thread_id").push(problem);
+                return None;
+            }
+            Some(Posted {
+                submission: Submission::Interrupt,
+                echo: json!({"type": "user.interrupt"}),
+            })
+        }
+        "user.tool_confirmation" => confirmation(&mut object),
+        "user.custom_tool_result" => custom_tool_result(&mut object),
+        kind => {
+            let problem = format!("This server does not support {kind} yet");
+            object.issues().at("type").push(problem);
+            None
+        }
+    }
+}
+
+/// A message, its type looked at already.
+pub(crate) fn message(object: &mut Object<'_>) -> Option<Post> {
+    only(object, &["type", "content"]);
+    let content = object.required("content", content::of_message)?;
+    Some(Post {
+        content,
+        model: None,
+        thinking_level: None,
+        only_if_idle: false,
+    })
+}
+
+/// The id of a tool use's event.
+fn tool_use(value: &Value, issues: &mut Tree) -> Option<EventId> {
+    let id = text(1, limits::NAME)(value, issues)?;
+    let event = EventId::parse(&id).ok();
+    if event.is_none() {
+        issues.push("does not match any tool use event in this session");
+    }
+    event
+}
+
+fn confirmation(object: &mut Object<'_>) -> Option<Posted> {
+    only(object, &["type", "tool_use_id", "result", "deny_message"]);
+    let tool_use = object.required("tool_use_id", tool_use);
+    let result = object.required("result", one_of(&["allow", "deny"]));
+    let deny_message = nullable(object, "deny_message", text(0, limits::DENY_MESSAGE));
+    let (tool_use, result, deny_message) = (tool_use?, result?, deny_message?);
+    if result == "allow" && deny_message.is_some() {
+        let problem = "May only be there when the result is deny";
+        object.issues().at("deny_message").push(problem);
+        return None;
+    }
+    let echo = json!({
+        "type": "user.tool_confirmation",
+        "tool_use_id": tool_use.as_str(),
+        "result": result,
+        "deny_message": deny_message,
+    });
+    Some(Posted {
+        submission: Submission::Confirm {
+            tool_use,
+            allow: result == "allow",
+            deny_message,
+        },
+        echo,
+    })
+}
+
+fn custom_tool_result(object: &mut Object<'_>) -> Option<Posted> {
+    only(object, &["type", "custom_tool_use_id", "content", "is_error"]);
+    let tool_use = object.required("custom_tool_use_id", tool_use);
+    let blocks = nullable(object, "content", content::of_result);
+    let is_error = nullable(object, "is_error", boolean);
+    let tool_use = tool_use?;
+    let outcome = Outcome {
+        content: blocks?.unwrap_or_default(),
+        is_error: is_error?.unwrap_or_default(),
+    };
+    let echo = json!({
+        "type": "user.custom_tool_result",
+        "custom_tool_use_id": tool_use.as_str(),
+        "content": content::view(&outcome.content),
+        "is_error": outcome.is_error,
+    });
+    Some(Posted {
+        submission: Submission::Answer { tool_use, outcome },
+        echo,
+    })
+}

@@ -1,0 +1,102 @@
+//! A session's events: post, list, stream.
+
+mod body;
+mod content;
+pub(crate) mod page;
+pub(crate) mod projection;
+pub(crate) mod stream;
+
+pub(crate) use body::message;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use oma_domain::session::Rejection;
+use oma_domain::{EventId, SessionId};
+use oma_engine::{Error, Submission, Submitted};
+use serde_json::{Value, json};
+
+use super::body::{Sent, bad};
+use super::{threads, time};
+use crate::AppState;
+use crate::auth::Caller;
+use crate::fault::{Fault, Result};
+use crate::params::SessionPath;
+use body::Posted;
+
+/// The routes of this module.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/sessions/{session_id}/events", post(send).get(page::list))
+        .route("/v1/sessions/{session_id}/events/stream", get(stream::follow))
+}
+
+async fn send(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+    sent: Sent,
+) -> Result<Json<Value>> {
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    // A missing session is reported before a bad body.
+    let session = engine.session(workspace, &id).await?;
+    if session.state.archived_at.is_some() {
+        return Err(archived(&id));
+    }
+    let posted = body::events(&sent.value, &threads::id_of(&id))?;
+    let (submissions, echoes): (Vec<Submission>, Vec<Value>) = posted
+        .into_iter()
+        .map(|Posted { submission, echo }| (submission, echo))
+        .unzip();
+    let first_message = submissions
+        .iter()
+        .position(|submission| matches!(submission, Submission::Message(_)));
+    let outcome = engine.submit(workspace, &id, submissions, sent.key).await;
+    let submitted = outcome.map_err(|error| worded(error, &id, first_message))?;
+    let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
+    Ok(Json(json!({ "data": data })))
+}
+
+/// An event as it was taken, with its id.
+fn echoed((Submitted { event, at }, fields): (Submitted, Value)) -> Value {
+    let mut echo = json!({"id": event.as_str()});
+    if let (Value::Object(echo), Value::Object(fields)) = (&mut echo, fields) {
+        echo.extend(fields);
+    }
+    echo["processed_at"] = time::optional(at);
+    echo
+}
+
+fn archived(id: &SessionId) -> Fault {
+    bad(format!("Cannot send events to archived session: {id}"))
+}
+
+/// The errors that clients of this dialect know by their texts.
+fn worded(error: Error, id: &SessionId, first_message: Option<usize>) -> Fault {
+    match error {
+        Error::Rejected(Rejection::Archived) => archived(id),
+        Error::Rejected(Rejection::AwaitsAnswers(ids)) => {
+            let ids: Vec<&str> = ids.iter().map(EventId::as_str).collect();
+            bad(format!(
+                "Invalid user.message event at events[{}]: waiting on responses to events [{}]; only \
+                 `user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or `user.interrupt` may \
+                 be sent",
+                first_message.unwrap_or_default(),
+                ids.join(", ")
+            ))
+        }
+        Error::Rejected(Rejection::NotAsking) => bad(
+            "`tool_use_id` does not match any `agent.tool_use` event in this session that waits for a confirmation",
+        ),
+        Error::Rejected(Rejection::NotAwaited) => bad(
+            "`custom_tool_use_id` does not match any `agent.custom_tool_use` event in this session that waits for \
+             its result",
+        ),
+        Error::Rejected(Rejection::QuotaExceeded(_)) => bad(
+            "The session's budget is used up; only `user.tool_confirmation`, `user.tool_result`, \
+             `user.custom_tool_result` or `user.interrupt` may be sent",
+        ),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,188 @@
+//! The list of a session's events, in pages that are bounded in frames and in bytes.
+
+use axum::Json;
+use axum::extract::State;
+use oma_domain::page::Order;
+use oma_domain::session::Queued;
+use oma_domain::{Seq, SessionId, Timestamp};
+use oma_engine::Span;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use super::content;
+use super::projection::View;
+use crate::AppState;
+use crate::auth::Caller;
+use crate::dialects::claude::page::{self, Cursor as PageCursor, Page};
+use crate::dialects::claude::query::Query;
+use crate::dialects::openclaw::events::cursor::Cursor;
+use crate::dialects::openclaw::events::locate;
+use crate::fault::{Fault, Result};
+use crate::limits;
+use crate::params::SessionPath;
+
+/// The most events that are read at a time.
+const CHUNK: u32 = 200;
+/// The most events of a page, and how many there are when the client does not say.
+const MOST: u32 = 1_000;
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+    query: Query,
+) -> Result<Json<Page>> {
+    Ok(Json(read(&state, &caller, &id, &query, false).await?))
+}
+
+/// Which events a page is to have.
+struct Wanted<'a> {
+    types: Vec<&'a str>,
+    created: Span,
+}
+
+impl Wanted<'_> {
+    fn has(&self, kind: &str, at: Timestamp) -> bool {
+        let Span { from, until } = self.created;
+        (self.types.is_empty() || self.types.contains(&kind))
+            && from.is_none_or(|from| at >= from)
+            && until.is_none_or(|until| at <= until)
+    }
+}
+
+/// Reads a page of a session's events, or of its primary thread's.
+pub(crate) async fn read(
+    state: &AppState,
+    caller: &Caller,
+    id: &SessionId,
+    query: &Query,
+    as_thread: bool,
+) -> Result<Page> {
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    let order = query.order(Order::Ascending)?;
+    let limit = query.number("limit", 1, MOST)?.unwrap_or(MOST) as usize;
+    let wanted = Wanted {
+        types: query.list("types"),
+        created: query.created()?,
+    };
+    let view = View::of(engine.session(workspace, id).await?, as_thread);
+    let cursor = PageCursor::read(query, order)?;
+    let (mut from, seen): (Option<Seq>, Option<Cursor>) = match &cursor {
+        None => (None, None),
+        Some(cursor) => {
+            let start = locate(engine, caller, id, &cursor.row, order).await?;
+            let start = start.ok_or_else(page::invalid)?;
+            (start.from, start.seen)
+        }
+    };
+    let mut rows = Rows::new(limit);
+    // What waits has no place in the log yet: it comes after everything.
+    let waiting = if wanted.created == Span::default() && wanted.has("user.message", Timestamp(0)) {
+        engine.waiting(workspace, id).await?
+    } else {
+        Vec::new()
+    };
+    if order == Order::Descending && cursor.is_none() {
+        for message in waiting.iter().rev() {
+            rows.add_last(&queued(message))?;
+        }
+    }
+    loop {
+        let chunk = u32::try_from(limit).unwrap_or(CHUNK).saturating_add(2).min(CHUNK);
+        let events = engine.events(workspace, id, from, order, chunk).await?;
+        for event in &events.rows {
+            let mut frames = view.project(event);
+            if order == Order::Descending {
+                frames.reverse();
+            }
+            for frame in frames {
+                let is_seen = seen
+                    .as_ref()
+                    .is_some_and(|seen| seen.covers(&event.id, frame.index, order));
+                if is_seen || !wanted.has(frame.kind, event.at) {
+                    continue;
+                }
+                if !rows.add(&frame.body, &frame.id)? {
+                    return Ok(rows.page(order));
+                }
+            }
+        }
+        match events.next {
+            Some(next) => from = Some(next),
+            None => break,
+        }
+    }
+    if order == Order::Ascending {
+        for message in &waiting {
+            rows.add_last(&queued(message))?;
+        }
+    }
+    Ok(Page {
+        data: rows.rows,
+        next_page: None,
+    })
+}
+
+/// A message that waits, as clients read it.
+fn queued(message: &Queued) -> Value {
+    json!({
+        "id": message.id.as_str(),
+        "type": "user.message",
+        "content": content::view(&message.content),
+        "processed_at": null,
+    })
+}
+
+struct Rows {
+    rows: Vec<Box<RawValue>>,
+    bytes: usize,
+    limit: usize,
+    /// The id of the last row of the log.
+    last: Option<String>,
+}
+
+impl Rows {
+    fn new(limit: usize) -> Self {
+        Self {
+            rows: Vec::new(),
+            bytes: 0,
+            limit,
+            last: None,
+        }
+    }
+
+    /// Adds a row of the log; false when the page is full without it.
+    fn add(&mut self, body: &Value, id: &str) -> Result<bool> {
+        let text = word(body)?;
+        let full = self.rows.len() >= self.limit || self.bytes + text.get().len() > limits::PAGE_BYTES;
+        if full && self.last.is_some() {
+            return Ok(false);
+        }
+        self.bytes += text.get().len();
+        self.last = Some(id.to_owned());
+        self.rows.push(text);
+        Ok(true)
+    }
+
+    /// Adds a row that no page continues from, if there is room.
+    fn add_last(&mut self, body: &Value) -> Result<()> {
+        let text = word(body)?;
+        if self.rows.len() < self.limit && self.bytes + text.get().len() <= limits::PAGE_BYTES {
+            self.bytes += text.get().len();
+            self.rows.push(text);
+        }
+        Ok(())
+    }
+
+    /// The page, which more follows.
+    fn page(self, order: Order) -> Page {
+        Page {
+            data: self.rows,
+            next_page: self.last.map(|row| PageCursor::after(row, order).to_text()),
+        }
+    }
+}
+
+fn word(body: &Value) -> Result<Box<RawValue>> {
+    to_raw_value(body).map_err(|error| Fault::internal(format!("an event can't be worded: {error}")))
+}

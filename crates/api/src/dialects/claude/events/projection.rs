@@ -1,0 +1,298 @@
+//! From the log's events to this dialect's: a pure function of the log, used by the list and by the stream alike (I3).
+//!
+//! An event becomes one frame under its own id, or several, the further ones under derived ids; see
+//! [`Cursor`](crate::dialects::openclaw::events::cursor::Cursor). A status becomes one of the session and one of its
+//! primary thread, an idle status also says what was consumed. Changes of the model within a session are no frames.
+
+use std::collections::HashMap;
+
+use oma_domain::event::{Body, Failure, FailureKind, StopReason};
+use oma_domain::policy::{MCP_PREFIX, Permission};
+use oma_domain::usage::Usage;
+use oma_domain::{Event, EventId, Session};
+use serde_json::{Map, Value, json};
+
+use super::content;
+use crate::dialects::claude::{sessions, threads, time, tools};
+use crate::dialects::openclaw::events::cursor::Cursor;
+
+/// What concerns a session as a whole, and none of its threads.
+const OF_SESSIONS: &[&str] = &[
+    "session.status_running",
+    "session.status_idle",
+    "session.status_terminated",
+    "session.usage",
+    "session.updated",
+];
+
+/// What of a session its events are shown with.
+pub(crate) struct View {
+    session: Session,
+    thread: String,
+    agent_name: String,
+    /// Whether it is shown as a thread: without what concerns the session as a whole.
+    as_thread: bool,
+    /// The names of MCP servers, by what the names of their tools begin with.
+    servers: HashMap<String, String>,
+}
+
+/// An event as clients read it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Frame {
+    /// Its type.
+    pub(crate) kind: &'static str,
+    /// Its id.
+    pub(crate) id: String,
+    /// Its place among the frames of its event.
+    pub(crate) index: usize,
+    /// All of it.
+    pub(crate) body: Value,
+}
+
+impl View {
+    pub(crate) fn of(session: Session, as_thread: bool) -> Self {
+        let spec = &session.agent.spec;
+        let names: Vec<&str> = spec.mcp_servers.keys().map(String::as_str).collect();
+        let servers = oma_mcp::prefixes(&names).into_iter();
+        let servers = servers.zip(names.iter().map(|name| (*name).to_owned())).collect();
+        Self {
+            thread: threads::id_of(&session.id),
+            agent_name: threads::agent_name(&session),
+            servers,
+            as_thread,
+            session,
+        }
+    }
+
+    /// The frames of an event, in order.
+    pub(crate) fn project(&self, event: &Event) -> Vec<Frame> {
+        let frames = self.bodies(event);
+        let frames = frames.into_iter().enumerate().map(|(index, (kind, fields))| {
+            let id = Cursor {
+                event: event.id.clone(),
+                index,
+            }
+            .to_string();
+            let mut body = Map::new();
+            body.insert("id".to_owned(), json!(id));
+            body.insert("type".to_owned(), json!(kind));
+            if let Value::Object(fields) = fields {
+                body.extend(fields);
+            }
+            body.insert("processed_at".to_owned(), time::value(event.at));
+            Frame {
+                kind,
+                id,
+                index,
+                body: Value::Object(body),
+            }
+        });
+        let concerns_threads = |frame: &Frame| !self.as_thread || !OF_SESSIONS.contains(&frame.kind);
+        frames.filter(concerns_threads).collect()
+    }
+
+    fn bodies(&self, event: &Event) -> Vec<(&'static str, Value)> {
+        let one = |fields: Value| vec![(event.body.kind(), fields)];
+        match &*event.body {
+            Body::UserMessage { content } => one(json!({"content": content::view(content)})),
+            Body::UserInterrupt { .. } => one(json!({})),
+            Body::UserToolConfirmation {
+                tool_use,
+                allow,
+                deny_message,
+            } => one(json!({
+                "tool_use_id": tool_use.as_str(),
+                "result": if *allow { "allow" } else { "deny" },
+                "deny_message": deny_message,
+            })),
+            Body::UserCustomToolResult {
+                tool_use,
+                content,
+                is_error,
+                ..
+            } => one(json!({
+                "custom_tool_use_id": tool_use.as_str(),
+                "content": content::view(content),
+                "is_error": is_error,
+            })),
+            Body::AgentMessage { content, .. } => one(json!({"content": content::view(content)})),
+            Body::AgentThinking { .. } => one(json!({})),
+            Body::AgentToolUse {
+                name,
+                input,
+                permission,
+                custom,
+                ..
+            } => vec![self.tool_use(name, input, *permission, *custom)],
+            Body::AgentToolResult {
+                tool_use,
+                name,
+                content,
+                is_error,
+            } => vec![self.tool_result(tool_use, name, content::view(content), *is_error)],
+            Body::StatusRunning => vec![
+                ("session.status_running", json!({})),
+                ("session.thread_status_running", self.of_thread()),
+            ],
+            Body::StatusIdle { stop_reason, totals } => {
+                let stop = self::stop(stop_reason);
+                let mut of_thread = self.of_thread();
+                if let (Value::Object(of_thread), Value::Object(stop)) = (&mut of_thread, &stop) {
+                    of_thread.extend(stop.clone());
+                }
+                let mut frames = vec![("session.thread_status_idle", of_thread)];
+                if let Some(totals) = totals {
+                    let budget = sessions::budget(&self.session);
+                    let usage = json!({"usage": sessions::usage(totals), "budget": budget});
+                    frames.push(("session.usage", usage));
+                }
+                frames.push(("session.status_idle", stop));
+                frames
+            }
+            Body::StatusTerminated => vec![
+                ("session.thread_status_terminated", self.of_thread()),
+                ("session.status_terminated", json!({})),
+            ],
+            Body::SessionUpdated { title, metadata } => {
+                let mut fields = json!({});
+                if let Some(title) = title {
+                    fields["title"] = json!((!title.is_empty()).then_some(title));
+                }
+                if let Some(metadata) = metadata {
+                    fields["metadata"] = json!(metadata);
+                }
+                one(fields)
+            }
+            Body::Error { failure, retrying } => one(json!({"error": self.error(failure, *retrying)})),
+            Body::ModelChange { .. } | Body::ThinkingLevelChange { .. } => Vec::new(),
+            Body::Compaction { .. } => vec![("agent.thread_context_compacted", json!({}))],
+            Body::ModelRequestStart { .. } => one(json!({})),
+            Body::ModelRequestEnd {
+                request,
+                is_error,
+                usage,
+                ..
+            } => one(json!({
+                "model_request_start_id": request.as_str(),
+                "is_error": is_error,
+                "model_usage": model_usage(usage),
+            })),
+        }
+    }
+
+    fn of_thread(&self) -> Value {
+        json!({"session_thread_id": self.thread, "agent_name": self.agent_name})
+    }
+
+    /// The server of a tool, and the tool's name there.
+    fn server<'a>(&'a self, tool: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = tool.strip_prefix(MCP_PREFIX)?;
+        let length = MCP_PREFIX.len() + rest.find("__")? + 2;
+        let (prefix, name) = tool.split_at_checked(length)?;
+        Some((self.servers.get(prefix)?, name))
+    }
+
+    fn tool_use(
+        &self,
+        name: &str,
+        input: &Value,
+        permission: Permission,
+        custom: bool,
+    ) -> (&'static str, Value) {
+        if custom {
+            return ("agent.custom_tool_use", json!({"name": name, "input": input}));
+        }
+        let (permission, evaluation) = tools::evaluation(&self.session.agent.spec, name, permission);
+        let (kind, mut fields) = match self.server(name) {
+            Some((server, name)) => (
+                "agent.mcp_tool_use",
+                json!({"mcp_server_name": server, "name": name, "input": input}),
+            ),
+            None => ("agent.tool_use", json!({"name": name, "input": input})),
+        };
+        fields["evaluated_permission"] = json!(permission);
+        if let Some(evaluation) = evaluation {
+            fields["evaluation"] = evaluation;
+        }
+        (kind, fields)
+    }
+
+    fn tool_result(
+        &self,
+        tool_use: &EventId,
+        name: &str,
+        content: Value,
+        is_error: bool,
+    ) -> (&'static str, Value) {
+        let (kind, field) = match self.server(name) {
+            Some(_) => ("agent.mcp_tool_result", "mcp_tool_use_id"),
+            None => ("agent.tool_result", "tool_use_id"),
+        };
+        let mut fields = json!({});
+        fields[field] = json!(tool_use.as_str());
+        fields["content"] = content;
+        fields["is_error"] = json!(is_error);
+        (kind, fields)
+    }
+
+    fn error(&self, failure: &Failure, retrying: bool) -> Value {
+        let kind = match failure.kind {
+            FailureKind::ModelOverloaded => "model_overloaded_error",
+            FailureKind::ModelRateLimited => "model_rate_limited_error",
+            FailureKind::ModelRequestFailed
+            | FailureKind::MediaRefused
+            | FailureKind::ModelUnavailable
+            | FailureKind::ModelAuthentication
+            | FailureKind::ContextOverflow => "model_request_failed_error",
+            FailureKind::Billing => "billing_error",
+            FailureKind::TurnLimit => "tool_use_limit_reached_error",
+            FailureKind::McpConnection => "mcp_connection_failed_error",
+            FailureKind::McpAuthentication => "mcp_authentication_failed_error",
+            FailureKind::Restarted | FailureKind::Internal => "unknown_error",
+        };
+        let retry = if retrying { "retrying" } else { "exhausted" };
+        let mut error = json!({
+            "type": kind,
+            "message": failure.message,
+            "retry_status": {"type": retry},
+        });
+        if matches!(
+            failure.kind,
+            FailureKind::McpConnection | FailureKind::McpAuthentication
+        ) {
+            // The message quotes the server's name.
+            let mut names = self.servers.values();
+            let named = names.find(|name| failure.message.contains(&format!("{name:?}")));
+            error["mcp_server_name"] = json!(named.map(String::as_str).unwrap_or_default());
+        }
+        error
+    }
+}
+
+/// Why a session stopped. This dialect knows fewer reasons.
+fn stop(reason: &StopReason) -> Value {
+    let mut details = Value::Null;
+    let stop = match reason {
+        StopReason::EndTurn | StopReason::MaxTokens | StopReason::Interrupted => json!({"type": "end_turn"}),
+        StopReason::Refusal { explanation } => {
+            details = json!({"type": "refusal", "category": null, "explanation": explanation});
+            json!({"type": "refusal"})
+        }
+        StopReason::RequiresAction { tool_uses } => {
+            let ids: Vec<&str> = tool_uses.iter().map(EventId::as_str).collect();
+            json!({"type": "requires_action", "event_ids": ids})
+        }
+        StopReason::BudgetReached { .. } => json!({"type": "budget_reached"}),
+        StopReason::Failed { .. } => json!({"type": "retries_exhausted"}),
+    };
+    json!({"stop_reason": stop, "stop_details": details})
+}
+
+fn model_usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.input,
+        "output_tokens": usage.output,
+        "cache_read_input_tokens": usage.cache_read,
+        "cache_creation_input_tokens": usage.cache_write,
+    })
+}

@@ -1,0 +1,34 @@
+//! The Claude Managed Agents dialect, as Anthropic's SDKs use it. What of that API exists here and what does not, and where this server is
+//! different on purpose, is in DIVERGENCES.md.
+//!
+//! Requests and responses use snake_case names, times are RFC 3339 texts, updates are `POST`s, lists are pages of
+//! `{data, next_page}`. Fields that are not known are refused by name. Paths that are not built answer 404 in the
+//! envelope that the SDKs read.
+
+mod agents;
+mod body;
+mod environments;
+pub(crate) mod error;
+mod events;
+mod model;
+mod page;
+mod query;
+mod sessions;
+mod threads;
+mod time;
+mod tools;
+
+use axum::Router;
+
+use crate::AppState;
+
+/// The routes of this dialect.
+pub(crate) fn router(state: AppState) -> Router {
+    Router::new()
+        .merge(agents::routes())
+        .merge(environments::routes())
+        .merge(sessions::routes())
+        .merge(events::routes())
+        .merge(threads::routes())
+        .with_state(state)
+}

@@ -1,0 +1,211 @@
+//! What clients send about sessions.
+
+use std::collections::BTreeMap;
+
+use oma_domain::VaultId;
+use oma_domain::quota::Quota;
+use oma_domain::usage::NanoUsd;
+use oma_domain::vault::MAX_SESSION_VAULTS;
+use oma_engine::Post;
+use serde_json::Value;
+
+use crate::dialects::claude::agents::{Overrides, overrides};
+use crate::dialects::claude::body::{
+    MetadataChanges, metadata, metadata_changes, nullable, object, only, parse, unsupported,
+};
+use crate::dialects::claude::events::message;
+use crate::fault::Result;
+use crate::limits;
+use crate::validate::checks::{discriminator, integer, list, one_of, text};
+use crate::validate::{Change, Object, Tree};
+
+/// The most events that a session begins with.
+const INITIAL_EVENTS: usize = 50;
+/// The longest title, in characters.
+const TITLE: usize = 500;
+/// A cent, in billionths of a dollar.
+pub(super) const CENT: u64 = 10_000_000;
+
+/// A session to create.
+pub(super) struct NewSession {
+    pub(super) agent: String,
+    pub(super) version: Option<u32>,
+    pub(super) overrides: Option<Overrides>,
+    pub(super) environment: String,
+    pub(super) title: Option<String>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) vaults: Vec<VaultId>,
+    pub(super) messages: Vec<Post>,
+    pub(super) budget: Option<Quota>,
+}
+
+/// Reads a session to create.
+pub(super) fn create(value: &Value) -> Result<NewSession> {
+    let fields = &[
+        "agent",
+        "environment_id",
+        "budget",
+        "initial_events",
+        "metadata",
+        "resources",
+        "title",
+        "vault_ids",
+    ];
+    parse(value, fields, |object| {
+        let agent = object.required("agent", agent);
+        let environment = object.required("environment_id", text(1, limits::NAME));
+        let title = nullable(object, "title", text(0, TITLE));
+        let metadata = nullable(object, "metadata", metadata);
+        let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
+        let messages = nullable(object, "initial_events", list(0, INITIAL_EVENTS, initial_event));
+        let budget = nullable(object, "budget", budget);
+        unsupported(object, "resources");
+        let (agent, version, overrides) = agent?;
+        Some(NewSession {
+            agent,
+            version,
+            overrides,
+            environment: environment?,
+            title: title?.filter(|title| !title.is_empty()),
+            metadata: metadata?.unwrap_or_default(),
+            vaults: distinct(vaults?.unwrap_or_default()),
+            messages: messages?.unwrap_or_default(),
+            budget: budget?,
+        })
+    })
+}
+
+fn distinct(vaults: Vec<VaultId>) -> Vec<VaultId> {
+    let mut distinct = Vec::new();
+    for vault in vaults {
+        if !distinct.contains(&vault) {
+            distinct.push(vault);
+        }
+    }
+    distinct
+}
+
+type AgentChoice = (String, Option<u32>, Option<Overrides>);
+
+fn agent(value: &Value, issues: &mut Tree) -> Option<AgentChoice> {
+    let id = text(1, limits::NAME);
+    if value.is_string() {
+        return Some((id(value, issues)?, None, None));
+    }
+    let mut object = Object::of(value, issues)?;
+    let version = |object: &mut Object<'_>| {
+        let version = object.optional("version", integer(1, u64::from(u32::MAX)))?;
+        Some(version.and_then(|version| u32::try_from(version).ok()))
+    };
+    if discriminator(&mut object, &["agent", "agent_with_overrides"])? == "agent" {
+        only(&mut object, &["type", "id", "version"]);
+        let id = object.required("id", id);
+        let version = version(&mut object);
+        return Some((id?, version?, None));
+    }
+    only(
+        &mut object,
+        &[
+            "type",
+            "id",
+            "version",
+            "model",
+            "system",
+            "tools",
+            "mcp_servers",
+            "skills",
+        ],
+    );
+    let id = object.required("id", id);
+    let version = version(&mut object);
+    let overrides = overrides(&mut object);
+    Some((id?, version?, Some(overrides?)))
+}
+
+fn vault(value: &Value, issues: &mut Tree) -> Option<VaultId> {
+    let id = text(1, limits::NAME)(value, issues)?;
+    let vault = VaultId::parse(&id).ok();
+    if vault.is_none() {
+        issues.push("No vault has this id");
+    }
+    vault
+}
+
+fn initial_event(value: &Value, issues: &mut Tree) -> Option<Post> {
+    let mut object = Object::of(value, issues)?;
+    match discriminator(&mut object, &["user.message", "user.define_outcome"])? {
+        "user.message" => message(&mut object),
+        _ => {
+            let problem = "This server does not support it yet";
+            object.issues().at("type").push(problem);
+            None
+        }
+    }
+}
+
+/// A budget: so many whole cents.
+fn budget(value: &Value, issues: &mut Tree) -> Option<Quota> {
+    let cents = object(&["type", "max_list_cost"], |object| {
+        let kind = object.required("type", one_of(&["limit"]));
+        let cost = object.required("max_list_cost", amount);
+        kind?;
+        cost
+    })(value, issues)?;
+    Some(Quota {
+        max_cost: Some(NanoUsd(cents.saturating_mul(CENT))),
+        ..Quota::default()
+    })
+}
+
+fn amount(value: &Value, issues: &mut Tree) -> Option<u64> {
+    object(&["amount", "currency"], |object| {
+        let currency = object.required("currency", one_of(&["USD"]));
+        let amount = object.required("amount", |value, issues| {
+            let digits = text(1, 15)(value, issues)?;
+            let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+            if !plain {
+                issues.push("Must be whole cents above 0, without leading zeros");
+                return None;
+            }
+            digits.parse::<u64>().ok()
+        });
+        currency?;
+        amount
+    })(value, issues)
+}
+
+/// An update of a session.
+pub(super) struct UpdateSession {
+    pub(super) title: Option<Option<String>>,
+    pub(super) metadata: Change<MetadataChanges>,
+}
+
+/// Reads an update.
+pub(super) fn update(value: &Value) -> Result<UpdateSession> {
+    parse(
+        value,
+        &["agent", "budget", "metadata", "title", "vault_ids"],
+        |object| {
+            let title = object.change("title", text(0, TITLE));
+            let metadata = object.change("metadata", metadata_changes);
+            for name in ["agent", "vault_ids"] {
+                unsupported(object, name);
+            }
+            if object.peek("budget").is_some() {
+                object
+                    .issues()
+                    .at("budget")
+                    .push("This server can't change a budget yet");
+            }
+            let title = match title? {
+                Change::Keep => None,
+                Change::Clear => Some(None),
+                Change::Set(title) => Some(Some(title).filter(|title| !title.is_empty())),
+            };
+            Some(UpdateSession {
+                title,
+                metadata: metadata?,
+            })
+        },
+    )
+}

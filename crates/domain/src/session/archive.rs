@@ -1,0 +1,35 @@
+//! A client archives the session.
+
+use super::input::Outcome;
+use super::state::{Context, Phase, QueueChange, Rejection, Step, Transition};
+use super::turn::INTERRUPTED;
+use crate::event::{Body, StopReason};
+
+impl Transition {
+    /// Ends the session for good, unless it works. What waits for a client is closed, and messages that wait for a
+    /// raised budget are dropped. Archiving again changes nothing.
+    pub(super) fn archive(&mut self, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+        if self.state.archived_at.is_some() {
+            return Ok(());
+        }
+        if !self.state.queue.is_empty() {
+            self.queue.push(QueueChange::Clear);
+            self.state.queue.clear();
+        }
+        match &mut self.state.phase {
+            Phase::Running { .. } => return Err(Rejection::Busy),
+            Phase::Idle { .. } => {}
+            Phase::Blocked { turn } => {
+                if let Step::Acting { open } = std::mem::replace(&mut turn.step, Step::Ready) {
+                    for tool in open {
+                        self.close_tool(&tool, Outcome::error(INTERRUPTED), ctx);
+                    }
+                }
+                self.end_turn(StopReason::Interrupted, ctx);
+            }
+        }
+        self.state.archived_at = Some(ctx.now);
+        self.push(ctx, Body::StatusTerminated);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Toolsets: the finer form of a permission policy. Each set of tools (the built-in ones, those of an MCP server) has
+//! a default, and single tools may differ from it. Custom tools belong to none: the client carries them out.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::policy::{MCP_PREFIX, Permission};
+use crate::session::CALL_AGENT;
+
+/// A tool that the client carries out: the session waits until the client has posted its result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CustomTool {
+    /// Its name.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// A JSON schema of its arguments.
+    pub input_schema: Value,
+}
+
+/// Who says whether a tool use runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    /// Nobody: it runs at once.
+    AlwaysAllow,
+    /// A client, each time.
+    AlwaysAsk,
+    /// A judge, who asks a client when in doubt. This server has none that could be sure, so a client is always asked.
+    Auto,
+}
+
+/// What holds for a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Whether the agent has it at all.
+    pub enabled: bool,
+    /// Who says whether its uses run.
+    pub approval: Approval,
+}
+
+impl Setting {
+    /// The verdict over a use of the tool.
+    #[must_use]
+    pub fn permission(self) -> Permission {
+        match self {
+            Self { enabled: false, .. } => Permission::Deny,
+            Self {
+                approval: Approval::AlwaysAllow,
+                ..
+            } => Permission::Allow,
+            Self {
+                approval: Approval::AlwaysAsk | Approval::Auto,
+                ..
+            } => Permission::Ask,
+        }
+    }
+}
+
+/// What holds for one tool of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolSetting {
+    /// The tool, as its set names it.
+    pub name: String,
+    /// The tool, as models and events name it.
+    pub tool: String,
+    /// What holds.
+    #[serde(flatten)]
+    pub setting: Setting,
+}
+
+/// A set of tools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolset {
+    /// What holds for tools that are not listed.
+    pub default: Setting,
+    /// What holds for those that are.
+    pub tools: Vec<ToolSetting>,
+}
+
+impl Toolset {
+    /// What holds for a tool, as models and events name it.
+    #[must_use]
+    pub fn setting(&self, tool: &str) -> Setting {
+        let listed = self.tools.iter().find(|listed| listed.tool == tool);
+        listed.map_or(self.default, |listed| listed.setting)
+    }
+}
+
+/// The tools of an MCP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpToolset {
+    /// The server's name in the agent.
+    pub server: String,
+    /// What the names of its tools begin with.
+    pub prefix: String,
+    /// What holds for them.
+    #[serde(flatten)]
+    pub tools: Toolset,
+}
+
+/// What holds for all tools of an agent. What is in none of the sets is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Toolsets {
+    /// The built-in ones; without it the agent has none of them.
+    pub built_in: Option<Toolset>,
+    /// Those of MCP servers.
+    pub mcp: Vec<McpToolset>,
+}
+
+impl Toolsets {
+    /// What holds for a tool; `None` when it is in no set.
+    #[must_use]
+    pub fn setting(&self, tool: &str) -> Option<Setting> {
+        if tool.starts_with(MCP_PREFIX) {
+            let set = self.mcp.iter().find(|set| tool.starts_with(&set.prefix));
+            return set.map(|set| set.tools.setting(tool));
+        }
+        self.built_in.as_ref().map(|set| set.setting(tool))
+    }
+
+    /// The verdict over a tool use. The tool that calls other agents is in no set: who may be called says enough.
+    #[must_use]
+    pub fn evaluate(&self, tool: &str) -> Permission {
+        match self.setting(tool) {
+            _ if tool == CALL_AGENT => Permission::Allow,
+            Some(setting) => setting.permission(),
+            None => Permission::Deny,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        let setting = |enabled, approval| Setting { enabled, approval };
+        let listed = |name: &str, tool: &str, setting| ToolSetting {
+            name: name.into(),
+            tool: tool.into(),
+            setting,
+        };
+        let allow = setting(true, Approval::AlwaysAllow);
+        let ask = setting(true, Approval::AlwaysAsk);
+        let off = setting(false, Approval::AlwaysAllow);
+        let sets = Toolsets {
+            built_in: Some(Toolset {
+                default: allow,
+                tools: vec![listed("bash", "bash", ask), listed("write", "write", off)],
+            }),
+            mcp: vec![McpToolset {
+                server: "Docs".into(),
+                prefix: "mcp__Docs__".into(),
+                tools: Toolset {
+                    default: setting(true, Approval::Auto),
+                    tools: vec![listed("find", "mcp__Docs__find", allow)],
+                },
+            }],
+        };
+        for (tool, permission) in [
+            ("read", Permission::Allow),
+            ("bash", Permission::Ask),
+            ("write", Permission::Deny),
+            ("mcp__Docs__find", Permission::Allow),
+            ("mcp__Docs__finder", Permission::Ask),
+            ("mcp__other__find", Permission::Deny),
+            (CALL_AGENT, Permission::Allow),
+        ] {
+            assert_eq!(sets.evaluate(tool), permission, "{tool}");
+        }
+        let none = Toolsets::default();
+        assert_eq!(none.evaluate("read"), Permission::Deny);
+        assert_eq!(none.evaluate("mcp__Docs__find"), Permission::Deny);
+    }
+}

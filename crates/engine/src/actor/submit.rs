@@ -1,0 +1,180 @@
+//! What clients of several things at once ask for, and what they say about a session.
+
+use std::sync::Arc;
+
+use oma_domain::page::Order;
+use oma_domain::session::{Input, Phase, Queued, Rejection};
+use oma_domain::{EventId, Seq, Timestamp, TraceParent};
+use serde_json::json;
+
+use super::Actor;
+use super::command::Stopped;
+use super::commit::With;
+use crate::error::{Error, Result};
+use crate::{IdempotencyKey, Submission, Submitted, now, once};
+
+/// Submissions as the state machine takes them. An interrupt of a session that rests is none.
+struct Plan {
+    inputs: Vec<Input>,
+    interrupts: bool,
+}
+
+impl Actor {
+    /// Applies all of them in one commit, or none.
+    pub(super) async fn submit(
+        &mut self,
+        submissions: Vec<Submission>,
+        trace: Option<TraceParent>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Vec<Submitted>> {
+        let scope = format!("session.submit:{}", self.session.id);
+        let known = once::lookup(&*self.inner.store, &self.session.workspace, &scope, key.as_ref()).await?;
+        if let Some(receipt) = known {
+            return self.submitted_before(&receipt).await;
+        }
+        self.refresh_quota().await?;
+        let ids: Vec<EventId> = submissions.iter().map(|_| EventId::generate()).collect();
+        // First it is seen whether all of it is legal: work is stopped only then.
+        let mut plan = self.plan(&submissions, &ids, &trace, Stopped::default())?;
+        let stops = plan.interrupts && self.session.state.turn().is_some();
+        if stops {
+            let stopped = self.stop_work().await;
+            plan = self.plan(&submissions, &ids, &trace, stopped)?;
+        }
+        let with = With {
+            once: once::record(&scope, key.as_ref(), json!({ "events": ids })),
+            needs_agent: submissions
+                .iter()
+                .any(|submission| matches!(submission, Submission::Message(_))),
+        };
+        let outcome = self.apply_all(plan.inputs, with).await;
+        if outcome.is_err() && stops {
+            self.take_up_again();
+        }
+        // Without events nothing happened, as when a session at rest is interrupted.
+        let at = outcome?.events.first().map_or_else(now, |event| event.at);
+        Ok(ids.into_iter().map(|event| self.became(event, at)).collect())
+    }
+
+    /// What became of an event that was accepted.
+    fn became(&self, event: EventId, at: Timestamp) -> Submitted {
+        let waits = self.session.state.queue.iter().any(|message| message.id == event);
+        Submitted {
+            event,
+            at: (!waits).then_some(at),
+        }
+    }
+
+    fn plan(
+        &self,
+        submissions: &[Submission],
+        ids: &[EventId],
+        trace: &Option<TraceParent>,
+        stopped: Stopped,
+    ) -> std::result::Result<Plan, Rejection> {
+        let mut stopped = Some(stopped);
+        let mut plan = Plan {
+            inputs: Vec::new(),
+            interrupts: false,
+        };
+        let at = now();
+        let mut state = (*self.session.state).clone();
+        let mut head = self.session.head;
+        for (submission, id) in submissions.iter().zip(ids) {
+            let id = id.clone();
+            let input = match submission {
+                Submission::Message(post) => {
+                    if let Phase::Blocked { .. } = &state.phase {
+                        return Err(Rejection::AwaitsAnswers(state.awaited()));
+                    }
+                    Input::Post(Arc::new(Queued {
+                        id,
+                        content: post.content.clone(),
+                        model: post.model.clone(),
+                        thinking_level: post.thinking_level,
+                        trace: trace.clone(),
+                    }))
+                }
+                Submission::Interrupt => {
+                    if state.archived_at.is_some() {
+                        return Err(Rejection::Archived);
+                    }
+                    if state.turn().is_none() {
+                        continue;
+                    }
+                    plan.interrupts = true;
+                    stopped.take().unwrap_or_default().into_input(id, false)
+                }
+                Submission::Confirm {
+                    tool_use,
+                    allow,
+                    deny_message,
+                } => Input::Confirm {
+                    id,
+                    tool_use: tool_use.clone(),
+                    allow: *allow,
+                    deny_message: deny_message.clone(),
+                },
+                Submission::Answer { tool_use, outcome } => Input::Answer {
+                    id,
+                    tool_use: tool_use.clone(),
+                    outcome: outcome.clone(),
+                },
+            };
+            let next = self.step(&state, input.clone(), head, at)?;
+            state = next.state;
+            head = Seq(head.0 + next.events.len() as u64);
+            plan.inputs.push(input);
+        }
+        Ok(plan)
+    }
+
+    /// The answer to submissions that had been carried out before, as things stand now.
+    async fn submitted_before(&self, receipt: &serde_json::Value) -> Result<Vec<Submitted>> {
+        let unreadable = || Error::Internal("an idempotency record can't be read".into());
+        let ids: Vec<EventId> = serde_json::from_value(receipt.get("events").cloned().unwrap_or_default())
+            .map_err(|_| unreadable())?;
+        let (store, session) = (&self.inner.store, &self.session);
+        let mut submitted = Vec::new();
+        for event in ids {
+            let at = match store.locate(&session.workspace, &session.id, &event).await? {
+                Some(seq) => {
+                    let before = Some(Seq(seq.0.saturating_sub(1)));
+                    let page = store
+                        .events(&session.workspace, &session.id, before, Order::Ascending, 1)
+                        .await?;
+                    page.rows.first().map(|event| event.at)
+                }
+                None => None,
+            };
+            submitted.push(Submitted { event, at });
+        }
+        Ok(submitted)
+    }
+
+    pub(super) async fn update(
+        &mut self,
+        title: Option<Option<String>>,
+        changes: Vec<(String, Option<String>)>,
+    ) -> Result<()> {
+        let mut metadata = self.session.state.metadata.clone();
+        for (name, value) in changes {
+            match value {
+                Some(value) => metadata.insert(name, value),
+                None => metadata.remove(&name),
+            };
+        }
+        let input = Input::Update {
+            title,
+            metadata: Some(metadata),
+        };
+        self.apply(input, With::default()).await?;
+        Ok(())
+    }
+
+    /// Archives the session. Its workspace stays: what the agent has made can still be fetched.
+    pub(super) async fn archive(&mut self) -> Result<()> {
+        self.apply(Input::Archive, With::default()).await?;
+        Ok(())
+    }
+}
