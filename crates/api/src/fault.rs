@@ -153,6 +153,10 @@ impl From<Error> for Fault {
             Error::VersionConflict { .. } => fault(StatusCode::CONFLICT, "version_conflict"),
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
             Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
+            Error::InvalidParentToken => fault(StatusCode::FORBIDDEN, "invalid_parent_token"),
+            Error::AgentNotAllowed => fault(StatusCode::FORBIDDEN, "agent_not_in_allowlist"),
+            Error::MaxDepth => fault(StatusCode::FORBIDDEN, "max_subagent_depth_reached"),
+            Error::NotParentsEnvironment => fault(StatusCode::FORBIDDEN, "forbidden"),
             Error::Unsupported { field, message } => Self::unsupported(field, message),
             Error::InvalidModel(problem) => {
                 let mut issues = Tree::default();
@@ -181,6 +185,7 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
         Rejection::QueueFull => {
             Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", text).with_retry_after(5)
         }
+        Rejection::TooManyChildren => Fault::new(StatusCode::CONFLICT, "too_many_children", text),
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
         Rejection::NothingToCompact => Fault::new(StatusCode::CONFLICT, "nothing_to_compact", text),
         Rejection::Stale => Fault::new(StatusCode::CONFLICT, "session_busy", text),
@@ -361,6 +366,15 @@ mod tests {
                 409,
                 "nothing_to_compact",
             ),
+            (
+                Error::Rejected(Rejection::TooManyChildren),
+                409,
+                "too_many_children",
+            ),
+            (Error::InvalidParentToken, 403, "invalid_parent_token"),
+            (Error::AgentNotAllowed, 403, "agent_not_in_allowlist"),
+            (Error::MaxDepth, 403, "max_subagent_depth_reached"),
+            (Error::NotParentsEnvironment, 403, "forbidden"),
             (Error::KeyReused, 422, "idempotency_key_reused"),
             (Error::File(files::Error::NotFound), 404, "file_not_found"),
             (

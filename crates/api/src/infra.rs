@@ -107,6 +107,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("cancel", "POST /v1/sessions/:sessionId/cancel"),
             ("compact", "POST /v1/sessions/:sessionId/compact"),
             ("logs", "GET /v1/sessions/:sessionId/logs"),
+            ("parent_token", "POST /v1/sessions/:sessionId/parent_token"),
         ],
     ),
     ("usage", &[("list", "GET /v1/usage")]),

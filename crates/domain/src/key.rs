@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{KeyId, WorkspaceId};
+use crate::id::{KeyId, SessionId, WorkspaceId};
 use crate::time::Timestamp;
 
 /// What a key may do in its workspace. Each scope includes those before it.
@@ -59,6 +59,8 @@ pub enum Actor {
     Operator,
     /// Whoever holds this key.
     Key(KeyId),
+    /// Whoever holds a parent token of this session.
+    Session(SessionId),
     /// Somebody on a server that asks for no key.
     Local,
 }
@@ -77,6 +79,7 @@ impl fmt::Display for Actor {
         match self {
             Self::Operator => f.write_str("operator"),
             Self::Key(id) => write!(f, "key:{id}"),
+            Self::Session(id) => write!(f, "session:{id}"),
             Self::Local => f.write_str("local"),
         }
     }

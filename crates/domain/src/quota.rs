@@ -55,6 +55,15 @@ impl Unreported {
         self.tokens = self.tokens.saturating_add(other.tokens);
         self.cost = self.cost.plus(other.cost);
     }
+
+    /// What was added to an earlier estimate.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_sub(earlier.tokens),
+            cost: NanoUsd(self.cost.0.saturating_sub(earlier.cost.0)),
+        }
+    }
 }
 
 impl Bound {

@@ -46,7 +46,7 @@ impl Engine {
         let mut followed = self.inner.hub.subscribe(&child);
         let mut session = match self.session(workspace, &child).await {
             Ok(session) => session,
-            Err(Error::SessionNotFound) => match self.open_child(errand, &child).await? {
+            Err(Error::SessionNotFound) => match self.open_errand(errand, &child).await? {
                 Ok(session) => session,
                 Err(refusal) => return Ok(refusal),
             },
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// Opens the session of an errand, or says why the agent may not.
-    async fn open_child(
+    async fn open_errand(
         &self,
         errand: &Errand<'_>,
         child: &SessionId,
@@ -159,15 +159,30 @@ impl Engine {
     /// When it could not be stopped.
     pub(crate) async fn cancel_child(&self, workspace: &WorkspaceId, tool_use: &EventId) -> Result<Spending> {
         let child = SessionId::of_child(tool_use);
-        match self.interrupt(workspace, &child, true, None).await {
-            // It had answered already, or was not opened yet.
-            Ok(()) | Err(Error::Rejected(Rejection::NotRunning)) => {}
-            Err(Error::SessionNotFound) => return Ok(Spending::default()),
+        // It may not have been opened yet.
+        let (_, session) = self.cancel_session(workspace, &child).await?;
+        Ok(session.map(|session| session.state.total()).unwrap_or_default())
+    }
+
+    /// Stops a session, if there is one; tells whether something went on in it, and how it stands then.
+    ///
+    /// # Errors
+    /// When it could not be stopped.
+    pub(crate) async fn cancel_session(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+    ) -> Result<(bool, Option<Session>)> {
+        let stopped = match self.interrupt(workspace, id, true, None).await {
+            Ok(()) => true,
+            // It had answered already.
+            Err(Error::Rejected(Rejection::NotRunning)) => false,
+            Err(Error::SessionNotFound) => return Ok((false, None)),
             Err(error) => return Err(error),
-        }
-        match self.session(workspace, &child).await {
-            Ok(session) => Ok(session.state.total()),
-            Err(Error::SessionNotFound) => Ok(Spending::default()),
+        };
+        match self.session(workspace, id).await {
+            Ok(session) => Ok((stopped, Some(session))),
+            Err(Error::SessionNotFound) => Ok((stopped, None)),
             Err(error) => Err(error),
         }
     }

@@ -55,6 +55,18 @@ pub enum Error {
         "this call was carried out before, and its secret was shown then; rotate the key for another one"
     )]
     SecretShown,
+    /// The parent token is not one of this server's, has expired, or its session is gone.
+    #[error("the parent token is not valid")]
+    InvalidParentToken,
+    /// The agent is not one of those that the parent may call.
+    #[error("the parent may not call this agent")]
+    AgentNotAllowed,
+    /// Tasks may not be passed on any further.
+    #[error("tasks may not be passed on any further from this session")]
+    MaxDepth,
+    /// A child runs where its parent does.
+    #[error("a session that another one opens runs in that one's environment")]
+    NotParentsEnvironment,
     /// This server can't run what the agent or environment asks for.
     #[error("{field}: {message}")]
     Unsupported {

@@ -26,6 +26,8 @@ mod keyed;
 pub mod keys;
 mod measure;
 mod once;
+pub mod parent_token;
+mod parents;
 mod recovery;
 mod registry;
 mod sessions;
@@ -37,6 +39,7 @@ mod workspaces;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
+pub use parents::{IssuedParentToken, OpenChild};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -206,6 +209,9 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<hub::Hub>,
     pub(crate) turns: turns::Turns,
     pub(crate) keys: keys::Keys,
+    /// Children whose parents have set something aside for them, and which are not stored yet.
+    pub(crate) opening: Arc<parents::Opening>,
+    pub(crate) parent_secret: std::sync::OnceLock<parent_token::Secret>,
     /// Cancelled when a stop begins: no new work is taken. Reading, cancelling and confirming go on.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the drain is over: turns still at work are left to the next start.
@@ -237,6 +243,8 @@ impl Engine {
                 hub: Arc::new(hub::Hub::default()),
                 turns,
                 keys: keys::Keys::default(),
+                opening: Arc::default(),
+                parent_secret: std::sync::OnceLock::new(),
                 stopping: CancellationToken::new(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),

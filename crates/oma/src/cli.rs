@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::chat::Chat;
 use crate::commands::agent::Agent;
 use crate::commands::audit::Audit;
+use crate::commands::call_agent::CallAgent;
 use crate::commands::completions::Completions;
 use crate::commands::config::Show;
 use crate::commands::doctor::Doctor;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Vault(Vault),
     /// Open, drive and look at sessions
     Session(Session),
+    /// Have another agent do a task on a session's behalf, with a parent token
+    CallAgent(CallAgent),
     /// Create, look at, rotate and revoke API keys
     Key(Key),
     /// Create and look at workspaces

@@ -85,6 +85,7 @@ async fn run_client(command: Command, output: Output) -> Outcome {
         Command::Environment(environment) => environment.run(output).await,
         Command::Vault(vault) => vault.run(output).await,
         Command::Session(session) => session.run(output).await,
+        Command::CallAgent(call) => call.run(output).await,
         Command::Key(key) => key.run(output).await,
         Command::Workspace(workspace) => workspace.run(output).await,
         Command::Audit(audit) => audit.run(output).await,

@@ -41,6 +41,7 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("DELETE", "/v1/sessions/{session_id}") => ("session.delete", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/parent_token") => ("session.parent_token", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
         ("POST", "/v1/chat/completions") => ("chat.completion", None),
         ("POST", "/v1/workspaces") => ("workspace.create", None),

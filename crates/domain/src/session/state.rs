@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::delegate::Delegated;
+use super::delegate::{Delegated, MAX_OPENED};
 use super::input::Input;
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason};
@@ -253,6 +253,9 @@ pub enum Rejection {
     /// Too many messages wait.
     #[error("too many messages, or too large ones, are already waiting for this session")]
     QueueFull,
+    /// As many sessions as possible were opened on this one's behalf.
+    #[error("{MAX_OPENED} sessions were opened on this session's behalf; more are not possible")]
+    TooManyChildren,
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]
     NotAsking,
@@ -335,6 +338,8 @@ impl State {
                 outcome,
                 spent,
             } => next.finish_delegation(&tool_use, outcome, &spent, ctx)?,
+            Input::Lend { child, known } => next.lend(&child, known, ctx)?,
+            Input::GiveBack { child, standing } => next.give_back(&child, standing.as_ref())?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Remark { failure } => next.remark(failure, ctx)?,
             Input::Wake => next.wake(ctx),

@@ -7,7 +7,7 @@ use oma_domain::event::{Body, Failure, FailureKind, StopReason};
 use oma_domain::quota::Quota;
 use oma_domain::session::{Context, Effect, Input, Rejection, State, Transition};
 use oma_domain::usage::{CostTotal, Usage};
-use oma_domain::{Event, EventId, Timestamp};
+use oma_domain::{Event, EventId, SessionId, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once, Used};
 
@@ -15,6 +15,7 @@ use super::port::{Request, View};
 use super::{Actor, Arriving};
 use crate::error::Error;
 use crate::hub::Note;
+use crate::parents::{at_rest, standing};
 use crate::{measure, now};
 
 /// Days are counted in UTC.
@@ -52,10 +53,16 @@ impl Actor {
     pub(super) async fn apply(&mut self, input: Input, with: With) -> Result<Committed, Refusal> {
         if matches!(
             input,
-            Input::Post(_) | Input::BeginRequest { .. } | Input::Delegate { .. }
+            Input::Post(_) | Input::BeginRequest { .. } | Input::Delegate { .. } | Input::Lend { .. }
         ) {
             self.refresh_quota().await?;
+            self.count_children().await?;
         }
+        self.make(input, with).await
+    }
+
+    /// Applies and commits an input as things stand.
+    async fn make(&mut self, input: Input, with: With) -> Result<Committed, Refusal> {
         let at = now();
         let (commit, effects) = self.prepare(input, with, at).inspect_err(measure::rejection)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
@@ -99,6 +106,28 @@ impl Actor {
         {
             self.quota = agent.spec.quota;
             self.quota_version = agent.version;
+        }
+        Ok(())
+    }
+
+    /// Counts what children have consumed that rest or are gone and of which nobody told: the server stopped before.
+    async fn count_children(&mut self) -> Result<(), Refusal> {
+        let opened = self.session.state.delegated.opened.iter();
+        let lent = opened.filter(|(_, opened)| opened.share.is_some());
+        let lent: Vec<(SessionId, u64)> = lent
+            .map(|(child, opened)| (child.clone(), opened.turns))
+            .collect();
+        for (child, turns) in lent {
+            let found = self.inner.store.session(&self.session.workspace, &child).await?;
+            let due = match &found {
+                Some(child) => at_rest(child) && child.state.turns > turns,
+                None => !self.inner.opening.has(&child),
+            };
+            if due {
+                let standing = found.as_ref().map(standing);
+                self.make(Input::GiveBack { child, standing }, With::default())
+                    .await?;
+            }
         }
         Ok(())
     }

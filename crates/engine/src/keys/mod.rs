@@ -52,7 +52,7 @@ pub struct IssuedKey {
 }
 
 impl Engine {
-    /// Loads the keys. Call it once before requests are served.
+    /// Loads the keys, and what parent tokens are signed with. Call it once before requests are served.
     ///
     /// # Errors
     /// A store failure; nobody but the operator gets in before this has succeeded.
@@ -67,6 +67,7 @@ impl Engine {
                 break;
             }
         }
+        self.load_parent_secret().await?;
         self.inner.keys.index.fill(&all);
         Ok(all.len())
     }
@@ -246,12 +247,18 @@ impl Engine {
     }
 }
 
-/// A fresh secret and its digest.
-fn secret() -> Result<(SecretString, KeyDigest)> {
+/// Random bits that nobody can guess.
+pub(crate) fn random() -> Result<[u8; 32]> {
     let mut bits = [0; 32];
     OsRng
         .try_fill_bytes(&mut bits)
         .map_err(|error| Error::Internal(format!("the system gives no random bits: {error}")))?;
+    Ok(bits)
+}
+
+/// A fresh secret and its digest.
+fn secret() -> Result<(SecretString, KeyDigest)> {
+    let bits = random()?;
     let secret = SecretString::from(format!("{PREFIX}{}", hex::encode(bits)));
     let digest = Sha256::digest(secret.expose_secret().as_bytes());
     Ok((secret, KeyDigest(digest.into())))

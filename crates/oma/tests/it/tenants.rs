@@ -207,7 +207,12 @@ impl Ours {
                 Call::new(path, Missing).json(json!({"agentId": their_agent, "vaultId": vault})),
             ],
             ("GET" | "DELETE", "/v1/sessions/{session_id}") => vec![Call::new(filled, Missing)],
-            ("POST", "/v1/sessions/{session_id}/cancel" | "/v1/sessions/{session_id}/compact") => {
+            (
+                "POST",
+                "/v1/sessions/{session_id}/cancel"
+                | "/v1/sessions/{session_id}/compact"
+                | "/v1/sessions/{session_id}/parent_token",
+            ) => {
                 vec![Call::new(filled, Missing)]
             }
             ("GET", "/v1/sessions/{session_id}/logs") => vec![Call::new(filled, Missing)],

@@ -13,6 +13,7 @@ mod heads;
 mod lists;
 mod load;
 mod messages;
+mod parent_tokens;
 mod providers;
 mod streams;
 mod uploads;
