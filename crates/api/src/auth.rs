@@ -11,6 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use oma_domain::quota::Monthly;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{Actor, KeyId, Scope, WorkspaceId};
 use oma_engine::keys;
 use oma_engine::parent_token::Claims;
@@ -103,6 +105,12 @@ impl Caller {
     /// Notes a fact for the audit trail. Never a secret.
     pub fn note(&self, name: &str, value: impl Into<serde_json::Value>) {
         self.notes.fact(name, value.into());
+    }
+
+    /// Notes the budgets that something gets.
+    pub fn note_budget(&self, budget: &Monthly) {
+        self.note("max_cost_usd_per_month", budget.max_cost.map(NanoUsd::as_usd));
+        self.note("max_tokens_per_month", budget.max_tokens);
     }
 
     /// The workspace that a call is about, where one may be named: the operator may name any, everybody else only

@@ -117,6 +117,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("create", "POST /v1/workspaces"),
             ("list", "GET /v1/workspaces"),
             ("get", "GET /v1/workspaces/:workspaceId"),
+            ("update", "PATCH /v1/workspaces/:workspaceId"),
         ],
     ),
     (
@@ -125,6 +126,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("create", "POST /v1/keys"),
             ("list", "GET /v1/keys"),
             ("get", "GET /v1/keys/:keyId"),
+            ("update", "PATCH /v1/keys/:keyId"),
             ("rotate", "POST /v1/keys/:keyId/rotate"),
             ("revoke", "DELETE /v1/keys/:keyId"),
         ],

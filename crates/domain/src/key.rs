@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{KeyId, SessionId, WorkspaceId};
+use crate::quota::Monthly;
 use crate::time::Timestamp;
 
 /// What a key may do in its workspace. Each scope includes those before it.
@@ -96,6 +97,8 @@ pub struct ApiKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// What may be consumed with it in a month.
+    pub budget: Monthly,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it got its present secret, if that is not its first.
@@ -147,6 +150,7 @@ mod tests {
             workspace: WorkspaceId::default_workspace(),
             name: "ci".into(),
             scope: Scope::Write,
+            budget: Monthly::default(),
             created_at: Timestamp(0),
             rotated_at: None,
             previous_until: None,

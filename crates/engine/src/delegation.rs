@@ -8,7 +8,7 @@ use std::sync::Arc;
 use oma_domain::event::StopReason;
 use oma_domain::quota::Quota;
 use oma_domain::session::{Outcome, Phase, Rejection, Spending};
-use oma_domain::{AgentId, ContentBlock, EventId, Session, SessionId, WorkspaceId};
+use oma_domain::{AgentId, ContentBlock, EventId, KeyId, Session, SessionId, WorkspaceId};
 use oma_runtime::{Answer, SessionInfo};
 use oma_store::NewSession;
 use tokio::sync::broadcast::error::RecvError;
@@ -24,6 +24,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) agent: &'a str,
     pub(crate) task: &'a str,
     pub(crate) share: Option<Quota>,
+    /// The key that is charged for the parent's turn, and so for the task.
+    pub(crate) charged: Option<KeyId>,
 }
 
 /// Why an errand can't be run, in words for the model.
@@ -61,6 +63,7 @@ impl Engine {
                 model: None,
                 thinking_level: None,
                 only_if_idle: false,
+                charged: errand.charged.clone(),
             };
             match self.post(workspace, &child, post, None).await {
                 Ok(_) => {}

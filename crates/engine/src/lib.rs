@@ -24,6 +24,7 @@ mod follow;
 mod hub;
 mod keyed;
 pub mod keys;
+mod ledger;
 mod measure;
 mod once;
 pub mod parent_token;
@@ -94,6 +95,8 @@ pub struct Post {
     pub thinking_level: Option<ThinkingLevel>,
     /// Refuse with `Busy` instead of queueing when the session is busy.
     pub only_if_idle: bool,
+    /// The key of whoever posts it, which is charged.
+    pub charged: Option<KeyId>,
 }
 
 /// An accepted message.
@@ -209,6 +212,7 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<hub::Hub>,
     pub(crate) turns: turns::Turns,
     pub(crate) keys: keys::Keys,
+    pub(crate) ledger: ledger::Ledger,
     /// Children whose parents have set something aside for them, and which are not stored yet.
     pub(crate) opening: Arc<parents::Opening>,
     pub(crate) parent_secret: std::sync::OnceLock<parent_token::Secret>,
@@ -243,6 +247,7 @@ impl Engine {
                 hub: Arc::new(hub::Hub::default()),
                 turns,
                 keys: keys::Keys::default(),
+                ledger: ledger::Ledger::default(),
                 opening: Arc::default(),
                 parent_secret: std::sync::OnceLock::new(),
                 stopping: CancellationToken::new(),

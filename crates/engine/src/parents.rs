@@ -192,12 +192,17 @@ impl Engine {
         &self,
         claims: &Claims,
         id: &SessionId,
-        post: Post,
+        mut post: Post,
         key: Option<IdempotencyKey>,
     ) -> Result<Posted> {
         let child = self.child(claims, id).await?;
         let parent = self.parent(claims).await?;
         let workspace = &claims.workspace_id;
+        // Whoever pays for what the parent does pays for this, too.
+        post.charged = match parent.state.turn() {
+            Some(turn) => turn.charged.clone(),
+            None => parent.created_by.clone(),
+        };
         // Before anything happens in it, so that its end is not missed.
         let followed = self.inner.hub.subscribe(id);
         let known = (child.share, standing(&child));

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
 use oma_domain::{ApiKey, KeyId, Timestamp, Workspace, WorkspaceId};
 
 use crate::{Once, Result};
@@ -32,6 +33,11 @@ pub trait Access: Send + Sync + 'static {
     async fn create_workspace(&self, workspace: &Workspace, once: Option<&Once>) -> Result<()>;
     /// A workspace.
     async fn workspace(&self, id: &WorkspaceId) -> Result<Option<Workspace>>;
+    /// Changes what may be consumed in a workspace in a month.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound).
+    async fn set_workspace_budget(&self, id: &WorkspaceId, budget: &Monthly) -> Result<Workspace>;
     /// Workspaces by creation, oldest first.
     async fn workspaces(
         &self,
@@ -72,6 +78,11 @@ pub trait Access: Send + Sync + 'static {
         at: Timestamp,
         once: Option<&Once>,
     ) -> Result<StoredKey>;
+    /// Changes what may be consumed with a key in a month.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound).
+    async fn set_key_budget(&self, workspace: &WorkspaceId, id: &KeyId, budget: &Monthly) -> Result<ApiKey>;
     /// Revokes a key and returns it; doing it again keeps the first time.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
         ("POST", "/v1/chat/completions") => ("chat.completion", None),
         ("POST", "/v1/workspaces") => ("workspace.create", None),
+        ("PATCH", "/v1/workspaces/{workspace_id}") => ("workspace.update", Some("workspace_id")),
+        ("PATCH", "/v1/keys/{key_id}") => ("key.update", Some("key_id")),
         ("POST", "/v1/keys") => ("key.create", None),
         ("POST", "/v1/keys/{key_id}/rotate") => ("key.rotate", Some("key_id")),
         ("DELETE", "/v1/keys/{key_id}") => ("key.revoke", Some("key_id")),

@@ -6,7 +6,7 @@ use super::delegate::{Spending, Standing};
 use super::state::Queued;
 use crate::content::ContentBlock;
 use crate::event::{Failure, Kept, Opaque, Purpose};
-use crate::id::{EventId, SessionId};
+use crate::id::{EventId, KeyId, SessionId};
 use crate::policy::Permission;
 use crate::quota::{Bound, Quota};
 use crate::thinking::ThinkingLevel;
@@ -46,7 +46,10 @@ pub enum Input {
     /// Time has passed: tool uses that have waited long enough for a confirmation count as denied.
     Lapse,
     /// A client asks for the history to be summarised.
-    Compact,
+    Compact {
+        /// The key that is charged for it.
+        charged: Option<KeyId>,
+    },
     /// The runtime is about to make a model request.
     BeginRequest {
         /// The id of its start event.

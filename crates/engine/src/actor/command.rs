@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use oma_domain::quota::Quota;
 use oma_domain::session::{Input, Phase, Queued, Rejection, Spending, Standing};
-use oma_domain::{EventId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
+use oma_domain::{EventId, KeyId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -44,7 +44,10 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<()>>,
     },
     /// Summarise the history.
-    Compact { reply: oneshot::Sender<Result<()>> },
+    Compact {
+        charged: Option<KeyId>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Remove the session.
     Delete { reply: oneshot::Sender<Result<()>> },
     /// Remove the session if nothing has happened in it since.
@@ -97,7 +100,7 @@ impl Command {
             | Self::Confirm { reply, .. }
             | Self::Interrupt { reply, .. }
             | Self::Lapse { reply }
-            | Self::Compact { reply }
+            | Self::Compact { reply, .. }
             | Self::Delete { reply }
             | Self::Expire { reply, .. }
             | Self::Wake { reply } => drop(reply.send(Err(error))),
@@ -189,10 +192,12 @@ impl Actor {
                 };
                 let _gone = reply.send(outcome);
             }
-            Command::Compact { reply } => match self.apply(Input::Compact, With::default()).await {
-                Ok(_) => self.compaction = Some(reply),
-                Err(error) => drop(reply.send(Err(error.into()))),
-            },
+            Command::Compact { charged, reply } => {
+                match self.apply(Input::Compact { charged }, With::default()).await {
+                    Ok(_) => self.compaction = Some(reply),
+                    Err(error) => drop(reply.send(Err(error.into()))),
+                }
+            }
             Command::Delete { reply } => {
                 let outcome = self.delete().await;
                 let _gone = reply.send(outcome);
@@ -266,6 +271,7 @@ impl Actor {
             model: post.model,
             thinking_level: post.thinking_level,
             trace,
+            charged: post.charged,
         };
         let with = With {
             once: record,

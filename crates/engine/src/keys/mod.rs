@@ -8,6 +8,7 @@
 pub(crate) mod index;
 
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
 use oma_domain::{ApiKey, KeyId, Scope, Timestamp, WorkspaceId};
 use oma_store::{KeyDigest, StoredKey};
 use rand::TryRngCore as _;
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agents::not_found;
 use crate::error::{Error, Result};
+use crate::ledger::Account;
 use crate::{Engine, IdempotencyKey, now, once};
 pub use index::Credential;
 
@@ -38,6 +40,8 @@ pub struct NewKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// What may be consumed with it in a month.
+    pub budget: Monthly,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
 }
@@ -94,6 +98,7 @@ impl Engine {
             workspace: new.workspace,
             name: new.name,
             scope: new.scope,
+            budget: new.budget,
             created_at: now(),
             rotated_at: None,
             previous_until: None,
@@ -176,6 +181,25 @@ impl Engine {
             key: self.with_use(rotated),
             secret,
         })
+    }
+
+    /// Changes what may be consumed with a key in a month. It holds for the next model request.
+    ///
+    /// # Errors
+    /// [`Error::ApiKeyNotFound`].
+    pub async fn set_key_budget(
+        &self,
+        workspace: &WorkspaceId,
+        id: &KeyId,
+        budget: Monthly,
+    ) -> Result<ApiKey> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        let changed = self.change(None, Error::ApiKeyNotFound, move |engine| async move {
+            let account = Account::Key(workspace.clone(), id.clone());
+            let change = engine.inner.store.set_key_budget(&workspace, &id, &budget);
+            engine.inner.ledger.change(&account, &budget, change).await
+        });
+        Ok(self.with_use(changed.await?))
     }
 
     /// Revokes a key, for good and at once; revoking it again changes nothing.

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod budget;
 pub(crate) mod call_agent;
 pub(crate) mod completions;
 pub(crate) mod config;

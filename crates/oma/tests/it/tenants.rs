@@ -231,6 +231,9 @@ impl Ours {
             ],
             ("POST", "/v1/workspaces") => vec![Call::new(path, Forbidden).json(json!({"name": "w"}))],
             ("GET", "/v1/workspaces/{workspace_id}") => vec![Call::new(filled, Missing)],
+            ("PATCH", "/v1/workspaces/{workspace_id}") => {
+                vec![Call::new(filled, Forbidden).json(json!({"maxTokensPerMonth": 1}))]
+            }
 
             ("GET", "/v1/usage") => vec![Call::new(path, Own)],
 
@@ -253,6 +256,11 @@ impl Ours {
             ("GET" | "DELETE", "/v1/keys/{key_id}") => vec![
                 Call::new(&filled, Missing),
                 Call::new(format!("{filled}?workspace_id={workspace}"), Missing),
+            ],
+            ("PATCH", "/v1/keys/{key_id}") => vec![
+                Call::new(&filled, Missing).json(json!({"maxTokensPerMonth": 1})),
+                Call::new(format!("{filled}?workspace_id={workspace}"), Missing)
+                    .json(json!({"maxTokensPerMonth": 1})),
             ],
             ("POST", "/v1/keys/{key_id}/rotate") => vec![
                 Call::new(&filled, Missing),

@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
+use oma_domain::quota::Monthly;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{ApiKey, KeyId, Scope, Timestamp, Workspace, WorkspaceId};
 
 use super::fixtures::{NOW, once};
 use crate::{Error, KeyDigest, Store, StoredKey, assert_refused};
 
+const BUDGET: Monthly = Monthly {
+    max_cost: Some(NanoUsd(5)),
+    max_tokens: None,
+};
+
 async fn workspace(store: &Arc<dyn Store>) -> WorkspaceId {
     let workspace = Workspace {
         id: WorkspaceId::generate(),
         name: "Büro".into(),
+        budget: BUDGET,
         created_at: NOW,
     };
     store.create_workspace(&workspace, None).await.unwrap();
@@ -29,6 +37,7 @@ fn key(workspace: &WorkspaceId) -> StoredKey {
             workspace: workspace.clone(),
             name: "ci".into(),
             scope: Scope::Write,
+            budget: Monthly::default(),
             created_at: NOW,
             rotated_at: None,
             previous_until: None,
@@ -63,6 +72,40 @@ async fn live(store: &Arc<dyn Store>, workspace: &WorkspaceId) -> Vec<StoredKey>
             return all;
         }
     }
+}
+
+/// Budgets are kept, changed one at a time, and cleared.
+pub async fn budgets(store: Arc<dyn Store>) {
+    let (ours, other) = (workspace(&store).await, workspace(&store).await);
+    let (one, two) = (key(&ours), key(&ours));
+    store.create_key(&one, 10, None).await.unwrap();
+    store.create_key(&two, 10, None).await.unwrap();
+    let most = Monthly {
+        max_cost: None,
+        max_tokens: Some(7),
+    };
+    let changed = store.set_key_budget(&ours, &one.key.id, &most).await.unwrap();
+    assert_eq!(changed.budget, most);
+    assert_eq!(store.key(&ours, &one.key.id).await.unwrap(), Some(changed));
+    let untouched = store.key(&ours, &two.key.id).await.unwrap().unwrap();
+    assert_eq!(untouched.budget, Monthly::default());
+    assert_refused!(
+        store.set_key_budget(&other, &one.key.id, &most).await,
+        Error::NotFound
+    );
+    let changed = store.set_workspace_budget(&ours, &most).await.unwrap();
+    assert_eq!(changed.budget, most);
+    let untouched = store.workspace(&other).await.unwrap().unwrap();
+    assert_eq!(untouched.budget, BUDGET);
+    let unknown = WorkspaceId::generate();
+    assert_refused!(store.set_workspace_budget(&unknown, &most).await, Error::NotFound);
+    // More than can be stored is no cap.
+    let endless = Monthly {
+        max_cost: Some(NanoUsd(u64::MAX)),
+        max_tokens: Some(u64::MAX),
+    };
+    let changed = store.set_workspace_budget(&ours, &endless).await.unwrap();
+    assert_eq!(changed.budget, Monthly::default());
 }
 
 /// Workspaces are read back, one by one and in order; the default one is always there.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
 use oma_domain::{ApiKey, KeyId, Timestamp, Workspace, WorkspaceId};
 
 use super::{Sqlite, keys, once, workspaces};
@@ -20,6 +21,13 @@ impl Access for Sqlite {
     async fn workspace(&self, id: &WorkspaceId) -> Result<Option<Workspace>> {
         let id = id.clone();
         self.readers.run(move |conn| workspaces::find(conn, &id)).await
+    }
+
+    async fn set_workspace_budget(&self, id: &WorkspaceId, budget: &Monthly) -> Result<Workspace> {
+        let (id, budget) = (id.clone(), *budget);
+        self.writer
+            .run(move |conn| workspaces::set_budget(conn, &id, &budget))
+            .await
     }
 
     async fn workspaces(
@@ -81,6 +89,13 @@ impl Access for Sqlite {
         };
         self.writer
             .run(move |conn| keys::rotate(conn, &rotation, once.as_ref()))
+            .await
+    }
+
+    async fn set_key_budget(&self, workspace: &WorkspaceId, id: &KeyId, budget: &Monthly) -> Result<ApiKey> {
+        let (workspace, id, budget) = (workspace.clone(), id.clone(), *budget);
+        self.writer
+            .run(move |conn| keys::set_budget(conn, &workspace, &id, &budget))
             .await
     }
 

@@ -3,6 +3,7 @@
 
 mod access;
 mod bodies;
+mod budgets;
 mod chat;
 mod compaction;
 mod confirmations;

@@ -105,6 +105,7 @@ async fn post(
                 model,
                 thinking_level,
                 only_if_idle: false,
+                charged: caller.key(),
             };
             let posted = match caller.parent() {
                 Some(claims) => engine.post_to_child(claims, &id, post, payload.key).await?,

@@ -319,7 +319,10 @@ async fn compact(
     caller: Caller,
     SessionPath(id): SessionPath,
 ) -> Result<Json<Compacted>> {
-    state.engine.compact(caller.workspace(), &id).await?;
+    state
+        .engine
+        .compact(caller.workspace(), &id, caller.key())
+        .await?;
     let session = state.engine.session(caller.workspace(), &id).await?;
     let session_status = Status::of(&session.state);
     Ok(Json(Compacted {
