@@ -26,8 +26,19 @@ use crate::dialect::Dialect;
 use crate::fault::Fault;
 use crate::rate::{self, Pass, Peer};
 
-/// The paths that need no key. They tell nothing about any workspace.
-pub const OPEN_PATHS: [&str; 6] = ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
+/// The paths that need no key. They tell nothing about any workspace; those below `/auth` make new ones, where the
+/// operator has turned that on.
+pub const OPEN_PATHS: [&str; 9] = [
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/auth/anonymous",
+    "/auth/github",
+    "/auth/github/callback",
+];
 
 /// The header with a parent token.
 pub const PARENT_TOKEN: &str = "x-openclaw-parent-token";

@@ -148,6 +148,11 @@ impl From<Error> for Fault {
             Error::ApiKeyNotFound => fault(StatusCode::NOT_FOUND, "key_not_found"),
             Error::ApiKeyRevoked => fault(StatusCode::CONFLICT, "key_revoked"),
             Error::TooManyKeys(_) => fault(StatusCode::CONFLICT, "too_many_keys"),
+            Error::TooManySessions(_) => fault(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            Error::TooManyUsers(_) => {
+                fault(StatusCode::TOO_MANY_REQUESTS, "signup_full").with_retry_after(3600)
+            }
+            Error::UserNotFound => fault(StatusCode::NOT_FOUND, "user_not_found"),
             Error::SecretShown => fault(StatusCode::CONFLICT, "secret_shown"),
             Error::AgentArchived => fault(StatusCode::CONFLICT, "agent_archived"),
             Error::VersionConflict { .. } => fault(StatusCode::CONFLICT, "version_conflict"),
@@ -308,6 +313,9 @@ mod tests {
             (Error::ApiKeyRevoked, 409, "key_revoked"),
             (Error::TooManyKeys(1), 409, "too_many_keys"),
             (Error::SecretShown, 409, "secret_shown"),
+            (Error::TooManySessions(1), 429, "quota_exceeded"),
+            (Error::TooManyUsers(1), 429, "signup_full"),
+            (Error::UserNotFound, 404, "user_not_found"),
             (
                 Error::Vault(oma_vault::Error::VaultNotFound),
                 404,

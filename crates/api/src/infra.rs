@@ -131,6 +131,15 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("revoke", "DELETE /v1/keys/:keyId"),
         ],
     ),
+    (
+        "signup",
+        &[
+            ("anonymous", "POST /auth/anonymous"),
+            ("github", "GET /auth/github"),
+            ("github_callback", "GET /auth/github/callback"),
+            ("me", "GET /auth/me"),
+        ],
+    ),
     ("audit", &[("list", "GET /v1/audit")]),
     (
         "openai_compat",

@@ -40,6 +40,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::workspaces::routes())
         .merge(openclaw::keys::routes())
         .merge(openclaw::audit::routes())
+        .merge(crate::signup::routes())
         .merge(openai::routes())
 }
 
@@ -107,6 +108,7 @@ fn build() -> OpenApi {
             "keys",
             "API keys: each opens one workspace, as far as its scope goes.",
         ),
+        ("signup", "Signing up, where the operator has turned it on."),
         ("audit", "Who changed what, and how it went."),
         ("server", "Health, metrics and this document. Open to everybody."),
     ];

@@ -13,6 +13,8 @@ pub struct Workspace {
     pub name: String,
     /// What may be consumed in it in a month.
     pub budget: Monthly,
+    /// The most sessions that there may be in it.
+    pub max_sessions: Option<u32>,
     /// When it was created; 0 for the default workspace, which was there before any other.
     pub created_at: Timestamp,
 }

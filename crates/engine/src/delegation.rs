@@ -151,6 +151,9 @@ impl Engine {
             Err(oma_store::Error::NotFound) => {
                 return Ok(Err(refused("The environment has been deleted.")));
             }
+            Err(error @ oma_store::Error::TooManySessions(_)) => {
+                return Ok(Err(refused(format!("No session can be opened: {error}."))));
+            }
             Err(error) => return Err(error.into()),
         }
         self.session(&parent.workspace, child).await.map(Ok)

@@ -50,6 +50,15 @@ pub enum Error {
     /// The workspace has as many API keys as it may have.
     #[error("the workspace has {0} API keys that are not revoked; more are not possible")]
     TooManyKeys(u32),
+    /// The workspace has as many sessions as it may have.
+    #[error("the workspace has {0} sessions, the most that it may have; delete some")]
+    TooManySessions(u32),
+    /// As many people as possible have signed up.
+    #[error("{0} users have signed up; more are not possible now")]
+    TooManyUsers(u32),
+    /// The key is nobody's who signed up.
+    #[error("no user has this key")]
+    UserNotFound,
     /// The call was carried out before, and its secret was told then.
     #[error(
         "this call was carried out before, and its secret was shown then; rotate the key for another one"
@@ -117,6 +126,7 @@ impl From<oma_store::Error> for Error {
             Store::VaultGone => Self::Vault(oma_vault::Error::VaultNotFound),
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
+            Store::TooManySessions(most) => Self::TooManySessions(most),
             Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
             Store::NotFound

@@ -34,6 +34,7 @@ mod registry;
 mod sessions;
 mod turns;
 mod usage;
+mod users;
 mod vaults;
 mod workspaces;
 
@@ -41,6 +42,7 @@ pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
 pub use parents::{IssuedParentToken, OpenChild};
+pub use users::{SignedUp, Terms};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

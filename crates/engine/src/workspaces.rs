@@ -32,6 +32,7 @@ impl Engine {
             id: WorkspaceId::generate(),
             name,
             budget,
+            max_sessions: None,
             created_at: now(),
         };
         let record = once::record(SCOPE, key.as_ref(), json!(workspace.id));

@@ -17,7 +17,7 @@ use oma_domain::{Actor, KeyId, SessionId};
 use crate::fault::Fault;
 pub(crate) use bucket::{Buckets, Taken};
 pub use peer::Peer;
-pub(crate) use peer::origin;
+pub(crate) use peer::{neighbourhood, origin};
 
 /// Paths that are never limited: probes and scrapes come from few addresses, and often.
 pub(crate) const EXEMPT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];

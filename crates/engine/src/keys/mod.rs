@@ -234,14 +234,7 @@ impl Engine {
         F: FnOnce(Engine) -> Fut + Send + 'static,
         Fut: Future<Output = oma_store::Result<ApiKey>> + Send + 'static,
     {
-        let engine = self.clone();
-        let task = self.inner.tasks.spawn(async move {
-            let _turn = engine.inner.keys.changes.lock().await;
-            work(engine.clone()).await
-        });
-        let outcome = task
-            .await
-            .map_err(|error| Error::Internal(format!("the change of a key did not end: {error}")))?;
+        let outcome = self.change_keys(work).await?;
         outcome.map_err(|error| match (error, key) {
             (oma_store::Error::AlreadyDone(record), Some(key)) => match once::replay(record, &key) {
                 Ok(_) => Error::SecretShown,
@@ -251,6 +244,22 @@ impl Engine {
             (oma_store::Error::Conflict, _) => Error::ApiKeyRevoked,
             (error, _) => error.into(),
         })
+    }
+
+    /// The same for whatever changes keys along with other things.
+    pub(crate) async fn change_keys<T, F, Fut>(&self, work: F) -> Result<oma_store::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(Engine) -> Fut + Send + 'static,
+        Fut: Future<Output = oma_store::Result<T>> + Send + 'static,
+    {
+        let engine = self.clone();
+        let task = self.inner.tasks.spawn(async move {
+            let _turn = engine.inner.keys.changes.lock().await;
+            work(engine.clone()).await
+        });
+        task.await
+            .map_err(|error| Error::Internal(format!("the change of a key did not end: {error}")))
     }
 
     async fn not_shown_yet(
@@ -272,7 +281,10 @@ impl Engine {
 }
 
 /// Random bits that nobody can guess.
-pub(crate) fn random() -> Result<[u8; 32]> {
+///
+/// # Errors
+/// [`Error::Internal`] when the system gives none.
+pub fn random() -> Result<[u8; 32]> {
     let mut bits = [0; 32];
     OsRng
         .try_fill_bytes(&mut bits)
@@ -281,7 +293,7 @@ pub(crate) fn random() -> Result<[u8; 32]> {
 }
 
 /// A fresh secret and its digest.
-fn secret() -> Result<(SecretString, KeyDigest)> {
+pub(crate) fn secret() -> Result<(SecretString, KeyDigest)> {
     let bits = random()?;
     let secret = SecretString::from(format!("{PREFIX}{}", hex::encode(bits)));
     let digest = Sha256::digest(secret.expose_secret().as_bytes());

@@ -17,7 +17,7 @@ pub(super) fn create(conn: &Connection, workspace: &Workspace, once: Option<&Mar
         return Err(Error::Conflict.into());
     }
     conn.prepare_cached(
-        "INSERT INTO workspaces (id, name, created_at, max_cost, max_tokens) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO workspaces (id, name, created_at, max_cost, max_tokens, max_sessions) VALUES (?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         workspace.id.as_str(),
@@ -25,13 +25,15 @@ pub(super) fn create(conn: &Connection, workspace: &Workspace, once: Option<&Mar
         workspace.created_at.as_millis(),
         stored_cost(&workspace.budget),
         stored_tokens(&workspace.budget),
+        workspace.max_sessions,
     ])?;
     once::remember(conn, once)
 }
 
 pub(super) fn find(conn: &Connection, id: &WorkspaceId) -> Result<Option<Workspace>, Failure> {
-    let mut statement = conn
-        .prepare_cached("SELECT id, name, created_at, max_cost, max_tokens FROM workspaces WHERE id = ?")?;
+    let mut statement = conn.prepare_cached(
+        "SELECT id, name, created_at, max_cost, max_tokens, max_sessions FROM workspaces WHERE id = ?",
+    )?;
     let mut rows = statement.query([id.as_str()])?;
     rows.next()?
         .map(|row| read(row).map(|(workspace, _)| workspace))
@@ -49,7 +51,7 @@ pub(super) fn list(
         None => 0,
     };
     let mut statement = conn
-        .prepare_cached("SELECT id, name, created_at, max_cost, max_tokens FROM workspaces WHERE key > ? ORDER BY key LIMIT ?")?;
+        .prepare_cached("SELECT id, name, created_at, max_cost, max_tokens, max_sessions FROM workspaces WHERE key > ? ORDER BY key LIMIT ?")?;
     let rows = statement.query(params![after, limit + 1])?;
     page(rows, limit, read, |workspace| workspace.id.clone())
 }
@@ -92,9 +94,28 @@ fn read(row: &Row<'_>) -> Result<(Workspace, usize), Failure> {
         id: id(row, "id", WorkspaceId::parse)?,
         name: name.to_owned(),
         budget: budget(row)?,
+        max_sessions: row.get("max_sessions")?,
         created_at: Timestamp(row.get("created_at")?),
     };
     Ok((workspace, name.len()))
+}
+
+/// Whether there may be one more session in a workspace.
+pub(super) fn check_sessions(conn: &Connection, workspace: &WorkspaceId) -> Result<(), Failure> {
+    let most: Option<Option<u32>> = conn
+        .prepare_cached("SELECT max_sessions FROM workspaces WHERE id = ?")?
+        .query_row([workspace.as_str()], |row| row.get(0))
+        .optional()?;
+    let Some(Some(most)) = most else {
+        return Ok(());
+    };
+    let mut counted = conn.prepare_cached("SELECT count(*) AS n FROM sessions WHERE workspace = ?")?;
+    let mut rows = counted.query([workspace.as_str()])?;
+    let there: u32 = rows.next()?.map_or(Ok(0), |row| number(row, "n"))?;
+    if there >= most {
+        return Err(Error::TooManySessions(most).into());
+    }
+    Ok(())
 }
 
 /// The row's key; `None` when there is no such workspace.
