@@ -14,6 +14,7 @@ use crate::commands::health::Health;
 use crate::commands::key::Key;
 use crate::commands::models::Models;
 use crate::commands::session::Session;
+use crate::commands::usage::Usage;
 use crate::commands::vault::Vault;
 use crate::commands::workspace::Workspace;
 use crate::serve::Serve;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Key(Key),
     /// Create and look at workspaces
     Workspace(Workspace),
+    /// Show what model requests consumed
+    Usage(Usage),
     /// Look at and verify the audit trail
     Audit(Audit),
     /// List the models that agents may name

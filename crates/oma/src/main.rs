@@ -88,6 +88,7 @@ async fn run_client(command: Command, output: Output) -> Outcome {
         Command::CallAgent(call) => call.run(output).await,
         Command::Key(key) => key.run(output).await,
         Command::Workspace(workspace) => workspace.run(output).await,
+        Command::Usage(usage) => usage.run(output).await,
         Command::Audit(audit) => audit.run(output).await,
         Command::Models(models) => models.run(output).await,
         Command::Health(health) => health.run(output).await,

@@ -13,6 +13,7 @@ pub(crate) mod health;
 pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod session;
+pub(crate) mod usage;
 pub(crate) mod vault;
 pub(crate) mod workspace;
 

@@ -102,6 +102,21 @@ async fn sessions_side_by_side_and_their_children_stay_within_a_keys_budget() {
         "children are charged to the same key"
     );
 
+    // The command shows the same.
+    let shown = |arguments: &[&str]| {
+        let output = oma(arguments)
+            .env("OPENCLAW_URL", operator.url())
+            .env("OPENCLAW_API_TOKEN", TOKEN)
+            .output()
+            .expect("it runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let listed: Value = serde_json::from_str(&shown(&["usage", "--since", "2d", "--json"])).expect("JSON");
+    let rows = operator.get("/v1/usage").await.good();
+    assert_eq!(listed["usage"], rows["usage"]);
+    let table = shown(&["usage", "--agent", &echo]);
+    assert!(table.contains(&capped) && !table.contains(&boss), "{table}");
+
     // It says which budget it is, for whoever holds the key; others go on.
     let session = client.session(&echo).await;
     // How much a request needs shows when it is to be made.
