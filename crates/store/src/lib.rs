@@ -39,9 +39,10 @@ use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
+use oma_domain::session::Spending;
 use oma_domain::vault::{DataKey, MasterKeyId, Vault};
 use oma_domain::{
-    AgentId, CredentialId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, VaultId,
+    AgentId, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId, Timestamp, VaultId,
     WorkspaceId,
 };
 
@@ -277,6 +278,15 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<UsageRow, i64>>;
+
+    /// What was consumed in a workspace, by all or for one key, from one day to another, both included.
+    async fn consumed(
+        &self,
+        workspace: &WorkspaceId,
+        key: Option<&KeyId>,
+        from: i64,
+        to: i64,
+    ) -> Result<Spending>;
 
     /// What was done under an idempotency key.
     async fn done(&self, workspace: &WorkspaceId, scope: &str, key: &str) -> Result<Option<OnceRecord>>;

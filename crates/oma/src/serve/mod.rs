@@ -25,6 +25,7 @@ pub(crate) mod parts;
 pub(crate) mod remarks;
 pub(crate) mod sandboxes;
 pub(crate) mod signals;
+pub(crate) mod signup;
 pub(crate) mod telemetry;
 pub(crate) mod tools;
 mod upload;

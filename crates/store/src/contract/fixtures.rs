@@ -163,6 +163,7 @@ pub fn queued(content: &str) -> Arc<Queued> {
         model: Some("scripted/other".into()),
         thinking_level: Some(ThinkingLevel::High),
         trace: None,
+        charged: Some(KeyId::generate()),
     })
 }
 
@@ -177,6 +178,7 @@ pub fn turn() -> Turn {
         failed_attempts: 0,
         started_at: NOW,
         trace: None,
+        charged: None,
     }
 }
 

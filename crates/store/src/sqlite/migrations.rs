@@ -28,6 +28,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V7__delegation.sql"),
     ),
     ("V8__usage", include_str!("../../migrations/V8__usage.sql")),
+    ("V10__budgets", include_str!("../../migrations/V10__budgets.sql")),
+    ("V11__users", include_str!("../../migrations/V11__users.sql")),
 ];
 
 /// Brings the database to the newest schema.
@@ -40,20 +42,20 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
     if application != APPLICATION && (application != 0 || tables != 0) {
         return Err(Error::Internal("the file is the database of another program".into()).into());
     }
-    let known = MIGRATIONS.len();
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, sql))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    let known = migrations.iter().map(Migration::version).max().unwrap_or(0);
     if let Some(found) = stored_version(conn)?
-        && usize::try_from(found).is_ok_and(|found| found > known)
+        && found > i64::from(known)
     {
         return Err(Error::Internal(format!(
             "the database has schema version {found}, this server knows versions up to {known}: a newer server wrote it"
         ))
         .into());
     }
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|(name, sql)| Migration::unapplied(name, sql))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(refused)?;
     // Marked first: an interrupted first start leaves a file that the next one recognises.
     if application != APPLICATION {
         conn.pragma_update(None, "application_id", APPLICATION)?;

@@ -76,7 +76,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
         Move::Confirm { nth, allow } => confirm(&tool_at(nth), allow),
         Move::Lapse => Input::Lapse,
         Move::Interrupt { clear_queue } => interrupt(clear_queue),
-        Move::Compact => Input::Compact,
+        Move::Compact => Input::Compact { charged: None },
         Move::Summary => Input::FinishCompaction {
             request: id(&request),
             summary: "s".into(),

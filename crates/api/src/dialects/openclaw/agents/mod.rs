@@ -310,6 +310,7 @@ async fn run(
         model: None,
         thinking_level: None,
         only_if_idle: false,
+        charged: caller.key(),
     };
     let posted = engine.post(workspace, &session.id, post, payload.key).await?;
     Ok(Json(RunStarted {
