@@ -23,6 +23,7 @@ mod outcome;
 mod remote;
 mod secrets;
 mod set;
+mod streams;
 mod token;
 mod tools;
 

@@ -5,5 +5,6 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod hostile;
 mod server;
 mod tests;
