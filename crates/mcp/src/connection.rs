@@ -101,6 +101,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The server's name in the agent.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Whether it can't be used any more.
     pub(crate) fn is_lost(&self) -> bool {
         self.broken.load(Ordering::Acquire) || self.service.is_closed() || self.service.is_transport_closed()

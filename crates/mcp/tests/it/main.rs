@@ -6,5 +6,6 @@
 )]
 
 mod hostile;
+mod policies;
 mod server;
 mod tests;
