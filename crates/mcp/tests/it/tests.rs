@@ -452,3 +452,25 @@ async fn connections_without_work_are_closed() {
     drop(two);
     server.heard("DELETE").await;
 }
+
+#[tokio::test]
+async fn connections_that_have_been_idle_for_long_enough_are_closed() {
+    let server = Server::start().await;
+    let config = Config {
+        idle_timeout: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let hub = hub_with(Arc::new(NoTokens), config);
+    let kept = session(json!({"kept": {"url": server.url("/mcp")}}));
+    let kept = open(&hub, &kept).unwrap().unwrap();
+    assert!(kept.ready().await.troubles.is_empty());
+    for times in 1..=2 {
+        let info = session(json!({"s": {"url": server.url("/mcp")}}));
+        let handle = open(&hub, &info).unwrap().unwrap();
+        assert!(handle.ready().await.troubles.is_empty());
+        drop(handle);
+        server.heard_times("DELETE", times).await;
+    }
+    assert_eq!(server.times("DELETE"), 2, "one is in use");
+    assert!(kept.ready().await.tools.has("mcp__kept__echo"));
+}
