@@ -295,7 +295,8 @@ pub struct UpdateCredentialBody {
     /// `mcp_oauth`: another secret of the client.
     #[schema(write_only, min_length = 1, max_length = 65536, nullable = false)]
     client_secret: Option<String>,
-    /// `mcp_oauth`: when the access token ends, in milliseconds since the epoch; as before without it.
+    /// `mcp_oauth`: when the access token ends, in milliseconds since the epoch. Without it this is as before, or
+    /// not known when there is another access token.
     #[schema(nullable = false)]
     expires_at: Option<u64>,
     /// `mcp_oauth`: the scopes to ask for.
