@@ -99,7 +99,6 @@ impl Run<'_> {
             cost,
             stop,
         } = completion;
-        let policy = &self.session.agent.spec.permission_policy;
         let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
             let (id, _) = announced.id(index);
             match block {
@@ -111,7 +110,7 @@ impl Run<'_> {
                     input,
                     opaque,
                 } => {
-                    let permission = policy.evaluate(&name);
+                    let permission = self.permission(&name);
                     ReplyBlock::ToolUse {
                         id,
                         name,

@@ -42,8 +42,8 @@ use oma_domain::page::{Order, Page};
 use oma_domain::session::Spending;
 use oma_domain::vault::{DataKey, MasterKeyId, Vault};
 use oma_domain::{
-    AgentId, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId, Timestamp, VaultId,
-    WorkspaceId,
+    AgentId, Credential, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId, Timestamp,
+    VaultId, WorkspaceId,
 };
 
 /// The result of a store call.
@@ -171,6 +171,8 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
         after: Option<&CredentialId>,
         limit: u32,
     ) -> Result<Page<StoredCredential, CredentialId>>;
+    /// What may be shown of all credentials of a vault, oldest first. Their number is bounded when they are added.
+    async fn credential_specs(&self, workspace: &WorkspaceId, vault: &VaultId) -> Result<Vec<Credential>>;
     /// Writes a credential: `stored.revision` must be one above the stored one. The vault counts as changed.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod events;
 mod files;
 mod keys;
 mod openapi;
+mod policies;
 mod projection;
 mod puppet;
 mod server;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
+use oma_egress::Guard;
 use oma_engine::{Deps, Engine};
 use oma_models::retry::Policy;
 use oma_runtime_native::Native;
@@ -62,8 +63,11 @@ impl Parts {
             ..oma_runtime_native::Config::default()
         };
         let listed = models::listed(&models);
-        let vaults = vaults::open(config, &store).await?;
-        let mcp = mcp::hub(config, pool.clone(), vaults.clone());
+        let guard = Arc::new(Guard::new(oma_egress::Policy {
+            allow: config.tools.dial_allow.0.clone(),
+        }));
+        let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
+        let mcp = mcp::hub(config, guard, pool.clone(), vaults.clone());
         let runtime = Native::new(models, Policy::default(), tools, pool, mcp, native);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,

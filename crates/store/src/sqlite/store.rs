@@ -7,8 +7,8 @@ use oma_domain::page::{Order, Page};
 use oma_domain::session::Spending;
 use oma_domain::vault::{DataKey, MasterKeyId, Vault};
 use oma_domain::{
-    AgentId, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId, Timestamp, VaultId,
-    WorkspaceId,
+    AgentId, Credential, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId, Timestamp,
+    VaultId, WorkspaceId,
 };
 
 use super::{
@@ -222,6 +222,13 @@ impl Store for Sqlite {
         let (workspace, vault, after) = (workspace.clone(), vault.clone(), after.cloned());
         self.readers
             .run(move |conn| credentials::list(conn, &workspace, &vault, after.as_ref(), limit))
+            .await
+    }
+
+    async fn credential_specs(&self, workspace: &WorkspaceId, vault: &VaultId) -> Result<Vec<Credential>> {
+        let (workspace, vault) = (workspace.clone(), vault.clone());
+        self.readers
+            .run(move |conn| credentials::specs(conn, &workspace, &vault))
             .await
     }
 
