@@ -7,8 +7,8 @@ use oma_domain::page::{Order, Page};
 use oma_domain::session::Spending;
 use oma_domain::vault::{DataKey, MasterKeyId, Vault};
 use oma_domain::{
-    AgentId, Credential, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId, Timestamp,
-    VaultId, WorkspaceId,
+    AgentId, Credential, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId,
+    Timestamp, VaultId, WorkspaceId,
 };
 
 use super::{
