@@ -91,6 +91,8 @@ pub trait Access: Send + Sync + 'static {
     async fn revoke_key(&self, workspace: &WorkspaceId, id: &KeyId, at: Timestamp) -> Result<ApiKey>;
     /// The keys of all workspaces that are not revoked, for the start of a server.
     async fn live_keys(&self, after: Option<&KeyId>, limit: u32) -> Result<Page<StoredKey, KeyId>>;
+    /// Forgets keys that were revoked before `before`. What was consumed with them stays in the report. Returns how many.
+    async fn forget_keys(&self, before: Timestamp) -> Result<u64>;
     /// Adds somebody who signed up, with their workspace and key, as long as there are less than `most` of their tier
     /// whose time is not over.
     ///

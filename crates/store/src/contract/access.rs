@@ -304,3 +304,21 @@ pub async fn users(store: Arc<dyn Store>) {
     // Its place is free.
     make(NOW.0 + 20, None, 2).await.unwrap();
 }
+
+/// Keys that were revoked long enough ago are forgotten; others are not.
+pub async fn forgotten_keys(store: Arc<dyn Store>) {
+    let ours = workspace(&store).await;
+    let (old, fresh, live) = (key(&ours), key(&ours), key(&ours));
+    for stored in [&old, &fresh, &live] {
+        store.create_key(stored, 10, None).await.unwrap();
+    }
+    // No other case revokes anything as early as that.
+    store.revoke_key(&ours, &old.key.id, Timestamp(5)).await.unwrap();
+    store.revoke_key(&ours, &fresh.key.id, NOW).await.unwrap();
+    assert_eq!(store.forget_keys(Timestamp(5)).await.unwrap(), 0);
+    assert_eq!(store.forget_keys(Timestamp(6)).await.unwrap(), 1);
+    assert_eq!(store.key(&ours, &old.key.id).await.unwrap(), None);
+    for stored in [&fresh, &live] {
+        assert!(store.key(&ours, &stored.key.id).await.unwrap().is_some());
+    }
+}

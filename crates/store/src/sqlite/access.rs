@@ -114,6 +114,10 @@ impl Access for Sqlite {
             .await
     }
 
+    async fn forget_keys(&self, before: Timestamp) -> Result<u64> {
+        self.writer.run(move |conn| keys::forget(conn, before)).await
+    }
+
     async fn create_user(
         &self,
         user: &User,

@@ -192,6 +192,17 @@ pub(super) fn revoke(
     Ok(key)
 }
 
+/// A user's key goes with the user.
+pub(super) fn forget(conn: &Connection, before: Timestamp) -> Result<u64, Failure> {
+    let gone = conn
+        .prepare_cached(
+            "DELETE FROM api_keys WHERE revoked_at < ?
+             AND NOT EXISTS (SELECT 1 FROM users WHERE users.api_key = api_keys.id)",
+        )?
+        .execute([before.as_millis()])?;
+    Ok(gone as u64)
+}
+
 pub(super) fn touch(conn: &Connection, used: &[(KeyId, Timestamp)]) -> Result<(), Failure> {
     let mut statement = conn.prepare_cached(
         "UPDATE api_keys SET last_used_at = ?1 WHERE id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)",

@@ -30,6 +30,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V8__usage", include_str!("../../migrations/V8__usage.sql")),
     ("V10__budgets", include_str!("../../migrations/V10__budgets.sql")),
     ("V11__users", include_str!("../../migrations/V11__users.sql")),
+    (
+        "V12__audit_by_action",
+        include_str!("../../migrations/V12__audit_by_action.sql"),
+    ),
 ];
 
 /// Brings the database to the newest schema.
