@@ -124,6 +124,7 @@ impl Set {
     pub(crate) fn forgive(&self) {
         for slot in &self.slots {
             slot.state.send_if_modified(|state| {
+                state.notice_loss();
                 if let State::Down { retry_at, .. } = state {
                     *retry_at = Instant::now();
                 }
@@ -180,26 +181,7 @@ impl Set {
     /// Starts to connect if that is due.
     fn wake(&self, slot: &Arc<Slot>) {
         let is_due = slot.state.send_if_modified(|state| {
-            if let State::Up {
-                connection,
-                failures,
-                since,
-            } = state
-                && connection.is_lost()
-            {
-                // The first time it may be anything, and nobody has to wait.
-                let (failures, wait) = match since.elapsed() >= PROOF {
-                    true => (0, Duration::ZERO),
-                    false => (failures.saturating_add(1), pause(*failures)),
-                };
-                *state = State::Down {
-                    failures,
-                    retry_at: *since + wait,
-                    cause: Some(Error::connection(
-                        "its connections break soon after they were made",
-                    )),
-                };
-            }
+            state.notice_loss();
             match state {
                 State::Down {
                     failures, retry_at, ..
@@ -287,6 +269,33 @@ impl Slot {
 }
 
 impl State {
+    /// Takes note of a connection that is lost.
+    fn notice_loss(&mut self) {
+        let Self::Up {
+            connection,
+            failures,
+            since,
+        } = self
+        else {
+            return;
+        };
+        if !connection.is_lost() {
+            return;
+        }
+        // The first time it may be anything, and nobody has to wait.
+        let (failures, wait) = match since.elapsed() >= PROOF {
+            true => (0, Duration::ZERO),
+            false => (failures.saturating_add(1), pause(*failures)),
+        };
+        *self = Self::Down {
+            failures,
+            retry_at: *since + wait,
+            cause: Some(Error::connection(
+                "its connections break soon after they were made",
+            )),
+        };
+    }
+
     fn failures(&self) -> u32 {
         match self {
             Self::Down { failures, .. } | Self::Connecting { failures } | Self::Up { failures, .. } => {

@@ -133,7 +133,11 @@ async fn a_server_that_breaks_again_and_again_is_given_pauses() {
         }
     };
     assert!(broken.contains("break soon"), "{broken}");
-    // The next turn tries again.
-    let next = open(&hub, &info).unwrap().unwrap();
-    assert!(next.ready().await.troubles.is_empty());
+    // Each turn tries again, whether the loss was noticed by the one before or not.
+    for _ in 0..3 {
+        let next = open(&hub, &info).unwrap().unwrap();
+        let ready = next.ready().await;
+        assert!(ready.troubles.is_empty(), "{:?}", ready.troubles);
+        assert!(ready.tools.call("mcp__s__die", &json!({})).await.is_error);
+    }
 }
