@@ -4,13 +4,18 @@
 //! Which scope a request needs is decided here by its method: reading needs `read`, everything else `write`. A
 //! handler that needs more says so by the extractor that it takes.
 
-use axum::extract::{Extension, FromRequestParts, Request, State};
+use std::sync::Arc;
+
+use axum::extract::{Extension, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use oma_domain::quota::Monthly;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{Actor, KeyId, Scope, WorkspaceId};
 use oma_engine::keys;
+use oma_engine::parent_token::Claims;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -21,8 +26,31 @@ use crate::dialect::Dialect;
 use crate::fault::Fault;
 use crate::rate::{self, Pass, Peer};
 
-/// The paths that need no key. They tell nothing about any workspace.
-pub const OPEN_PATHS: [&str; 6] = ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
+/// The paths that need no key. They tell nothing about any workspace; those below `/auth` make new ones, where the
+/// operator has turned that on.
+pub const OPEN_PATHS: [&str; 9] = [
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/auth/anonymous",
+    "/auth/github",
+    "/auth/github/callback",
+];
+
+/// The header with a parent token.
+pub const PARENT_TOKEN: &str = "x-openclaw-parent-token";
+
+/// What whoever has nothing but a parent token may call. The handlers see to it that it is about the parent's own
+/// children.
+const FOR_PARENTS: [(Method, &str); 4] = [
+    (Method::POST, "/v1/sessions"),
+    (Method::GET, "/v1/sessions/{session_id}"),
+    (Method::GET, "/v1/sessions/{session_id}/events"),
+    (Method::POST, "/v1/sessions/{session_id}/events"),
+];
 
 /// An authenticated caller.
 #[derive(Debug, Clone)]
@@ -32,14 +60,19 @@ pub struct Caller {
     scope: Scope,
     /// What its key is recognised by, when it has one.
     digest: Option<[u8; 32]>,
+    /// What its parent token says, when it has nothing else.
+    parent: Option<Arc<Claims>>,
     notes: Notes,
 }
 
 impl Caller {
     /// Whether it might still call: a key may be revoked, rotated or expire while its answer is on the way.
     pub(crate) fn is_welcome(&self, state: &AppState) -> bool {
-        self.digest
-            .is_none_or(|digest| matches!(state.engine.authenticate(digest), Ok(Some(_))))
+        let in_time = |claims: &Arc<Claims>| oma_engine::now() < claims.expires_at;
+        self.parent.as_ref().is_none_or(in_time)
+            && self
+                .digest
+                .is_none_or(|digest| matches!(state.engine.authenticate(digest), Ok(Some(_))))
     }
 
     /// The workspace that the caller works in.
@@ -59,7 +92,7 @@ impl Caller {
     pub fn key(&self) -> Option<KeyId> {
         match &self.actor {
             Actor::Key(id) => Some(id.clone()),
-            Actor::Operator | Actor::Local => None,
+            Actor::Operator | Actor::Local | Actor::Session(_) => None,
         }
     }
 
@@ -67,6 +100,12 @@ impl Caller {
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.scope
+    }
+
+    /// What its parent token says, when that is all that it has: it may do so much for that session and nothing else.
+    #[must_use]
+    pub fn parent(&self) -> Option<&Claims> {
+        self.parent.as_deref()
     }
 
     /// Notes for the audit trail what the call made, or is about, where the path does not say it.
@@ -77,6 +116,12 @@ impl Caller {
     /// Notes a fact for the audit trail. Never a secret.
     pub fn note(&self, name: &str, value: impl Into<serde_json::Value>) {
         self.notes.fact(name, value.into());
+    }
+
+    /// Notes the budgets that something gets.
+    pub fn note_budget(&self, budget: &Monthly) {
+        self.note("max_cost_usd_per_month", budget.max_cost.map(NanoUsd::as_usd));
+        self.note("max_tokens_per_month", budget.max_tokens);
     }
 
     /// The workspace that a call is about, where one may be named: the operator may name any, everybody else only
@@ -204,14 +249,40 @@ fn admit(state: &AppState, request: &mut Request, dialect: Dialect) -> Result<Op
     let known = known.transpose().map_err(too_many)?;
     let needed = needed(request.method());
     caller.require(needed).map_err(|fault| refused(fault, known))?;
+    if caller.parent.is_some() && !is_for_parents(request) {
+        let message = "A parent token may open sessions, and post to and read those that it opened";
+        let fault = Fault::new(StatusCode::FORBIDDEN, "forbidden", message);
+        return Err(refused(fault, known));
+    }
     request.extensions_mut().insert(caller);
     Ok(known)
 }
 
+fn is_for_parents(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    route.is_some_and(|route| {
+        let call = (request.method(), route.as_str());
+        FOR_PARENTS.iter().any(|(method, path)| call == (method, *path))
+    })
+}
+
 /// Finds out who is calling. It costs one SHA-256 and a look into a table in memory.
 fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result<Caller, Fault> {
-    let (workspace, actor, scope, digest) = recognise(state, request.headers(), dialect)?;
     let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
+    let headers = request.headers();
+    // The other dialects' handlers know nothing of parents, and would let them at every session.
+    let token = headers
+        .get(PARENT_TOKEN)
+        .filter(|_| dialect == Dialect::Openclaw && !has_credential(headers, dialect));
+    let ((workspace, actor, scope, digest), parent) = match token {
+        Some(token) => {
+            let claims = state.engine.verify_parent_token(token.as_bytes())?;
+            let actor = Actor::Session(claims.parent_session_id.clone());
+            let recognised = (claims.workspace_id.clone(), actor, Scope::Write, None);
+            (recognised, Some(Arc::new(claims)))
+        }
+        None => (recognise(state, headers, dialect)?, None),
+    };
     notes.caller(&workspace, &actor);
     tracing::Span::current().record("workspace_id", workspace.as_str());
     Ok(Caller {
@@ -219,8 +290,15 @@ fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result
         actor,
         scope,
         digest,
+        parent,
         notes,
     })
+}
+
+/// Whether a request presents a key, which then says who is calling.
+fn has_credential(headers: &HeaderMap, dialect: Dialect) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        || (dialect == Dialect::Claude && headers.contains_key("x-api-key"))
 }
 
 type Recognised = (WorkspaceId, Actor, Scope, Option<[u8; 32]>);

@@ -148,6 +148,11 @@ impl From<Error> for Fault {
             Error::ApiKeyNotFound => fault(StatusCode::NOT_FOUND, "key_not_found"),
             Error::ApiKeyRevoked => fault(StatusCode::CONFLICT, "key_revoked"),
             Error::TooManyKeys(_) => fault(StatusCode::CONFLICT, "too_many_keys"),
+            Error::TooManySessions(_) => fault(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            Error::TooManyUsers(_) => {
+                fault(StatusCode::TOO_MANY_REQUESTS, "signup_full").with_retry_after(3600)
+            }
+            Error::UserNotFound => fault(StatusCode::NOT_FOUND, "user_not_found"),
             Error::SecretShown => fault(StatusCode::CONFLICT, "secret_shown"),
             Error::AgentArchived => fault(StatusCode::CONFLICT, "agent_archived"),
             Error::VersionConflict { .. } => fault(StatusCode::CONFLICT, "version_conflict"),
@@ -155,6 +160,10 @@ impl From<Error> for Fault {
             Error::EnvironmentArchived => fault(StatusCode::CONFLICT, "environment_archived"),
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
             Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
+            Error::InvalidParentToken => fault(StatusCode::FORBIDDEN, "invalid_parent_token"),
+            Error::AgentNotAllowed => fault(StatusCode::FORBIDDEN, "agent_not_in_allowlist"),
+            Error::MaxDepth => fault(StatusCode::FORBIDDEN, "max_subagent_depth_reached"),
+            Error::NotParentsEnvironment => fault(StatusCode::FORBIDDEN, "forbidden"),
             Error::Unsupported { field, message } => Self::unsupported(field, message),
             Error::InvalidModel(problem) => {
                 let mut issues = Tree::default();
@@ -183,6 +192,7 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
         Rejection::QueueFull => {
             Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", text).with_retry_after(5)
         }
+        Rejection::TooManyChildren => Fault::new(StatusCode::CONFLICT, "too_many_children", text),
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
         Rejection::NotAwaited => Fault::new(StatusCode::CONFLICT, "tool_result_not_awaited", text),
         Rejection::AwaitsAnswers(_) => Fault::new(StatusCode::CONFLICT, "awaits_answers", text),
@@ -312,6 +322,9 @@ mod tests {
             (Error::ApiKeyRevoked, 409, "key_revoked"),
             (Error::TooManyKeys(1), 409, "too_many_keys"),
             (Error::SecretShown, 409, "secret_shown"),
+            (Error::TooManySessions(1), 429, "quota_exceeded"),
+            (Error::TooManyUsers(1), 429, "signup_full"),
+            (Error::UserNotFound, 404, "user_not_found"),
             (
                 Error::Vault(oma_vault::Error::VaultNotFound),
                 404,
@@ -383,6 +396,15 @@ mod tests {
                 409,
                 "nothing_to_compact",
             ),
+            (
+                Error::Rejected(Rejection::TooManyChildren),
+                409,
+                "too_many_children",
+            ),
+            (Error::InvalidParentToken, 403, "invalid_parent_token"),
+            (Error::AgentNotAllowed, 403, "agent_not_in_allowlist"),
+            (Error::MaxDepth, 403, "max_subagent_depth_reached"),
+            (Error::NotParentsEnvironment, 403, "forbidden"),
             (Error::KeyReused, 422, "idempotency_key_reused"),
             (Error::File(files::Error::NotFound), 404, "file_not_found"),
             (

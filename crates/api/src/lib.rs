@@ -32,6 +32,7 @@ mod rate;
 mod readiness;
 mod reference;
 pub mod request_id;
+pub mod signup;
 mod streams;
 pub mod telemetry;
 pub mod validate;
@@ -65,6 +66,8 @@ pub struct ApiConfig {
     pub rate_limit_rpm: u32,
     /// The proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
+    /// How people may sign up.
+    pub signup: signup::SignUp,
     /// The server's version.
     pub version: String,
     /// The commit that it was built from, or `unknown`.
@@ -99,6 +102,7 @@ impl Default for ApiConfig {
             allowed_origins: Vec::new(),
             rate_limit_rpm: 0,
             trusted_proxies: Vec::new(),
+            signup: signup::SignUp::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: "unknown".to_owned(),
             started_at: oma_engine::now(),
@@ -132,6 +136,7 @@ pub struct AppState {
     limits: Option<Arc<rate::Limits>>,
     refusals: Arc<audit::Refusals>,
     readiness: Arc<readiness::Readiness>,
+    desk: Arc<signup::Desk>,
 }
 
 impl AppState {
@@ -150,6 +155,7 @@ impl AppState {
             limits: (config.rate_limit_rpm > 0).then(|| Arc::new(rate::Limits::new(config.rate_limit_rpm))),
             refusals: Arc::default(),
             readiness: Arc::default(),
+            desk: Arc::default(),
             config: Arc::new(config),
             metrics,
             shutdown,

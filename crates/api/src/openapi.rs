@@ -6,7 +6,7 @@ mod refusals;
 use std::sync::LazyLock;
 
 use utoipa::openapi::path::PathItem;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
@@ -40,6 +40,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::workspaces::routes())
         .merge(openclaw::keys::routes())
         .merge(openclaw::audit::routes())
+        .merge(crate::signup::routes())
         .merge(openai::routes())
 }
 
@@ -107,6 +108,7 @@ fn build() -> OpenApi {
             "keys",
             "API keys: each opens one workspace, as far as its scope goes.",
         ),
+        ("signup", "Signing up, where the operator has turned it on."),
         ("audit", "Who changed what, and how it went."),
         ("server", "Health, metrics and this document. Open to everybody."),
     ];
@@ -125,6 +127,13 @@ fn build() -> OpenApi {
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    let parent = ApiKeyValue::with_description(
+        "X-OpenClaw-Parent-Token",
+        "A parent token, in place of an API key. It may open sessions of the agents that it lists, and post to and read \
+those; nothing else.",
+    );
+    let parent = SecurityScheme::ApiKey(ApiKey::Header(parent));
+    components.add_security_scheme("parent_token", parent);
     // The router marks a parameter that takes the rest of a path with an asterisk; OpenAPI has no word for that.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths

@@ -1,10 +1,10 @@
-//! Places for open streams: a bound for all together, and one for each API key, so that nobody takes them all.
+//! Places for open streams: a bound for all together, and one for each API key (and parent token), so that nobody takes them all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::StatusCode;
-use oma_domain::KeyId;
+use oma_domain::Actor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::Caller;
@@ -16,7 +16,7 @@ pub(crate) struct Streams {
     places: Arc<Semaphore>,
     most: usize,
     most_of_a_key: usize,
-    held: Mutex<HashMap<KeyId, usize>>,
+    held: Mutex<HashMap<Actor, usize>>,
 }
 
 impl Streams {
@@ -38,7 +38,7 @@ impl Streams {
             let message = format!("{} streams are open, the most that may be", self.most);
             Fault::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message).with_retry_after(5)
         })?;
-        let key = caller.key();
+        let key = Some(caller.actor().clone()).filter(|actor| !actor.is_operator());
         if let Some(key) = &key {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             let held = held.entry(key.clone()).or_default();
@@ -62,7 +62,7 @@ impl Streams {
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     streams: Arc<Streams>,
-    key: Option<KeyId>,
+    key: Option<Actor>,
     _permit: OwnedSemaphorePermit,
 }
 

@@ -124,6 +124,10 @@ id!(
     KeyId, "key"
 );
 id!(
+    /// Somebody who signed up.
+    UserId, "usr"
+);
+id!(
     /// A vault.
     VaultId, "vlt"
 );

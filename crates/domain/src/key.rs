@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{KeyId, WorkspaceId};
+use crate::id::{KeyId, SessionId, WorkspaceId};
+use crate::quota::Monthly;
 use crate::time::Timestamp;
 
 /// What a key may do in its workspace. Each scope includes those before it.
@@ -59,6 +60,8 @@ pub enum Actor {
     Operator,
     /// Whoever holds this key.
     Key(KeyId),
+    /// Whoever holds a parent token of this session.
+    Session(SessionId),
     /// Somebody on a server that asks for no key.
     Local,
 }
@@ -77,6 +80,7 @@ impl fmt::Display for Actor {
         match self {
             Self::Operator => f.write_str("operator"),
             Self::Key(id) => write!(f, "key:{id}"),
+            Self::Session(id) => write!(f, "session:{id}"),
             Self::Local => f.write_str("local"),
         }
     }
@@ -93,6 +97,8 @@ pub struct ApiKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// What may be consumed with it in a month.
+    pub budget: Monthly,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it got its present secret, if that is not its first.
@@ -144,6 +150,7 @@ mod tests {
             workspace: WorkspaceId::default_workspace(),
             name: "ci".into(),
             scope: Scope::Write,
+            budget: Monthly::default(),
             created_at: Timestamp(0),
             rotated_at: None,
             previous_until: None,

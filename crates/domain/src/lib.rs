@@ -28,6 +28,7 @@ pub mod tokens;
 pub mod toolset;
 pub mod trace;
 pub mod usage;
+pub mod user;
 pub mod vault;
 pub mod workspace;
 
@@ -36,7 +37,7 @@ pub use content::ContentBlock;
 pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use id::{
-    AgentId, AuditId, CredentialId, EnvironmentId, EventId, KeyId, SessionId, VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, EnvironmentId, EventId, KeyId, SessionId, UserId, VaultId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use session::Session;

@@ -50,7 +50,14 @@ impl PermissionPolicy {
     /// The verdict for the tool called `name`.
     #[must_use]
     pub fn evaluate(&self, name: &str) -> Permission {
-        let listed = |tools: &[String]| tools.iter().any(|entry| covers(entry, name));
+        self.evaluate_any(&[name])
+    }
+
+    /// The verdict for a tool that goes under several names: an entry that means one of them means the tool.
+    #[must_use]
+    pub fn evaluate_any<S: AsRef<str>>(&self, names: &[S]) -> Permission {
+        let means = |entry: &String| names.iter().any(|name| covers(entry, name.as_ref()));
+        let listed = |tools: &[String]| tools.iter().any(means);
         match self {
             Self::AlwaysAllow => Permission::Allow,
             Self::Deny { tools } if listed(tools) => Permission::Deny,
@@ -59,7 +66,19 @@ impl PermissionPolicy {
                 tools: Some(tools), ..
             } if !tools.is_empty() && !listed(tools) => Permission::Allow,
             Self::AlwaysAsk { .. } => Permission::Ask,
-            Self::Toolsets(sets) => sets.evaluate(name),
+            Self::Toolsets(sets) => sets.evaluate(names),
+        }
+    }
+
+    /// The entries of its list.
+    #[must_use]
+    pub fn entries(&self) -> &[String] {
+        match self {
+            Self::AlwaysAllow | Self::AlwaysAsk { tools: None, .. } | Self::Toolsets(_) => &[],
+            Self::Deny { tools }
+            | Self::AlwaysAsk {
+                tools: Some(tools), ..
+            } => tools,
         }
     }
 

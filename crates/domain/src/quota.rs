@@ -1,4 +1,4 @@
-//! Hard budgets of a session.
+//! Hard budgets: of a session, and of a month.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,16 @@ pub struct Quota {
     pub max_tokens: Option<u64>,
     /// The longest time from the session's creation, in milliseconds.
     pub max_wall_ms: Option<u64>,
+}
+
+/// Caps on what is consumed in a calendar month (UTC), by whoever uses an API key or in a workspace. A cap that is
+/// absent does not bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Monthly {
+    /// The most that model requests may cost.
+    pub max_cost: Option<NanoUsd>,
+    /// The most tokens, input and output together.
+    pub max_tokens: Option<u64>,
 }
 
 /// The least output that a model request is worth making for, in tokens.
@@ -55,6 +65,15 @@ impl Unreported {
         self.tokens = self.tokens.saturating_add(other.tokens);
         self.cost = self.cost.plus(other.cost);
     }
+
+    /// What was added to an earlier estimate.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_sub(earlier.tokens),
+            cost: NanoUsd(self.cost.0.saturating_sub(earlier.cost.0)),
+        }
+    }
 }
 
 impl Bound {
@@ -86,16 +105,42 @@ pub enum Exceeded {
     Tokens,
     /// `max_wall_ms`.
     Duration,
+    /// The monthly `max_cost` of the key that posted the message.
+    KeyCost,
+    /// The monthly `max_tokens` of the key that posted the message.
+    KeyTokens,
+    /// The monthly `max_cost` of the workspace.
+    WorkspaceCost,
+    /// The monthly `max_tokens` of the workspace.
+    WorkspaceTokens,
 }
 
 impl Exceeded {
-    /// The name that metrics and messages use.
+    /// The name that metrics and records use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cost => "cost",
             Self::Tokens => "tokens",
             Self::Duration => "duration",
+            Self::KeyCost => "key_cost",
+            Self::KeyTokens => "key_tokens",
+            Self::WorkspaceCost => "workspace_cost",
+            Self::WorkspaceTokens => "workspace_tokens",
+        }
+    }
+
+    /// The budget in words.
+    #[must_use]
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Cost => "the session's cost budget",
+            Self::Tokens => "the session's tokens budget",
+            Self::Duration => "the session's duration budget",
+            Self::KeyCost => "the API key's cost budget of this month",
+            Self::KeyTokens => "the API key's tokens budget of this month",
+            Self::WorkspaceCost => "the workspace's cost budget of this month",
+            Self::WorkspaceTokens => "the workspace's tokens budget of this month",
         }
     }
 }

@@ -79,11 +79,17 @@ pub struct Toolset {
 }
 
 impl Toolset {
-    /// What holds for a tool, as models and events name it.
-    #[must_use]
-    pub fn setting(&self, tool: &str) -> Setting {
-        let listed = self.tools.iter().find(|listed| listed.tool == tool);
-        listed.map_or(self.default, |listed| listed.setting)
+    /// What holds for a tool that goes under these names. When several are listed, the strictest counts.
+    fn setting<S: AsRef<str>>(&self, names: &[S]) -> Setting {
+        let is_meant = |listed: &&ToolSetting| names.iter().any(|name| listed.tool == name.as_ref());
+        let listed = self.tools.iter().filter(is_meant).map(|listed| listed.setting);
+        listed
+            .max_by_key(|setting| match setting.permission() {
+                Permission::Allow => 0,
+                Permission::Ask => 1,
+                Permission::Deny => 2,
+            })
+            .unwrap_or(self.default)
     }
 }
 
@@ -109,21 +115,22 @@ pub struct Toolsets {
 }
 
 impl Toolsets {
-    /// What holds for a tool; `None` when it is in no set.
+    /// What holds for a tool that goes under these names; `None` when it is in no set.
     #[must_use]
-    pub fn setting(&self, tool: &str) -> Option<Setting> {
-        if tool.starts_with(MCP_PREFIX) {
-            let set = self.mcp.iter().find(|set| tool.starts_with(&set.prefix));
-            return set.map(|set| set.tools.setting(tool));
+    pub fn setting<S: AsRef<str>>(&self, names: &[S]) -> Option<Setting> {
+        if names.iter().any(|name| name.as_ref().starts_with(MCP_PREFIX)) {
+            let is_its = |set: &&McpToolset| names.iter().any(|name| name.as_ref().starts_with(&set.prefix));
+            return self.mcp.iter().find(is_its).map(|set| set.tools.setting(names));
         }
-        self.built_in.as_ref().map(|set| set.setting(tool))
+        self.built_in.as_ref().map(|set| set.setting(names))
     }
 
-    /// The verdict over a tool use. The tool that calls other agents is in no set: who may be called says enough.
+    /// The verdict over a use of a tool that goes under these names. The tool that calls other agents is in no set:
+    /// who may be called says enough.
     #[must_use]
-    pub fn evaluate(&self, tool: &str) -> Permission {
-        match self.setting(tool) {
-            _ if tool == CALL_AGENT => Permission::Allow,
+    pub fn evaluate<S: AsRef<str>>(&self, names: &[S]) -> Permission {
+        match self.setting(names) {
+            _ if names.iter().any(|name| name.as_ref() == CALL_AGENT) => Permission::Allow,
             Some(setting) => setting.permission(),
             None => Permission::Deny,
         }
@@ -168,10 +175,10 @@ mod tests {
             ("mcp__other__find", Permission::Deny),
             (CALL_AGENT, Permission::Allow),
         ] {
-            assert_eq!(sets.evaluate(tool), permission, "{tool}");
+            assert_eq!(sets.evaluate(&[tool]), permission, "{tool}");
         }
         let none = Toolsets::default();
-        assert_eq!(none.evaluate("read"), Permission::Deny);
-        assert_eq!(none.evaluate("mcp__Docs__find"), Permission::Deny);
+        assert_eq!(none.evaluate(&["read"]), Permission::Deny);
+        assert_eq!(none.evaluate(&["mcp__Docs__find"]), Permission::Deny);
     }
 }

@@ -1,6 +1,5 @@
 //! The guard itself: clients that dial only what was checked, and fetching with them.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -83,8 +82,9 @@ pub struct Fetched {
 pub struct Guard {
     policy: Arc<Policy>,
     resolver: Arc<dyn Resolve>,
-    /// One client per port, since what may be dialled depends on the port, and a resolver is not told it.
-    clients: Mutex<BTreeMap<u16, Client>>,
+    /// One client per port, since what may be dialled depends on the port, and a resolver is not told it. The one
+    /// that was used last is the last.
+    clients: Mutex<Vec<(u16, Client)>>,
 }
 
 impl std::fmt::Debug for Guard {
@@ -177,14 +177,12 @@ impl Guard {
     }
 
     fn client(&self, port: u16) -> Result<Client, Error> {
-        let known = self
-            .clients
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&port)
-            .cloned();
-        if let Some(client) = known {
-            return Ok(client);
+        {
+            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(index) = clients.iter().position(|(known, _)| *known == port) {
+                clients[index..].rotate_left(1);
+                return Ok(clients[clients.len() - 1].1.clone());
+            }
         }
         // Made outside the lock, for it reads the machine's certificates; two at once do no harm.
         let resolver = Checked {
@@ -205,10 +203,11 @@ impl Guard {
             .build()
             .map_err(|error| failed(&error))?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|(known, _)| *known != port);
         if clients.len() >= MAX_CLIENTS {
-            clients.pop_first();
+            clients.remove(0);
         }
-        clients.insert(port, client.clone());
+        clients.push((port, client.clone()));
         Ok(client)
     }
 
@@ -324,4 +323,23 @@ pub fn failed(error: &reqwest::Error) -> Error {
         text = "the request could not be made".to_owned();
     }
     Error::Failed(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_keeps_its_client() {
+        let allow = vec!["127.0.0.1".parse().unwrap()];
+        let guard = Guard::new(Policy { allow });
+        let dial = |port: u16| guard.client_for(&format!("http://127.0.0.1:{port}/")).unwrap();
+        for port in 8000..8000 + 2 * u16::try_from(MAX_CLIENTS).unwrap() {
+            dial(80);
+            dial(port);
+        }
+        let clients = guard.clients.lock().unwrap();
+        assert_eq!(clients.len(), MAX_CLIENTS);
+        assert!(clients.iter().any(|(port, _)| *port == 80));
+    }
 }

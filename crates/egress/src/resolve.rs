@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
+use crate::address::canonical;
 use crate::error::Error;
 use crate::policy::Policy;
 
@@ -74,6 +75,17 @@ impl Checked {
             .map_err(|error| unresolved(error.to_string()))?;
         if found.is_empty() {
             return Err(unresolved("it has no address".to_owned()));
+        }
+        // Secrets go to this name in the clear, and what it means is no resolver's business.
+        if let Some(address) = found
+            .iter()
+            .find(|address| name == "localhost" && !canonical(**address).is_loopback())
+        {
+            tracing::warn!(name, %address, "localhost leads to another machine");
+            return Err(Error::Refused {
+                host: format!("{name}:{}", self.port),
+                reason: "it is not on this machine",
+            });
         }
         let trusted = self.policy.trusts_name(&name, self.port);
         // One address that may not be dialled is enough: whoever mixes them is up to something.

@@ -389,3 +389,23 @@ async fn bodies_and_time_are_bounded() {
         .unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
 }
+
+#[tokio::test]
+async fn localhost_is_this_machine_whatever_a_resolver_says() {
+    let server = Server::start(|_| ok("here")).await;
+    let port = server.address.port();
+    let rule = format!("localhost:{port}");
+    for (answer, expected) in [(&["127.0.0.1"][..], true), (&["93.184.215.14"], false)] {
+        let guard = Guard::with_resolver(policy(&[&rule]), Script::new(&[answer]));
+        let found = guard
+            .get(&format!("http://localhost:{port}/"), &Limits::default())
+            .await;
+        match found {
+            Ok(fetched) => assert!(expected, "{fetched:?}"),
+            Err(error) => assert!(
+                !expected && matches!(error, Error::Refused { .. }),
+                "{answer:?}: {error:?}"
+            ),
+        }
+    }
+}

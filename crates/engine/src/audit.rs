@@ -54,11 +54,13 @@ impl Engine {
         page.map_err(|error| not_found(error, Error::AuditNotFound))
     }
 
-    /// Removes the entries that are older than they are to be kept.
+    /// Removes the entries that are older than they are to be kept, and the keys that were revoked as long ago.
     pub(crate) async fn forget_audit(&self, age: Option<Duration>) -> Result<()> {
         let Some(age) = age else { return Ok(()) };
         let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp(now().as_millis().saturating_sub(age));
+        // A key is known for as long as the trail may name it.
+        self.inner.store.forget_keys(before).await?;
         let removed = self.inner.store.forget_audit(before).await?;
         if removed > 0 {
             tracing::info!(removed, "old entries of the audit trail were removed");

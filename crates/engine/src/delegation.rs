@@ -9,7 +9,7 @@ use std::sync::Arc;
 use oma_domain::event::StopReason;
 use oma_domain::quota::Quota;
 use oma_domain::session::{Outcome, Phase, Rejection, Spending};
-use oma_domain::{AgentId, ContentBlock, EventId, Session, SessionId, WorkspaceId};
+use oma_domain::{AgentId, ContentBlock, EventId, KeyId, Session, SessionId, WorkspaceId};
 use oma_runtime::{Answer, SessionInfo};
 use oma_store::NewSession;
 use tokio::sync::broadcast::error::RecvError;
@@ -25,6 +25,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) agent: &'a str,
     pub(crate) task: &'a str,
     pub(crate) share: Option<Quota>,
+    /// The key that is charged for the parent's turn, and so for the task.
+    pub(crate) charged: Option<KeyId>,
 }
 
 /// Why an errand can't be run, in words for the model.
@@ -47,7 +49,7 @@ impl Engine {
         let mut followed = self.inner.hub.subscribe(&child);
         let mut session = match self.session(workspace, &child).await {
             Ok(session) => session,
-            Err(Error::SessionNotFound) => match self.open_child(errand, &child).await? {
+            Err(Error::SessionNotFound) => match self.open_errand(errand, &child).await? {
                 Ok(session) => session,
                 Err(refusal) => return Ok(refusal),
             },
@@ -62,6 +64,7 @@ impl Engine {
                 model: None,
                 thinking_level: None,
                 only_if_idle: false,
+                charged: errand.charged.clone(),
             };
             match self.post(workspace, &child, post, None).await {
                 Ok(_) => {}
@@ -97,7 +100,7 @@ impl Engine {
     }
 
     /// Opens the session of an errand, or says why the agent may not.
-    async fn open_child(
+    async fn open_errand(
         &self,
         errand: &Errand<'_>,
         child: &SessionId,
@@ -151,6 +154,9 @@ impl Engine {
             Err(oma_store::Error::NotFound) => {
                 return Ok(Err(refused("The environment has been deleted.")));
             }
+            Err(error @ oma_store::Error::TooManySessions(_)) => {
+                return Ok(Err(refused(format!("No session can be opened: {error}."))));
+            }
             Err(error) => return Err(error.into()),
         }
         self.session(&parent.workspace, child).await.map(Ok)
@@ -162,15 +168,30 @@ impl Engine {
     /// When it could not be stopped.
     pub(crate) async fn cancel_child(&self, workspace: &WorkspaceId, tool_use: &EventId) -> Result<Spending> {
         let child = SessionId::of_child(tool_use);
-        match self.interrupt(workspace, &child, true, None).await {
-            // It had answered already, or was not opened yet.
-            Ok(()) | Err(Error::Rejected(Rejection::NotRunning)) => {}
-            Err(Error::SessionNotFound) => return Ok(Spending::default()),
+        // It may not have been opened yet.
+        let (_, session) = self.cancel_session(workspace, &child).await?;
+        Ok(session.map(|session| session.state.total()).unwrap_or_default())
+    }
+
+    /// Stops a session, if there is one; tells whether something went on in it, and how it stands then.
+    ///
+    /// # Errors
+    /// When it could not be stopped.
+    pub(crate) async fn cancel_session(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+    ) -> Result<(bool, Option<Session>)> {
+        let stopped = match self.interrupt(workspace, id, true, None).await {
+            Ok(()) => true,
+            // It had answered already.
+            Err(Error::Rejected(Rejection::NotRunning)) => false,
+            Err(Error::SessionNotFound) => return Ok((false, None)),
             Err(error) => return Err(error),
-        }
-        match self.session(workspace, &child).await {
-            Ok(session) => Ok(session.state.total()),
-            Err(Error::SessionNotFound) => Ok(Spending::default()),
+        };
+        match self.session(workspace, id).await {
+            Ok(session) => Ok((stopped, Some(session))),
+            Err(Error::SessionNotFound) => Ok((stopped, None)),
             Err(error) => Err(error),
         }
     }

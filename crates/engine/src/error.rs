@@ -56,11 +56,32 @@ pub enum Error {
     /// The workspace has as many API keys as it may have.
     #[error("the workspace has {0} API keys that are not revoked; more are not possible")]
     TooManyKeys(u32),
+    /// The workspace has as many sessions as it may have.
+    #[error("the workspace has {0} sessions, the most that it may have; delete some")]
+    TooManySessions(u32),
+    /// As many people as possible have signed up.
+    #[error("{0} users have signed up; more are not possible now")]
+    TooManyUsers(u32),
+    /// The key is nobody's who signed up.
+    #[error("no user has this key")]
+    UserNotFound,
     /// The call was carried out before, and its secret was told then.
     #[error(
         "this call was carried out before, and its secret was shown then; rotate the key for another one"
     )]
     SecretShown,
+    /// The parent token is not one of this server's, has expired, or its session is gone.
+    #[error("the parent token is not valid")]
+    InvalidParentToken,
+    /// The agent is not one of those that the parent may call.
+    #[error("the parent may not call this agent")]
+    AgentNotAllowed,
+    /// Tasks may not be passed on any further.
+    #[error("tasks may not be passed on any further from this session")]
+    MaxDepth,
+    /// A child runs where its parent does.
+    #[error("a session that another one opens runs in that one's environment")]
+    NotParentsEnvironment,
     /// This server can't run what the agent or environment asks for.
     #[error("{field}: {message}")]
     Unsupported {
@@ -111,6 +132,7 @@ impl From<oma_store::Error> for Error {
             Store::VaultGone => Self::Vault(oma_vault::Error::VaultNotFound),
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
+            Store::TooManySessions(most) => Self::TooManySessions(most),
             Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
             Store::NameTaken => Self::EnvironmentExists,

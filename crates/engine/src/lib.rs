@@ -24,21 +24,27 @@ mod follow;
 mod hub;
 mod keyed;
 pub mod keys;
+mod ledger;
 mod measure;
 mod once;
+pub mod parent_token;
+mod parents;
 mod recovery;
 mod registry;
 mod sessions;
 mod submission;
 mod turns;
 mod usage;
+mod users;
 mod vaults;
 mod workspaces;
 
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
+pub use parents::{IssuedParentToken, OpenChild};
 pub use submission::{Submission, Submitted};
+pub use users::{SignedUp, Terms};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,6 +130,8 @@ pub struct Post {
     pub thinking_level: Option<ThinkingLevel>,
     /// Refuse with `Busy` instead of queueing when the session is busy.
     pub only_if_idle: bool,
+    /// The key of whoever posts it, which is charged.
+    pub charged: Option<KeyId>,
 }
 
 /// An accepted message.
@@ -239,6 +247,10 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<hub::Hub>,
     pub(crate) turns: turns::Turns,
     pub(crate) keys: keys::Keys,
+    pub(crate) ledger: ledger::Ledger,
+    /// Children whose parents have set something aside for them, and which are not stored yet.
+    pub(crate) opening: Arc<parents::Opening>,
+    pub(crate) parent_secret: std::sync::OnceLock<parent_token::Secret>,
     /// Cancelled when a stop begins: no new work is taken. Reading, cancelling and confirming go on.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the drain is over: turns still at work are left to the next start.
@@ -270,6 +282,9 @@ impl Engine {
                 hub: Arc::new(hub::Hub::default()),
                 turns,
                 keys: keys::Keys::default(),
+                ledger: ledger::Ledger::default(),
+                opening: Arc::default(),
+                parent_secret: std::sync::OnceLock::new(),
                 stopping: CancellationToken::new(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use oma_domain::page::{Order, Page};
-use oma_domain::{AgentId, Event, EventId, Seq, Session, SessionId, WorkspaceId};
+use oma_domain::session::Rejection;
+use oma_domain::{AgentId, Event, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
 use oma_sandbox::files::Workspace;
 use oma_store::{NewSession, SessionFilter};
 use serde_json::{Value, json};
@@ -91,7 +92,7 @@ impl Engine {
         }
     }
 
-    async fn replayed_session(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Session> {
+    pub(crate) async fn replayed_session(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Session> {
         let id = receipt
             .as_str()
             .and_then(|id| SessionId::parse(id).ok())
@@ -136,6 +137,16 @@ impl Engine {
     /// # Errors
     /// [`Error::SessionNotFound`].
     pub async fn delete_session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<()> {
+        let session = self.session(workspace, id).await?;
+        if session.parent.is_some() {
+            // What it consumed counts in its parent, also when nobody can ask it any more.
+            match self.interrupt(workspace, id, true, None).await {
+                Ok(()) | Err(Error::Rejected(Rejection::NotRunning)) => {}
+                Err(error) => return Err(error),
+            }
+            let stopped = self.session(workspace, id).await?;
+            self.settle_with_parent(&stopped).await?;
+        }
         self.ask(workspace, id, |reply| Command::Delete { reply }).await
     }
 
@@ -209,13 +220,18 @@ impl Engine {
         .await
     }
 
-    /// Summarises the history, so that later requests carry less of it.
+    /// Summarises the history, so that later requests carry less of it. `charged` is the key of whoever asks for it.
     ///
     /// # Errors
     /// [`Error::SessionNotFound`]; [`Error::Rejected`] when the session is busy or has no history;
     /// [`Error::CompactionFailed`]; [`Error::Unavailable`] when it takes too long (it still goes on).
-    pub async fn compact(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<()> {
-        let asked = self.ask(workspace, id, |reply| Command::Compact { reply });
+    pub async fn compact(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        charged: Option<KeyId>,
+    ) -> Result<()> {
+        let asked = self.ask(workspace, id, |reply| Command::Compact { charged, reply });
         let Ok(outcome) = tokio::time::timeout(self.inner.config.compact_timeout, asked).await else {
             return Err(Error::Unavailable(
                 "the compaction takes longer than this request may; it goes on".into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oma_domain::session::{Outcome, Queued};
-use oma_domain::{EventId, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{EventId, KeyId, Session, SessionId, Timestamp, WorkspaceId};
 
 use crate::actor::Command;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ pub struct Submitted {
 }
 
 impl Engine {
-    /// Takes all of these, in their order, or none.
+    /// Takes all of these, in their order, or none. `charged` is the key of whoever posts them.
     ///
     /// # Errors
     /// [`Error::SessionNotFound`]; [`Error::AgentNotFound`] when the agent was deleted; [`Error::Rejected`] with the
@@ -53,9 +53,15 @@ impl Engine {
         &self,
         workspace: &WorkspaceId,
         id: &SessionId,
-        submissions: Vec<Submission>,
+        mut submissions: Vec<Submission>,
+        charged: Option<KeyId>,
         key: Option<IdempotencyKey>,
     ) -> Result<Vec<Submitted>> {
+        for submission in &mut submissions {
+            if let Submission::Message(post) = submission {
+                post.charged.clone_from(&charged);
+            }
+        }
         self.ask(workspace, id, |reply| Command::Submit {
             submissions,
             trace: oma_trace::current(),

@@ -101,6 +101,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The server's name in the agent.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Whether it can't be used any more.
     pub(crate) fn is_lost(&self) -> bool {
         self.broken.load(Ordering::Acquire) || self.service.is_closed() || self.service.is_transport_closed()
@@ -152,7 +157,14 @@ impl Connection {
                     Error::connection(format!("it does not list its tools: {}", self.cause(&error)))
                 })?;
             for tool in page.tools {
-                let tool = listed(tool);
+                if self.secrets.are_in(&tool.name) {
+                    tracing::warn!(
+                        server = self.server,
+                        "an MCP server has a secret in a tool's name; it is left out"
+                    );
+                    continue;
+                }
+                let tool = listed(tool, &self.secrets);
                 bytes += tool.name.len() + tool.description.len() + json_len(&tool.schema);
                 let is_known = tools.iter().any(|known| known.name == tool.name);
                 if tools.len() == MAX_TOOLS || bytes > MAX_TOOL_BYTES {
@@ -190,7 +202,7 @@ impl Connection {
                  follow)."
             )),
             Ok(Err(ServiceError::McpError(error))) => {
-                let message = self.secrets.scrub(short(&error.message));
+                let message = short(&self.secrets.scrub(error.message.to_string()));
                 Outcome::error(format!(
                     "The MCP server {server:?} answered with an error: {message}"
                 ))
@@ -217,25 +229,26 @@ impl Connection {
             ServiceError::TransportSend(error) => error.to_string(),
             other => other.to_string(),
         };
-        self.secrets.scrub(short(&text))
+        short(&self.secrets.scrub(text))
     }
 }
 
-fn listed(tool: Tool) -> Listed {
+fn listed(tool: Tool, secrets: &Secrets) -> Listed {
     let described = tool
         .description
         .as_deref()
         .or(tool.title.as_deref())
         .unwrap_or_default();
-    let mut schema = tool.input_schema;
+    let described = secrets.scrub(described.to_owned());
+    let mut schema = secrets.scrub_object(Arc::unwrap_or_clone(tool.input_schema));
     // Every provider wants this said.
     if schema.get("type").and_then(Value::as_str) != Some("object") {
-        Arc::make_mut(&mut schema).insert("type".to_owned(), "object".into());
+        schema.insert("type".to_owned(), "object".into());
     }
     Listed {
         name: tool.name.into_owned(),
         description: described.chars().take(MAX_DESCRIPTION).collect(),
-        schema,
+        schema: Arc::new(schema),
     }
 }
 

@@ -9,7 +9,8 @@ use oma_egress::Guard;
 use oma_runtime::SessionInfo;
 use oma_sandbox::pool::Lease;
 use oma_sandbox::{Pool, Spec};
-use tokio::runtime::Handle as Runtime;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::{Invalid, Server};
@@ -56,8 +57,11 @@ pub struct Hub {
 struct Inner {
     reach: Arc<Reach>,
     config: Config,
-    runtime: Runtime,
     entries: Mutex<HashMap<Key, Entry>>,
+    /// Told when a session has no work any more.
+    idle: Arc<Notify>,
+    /// Ends with the hub.
+    _reaper: JoinSet<()>,
 }
 
 struct Entry {
@@ -80,14 +84,19 @@ impl Hub {
     /// Must be called in a runtime.
     #[must_use]
     pub fn new(guard: Arc<Guard>, tokens: Arc<dyn TokenSource>, pool: Pool, config: Config) -> Self {
-        Self {
-            inner: Arc::new(Inner {
+        let inner = Arc::new_cyclic(|hub| {
+            let idle = Arc::new(Notify::new());
+            let mut reaper = JoinSet::new();
+            reaper.spawn(reap(Weak::clone(hub), Arc::clone(&idle)));
+            Inner {
                 reach: Arc::new(Reach { guard, tokens, pool }),
                 config,
-                runtime: Runtime::current(),
                 entries: Mutex::default(),
-            }),
-        }
+                idle,
+                _reaper: reaper,
+            }
+        });
+        Self { inner }
     }
 
     /// The session's servers, of which some may run in its sandbox, which is like `spec`; `None` when its agent
@@ -146,6 +155,21 @@ impl Inner {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Drops the connections that have been idle for long enough, and says when the next ones will have been.
+    fn expire(&self) -> Option<Instant> {
+        let (now, timeout) = (Instant::now(), self.config.idle_timeout);
+        let mut entries = self.lock();
+        let gone: Vec<Entry> = entries
+            .extract_if(|_, entry| entry.users == 0 && entry.idle_since + timeout <= now)
+            .map(|(_, entry)| entry)
+            .collect();
+        let idle = entries.values().filter(|entry| entry.users == 0);
+        let next = idle.map(|entry| entry.idle_since + timeout).min();
+        drop(entries);
+        drop(gone);
+        next
+    }
+
     /// Drops the connections that have been idle for the longest, as far as there are too many.
     fn make_room(&self) -> Vec<Entry> {
         let mut entries = self.lock();
@@ -163,17 +187,20 @@ impl Inner {
     }
 }
 
-/// Drops a session's connections once they have been idle since then for long enough.
-async fn expire(hub: Weak<Inner>, key: Key, since: Instant, timeout: Duration) {
-    tokio::time::sleep_until(since + timeout).await;
-    let Some(hub) = hub.upgrade() else { return };
-    let mut entries = hub.lock();
-    let is_idle = entries
-        .get(&key)
-        .is_some_and(|entry| entry.users == 0 && entry.idle_since == since);
-    let gone = if is_idle { entries.remove(&key) } else { None };
-    drop(entries);
-    drop(gone);
+/// Drops connections that have been idle for long enough, as long as there is a hub.
+async fn reap(hub: Weak<Inner>, idle: Arc<Notify>) {
+    loop {
+        let next = match hub.upgrade() {
+            Some(hub) => hub.expire(),
+            // It is being made, or gone; whoever ends it ends this, too.
+            None => None,
+        };
+        match next {
+            // Whatever becomes idle meanwhile is due later.
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => idle.notified().await,
+        }
+    }
 }
 
 impl Handle {
@@ -187,13 +214,12 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let since = Instant::now();
         {
             let mut entries = self.hub.lock();
             match entries.get_mut(&self.key) {
                 Some(entry) if Arc::ptr_eq(&entry.set, &self.set) => {
                     entry.users -= 1;
-                    entry.idle_since = since;
+                    entry.idle_since = Instant::now();
                     if entry.users > 0 {
                         return;
                     }
@@ -202,9 +228,6 @@ impl Drop for Handle {
             }
         }
         drop(self.hub.make_room());
-        let (hub, key) = (Arc::downgrade(&self.hub), self.key.clone());
-        self.hub
-            .runtime
-            .spawn(expire(hub, key, since, self.hub.config.idle_timeout));
+        self.hub.idle.notify_one();
     }
 }

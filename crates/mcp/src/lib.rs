@@ -23,12 +23,14 @@ mod outcome;
 mod remote;
 mod secrets;
 mod set;
+mod streams;
 mod token;
 mod tools;
 
 pub use config::Server;
 pub use error::Error;
 pub use hub::{Config, Handle, Hub};
+pub use names::names_no_server;
 pub use set::{Ready, Trouble};
 pub use token::{NoTokens, TokenSource};
 pub use tools::{Definition, Tools};

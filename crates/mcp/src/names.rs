@@ -47,6 +47,44 @@ pub(crate) fn of_tools(server: &str, tools: &[&str]) -> Vec<String> {
     tools.iter().zip(&plain).map(marked).collect()
 }
 
+/// Every name that a policy may know a tool by: what it is told as (`shown`), and what it would be if nothing of
+/// the server's name, or of its own, had to be changed. Tools that share a name share what is said of it.
+pub(crate) fn aliases(server: &str, tool: &str, shown: &str) -> Vec<String> {
+    let mut aliases = vec![shown.to_owned()];
+    for server in [server, &self::server(server)] {
+        for tool in [tool, &legal(tool)] {
+            let alias = format!("{MCP_PREFIX}{server}__{tool}");
+            if !aliases.contains(&alias) {
+                aliases.push(alias);
+            }
+        }
+    }
+    aliases
+}
+
+/// Whether an entry of a policy's list names MCP tools, and none that one of these servers could have.
+#[must_use]
+pub fn names_no_server<'a>(entry: &str, servers: impl IntoIterator<Item = &'a str>) -> bool {
+    let Some(rest) = entry.strip_prefix(MCP_PREFIX) else {
+        return false;
+    };
+    let servers: Vec<&str> = servers.into_iter().collect();
+    let labels = of_servers(&servers);
+    let plain = servers.iter().map(|name| server(name));
+    let names = servers.iter().map(ToString::to_string).chain(plain).chain(labels);
+    let (rest, is_open) = match rest.strip_suffix('*') {
+        // All tools of all servers: that holds without one, too.
+        Some("") => return false,
+        Some(beginning) => (beginning, true),
+        None => (rest, false),
+    };
+    let could_mean = |name: String| {
+        let tools = format!("{name}__");
+        rest == name || rest.starts_with(&tools) || (is_open && tools.starts_with(rest))
+    };
+    !names.into_iter().any(could_mean)
+}
+
 fn counts(names: &[String]) -> HashMap<&str, usize> {
     let mut counts = HashMap::new();
     for name in names {
@@ -106,6 +144,38 @@ mod tests {
             of_tools("docs", &["search", "get_page"]),
             ["mcp__docs__search", "mcp__docs__get_page"]
         );
+    }
+
+    #[test]
+    fn entries_of_policies_that_can_mean_nothing() {
+        let long = "customer-relationship-management";
+        let servers = ["docs", "my files", "a__b", long];
+        let marked = of_servers(&[long]).remove(0);
+        for (entry, expected) in [
+            ("bash", false),
+            ("*", false),
+            ("mcp*", false),
+            ("mcp__*", false),
+            ("mcp__docs", false),
+            ("mcp__docs__search", false),
+            ("mcp__docs__*", false),
+            ("mcp__do*", false),
+            ("mcp__my files", false),
+            ("mcp__my_files__x", false),
+            ("mcp__a__b__c", false),
+            ("mcp__a_b", false),
+            (&format!("mcp__{long}__x"), false),
+            (&format!("mcp__{marked}__x"), false),
+            ("mcp__doc", true),
+            ("mcp__doc__*", true),
+            ("mcp__docs_", true),
+            ("mcp__docs2__search", true),
+            ("mcp__customer__*", true),
+            ("mcp__", true),
+        ] {
+            assert_eq!(names_no_server(entry, servers), expected, "{entry}");
+        }
+        assert!(names_no_server("mcp__docs", []) && !names_no_server("mcp__*", []));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) fn outcome(result: CallToolResult, secrets: &Secrets) -> Outcome {
     if let Some(structured) = result.structured_content
         && !gathered.blocks.iter().any(has_text)
     {
-        gathered.text(structured.to_string());
+        gathered.text(secrets.scrub_json(structured).to_string());
     }
     if gathered.blocks.is_empty() {
         gathered.text("The tool gave no content.".to_owned());

@@ -8,37 +8,33 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION};
 use http::{HeaderName, HeaderValue};
 use oma_egress::target::Target;
 use oma_egress::{Guard, dial};
 use oma_runtime::SessionInfo;
 use reqwest::Client;
-use rmcp::model::ClientJsonRpcMessage;
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest};
 use rmcp::transport::streamable_http_client::{
-    SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
-    StreamableHttpResponseLimits,
+    StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
-use rmcp_sse::Sse;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::error::Error;
 use crate::secrets::Secrets;
+use crate::streams::{Allowance, Events, bounded};
 use crate::token::TokenSource;
 
 /// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
 
+/// The header that names the protocol's own session.
+const SESSION: &str = "mcp-session-id";
+
 /// How long a redirect's own answer may take.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most bytes of one event stream; a stream that is longer ends with an error.
-const MAX_STREAM: usize = 64 << 20;
-
-type Events = BoxStream<'static, Result<Sse, SseError>>;
 type Failed = StreamableHttpError<Error>;
 
 /// The HTTP side of one connection to a server. Cheap to clone.
@@ -56,6 +52,7 @@ struct Inner {
     url: Mutex<Url>,
     /// Why the latest request failed.
     cause: Mutex<Option<Error>>,
+    streams: Allowance,
 }
 
 /// What one request is made with.
@@ -63,6 +60,13 @@ struct Dial {
     client: Client,
     url: Url,
     token: Option<SecretString>,
+}
+
+/// What goes with a request beside what is of the dial.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    session: Option<&'a str>,
+    headers: &'a HashMap<HeaderName, HeaderValue>,
 }
 
 impl Dial {
@@ -99,6 +103,7 @@ impl Remote {
                 secrets,
                 url: Mutex::new(url),
                 cause: Mutex::default(),
+                streams: Allowance::default(),
             }),
         }
     }
@@ -155,17 +160,37 @@ impl Remote {
 
     /// Finds out where a server that redirects wants to be asked, and asks there from now on. Only the same
     /// origin will do: what is sent to a server is meant for it alone.
-    async fn follow(&self, dial: &Dial, message: &ClientJsonRpcMessage) -> Result<(), Error> {
-        let request = dial
+    ///
+    /// The SDK does not tell where, so the request is made again for that. It may be carried out this time, by a
+    /// server that is several, so a call is not.
+    async fn follow(&self, dial: &Dial, message: &ClientJsonRpcMessage, sent: Sent<'_>) -> Result<(), Error> {
+        if is_call(message) {
+            return Err(Error::connection("it redirects a call, and calls are sent once"));
+        }
+        let mut request = dial
             .client
             .post(dial.url.clone())
             .timeout(REDIRECT_TIMEOUT)
             .header(ACCEPT, "application/json, text/event-stream")
             .json(message);
+        for (name, value) in dial.headers(sent.headers.clone()) {
+            request = request.header(name, value);
+        }
+        if let Some(session) = sent.session {
+            request = request.header(SESSION, session);
+        }
+        if let Some(token) = &dial.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
         let response = request
             .send()
             .await
             .map_err(|error| Error::connection(dial::failed(&error).to_string()))?;
+        if !matches!(response.status().as_u16(), 307 | 308) {
+            return Err(Error::connection(
+                "it redirects a request and not the same one again",
+            ));
+        }
         let nowhere = || Error::connection("it redirects to something that is not a usable URL");
         let location = response
             .headers()
@@ -239,19 +264,12 @@ fn status(error: &StreamableHttpError<reqwest::Error>) -> Option<u16> {
     }
 }
 
-/// The stream, as far as its bound.
-fn bounded(events: Events) -> Events {
-    let mut left = MAX_STREAM;
-    let counted = events.map(move |event| {
-        let event = event?;
-        let size = event.data.as_ref().map_or(0, String::len) + 64;
-        left = left
-            .checked_sub(size)
-            .ok_or_else(|| SseError::Body("the event stream is too long".into()))?;
-        Ok(event)
-    });
-    // Whoever gets an error reads no further.
-    counted.boxed()
+/// Whether it calls a tool.
+fn is_call(message: &ClientJsonRpcMessage) -> bool {
+    let ClientJsonRpcMessage::Request(request) = message else {
+        return false;
+    };
+    matches!(request.request, ClientRequest::CallToolRequest(_))
 }
 
 impl StreamableHttpClient for Remote {
@@ -311,7 +329,11 @@ impl StreamableHttpClient for Remote {
                     }
                 }
                 Some(307 | 308) if redirects < MAX_REDIRECTS => {
-                    self.follow(&dial, &message)
+                    let sent = Sent {
+                        session: session.as_deref(),
+                        headers: &headers,
+                    };
+                    self.follow(&dial, &message, sent)
                         .await
                         .map_err(|error| self.refuse(error))?;
                     redirects += 1;
@@ -357,6 +379,12 @@ impl StreamableHttpClient for Remote {
         headers: HashMap<HeaderName, HeaderValue>,
         max: usize,
     ) -> Result<Events, Failed> {
+        let streams = &self.inner.streams;
+        if !streams.open().await {
+            // The SDK takes this as final, and goes on without a stream.
+            tracing::warn!(session = %self.inner.session.id, "an MCP server ends its event stream all the time; it gets no further one");
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
         let dial = self.dial().await.map_err(|error| self.refuse(error))?;
         dial.client
             .get_stream_with_max_sse_event_size(
@@ -368,7 +396,7 @@ impl StreamableHttpClient for Remote {
                 max,
             )
             .await
-            .map(bounded)
+            .map(|events| streams.bound(events))
             .map_err(|error| self.fail(error))
     }
 }

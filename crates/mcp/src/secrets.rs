@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
 
 /// What stands in a secret's place.
 const MASK: &str = "[secret]";
@@ -58,6 +59,31 @@ impl Secrets {
             }
         }
         text
+    }
+
+    /// Whether a secret is in the text.
+    pub(crate) fn are_in(&self, text: &str) -> bool {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        self.headers
+            .iter()
+            .chain(tokens.iter())
+            .any(|secret| text.contains(secret.expose_secret()))
+    }
+
+    /// The value without the secrets, in names as well. As text, a value may spell a secret in another way.
+    pub(crate) fn scrub_json(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.scrub(text)),
+            Value::Array(items) => items.into_iter().map(|item| self.scrub_json(item)).collect(),
+            Value::Object(fields) => Value::Object(self.scrub_object(fields)),
+            other => other,
+        }
+    }
+
+    /// The object without the secrets.
+    pub(crate) fn scrub_object(&self, fields: Map<String, Value>) -> Map<String, Value> {
+        let scrubbed = |(name, value)| (self.scrub(name), self.scrub_json(value));
+        fields.into_iter().map(scrubbed).collect()
     }
 }
 

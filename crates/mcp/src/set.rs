@@ -9,7 +9,7 @@ use oma_sandbox::Spec;
 use oma_sandbox::pool::Lease;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{Place, Server};
 use crate::connection::Connection;
@@ -24,6 +24,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// The longest wait before another attempt.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a connection must have lasted to prove that the server works. One that breaks earlier counts as another
+/// failure.
+const PROOF: Duration = Duration::from_secs(60);
 
 /// A server that is of no use now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +72,23 @@ enum State {
         cause: Option<Error>,
     },
     /// One is being made.
-    Connecting {
+    Connecting { failures: u32 },
+    Up {
+        connection: Arc<Connection>,
+        /// Failures before it was made.
         failures: u32,
+        since: Instant,
     },
-    Up(Arc<Connection>),
+}
+
+/// How long after this many failures another attempt may be made.
+fn pause(failures: u32) -> Duration {
+    match failures.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_WAIT
+            .saturating_mul(2_u32.saturating_pow(doublings))
+            .min(MAX_WAIT),
+    }
 }
 
 impl Set {
@@ -107,6 +124,7 @@ impl Set {
     pub(crate) fn forgive(&self) {
         for slot in &self.slots {
             slot.state.send_if_modified(|state| {
+                state.notice_loss();
                 if let State::Down { retry_at, .. } = state {
                     *retry_at = Instant::now();
                 }
@@ -121,18 +139,18 @@ impl Set {
         for slot in &self.slots {
             self.wake(slot);
         }
-        let settled = join_all(self.slots.iter().map(|slot| slot.settled()));
+        let patience = self.config.connect_wait;
         // What has not settled then is told of below.
-        let _ = timeout(self.config.connect_wait, settled).await;
+        join_all(self.slots.iter().map(|slot| slot.settled(patience))).await;
         let mut ready = Ready::default();
         let mut connections = Vec::new();
         for slot in &self.slots {
             let trouble = match &*slot.state.borrow() {
-                State::Up(connection) if !connection.is_lost() => {
+                State::Up { connection, .. } if !connection.is_lost() => {
                     connections.push((slot.label.clone(), Arc::clone(connection)));
                     None
                 }
-                State::Up(_) => Some(Error::connection("the connection is lost")),
+                State::Up { .. } => Some(Error::connection("the connection is lost")),
                 State::Down { cause, .. } => cause.clone(),
                 State::Connecting { .. } => Some(Error::connection(format!(
                     "it has not finished its handshake within {:?}; the next model request may see its tools",
@@ -151,7 +169,8 @@ impl Set {
     /// A hold on the session's sandbox, if a server runs in it now.
     pub(crate) async fn hold(&self) -> Option<Lease> {
         let is_there = |slot: &Arc<Slot>| {
-            matches!(slot.server.place, Place::Sandboxed(_)) && matches!(&*slot.state.borrow(), State::Up(_))
+            matches!(slot.server.place, Place::Sandboxed(_))
+                && matches!(&*slot.state.borrow(), State::Up { .. })
         };
         if !self.slots.iter().any(is_there) {
             return None;
@@ -162,15 +181,16 @@ impl Set {
     /// Starts to connect if that is due.
     fn wake(&self, slot: &Arc<Slot>) {
         let is_due = slot.state.send_if_modified(|state| {
-            let failures = match state {
-                State::Up(connection) if connection.is_lost() => 0,
+            state.notice_loss();
+            match state {
                 State::Down {
                     failures, retry_at, ..
-                } if *retry_at <= Instant::now() => *failures,
-                _ => return false,
-            };
-            *state = State::Connecting { failures };
-            true
+                } if *retry_at <= Instant::now() => {
+                    *state = State::Connecting { failures: *failures };
+                    true
+                }
+                _ => false,
+            }
         });
         if !is_due {
             return;
@@ -195,43 +215,92 @@ impl Set {
 
 impl Slot {
     fn settle(&self, connected: Result<Connection, Error>) {
+        match connected {
+            Ok(connection) => self.state.send_modify(|state| {
+                *state = State::Up {
+                    connection: Arc::new(connection),
+                    failures: state.failures(),
+                    since: Instant::now(),
+                };
+            }),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        tracing::warn!(server = self.server.name, %error, "an MCP server can't be used");
         self.state.send_modify(|state| {
-            *state = match connected {
-                Ok(connection) => State::Up(Arc::new(connection)),
-                Err(error) => {
-                    tracing::warn!(server = self.server.name, %error, "an MCP server can't be used");
-                    let before = match state {
-                        State::Connecting { failures } | State::Down { failures, .. } => *failures,
-                        State::Up(_) => 0,
-                    };
-                    let wait = FIRST_WAIT
-                        .saturating_mul(2_u32.saturating_pow(before))
-                        .min(MAX_WAIT);
-                    State::Down {
-                        failures: before.saturating_add(1),
-                        retry_at: Instant::now() + wait,
-                        cause: Some(error),
-                    }
-                }
+            let failures = state.failures().saturating_add(1);
+            *state = State::Down {
+                failures,
+                retry_at: Instant::now() + pause(failures),
+                cause: Some(error),
             };
         });
     }
 
-    /// Waits until no connection is being made, and has a changed list of tools fetched.
-    async fn settled(&self) {
+    /// Waits until no connection is being made, and has a changed list of tools fetched. A server that says that
+    /// its list has changed and then does not give it for as long as this is asked once: its connection is given
+    /// up, so that no other request waits for it.
+    async fn settled(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         let mut state = self.state.subscribe();
-        let connection = match state
-            .wait_for(|state| !matches!(state, State::Connecting { .. }))
-            .await
-        {
-            Ok(settled) => match &*settled {
-                State::Up(connection) => Arc::clone(connection),
+        let is_settled = |state: &State| !matches!(state, State::Connecting { .. });
+        let was_up = is_settled(&state.borrow());
+        let connection = match timeout_at(deadline, state.wait_for(is_settled)).await {
+            Ok(Ok(settled)) => match &*settled {
+                State::Up { connection, .. } => Arc::clone(connection),
                 _ => return,
             },
-            Err(_) => return,
+            _ => return,
         };
-        if let Err(error) = connection.refresh().await {
-            tracing::warn!(server = self.server.name, %error, "an MCP server's changed tools are not known");
+        let Ok(refreshed) = timeout_at(deadline, connection.refresh()).await else {
+            if was_up {
+                self.fail(Error::connection(format!(
+                    "it said that its tools have changed, and did not list them within {patience:?}"
+                )));
+            }
+            return;
+        };
+        if let Err(error) = refreshed {
+            self.fail(error);
+        }
+    }
+}
+
+impl State {
+    /// Takes note of a connection that is lost.
+    fn notice_loss(&mut self) {
+        let Self::Up {
+            connection,
+            failures,
+            since,
+        } = self
+        else {
+            return;
+        };
+        if !connection.is_lost() {
+            return;
+        }
+        // The first time it may be anything, and nobody has to wait.
+        let (failures, wait) = match since.elapsed() >= PROOF {
+            true => (0, Duration::ZERO),
+            false => (failures.saturating_add(1), pause(*failures)),
+        };
+        *self = Self::Down {
+            failures,
+            retry_at: *since + wait,
+            cause: Some(Error::connection(
+                "its connections break soon after they were made",
+            )),
+        };
+    }
+
+    fn failures(&self) -> u32 {
+        match self {
+            Self::Down { failures, .. } | Self::Connecting { failures } | Self::Up { failures, .. } => {
+                *failures
+            }
         }
     }
 }

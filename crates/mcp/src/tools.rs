@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oma_domain::policy::{Permission, PermissionPolicy};
 use oma_domain::session::Outcome;
 use serde_json::Value;
 
@@ -78,6 +79,15 @@ impl Tools {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.inner.routes.contains_key(name)
+    }
+
+    /// What a policy says of a tool, by every name that it may know the tool by.
+    #[must_use]
+    pub fn permission(&self, policy: &PermissionPolicy, name: &str) -> Permission {
+        match self.inner.routes.get(name) {
+            Some(route) => policy.evaluate_any(&names::aliases(route.connection.server(), &route.tool, name)),
+            None => policy.evaluate(name),
+        }
     }
 
     /// Calls a tool, within the bound on one call. Dropping the future cancels the call at the server.

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::chat::Chat;
 use crate::commands::agent::Agent;
 use crate::commands::audit::Audit;
+use crate::commands::call_agent::CallAgent;
 use crate::commands::completions::Completions;
 use crate::commands::config::Show;
 use crate::commands::doctor::Doctor;
@@ -13,6 +14,7 @@ use crate::commands::health::Health;
 use crate::commands::key::Key;
 use crate::commands::models::Models;
 use crate::commands::session::Session;
+use crate::commands::usage::Usage;
 use crate::commands::vault::Vault;
 use crate::commands::workspace::Workspace;
 use crate::serve::Serve;
@@ -54,10 +56,14 @@ pub(crate) enum Command {
     Vault(Vault),
     /// Open, drive and look at sessions
     Session(Session),
+    /// Have another agent do a task on a session's behalf, with a parent token
+    CallAgent(CallAgent),
     /// Create, look at, rotate and revoke API keys
     Key(Key),
     /// Create and look at workspaces
     Workspace(Workspace),
+    /// Show what model requests consumed
+    Usage(Usage),
     /// Look at and verify the audit trail
     Audit(Audit),
     /// List the models that agents may name

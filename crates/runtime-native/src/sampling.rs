@@ -114,7 +114,7 @@ impl Run<'_> {
                     let custom = spec.is_custom_tool(&name);
                     let permission = match custom {
                         true => Permission::Allow,
-                        false => spec.permission_policy.evaluate(&name),
+                        false => self.permission(&name),
                     };
                     ReplyBlock::ToolUse {
                         id,

@@ -170,10 +170,9 @@ impl Run<'_> {
             description: tool.description,
             input_schema: tool.input_schema,
         });
-        let policy = &self.session.agent.spec.permission_policy;
         let offered = self.offered.iter().flat_map(oma_mcp::Tools::definitions);
         let of_servers = offered
-            .filter(|tool| policy.evaluate(&tool.name) != Permission::Deny)
+            .filter(|tool| self.permission(&tool.name) != Permission::Deny)
             .map(|tool| ToolSpec {
                 name: tool.name.clone(),
                 description: tool.description.clone(),
@@ -189,6 +188,15 @@ impl Run<'_> {
             .chain(custom)
             .chain(of_servers)
             .collect()
+    }
+
+    /// What the agent's policy says of a tool.
+    pub(crate) fn permission(&self, name: &str) -> Permission {
+        let policy = &self.session.agent.spec.permission_policy;
+        match &self.offered {
+            Some(offered) => offered.permission(policy, name),
+            None => policy.evaluate(name),
+        }
     }
 
     /// A request with these messages, within what the budgets leave for it. All requests of a session are the same

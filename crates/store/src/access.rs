@@ -2,6 +2,8 @@
 
 use async_trait::async_trait;
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
+use oma_domain::user::User;
 use oma_domain::{ApiKey, KeyId, Timestamp, Workspace, WorkspaceId};
 
 use crate::{Once, Result};
@@ -32,6 +34,11 @@ pub trait Access: Send + Sync + 'static {
     async fn create_workspace(&self, workspace: &Workspace, once: Option<&Once>) -> Result<()>;
     /// A workspace.
     async fn workspace(&self, id: &WorkspaceId) -> Result<Option<Workspace>>;
+    /// Changes what may be consumed in a workspace in a month.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound).
+    async fn set_workspace_budget(&self, id: &WorkspaceId, budget: &Monthly) -> Result<Workspace>;
     /// Workspaces by creation, oldest first.
     async fn workspaces(
         &self,
@@ -72,6 +79,11 @@ pub trait Access: Send + Sync + 'static {
         at: Timestamp,
         once: Option<&Once>,
     ) -> Result<StoredKey>;
+    /// Changes what may be consumed with a key in a month.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound).
+    async fn set_key_budget(&self, workspace: &WorkspaceId, id: &KeyId, budget: &Monthly) -> Result<ApiKey>;
     /// Revokes a key and returns it; doing it again keeps the first time.
     ///
     /// # Errors
@@ -79,6 +91,27 @@ pub trait Access: Send + Sync + 'static {
     async fn revoke_key(&self, workspace: &WorkspaceId, id: &KeyId, at: Timestamp) -> Result<ApiKey>;
     /// The keys of all workspaces that are not revoked, for the start of a server.
     async fn live_keys(&self, after: Option<&KeyId>, limit: u32) -> Result<Page<StoredKey, KeyId>>;
+    /// Forgets keys that were revoked before `before`. What was consumed with them stays in the report. Returns how many.
+    async fn forget_keys(&self, before: Timestamp) -> Result<u64>;
+    /// Adds somebody who signed up, with their workspace and key, as long as there are less than `most` of their tier
+    /// whose time is not over.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit); [`Error::Conflict`](crate::Error::Conflict) when there is one with the
+    /// same GitHub account.
+    async fn create_user(&self, user: &User, workspace: &Workspace, key: &StoredKey, most: u32)
+    -> Result<()>;
+    /// Whose key it is.
+    async fn user_of_key(&self, key: &KeyId) -> Result<Option<User>>;
+    /// Who has this GitHub account.
+    async fn user_of_github(&self, account: u64) -> Result<Option<User>>;
+    /// Users whose time is over, the longest first.
+    async fn expired_users(&self, now: Timestamp, limit: u32) -> Result<Vec<User>>;
+    /// Removes a workspace with everything in it but the audit trail.
+    ///
+    /// # Errors
+    /// [`Error::InUse`](crate::Error::InUse) while there are sessions in it.
+    async fn remove_workspace(&self, id: &WorkspaceId) -> Result<()>;
     /// Notes when keys were last used; an earlier time than the one that is noted changes nothing.
     async fn touch_keys(&self, used: &[(KeyId, Timestamp)]) -> Result<()>;
 }

@@ -29,6 +29,9 @@ pub enum Error {
     /// There may not be more of them.
     #[error("there are {0} already")]
     Limit(u32),
+    /// The workspace has as many sessions as it may have.
+    #[error("the workspace has {0} sessions already, which is the most")]
+    TooManySessions(u32),
     /// This idempotency key has been used.
     #[error("the idempotency key has been used")]
     AlreadyDone(OnceRecord),

@@ -39,10 +39,11 @@ use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
+use oma_domain::session::Spending;
 use oma_domain::vault::{DataKey, MasterKeyId, Vault};
 use oma_domain::{
-    AgentId, CredentialId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, VaultId,
-    WorkspaceId,
+    AgentId, Credential, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId,
+    Timestamp, VaultId, WorkspaceId,
 };
 
 /// The result of a store call.
@@ -192,6 +193,8 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
         after: Option<&CredentialId>,
         limit: u32,
     ) -> Result<Page<StoredCredential, CredentialId>>;
+    /// What may be shown of all credentials of a vault, oldest first. Their number is bounded when they are added.
+    async fn credential_specs(&self, workspace: &WorkspaceId, vault: &VaultId) -> Result<Vec<Credential>>;
     /// Writes a credential: `stored.revision` must be one above the stored one. The vault counts as changed.
     ///
     /// # Errors
@@ -299,6 +302,15 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<UsageRow, i64>>;
+
+    /// What was consumed in a workspace, by all or for one key, from one day to another, both included.
+    async fn consumed(
+        &self,
+        workspace: &WorkspaceId,
+        key: Option<&KeyId>,
+        from: i64,
+        to: i64,
+    ) -> Result<Spending>;
 
     /// What was done under an idempotency key.
     async fn done(&self, workspace: &WorkspaceId, scope: &str, key: &str) -> Result<Option<OnceRecord>>;

@@ -155,7 +155,7 @@ pub struct Commit {
     pub needs_agent: Option<AgentId>,
     /// Remember this key in the same transaction.
     pub once: Option<Once>,
-    /// What it adds to the usage of the session's agent and key.
+    /// What it adds to the usage of the session's agent.
     pub used: Option<Used>,
 }
 
@@ -166,6 +166,8 @@ pub struct Used {
     pub day: i64,
     /// The model, `provider/model`.
     pub model: String,
+    /// The key that is charged.
+    pub key: Option<KeyId>,
     /// How many requests it were.
     pub requests: u64,
     /// Their tokens.
@@ -174,15 +176,13 @@ pub struct Used {
     pub cost: CostTotal,
 }
 
-/// What one agent consumed with one model and one key on one day.
+/// What one agent consumed with one model for one key on one day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     /// The cursor after this row.
     pub row: i64,
     /// The agent.
     pub agent: AgentId,
-    /// The key that the sessions were opened with.
-    pub key: Option<KeyId>,
     /// The sums.
     pub used: Used,
 }

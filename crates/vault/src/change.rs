@@ -16,7 +16,7 @@ pub struct CredentialChange {
     pub token: Option<SecretString>,
     /// Another access token.
     pub access_token: Option<SecretString>,
-    /// When the access token ends.
+    /// When the access token ends. Another access token without it has no known end.
     pub expires_at: Option<Timestamp>,
     /// Another refresh token.
     pub refresh_token: Option<SecretString>,
@@ -55,7 +55,8 @@ impl CredentialChange {
                 if self.token.is_some() {
                     return Err(not_for("token"));
                 }
-                if self.expires_at.is_some() {
+                // The end of another token says nothing of this one.
+                if self.expires_at.is_some() || self.access_token.is_some() {
                     *expires_at = self.expires_at;
                 }
                 changed.extend(self.access_token.as_ref().map(|token| (Field::Token, token)));

@@ -70,21 +70,12 @@ pub enum RefreshFailure {
     /// The new tokens could not be stored. Whether the old refresh token still works is up to the issuer.
     #[error("the new tokens could not be stored: {0}")]
     NotKept(oma_store::Error),
+    /// The server is about to stop, and begins no refresh any more.
+    #[error("the server is stopping")]
+    Stopping,
     /// The refresh broke down.
     #[error("the refresh was cut off")]
     CutOff,
-}
-
-impl RefreshFailure {
-    /// Whether the old access token may still be good: nobody has said that the grant is over.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::NotKept(_) | Self::CutOff => true,
-            Self::Refused { status, .. } => *status >= 500 || *status == 429,
-            Self::NoRefreshToken | Self::BadAnswer(_) => false,
-        }
-    }
 }
 
 /// The result of a call.

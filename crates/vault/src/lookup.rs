@@ -1,6 +1,5 @@
 //! Which token a request presents, and what to present after it was refused.
 
-use oma_domain::page::MAX_LIMIT;
 use oma_domain::vault::{Field, Kind};
 use oma_domain::{CredentialId, VaultId, WorkspaceId};
 use oma_egress::target::Target;
@@ -10,9 +9,9 @@ use url::Url;
 
 use crate::error::{Error, RefreshFailure, Result};
 use crate::rule::Rule;
-use crate::vaults::{Inner, Vaults, failed, now, open};
+use crate::vaults::{ATTEMPTS, Inner, Vaults, failed, now, open};
 
-/// How long before its end an access token is refreshed, in milliseconds.
+/// How long before its end an access token is refreshed, in milliseconds; half of its life if that is less.
 const MARGIN: i64 = 60_000;
 
 /// A token to present, and where it is from.
@@ -57,49 +56,61 @@ impl Vaults {
         Ok(None)
     }
 
+    /// The credential of a vault that counts for a URL. Only its own secrets are read.
     async fn best(
         &self,
         workspace: &WorkspaceId,
         vault: &VaultId,
         target: &Target,
     ) -> Result<Option<StoredCredential>> {
-        let page = self
-            .inner
-            .store
-            .credentials(workspace, vault, None, MAX_LIMIT)
-            .await?;
-        let matching = page.rows.into_iter().filter_map(|stored| {
-            // It was read when it was added; what can't be read matches nothing.
-            let rule = Rule::parse(&stored.credential.spec.match_url).ok()?;
-            rule.matches(target).then(|| (rule.specificity(), stored))
-        });
-        // Of equals the last, which is the newest.
-        Ok(matching
-            .max_by_key(|(specificity, _)| *specificity)
-            .map(|(_, stored)| stored))
+        let store = &self.inner.store;
+        for _ in 0..ATTEMPTS {
+            let all = store.credential_specs(workspace, vault).await?;
+            let matching = all.iter().filter_map(|credential| {
+                // It was read when it was added; what can't be read matches nothing.
+                let rule = Rule::parse(&credential.spec.match_url).ok()?;
+                rule.matches(target).then(|| (rule.specificity(), &credential.id))
+            });
+            // Of equals the last, which is the newest.
+            let Some((_, id)) = matching.max_by_key(|(specificity, _)| *specificity) else {
+                return Ok(None);
+            };
+            if let Some(stored) = store.credential(workspace, vault, id).await? {
+                return Ok(Some(stored));
+            }
+            // It was removed meanwhile, so another one may count.
+        }
+        Err(Error::Conflict)
     }
 
     /// The credential's token, refreshed when that is due.
     async fn good(&self, stored: StoredCredential) -> Result<Bearer> {
-        let Kind::McpOauth { expires_at, refresh } = &stored.credential.spec.kind else {
+        let credential = &stored.credential;
+        let Kind::McpOauth {
+            expires_at: Some(end),
+            refresh,
+        } = &credential.spec.kind
+        else {
             return self.inner.bearer(&stored).await;
         };
-        let left = expires_at.map_or(i64::MAX, |end| end.0.saturating_sub(now().0));
-        if left > MARGIN {
+        let left = end.0.saturating_sub(now().0);
+        // The token is at least as old as what is known of it.
+        let life = end.0.saturating_sub(credential.updated_at.0);
+        if left > MARGIN.min(life / 2).max(0) {
             return self.inner.bearer(&stored).await;
         }
         let has_expired = left <= 0;
         if refresh.is_none() {
             return match has_expired {
                 false => self.inner.bearer(&stored).await,
-                true => Err(failed(&stored.credential, RefreshFailure::NoRefreshToken)),
+                true => Err(failed(credential, RefreshFailure::NoRefreshToken)),
             };
         }
-        match self.refresh(&stored.credential, stored.revision).await {
+        match self.refresh(credential, stored.revision).await {
             Err(Error::Refresh {
                 reason, credential, ..
-            }) if !has_expired && reason.is_transient() => {
-                tracing::warn!(%credential, %reason, "an access token could not be refreshed yet; it is still good");
+            }) if !has_expired => {
+                tracing::warn!(%credential, %reason, "an access token could not be refreshed; it is still good");
                 self.inner.bearer(&stored).await
             }
             outcome => outcome,

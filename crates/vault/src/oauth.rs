@@ -25,6 +25,10 @@ const MAX_TOKEN: usize = 65_536;
 /// How long a token is taken to live when the issuer does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 
+/// How long a token is taken to live at least, so that not every request asks for another one. If it does not, the
+/// server that it is for will say so.
+const MIN_LIFE: Duration = Duration::from_secs(10);
+
 /// The error codes that OAuth defines for a token endpoint. Others are not repeated, for they may say anything.
 const CODES: [&str; 8] = [
     "invalid_request",
@@ -168,7 +172,7 @@ pub(crate) fn read(status: u16, body: &[u8]) -> Result<Issued, RefreshFailure> {
     Ok(Issued {
         access_token: SecretString::from(access_token),
         refresh_token: refresh_token.map(SecretString::from),
-        life: fields.seconds("expires_in").unwrap_or(DEFAULT_LIFE),
+        life: fields.seconds("expires_in").unwrap_or(DEFAULT_LIFE).max(MIN_LIFE),
     })
 }
 
@@ -244,7 +248,7 @@ mod tests {
             (
                 200,
                 "access_token=a%2B1&refresh_token=r1&expires_in=5",
-                Ok(("a+1", Some("r1"), 5)),
+                Ok(("a+1", Some("r1"), 10)),
             ),
             (
                 200,

@@ -6,7 +6,7 @@
 //! user has to authorise again. Before the issuer is asked, the store has to prove that it takes writes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -15,6 +15,7 @@ use oma_domain::vault::{Field, Kind};
 use oma_domain::{Credential, CredentialId, Timestamp};
 use oma_store::StoredCredential;
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use crate::error::{Error, RefreshFailure, Result};
 use crate::lookup::{Bearer, bearer};
@@ -31,11 +32,52 @@ const WAITS: [Duration; 6] = [
     Duration::from_secs(10),
 ];
 
+/// How long new tokens are tried to be stored, as far as the store does not hold that up itself.
+pub(crate) const KEEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long after a refresh failed the next one of the same credential is not tried, unless it was changed.
+const MEMORY: Duration = Duration::from_secs(10);
+
 type Flight = Shared<BoxFuture<'static, Result<Bearer>>>;
 
-/// The refreshes under way.
+/// The refreshes under way, and those that failed a moment ago.
 #[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<CredentialId, Flight>>);
+pub(crate) struct Flights(Mutex<Board>);
+
+#[derive(Default)]
+struct Board {
+    flights: HashMap<CredentialId, Flight>,
+    failures: HashMap<CredentialId, Failed>,
+    /// No other refresh begins.
+    is_closed: bool,
+}
+
+/// A refresh that failed.
+struct Failed {
+    /// What the credential stood at.
+    revision: u64,
+    at: Instant,
+    error: Error,
+}
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no further refresh begin.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+    }
+}
+
+impl Board {
+    /// How the same refresh failed a moment ago.
+    fn failure(&self, credential: &CredentialId, revision: u64) -> Option<&Error> {
+        let failed = self.failures.get(credential)?;
+        (failed.revision == revision && failed.at.elapsed() < MEMORY).then_some(&failed.error)
+    }
+}
 
 /// Takes a refresh off the list however it ends.
 struct Landing {
@@ -43,33 +85,42 @@ struct Landing {
     credential: CredentialId,
 }
 
+impl Landing {
+    fn remember(&self, revision: u64, error: &Error) {
+        let failed = Failed {
+            revision,
+            at: Instant::now(),
+            error: error.clone(),
+        };
+        let mut board = self.inner.flights.lock();
+        board.failures.retain(|_, failed| failed.at.elapsed() < MEMORY);
+        board.failures.insert(self.credential.clone(), failed);
+    }
+}
+
 impl Drop for Landing {
     fn drop(&mut self) {
-        let mut flights = self
-            .inner
-            .flights
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        flights.remove(&self.credential);
+        self.inner.flights.lock().flights.remove(&self.credential);
     }
 }
 
 impl Vaults {
-    /// Refreshes a credential that stood at this revision, or waits for whoever does so already.
+    /// Refreshes a credential that stood at this revision, or waits for whoever does so already. What failed a
+    /// moment ago fails at once.
     pub(crate) async fn refresh(&self, credential: &Credential, revision: u64) -> Result<Bearer> {
         let flight = {
-            let mut flights = self
-                .inner
-                .flights
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            match flights.get(&credential.id) {
+            let mut board = self.inner.flights.lock();
+            match board.flights.get(&credential.id) {
                 Some(flight) => flight.clone(),
                 None => {
+                    if let Some(error) = board.failure(&credential.id, revision) {
+                        return Err(error.clone());
+                    }
+                    if board.is_closed {
+                        return Err(failed(credential, RefreshFailure::Stopping));
+                    }
                     let flight = self.take_off(credential.clone(), revision);
-                    flights.insert(credential.id.clone(), flight.clone());
+                    board.flights.insert(credential.id.clone(), flight.clone());
                     flight
                 }
             }
@@ -85,6 +136,9 @@ impl Vaults {
         let cut_off = failed(&credential, RefreshFailure::CutOff);
         let task = self.inner.tasks.spawn(async move {
             let outcome = Box::pin(landing.inner.renew(&credential, revision)).await;
+            if let Err(error @ Error::Refresh { .. }) = &outcome {
+                landing.remember(revision, error);
+            }
             // Off the list before anybody learns of it, so that a later caller starts afresh.
             drop(landing);
             outcome
@@ -131,12 +185,17 @@ impl Inner {
         }
         let life = i64::try_from(issued.life.as_millis()).unwrap_or(i64::MAX);
         let ends = Timestamp(now().0.saturating_add(life));
-        let renew = |stored: &StoredCredential| {
-            let mut renewed = stored.clone();
-            if let Kind::McpOauth { expires_at, .. } = &mut renewed.credential.spec.kind {
+        // What the user has replaced meanwhile is the user's; the rest is what the issuer says now.
+        let renew = |base: &StoredCredential| {
+            let is_ours = |field: &Field| base.secrets.get(field) == stored.secrets.get(field);
+            let mut renewed = base.clone();
+            let ours = secrets.iter().filter(|(field, _)| is_ours(field));
+            renewed.secrets.extend(ours.cloned());
+            if let Kind::McpOauth { expires_at, .. } = &mut renewed.credential.spec.kind
+                && is_ours(&Field::Token)
+            {
                 *expires_at = Some(ends);
             }
-            renewed.secrets.extend(secrets.iter().cloned());
             renewed.credential.updated_at = renewed.credential.updated_at.max(now());
             renewed.revision += 1;
             renewed
@@ -166,13 +225,7 @@ impl Inner {
             match error {
                 oma_store::Error::NotFound => return Err(Error::CredentialNotFound),
                 // A conflict brings a newer row; everything else may pass.
-                oma_store::Error::Conflict => {
-                    base = self.stored(workspace, vault, id).await?;
-                    if base.secrets != used.secrets {
-                        // The user gave other secrets meanwhile. Theirs count.
-                        return Ok(base);
-                    }
-                }
+                oma_store::Error::Conflict => base = self.stored(workspace, vault, id).await?,
                 error => {
                     let Some(wait) = waits.next() else {
                         tracing::error!(credential = %id, vault = %vault, %error, "refreshed tokens are lost: they can't be stored");

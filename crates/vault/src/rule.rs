@@ -66,9 +66,9 @@ impl Rule {
         match &self.target.host {
             Host::Address(address) => address.is_loopback() && policy.allows(*address, port),
             Host::Name(name) => {
-                let is_local = name == "localhost" || name.ends_with(".localhost");
+                // The guard dials loopback for this name only; those below it may lead anywhere.
                 let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-                is_local
+                name == "localhost"
                     && (policy.trusts_name(name, port)
                         || loopback.iter().any(|address| policy.allows(*address, port)))
             }
@@ -217,6 +217,7 @@ mod tests {
                 "10.0.0.0/8",
                 "intranet.example:8443",
                 "localhost:3000",
+                "app.localhost:3000",
             ]
             .iter()
             .map(|rule| rule.parse().unwrap())
@@ -232,6 +233,9 @@ mod tests {
             ("http://localhost:9000/", false, true),
             ("http://localhost:3000/", false, true),
             ("http://localhost/", false, false),
+            ("http://app.localhost:9000/", false, false),
+            ("http://app.localhost:3000/", false, false),
+            ("https://app.localhost:3000/", false, true),
             ("http://10.0.0.1/", false, false),
             ("https://10.0.0.1/", false, true),
             ("https://169.254.169.254/", false, false),

@@ -15,16 +15,16 @@ use crate::change::CredentialChange;
 use crate::error::{Error, RefreshFailure, Result};
 use crate::master::MasterKey;
 use crate::new::{NewCredential, NewVault, take_apart};
-use crate::oauth::is_token;
-use crate::refresh::Flights;
+use crate::oauth::{self, is_token};
+use crate::refresh::{Flights, KEEP_TIMEOUT};
 use crate::rule::Rule;
 use crate::seal::Chamber;
 
 /// How often a change is tried again that another one overtook.
-const ATTEMPTS: u32 = 4;
+pub(crate) const ATTEMPTS: u32 = 4;
 
-/// How long a stop waits for refreshes under way.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stop waits for refreshes under way: for the issuer, and for the store as long as it is tried.
+const CLOSE_TIMEOUT: Duration = oauth::TIMEOUT.saturating_add(KEEP_TIMEOUT);
 
 /// Vaults and their credentials. Cheap to clone.
 #[derive(Clone)]
@@ -312,8 +312,10 @@ impl Vaults {
         Err(Error::CredentialNotFound)
     }
 
-    /// Waits, for a bounded time, until refreshes under way are stored.
+    /// Begins no further refresh, and waits, for a bounded time, until those under way are stored: an issuer that
+    /// has been asked may have replaced the refresh token.
     pub async fn close(&self) {
+        self.inner.flights.close();
         self.inner.tasks.close();
         if tokio::time::timeout(CLOSE_TIMEOUT, self.inner.tasks.wait())
             .await

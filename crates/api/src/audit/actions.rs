@@ -12,6 +12,11 @@ pub(super) struct Action {
 
 /// The action of a call; `None` for calls that only look. `route` is the pattern that matched.
 pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
+    if matches!(*method, Method::GET | Method::HEAD) && route == "/auth/github/callback" {
+        // A browser comes by; it makes a user or a new token all the same.
+        let name = "user.sign_in";
+        return Some(Action { name, target: None });
+    }
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return None;
     }
@@ -51,9 +56,13 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         }
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/parent_token") => ("session.parent_token", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
         ("POST", "/v1/chat/completions") => ("chat.completion", None),
+        ("POST", "/auth/anonymous") => ("user.create", None),
         ("POST", "/v1/workspaces") => ("workspace.create", None),
+        ("PATCH", "/v1/workspaces/{workspace_id}") => ("workspace.update", Some("workspace_id")),
+        ("PATCH", "/v1/keys/{key_id}") => ("key.update", Some("key_id")),
         ("POST", "/v1/keys") => ("key.create", None),
         ("POST", "/v1/keys/{key_id}/rotate") => ("key.rotate", Some("key_id")),
         ("DELETE", "/v1/keys/{key_id}") => ("key.revoke", Some("key_id")),

@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use oma_domain::{Actor, KeyId};
+use oma_domain::{Actor, KeyId, SessionId};
 
 use crate::fault::Fault;
 pub(crate) use bucket::{Buckets, Taken};
 pub use peer::Peer;
-pub(crate) use peer::origin;
+pub(crate) use peer::{neighbourhood, origin};
 
 /// Paths that are never limited: probes and scrapes come from few addresses, and often.
 pub(crate) const EXEMPT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -27,6 +27,8 @@ pub(crate) const EXEMPT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 enum Who {
     Operator,
     Key(KeyId),
+    /// All who hold parent tokens of this session.
+    Session(SessionId),
     /// Somebody on a server that asks for no key.
     Local(IpAddr),
 }
@@ -99,6 +101,7 @@ impl Limits {
         let (who, kind) = match actor {
             Actor::Operator => (Who::Operator, "token"),
             Actor::Key(id) => (Who::Key(id.clone()), "token"),
+            Actor::Session(id) => (Who::Session(id.clone()), "token"),
             Actor::Local => (Who::Local(peer::neighbourhood(address)), "ip"),
         };
         self.verdict(self.known.take(who, Instant::now()), kind)

@@ -47,7 +47,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// What shares a bucket: an address, or for IPv6 the network that one customer gets, who may use any address of it.
-pub(super) fn neighbourhood(address: IpAddr) -> IpAddr {
+pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

@@ -13,6 +13,7 @@ mod events;
 mod files;
 mod keys;
 mod openapi;
+mod policies;
 mod projection;
 mod puppet;
 mod server;

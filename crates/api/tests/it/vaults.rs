@@ -218,6 +218,22 @@ async fn bad_bodies_are_refused() {
             "clientSecret",
             "Expected string",
         ),
+        (
+            &credentials,
+            changed(&oauth, "tokenEndpointAuth", json!("private_key_jwt")),
+            "tokenEndpointAuth",
+            "Invalid enum value",
+        ),
+        (
+            &credentials,
+            changed(
+                &without(&oauth, "clientSecret"),
+                "tokenEndpointAuth",
+                json!("client_secret_basic"),
+            ),
+            "clientSecret",
+            "Required with",
+        ),
     ] {
         let answer = server.post(path, &body).await;
         assert_eq!(answer.code(), (400, "invalid_request".into()), "{body}");
@@ -324,6 +340,17 @@ async fn credentials_over_their_lives() {
     }
     let public = without(&without(&oauth(), "clientSecret"), "expiresAt");
     let public = server.post(&path, &public).await.json();
+    let basic = changed(&oauth(), "tokenEndpointAuth", json!("client_secret_basic"));
+    let basic = server.post(&path, &basic).await.json();
+    for (credential, auth) in [
+        (&refreshed, "client_secret_post"),
+        (&public, "none"),
+        (&basic, "client_secret_basic"),
+    ] {
+        assert_eq!(credential["token_endpoint_auth"], auth);
+    }
+    let removed = format!("{path}/{}", basic["credential_id"].as_str().unwrap());
+    assert_eq!(server.delete(&removed).await.code().0, 200);
     assert!(
         public["expires_at"].is_null() && public["scopes"].is_null(),
         "{public}"

@@ -37,15 +37,15 @@ impl Transition {
             );
         }
         turn.requests += 1;
-        let mut max_output = None;
+        let mut allowed = bound.output;
         if let Some(quota) = ctx.quota {
             let Spending { usage, cost, .. } = self.state.spoken_for();
-            let allowed = match quota.exceeded(&usage, &cost, ctx.created_at, ctx.now) {
+            let own = match quota.exceeded(&usage, &cost, ctx.created_at, ctx.now) {
                 Some(cap) => Err(cap),
                 None => quota.allowance(&usage, &cost, bound),
             };
-            match allowed {
-                Ok(tokens) => max_output = (tokens < bound.output).then_some(tokens),
+            match own {
+                Ok(tokens) => allowed = allowed.min(tokens),
                 Err(cap) => {
                     self.state.held_by = Some(quota);
                     self.end_turn(StopReason::BudgetReached { cap }, ctx);
@@ -53,6 +53,15 @@ impl Transition {
                 }
             }
         }
+        match ctx.granted {
+            Ok(tokens) => allowed = allowed.min(tokens),
+            Err(cap) => {
+                self.state.held_for = Some(*bound);
+                self.end_turn(StopReason::BudgetReached { cap }, ctx);
+                return Ok(());
+            }
+        }
+        let max_output = (allowed < bound.output).then_some(allowed);
         self.running_turn()?.step = Step::Sampling {
             request: id.clone(),
             purpose,

@@ -2,12 +2,12 @@
 
 use super::state::{Context, Phase, Rejection, Step, Transition};
 use crate::event::{Body, Kept, Purpose, Seq, StopReason};
-use crate::id::EventId;
+use crate::id::{EventId, KeyId};
 use crate::usage::{Cost, Usage};
 
 impl Transition {
     /// Starts a turn that does nothing else.
-    pub(super) fn compact(&mut self, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+    pub(super) fn compact(&mut self, charged: Option<KeyId>, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         if !matches!(self.state.phase, Phase::Idle { .. }) {
             return Err(Rejection::Busy);
         }
@@ -15,9 +15,10 @@ impl Transition {
             return Err(Rejection::NothingToCompact);
         }
         self.state.held_by = None;
+        self.state.held_for = None;
         self.begin_work(ctx);
         let id = (ctx.new_id)();
-        self.run(id, Purpose::Compaction, None, ctx);
+        self.run(id, Purpose::Compaction, None, charged, ctx);
         Ok(())
     }
 

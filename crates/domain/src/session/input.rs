@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::delegate::Spending;
+use super::delegate::{Spending, Standing};
 use super::state::Queued;
 use crate::content::ContentBlock;
 use crate::event::{Failure, Kept, Opaque, Purpose};
-use crate::id::EventId;
+use crate::id::{EventId, KeyId, SessionId};
 use crate::policy::Permission;
-use crate::quota::Bound;
+use crate::quota::{Bound, Quota};
 use crate::thinking::ThinkingLevel;
 use crate::usage::{Cost, Spent, Usage};
 
@@ -65,7 +65,10 @@ pub enum Input {
     /// Time has passed: tool uses that have waited long enough for a confirmation count as denied.
     Lapse,
     /// A client asks for the history to be summarised.
-    Compact,
+    Compact {
+        /// The key that is charged for it.
+        charged: Option<KeyId>,
+    },
     /// The runtime is about to make a model request.
     BeginRequest {
         /// The id of its start event.
@@ -130,6 +133,20 @@ pub enum Input {
         outcome: Outcome,
         /// What the other agent's session and its children consumed.
         spent: Spending,
+    },
+    /// A session is about to be opened, or given another task, on this one's behalf.
+    Lend {
+        /// The other session.
+        child: SessionId,
+        /// What it may consume in all, and how it stands; none for one that is new.
+        known: Option<(Option<Quota>, Standing)>,
+    },
+    /// A session that works on this one's behalf rests, or is gone.
+    GiveBack {
+        /// The other session.
+        child: SessionId,
+        /// How it stands, unless it is gone.
+        standing: Option<Standing>,
     },
     /// The turn can't go on, for a reason outside a model request.
     FailTurn {

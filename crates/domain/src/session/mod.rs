@@ -27,7 +27,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use delegate::{CALL_AGENT, Delegated, Spending};
+pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
 pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
     Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,

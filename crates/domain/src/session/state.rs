@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::delegate::Delegated;
+use super::delegate::{Delegated, MAX_OPENED};
 use super::input::Input;
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason};
-use crate::id::EventId;
+use crate::id::{EventId, KeyId};
 use crate::quota::{Bound, Exceeded, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
@@ -36,6 +36,9 @@ pub struct Queued {
     /// The trace of the request that posted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
+    /// The key that posted it, which is charged for its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged: Option<KeyId>,
 }
 
 /// Where a session stands. Stored as one JSON text in the session's row, but for the queue, which has rows of
@@ -88,6 +91,9 @@ pub struct State {
     /// Since when it works; `None` while it rests or waits for a client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_since: Option<Timestamp>,
+    /// The model request for which a month's budget left too little: nothing goes on before it leaves enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_for: Option<Bound>,
 }
 
 fn is_nothing(unreported: &Unreported) -> bool {
@@ -139,6 +145,9 @@ pub struct Turn {
     /// The trace that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
+    /// The key that is charged for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged: Option<KeyId>,
 }
 
 /// What a turn does.
@@ -213,6 +222,8 @@ pub struct Context<'a> {
     pub created_at: Timestamp,
     /// The session's hard budgets.
     pub quota: Option<Quota>,
+    /// How many output tokens the month's budgets of workspace and key leave for the next model request.
+    pub granted: Result<u64, Exceeded>,
     /// How long a tool use waits for a confirmation, in milliseconds; `None` means for ever.
     pub confirmation_timeout_ms: Option<u64>,
     /// The position of the last event.
@@ -273,11 +284,14 @@ pub enum Rejection {
     #[error("the session is busy")]
     Busy,
     /// A hard budget is used up.
-    #[error("the session's {} budget is used up", .0.as_str())]
+    #[error("{} is used up", .0.phrase())]
     QuotaExceeded(Exceeded),
     /// Too many messages wait.
     #[error("too many messages, or too large ones, are already waiting for this session")]
     QueueFull,
+    /// As many sessions as possible were opened on this one's behalf.
+    #[error("{MAX_OPENED} sessions were opened on this session's behalf; more are not possible")]
+    TooManyChildren,
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]
     NotAsking,
@@ -317,7 +331,7 @@ impl State {
                 | Input::Confirm { .. }
                 | Input::Answer { .. }
                 | Input::Update { .. }
-                | Input::Compact
+                | Input::Compact { .. }
         );
         if from_client && self.archived_at.is_some() {
             return Err(Rejection::Archived);
@@ -353,7 +367,7 @@ impl State {
             Input::Update { title, metadata } => next.update(title, metadata, ctx),
             Input::Archive => next.archive(ctx)?,
             Input::Lapse => next.lapse(ctx)?,
-            Input::Compact => next.compact(ctx)?,
+            Input::Compact { charged } => next.compact(charged, ctx)?,
             Input::BeginRequest {
                 id,
                 model,
@@ -388,6 +402,8 @@ impl State {
                 outcome,
                 spent,
             } => next.finish_delegation(&tool_use, outcome, &spent, ctx)?,
+            Input::Lend { child, known } => next.lend(&child, known, ctx)?,
+            Input::GiveBack { child, standing } => next.give_back(&child, standing.as_ref())?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Remark { failure } => next.remark(failure, ctx)?,
             Input::Wake => next.wake(ctx),

@@ -1,5 +1,6 @@
 //! Tables of the state machine: what each input does in each phase, and properties over random runs.
 
+mod opened;
 mod properties;
 mod tables;
 
@@ -20,6 +21,7 @@ pub(super) struct Machine {
     pub(super) state: State,
     pub(super) log: Vec<NewEvent>,
     pub(super) quota: Option<Quota>,
+    pub(super) granted: Option<Result<u64, Exceeded>>,
     pub(super) max_requests: Option<u32>,
     pub(super) confirmation_timeout_ms: Option<u64>,
     /// Milliseconds that have passed.
@@ -38,6 +40,7 @@ pub(super) fn post(name: &str) -> Input {
         model: None,
         thinking_level: None,
         trace: None,
+        charged: None,
     }))
 }
 
@@ -184,6 +187,7 @@ impl Machine {
             now: Timestamp(1000 + self.passed),
             created_at: Timestamp(0),
             quota: self.quota,
+            granted: self.granted.unwrap_or(Ok(u64::MAX)),
             confirmation_timeout_ms: self.confirmation_timeout_ms,
             head: Seq(self.log.len() as u64),
             max_requests_per_turn: self.max_requests.unwrap_or(100),

@@ -7,7 +7,7 @@ use super::state::{
     Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, Transition, Turn,
 };
 use crate::event::{Body, Purpose, StopReason};
-use crate::id::EventId;
+use crate::id::{EventId, KeyId};
 use crate::quota::Bound;
 use crate::trace::TraceParent;
 use crate::usage::{Spent, Usage};
@@ -101,6 +101,7 @@ impl Transition {
             self.begin_work(ctx);
         }
         self.state.held_by = None;
+        self.state.held_for = None;
         if let Some(model) = &message.model
             && self.state.model.as_ref() != Some(model)
         {
@@ -124,7 +125,8 @@ impl Transition {
                 content: message.content.clone(),
             },
         );
-        self.run(message.id.clone(), Purpose::Reply, message.trace.clone(), ctx);
+        let (trace, charged) = (message.trace.clone(), message.charged.clone());
+        self.run(message.id.clone(), Purpose::Reply, trace, charged, ctx);
     }
 
     /// Puts a fresh turn in place and asks for it to be driven.
@@ -133,6 +135,7 @@ impl Transition {
         id: EventId,
         purpose: Purpose,
         trace: Option<TraceParent>,
+        charged: Option<KeyId>,
         ctx: &Context<'_>,
     ) {
         let turn = Turn {
@@ -143,6 +146,7 @@ impl Transition {
             failed_attempts: 0,
             started_at: ctx.now,
             trace,
+            charged,
         };
         self.state.phase = Phase::Running { turn };
         self.effects.push(Effect::Drive);

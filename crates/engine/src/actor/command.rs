@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use oma_domain::session::{Input, Outcome, Partial, Phase, Queued, Rejection, Spending};
-use oma_domain::{EventId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
+use oma_domain::quota::Quota;
+use oma_domain::session::{Input, Outcome, Partial, Phase, Queued, Rejection, Spending, Standing};
+use oma_domain::{EventId, KeyId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -11,6 +12,7 @@ use super::commit::{Refusal, With};
 use super::{ABORT_TIMEOUT, Actor, Arriving};
 use crate::error::{Error, Result};
 use crate::hub::Note;
+use crate::parents::standing;
 use crate::registry::Sent;
 use crate::{Engine, IdempotencyKey, Post, Posted, Submission, Submitted, once};
 
@@ -58,12 +60,27 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<()>>,
     },
     /// Summarise the history.
-    Compact { reply: oneshot::Sender<Result<()>> },
+    Compact {
+        charged: Option<KeyId>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Remove the session.
     Delete { reply: oneshot::Sender<Result<()>> },
     /// Remove the session if nothing has happened in it since.
     Expire {
         before: Timestamp,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Set aside what a child may consume that was opened with a parent token.
+    Lend {
+        child: SessionId,
+        known: Option<(Option<Quota>, Standing)>,
+        reply: oneshot::Sender<Result<Option<Quota>>>,
+    },
+    /// Count what such a child consumed.
+    GiveBack {
+        child: SessionId,
+        standing: Option<Standing>,
         reply: oneshot::Sender<Result<()>>,
     },
     /// Go on with a turn that a restart cut off. The actor does so by itself when it is loaded; the answer says
@@ -76,12 +93,17 @@ impl Command {
     /// answers what a turn waits for, is taken until the end.
     fn is_new_work(&self) -> bool {
         match self {
-            Self::Post { .. } | Self::Compact { .. } | Self::Expire { .. } | Self::Wake { .. } => true,
+            Self::Post { .. }
+            | Self::Lend { .. }
+            | Self::Compact { .. }
+            | Self::Expire { .. }
+            | Self::Wake { .. } => true,
             Self::Submit { submissions, .. } => {
                 let is_message = |submission: &Submission| matches!(submission, Submission::Message(_));
                 submissions.iter().any(is_message)
             }
             Self::Confirm { .. }
+            | Self::GiveBack { .. }
             | Self::Lapse { .. }
             | Self::Interrupt { .. }
             | Self::Update { .. }
@@ -96,12 +118,14 @@ impl Command {
         match self {
             Self::Post { reply, .. } => drop(reply.send(Err(error))),
             Self::Submit { reply, .. } => drop(reply.send(Err(error))),
-            Self::Confirm { reply, .. }
+            Self::Lend { reply, .. } => drop(reply.send(Err(error))),
+            Self::GiveBack { reply, .. }
+            | Self::Confirm { reply, .. }
             | Self::Interrupt { reply, .. }
             | Self::Update { reply, .. }
             | Self::Archive { reply }
             | Self::Lapse { reply }
-            | Self::Compact { reply }
+            | Self::Compact { reply, .. }
             | Self::Delete { reply }
             | Self::Expire { reply, .. }
             | Self::Wake { reply } => drop(reply.send(Err(error))),
@@ -116,6 +140,8 @@ pub(super) struct Stopped {
     arrived: u64,
     outcomes: Vec<(EventId, Outcome)>,
     delegated: Vec<(EventId, Spending)>,
+    /// Sessions opened with parent tokens.
+    pub(super) opened: Vec<(SessionId, bool, Option<Session>)>,
 }
 
 impl Stopped {
@@ -237,10 +263,12 @@ impl Actor {
                 };
                 let _gone = reply.send(outcome);
             }
-            Command::Compact { reply } => match self.apply(Input::Compact, With::default()).await {
-                Ok(_) => self.compaction = Some(reply),
-                Err(error) => drop(reply.send(Err(error.into()))),
-            },
+            Command::Compact { charged, reply } => {
+                match self.apply(Input::Compact { charged }, With::default()).await {
+                    Ok(_) => self.compaction = Some(reply),
+                    Err(error) => drop(reply.send(Err(error.into()))),
+                }
+            }
             Command::Delete { reply } => {
                 let outcome = self.delete().await;
                 let _gone = reply.send(outcome);
@@ -252,6 +280,28 @@ impl Actor {
                     Ok(())
                 };
                 let _gone = reply.send(outcome);
+            }
+            Command::Lend { child, known, reply } => {
+                let lend = Input::Lend {
+                    child: child.clone(),
+                    known,
+                };
+                let lent = self.apply(lend, With::default()).await;
+                let lent = lent.map(|committed| {
+                    let opened = committed.state.delegated.opened.get(&child);
+                    opened.and_then(|opened| opened.share)
+                });
+                let _gone = reply.send(lent.map_err(Error::from));
+            }
+            Command::GiveBack {
+                child,
+                standing,
+                reply,
+            } => {
+                let counted = self
+                    .apply(Input::GiveBack { child, standing }, With::default())
+                    .await;
+                let _gone = reply.send(counted.map(|_| ()).map_err(Error::from));
             }
             Command::Wake { reply } => drop(reply.send(Ok(()))),
         }
@@ -292,6 +342,7 @@ impl Actor {
             model: post.model,
             thinking_level: post.thinking_level,
             trace,
+            charged: post.charged,
         };
         let with = With {
             once: record,
@@ -342,36 +393,46 @@ impl Actor {
         if only.is_some_and(|only| turn != Some(&only)) {
             return Err(Rejection::NotRunning.into());
         }
-        let stopped = self.stop_work().await;
+        if self.session.state.turn().is_none() && self.session.state.queue.is_empty() {
+            let opened = self.stop_opened().await;
+            if self.count_stopped(opened).await {
+                return Ok(());
+            }
+        }
+        let mut stopped = self.stop_work().await;
+        let opened = std::mem::take(&mut stopped.opened);
         let input = stopped.into_input(EventId::generate(), clear_queue);
         let outcome = self.apply(input, With::default()).await;
         if outcome.is_err() {
             self.take_up_again();
         }
+        self.count_stopped(opened).await;
         outcome?;
         Ok(())
     }
 
     /// Stops what the turn does, in this process and outside, and tells what it had achieved. Whoever calls this
-    /// records the end of the turn, or has it taken up again.
+    /// records the end of the turn, or has it taken up again, and counts what opened sessions consumed.
     pub(super) async fn stop_work(&mut self) -> Stopped {
         self.drop_drive().await;
         let Arriving { messages, tokens } =
             std::mem::take(&mut *self.partials.lock().unwrap_or_else(PoisonError::into_inner));
         let open = self.session.state.open_tools().to_vec();
-        let (outcomes, delegated) = if open.is_empty() {
-            (Vec::new(), Vec::new())
-        } else {
+        let abort = async {
+            if open.is_empty() {
+                return Vec::new();
+            }
             let abort = self.inner.runtime.abort(&self.info, &open);
-            let abort = tokio::time::timeout(ABORT_TIMEOUT, abort);
-            let (outcomes, delegated) = tokio::join!(abort, self.cancel_children());
-            (outcomes.unwrap_or_default(), delegated)
+            let aborted = tokio::time::timeout(ABORT_TIMEOUT, abort).await;
+            aborted.unwrap_or_default()
         };
+        let (outcomes, delegated, opened) = tokio::join!(abort, self.cancel_children(), self.stop_opened());
         Stopped {
             partial: messages,
             arrived: tokens,
             outcomes,
             delegated,
+            opened,
         }
     }
 
@@ -413,10 +474,61 @@ impl Actor {
         cancelled.into_iter().flatten().collect()
     }
 
+    /// Stops the sessions that work on this one's behalf because somebody has a parent token of it. Tells of each
+    /// whether anything went on in it, and how it stands.
+    async fn stop_opened(&self) -> Vec<(SessionId, bool, Option<Session>)> {
+        let opened = self.session.state.delegated.opened.iter();
+        let working = opened.filter(|(_, opened)| opened.share.is_some());
+        let cancels = working.map(|(child, _)| {
+            let (workspace, child) = (self.session.workspace.clone(), child.clone());
+            let engine = Engine {
+                inner: Arc::clone(&self.inner),
+            };
+            async move {
+                let cancel = Box::pin(engine.cancel_session(&workspace, &child));
+                match tokio::time::timeout(ABORT_TIMEOUT, cancel).await {
+                    Ok(Ok((stopped, session))) => Some((child, stopped, session)),
+                    Ok(Err(error)) => {
+                        tracing::error!(%child, %error, "a child session could not be cancelled");
+                        None
+                    }
+                    Err(_) => {
+                        tracing::error!(%child, "a child session is slow to be cancelled");
+                        None
+                    }
+                }
+            }
+        });
+        let stopped = futures_util::future::join_all(cancels).await;
+        stopped.into_iter().flatten().collect()
+    }
+
+    /// Counts what stopped sessions consumed. Tells whether anything went on in any of them.
+    pub(super) async fn count_stopped(&mut self, stopped: Vec<(SessionId, bool, Option<Session>)>) -> bool {
+        let mut any = false;
+        for (child, stopped, session) in stopped {
+            any |= stopped;
+            let standing = session.as_ref().map(standing);
+            let counted = self.apply(Input::GiveBack { child, standing }, With::default());
+            match counted.await {
+                // It has been counted already, or not begun.
+                Ok(_) | Err(Refusal::Rejected(_)) => {}
+                // It is counted before the next use of this session's budgets.
+                Err(error) => {
+                    tracing::error!(session = %self.session.id, %error, "a child's consumption waits to be counted");
+                }
+            }
+        }
+        any
+    }
+
     /// Comes to rest first, so that whatever fails afterwards leaves a session that is idle and whole.
     async fn delete(&mut self) -> Result<()> {
         if self.session.state.turn().is_some() {
             self.interrupt(true, None).await?;
+        } else {
+            // There is nothing left to count it in.
+            self.stop_opened().await;
         }
         let Self { inner, session, .. } = &*self;
         if let Err(reason) = inner.runtime.discard(&session.id).await {

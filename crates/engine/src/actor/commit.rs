@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 
 use oma_domain::event::{Body, Failure, FailureKind, StopReason};
-use oma_domain::quota::Quota;
-use oma_domain::session::{Context, Effect, Input, Rejection, State, Transition};
+use oma_domain::quota::{Bound, Exceeded, Quota, Unreported};
+use oma_domain::session::{Context, Effect, Input, Rejection, State, Step, Transition};
 use oma_domain::usage::{CostTotal, Usage};
-use oma_domain::{Event, EventId, Seq, Timestamp};
+use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once, Used};
 
@@ -15,10 +15,9 @@ use super::port::{Request, View};
 use super::{Actor, Arriving};
 use crate::error::Error;
 use crate::hub::Note;
+use crate::ledger::{Account, MILLIS_PER_DAY, Verdict};
+use crate::parents::{at_rest, standing};
 use crate::{measure, now};
-
-/// Days are counted in UTC.
-const MILLIS_PER_DAY: i64 = 24 * 3_600_000;
 
 /// What is to be checked and remembered in the same transaction.
 #[derive(Debug, Default)]
@@ -36,6 +35,9 @@ pub(super) enum Refusal {
     Rejected(#[from] Rejection),
     #[error(transparent)]
     Store(#[from] oma_store::Error),
+    /// A model request has to wait until others have ended, of which nobody knows yet what they consume.
+    #[error("what is left of a budget is reserved for requests that are under way")]
+    Crowded,
 }
 
 impl From<Refusal> for Error {
@@ -43,6 +45,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Rejected(rejection) => rejection.into(),
             Refusal::Store(error) => error.into(),
+            Refusal::Crowded => Self::Internal(refusal.to_string()),
         }
     }
 }
@@ -52,9 +55,18 @@ impl Actor {
     pub(super) async fn apply(&mut self, input: Input, with: With) -> Result<Committed, Refusal> {
         if matches!(
             input,
-            Input::Post(_) | Input::BeginRequest { .. } | Input::Delegate { .. }
+            Input::Post(_) | Input::BeginRequest { .. } | Input::Delegate { .. } | Input::Lend { .. }
         ) {
             self.refresh_quota().await?;
+            self.count_children().await?;
+        }
+        match &input {
+            Input::Post(message) => self.check_month(message.charged.as_ref()).await?,
+            Input::BeginRequest { id, bound, .. } => {
+                let (id, bound) = (id.clone(), *bound);
+                return self.begin_request(&id, &bound, input, with).await;
+            }
+            _ => {}
         }
         self.apply_all(vec![input], with).await
     }
@@ -62,10 +74,72 @@ impl Actor {
     /// Applies several inputs, one after the other, and commits them as one. The caller has seen to it that the
     /// budgets are those of now.
     pub(super) async fn apply_all(&mut self, inputs: Vec<Input>, with: With) -> Result<Committed, Refusal> {
+        self.make(inputs, with, Ok(u64::MAX)).await
+    }
+
+    /// Refuses a message when the month's budgets of whoever is charged leave nothing.
+    pub(super) async fn check_month(&self, charged: Option<&KeyId>) -> Result<(), Refusal> {
+        let accounts = Account::of(&self.session.workspace, charged);
+        let ledger = &self.inner.ledger;
+        ledger.open(&*self.inner.store, &accounts, now()).await?;
+        let held = self.session.state.held_for.as_ref();
+        match ledger.exceeded(&accounts, held) {
+            Some(cap) => Err(Rejection::QuotaExceeded(cap).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reserves what a model request can consume at the most, in the month's budgets, before it begins.
+    async fn begin_request(
+        &mut self,
+        id: &EventId,
+        bound: &Bound,
+        input: Input,
+        with: With,
+    ) -> Result<Committed, Refusal> {
+        let accounts = self.accounts();
+        let inner = Arc::clone(&self.inner);
+        inner.ledger.open(&*inner.store, &accounts, now()).await?;
+        let granted = match inner.ledger.reserve(&accounts, id, bound) {
+            Verdict::Granted(output) => Ok(output),
+            Verdict::Exceeded(cap) => Err(cap),
+            Verdict::Crowded => return Err(Refusal::Crowded),
+        };
+        let made = self.make(vec![input], with, granted).await;
+        let step = self.session.state.turn().map(|turn| &turn.step);
+        match step {
+            // The session's own budgets may leave it less.
+            Some(Step::Sampling {
+                request,
+                max_output: Some(output),
+                ..
+            }) if request == id => inner.ledger.shrink(&accounts, id, bound, *output),
+            Some(Step::Sampling { request, .. }) if request == id => {}
+            // It does not begin.
+            _ => inner.ledger.settle(&accounts, id, None, Unreported::default()),
+        }
+        made
+    }
+
+    /// Who is charged for the turn.
+    fn accounts(&self) -> Vec<Account> {
+        let turn = self.session.state.turn();
+        let key = turn.and_then(|turn| turn.charged.as_ref());
+        Account::of(&self.session.workspace, key)
+    }
+
+    /// Applies and commits inputs as things stand.
+    async fn make(
+        &mut self,
+        inputs: Vec<Input>,
+        with: With,
+        granted: Result<u64, Exceeded>,
+    ) -> Result<Committed, Refusal> {
         let at = now();
-        let (commit, effects) = self.prepare(inputs, with, at).inspect_err(measure::rejection)?;
+        let prepared = self.prepare(inputs, with, granted, at);
+        let (commit, effects) = prepared.inspect_err(measure::rejection)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
-        self.inner.store.commit(commit).await?;
+        self.store(commit).await?;
         if state.deadline().is_some() && state.deadline() != self.session.state.deadline() {
             self.inner.deadline_set.notify_one();
         }
@@ -93,6 +167,31 @@ impl Actor {
         Ok(Committed { state, events })
     }
 
+    /// Makes a commit durable; what it says of a request that has ended takes the place of what was reserved for it.
+    async fn store(&self, commit: Commit) -> Result<(), oma_store::Error> {
+        let inner = &self.inner;
+        let Some(ended) = self.ended(&commit.state) else {
+            return inner.store.commit(commit).await;
+        };
+        let (accounts, used) = (self.accounts(), commit.used.clone());
+        let unreported = commit.state.unreported.since(&self.session.state.unreported);
+        let _counting = inner.ledger.counting().await;
+        inner.store.commit(commit).await?;
+        inner.ledger.settle(&accounts, &ended, used.as_ref(), unreported);
+        Ok(())
+    }
+
+    /// The model request that ends with a transition.
+    fn ended(&self, next: &State) -> Option<EventId> {
+        let before = self.session.state.turn().map(|turn| &turn.step);
+        match before {
+            Some(Step::Sampling { request, .. }) if next.turn().map(|turn| &turn.step) != before => {
+                Some(request.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Looks whether the agent has other budgets by now. A session keeps the version of its agent that it was
     /// created with, but for these: raising a budget is how a session that has used it up goes on.
     pub(super) async fn refresh_quota(&mut self) -> Result<(), oma_store::Error> {
@@ -105,6 +204,28 @@ impl Actor {
         {
             self.quota = agent.spec.quota;
             self.quota_version = agent.version;
+        }
+        Ok(())
+    }
+
+    /// Counts what children have consumed that rest or are gone and of which nobody told: the server stopped before.
+    pub(super) async fn count_children(&mut self) -> Result<(), Refusal> {
+        let opened = self.session.state.delegated.opened.iter();
+        let lent = opened.filter(|(_, opened)| opened.share.is_some());
+        let lent: Vec<(SessionId, u64)> = lent
+            .map(|(child, opened)| (child.clone(), opened.turns))
+            .collect();
+        for (child, turns) in lent {
+            let found = self.inner.store.session(&self.session.workspace, &child).await?;
+            let due = match &found {
+                Some(child) => at_rest(child) && child.state.turns > turns,
+                None => !self.inner.opening.has(&child),
+            };
+            if due {
+                let standing = found.as_ref().map(standing);
+                let counted = Input::GiveBack { child, standing };
+                self.make(vec![counted], With::default(), Ok(u64::MAX)).await?;
+            }
         }
         Ok(())
     }
@@ -122,6 +243,7 @@ impl Actor {
         &self,
         inputs: Vec<Input>,
         With { once, needs_agent }: With,
+        granted: Result<u64, Exceeded>,
         at: Timestamp,
     ) -> Result<(Commit, Vec<Effect>), Rejection> {
         let head = self.session.head;
@@ -132,7 +254,13 @@ impl Actor {
             effects: Vec::new(),
         };
         for input in inputs {
-            let next = self.step(&whole.state, input, Seq(head.0 + whole.events.len() as u64), at)?;
+            let next = self.step(
+                &whole.state,
+                input,
+                granted,
+                Seq(head.0 + whole.events.len() as u64),
+                at,
+            )?;
             whole.state = next.state;
             whole.events.extend(next.events);
             whole.queue.extend(next.queue);
@@ -181,6 +309,7 @@ impl Actor {
         &self,
         state: &State,
         input: Input,
+        granted: Result<u64, Exceeded>,
         head: Seq,
         at: Timestamp,
     ) -> Result<Transition, Rejection> {
@@ -188,6 +317,7 @@ impl Actor {
             now: at,
             created_at: self.session.created_at,
             quota: self.budgets(),
+            granted,
             confirmation_timeout_ms: self.session.agent.spec.permission_policy.timeout_ms(),
             head,
             max_requests_per_turn: self.inner.config.max_requests_per_turn,
@@ -200,14 +330,14 @@ impl Actor {
     /// it began: only the start of a turn changes that.
     fn used(&self, next: &State, at: Timestamp) -> Option<Used> {
         let before = &self.session.state;
-        let ended =
-            self.is_sampling() && next.turn().map(|turn| &turn.step) != before.turn().map(|turn| &turn.step);
+        self.ended(next)?;
         let usage = next.usage.since(&before.usage);
         let cost = next.cost.since(&before.cost);
         let nothing = usage == Usage::default() && cost == CostTotal::default();
-        (ended && !nothing).then(|| Used {
+        (!nothing).then(|| Used {
             day: at.as_millis().div_euclid(MILLIS_PER_DAY),
             model: self.session.model().to_owned(),
+            key: before.turn().and_then(|turn| turn.charged.clone()),
             requests: 1,
             usage,
             cost,

@@ -116,7 +116,12 @@ impl Port for ActorPort {
     async fn commit(&self, input: Input) -> Result<Committed, PortError> {
         let mut pause = RETRY_FIRST;
         loop {
+            // From before the question on, so that no answer is missed.
+            let mut freed = std::pin::pin!(self.inner.ledger.freed());
+            freed.as_mut().enable();
             match self.request(input.clone()).await? {
+                // Others' requests, which end by themselves.
+                Err(Refusal::Crowded) => oma_runtime::aside(self, freed).await,
                 Ok(committed) => {
                     self.seen.store(self.view.borrow().version, Ordering::Relaxed);
                     return Ok(committed);
@@ -195,7 +200,14 @@ impl Port for ActorPort {
                 set_aside(&self.commit(asked).await?.state)
             }
         };
+        let charged = self
+            .view
+            .borrow()
+            .state
+            .turn()
+            .and_then(|turn| turn.charged.clone());
         let errand = Errand {
+            charged,
             parent: &self.info,
             tool_use,
             agent,

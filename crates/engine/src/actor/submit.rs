@@ -33,12 +33,20 @@ impl Actor {
             return self.submitted_before(&receipt).await;
         }
         self.refresh_quota().await?;
+        self.count_children().await?;
+        for submission in &submissions {
+            if let Submission::Message(post) = submission {
+                self.check_month(post.charged.as_ref()).await?;
+            }
+        }
         let ids: Vec<EventId> = submissions.iter().map(|_| EventId::generate()).collect();
         // First it is seen whether all of it is legal: work is stopped only then.
         let mut plan = self.plan(&submissions, &ids, &trace, Stopped::default())?;
         let stops = plan.interrupts && self.session.state.turn().is_some();
+        let mut opened = Vec::new();
         if stops {
-            let stopped = self.stop_work().await;
+            let mut stopped = self.stop_work().await;
+            opened = std::mem::take(&mut stopped.opened);
             plan = self.plan(&submissions, &ids, &trace, stopped)?;
         }
         let with = With {
@@ -51,6 +59,7 @@ impl Actor {
         if outcome.is_err() && stops {
             self.take_up_again();
         }
+        self.count_stopped(opened).await;
         // Without events nothing happened, as when a session at rest is interrupted.
         let at = outcome?.events.first().map_or_else(now, |event| event.at);
         Ok(ids.into_iter().map(|event| self.became(event, at)).collect())
@@ -93,6 +102,7 @@ impl Actor {
                         model: post.model.clone(),
                         thinking_level: post.thinking_level,
                         trace: trace.clone(),
+                        charged: post.charged.clone(),
                     }))
                 }
                 Submission::Interrupt => {
@@ -121,7 +131,7 @@ impl Actor {
                     outcome: outcome.clone(),
                 },
             };
-            let next = self.step(&state, input.clone(), head, at)?;
+            let next = self.step(&state, input.clone(), Ok(u64::MAX), head, at)?;
             state = next.state;
             head = Seq(head.0 + next.events.len() as u64);
             plan.inputs.push(input);

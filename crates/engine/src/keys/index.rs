@@ -188,6 +188,7 @@ mod tests {
                 workspace: WorkspaceId::default_workspace(),
                 name: "ci".into(),
                 scope: Scope::Write,
+                budget: oma_domain::quota::Monthly::default(),
                 created_at: Timestamp(0),
                 rotated_at: None,
                 previous_until: previous.map(|(_, until)| Timestamp(until)),

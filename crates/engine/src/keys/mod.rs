@@ -8,6 +8,7 @@
 pub(crate) mod index;
 
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
 use oma_domain::{ApiKey, KeyId, Scope, Timestamp, WorkspaceId};
 use oma_store::{KeyDigest, StoredKey};
 use rand::TryRngCore as _;
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agents::not_found;
 use crate::error::{Error, Result};
+use crate::ledger::Account;
 use crate::{Engine, IdempotencyKey, now, once};
 pub use index::Credential;
 
@@ -38,6 +40,8 @@ pub struct NewKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// What may be consumed with it in a month.
+    pub budget: Monthly,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
 }
@@ -52,7 +56,7 @@ pub struct IssuedKey {
 }
 
 impl Engine {
-    /// Loads the keys. Call it once before requests are served.
+    /// Loads the keys, and what parent tokens are signed with. Call it once before requests are served.
     ///
     /// # Errors
     /// A store failure; nobody but the operator gets in before this has succeeded.
@@ -67,6 +71,7 @@ impl Engine {
                 break;
             }
         }
+        self.load_parent_secret().await?;
         self.inner.keys.index.fill(&all);
         Ok(all.len())
     }
@@ -93,6 +98,7 @@ impl Engine {
             workspace: new.workspace,
             name: new.name,
             scope: new.scope,
+            budget: new.budget,
             created_at: now(),
             rotated_at: None,
             previous_until: None,
@@ -177,6 +183,25 @@ impl Engine {
         })
     }
 
+    /// Changes what may be consumed with a key in a month. It holds for the next model request.
+    ///
+    /// # Errors
+    /// [`Error::ApiKeyNotFound`].
+    pub async fn set_key_budget(
+        &self,
+        workspace: &WorkspaceId,
+        id: &KeyId,
+        budget: Monthly,
+    ) -> Result<ApiKey> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        let changed = self.change(None, Error::ApiKeyNotFound, move |engine| async move {
+            let account = Account::Key(workspace.clone(), id.clone());
+            let change = engine.inner.store.set_key_budget(&workspace, &id, &budget);
+            engine.inner.ledger.change(&account, &budget, change).await
+        });
+        Ok(self.with_use(changed.await?))
+    }
+
     /// Revokes a key, for good and at once; revoking it again changes nothing.
     ///
     /// # Errors
@@ -209,14 +234,7 @@ impl Engine {
         F: FnOnce(Engine) -> Fut + Send + 'static,
         Fut: Future<Output = oma_store::Result<ApiKey>> + Send + 'static,
     {
-        let engine = self.clone();
-        let task = self.inner.tasks.spawn(async move {
-            let _turn = engine.inner.keys.changes.lock().await;
-            work(engine.clone()).await
-        });
-        let outcome = task
-            .await
-            .map_err(|error| Error::Internal(format!("the change of a key did not end: {error}")))?;
+        let outcome = self.change_keys(work).await?;
         outcome.map_err(|error| match (error, key) {
             (oma_store::Error::AlreadyDone(record), Some(key)) => match once::replay(record, &key) {
                 Ok(_) => Error::SecretShown,
@@ -226,6 +244,22 @@ impl Engine {
             (oma_store::Error::Conflict, _) => Error::ApiKeyRevoked,
             (error, _) => error.into(),
         })
+    }
+
+    /// The same for whatever changes keys along with other things.
+    pub(crate) async fn change_keys<T, F, Fut>(&self, work: F) -> Result<oma_store::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(Engine) -> Fut + Send + 'static,
+        Fut: Future<Output = oma_store::Result<T>> + Send + 'static,
+    {
+        let engine = self.clone();
+        let task = self.inner.tasks.spawn(async move {
+            let _turn = engine.inner.keys.changes.lock().await;
+            work(engine.clone()).await
+        });
+        task.await
+            .map_err(|error| Error::Internal(format!("the change of a key did not end: {error}")))
     }
 
     async fn not_shown_yet(
@@ -246,12 +280,21 @@ impl Engine {
     }
 }
 
-/// A fresh secret and its digest.
-fn secret() -> Result<(SecretString, KeyDigest)> {
+/// Random bits that nobody can guess.
+///
+/// # Errors
+/// [`Error::Internal`] when the system gives none.
+pub fn random() -> Result<[u8; 32]> {
     let mut bits = [0; 32];
     OsRng
         .try_fill_bytes(&mut bits)
         .map_err(|error| Error::Internal(format!("the system gives no random bits: {error}")))?;
+    Ok(bits)
+}
+
+/// A fresh secret and its digest.
+pub(crate) fn secret() -> Result<(SecretString, KeyDigest)> {
+    let bits = random()?;
     let secret = SecretString::from(format!("{PREFIX}{}", hex::encode(bits)));
     let digest = Sha256::digest(secret.expose_secret().as_bytes());
     Ok((secret, KeyDigest(digest.into())))

@@ -386,6 +386,7 @@ pub(crate) fn message(text: &str) -> Post {
         model: None,
         thinking_level: None,
         only_if_idle: false,
+        charged: None,
     }
 }
 

@@ -320,14 +320,14 @@ async fn budgets_refuse_new_messages() {
 async fn compaction_on_request() {
     let (stage, _folder) = stage().await;
     let session = stage.session().await;
-    let refused = stage.engine.compact(&stage.ws, &session).await;
+    let refused = stage.engine.compact(&stage.ws, &session, None).await;
     assert!(matches!(
         refused,
         Err(Error::Rejected(Rejection::NothingToCompact))
     ));
     stage.post(&session, "hello").await;
     stage.until(&session, Seq(0), is_idle).await;
-    stage.engine.compact(&stage.ws, &session).await.unwrap();
+    stage.engine.compact(&stage.ws, &session, None).await.unwrap();
     assert!(kinds(&stage.log(&session).await).contains(&"session.compaction"));
 }
 

@@ -5,5 +5,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod hostile;
+mod policies;
 mod server;
 mod tests;

@@ -74,8 +74,13 @@ impl Server {
 
     /// Waits until it has been asked this.
     pub(crate) async fn heard(&self, method: &str) {
+        self.heard_times(method, 1).await;
+    }
+
+    /// Waits until it has been asked this so often.
+    pub(crate) async fn heard_times(&self, method: &str, times: usize) {
         let mut count = self.shared.count.subscribe();
-        count.wait_for(|_| self.times(method) > 0).await.unwrap();
+        count.wait_for(|_| self.times(method) >= times).await.unwrap();
     }
 
     pub(crate) fn initialized(&self) -> u32 {
@@ -140,6 +145,15 @@ async fn answer(
             )
                 .into_response();
         }
+        "/moved-guarded" if token.is_none() => return StatusCode::UNAUTHORIZED.into_response(),
+        "/moved-guarded" => return (StatusCode::TEMPORARY_REDIRECT, [("location", "/mcp")]).into_response(),
+        "/calls-moved" if asked == "tools/call" => {
+            return (StatusCode::TEMPORARY_REDIRECT, [("location", "/mcp")]).into_response();
+        }
+        // A stream that ends at once and asks to be taken up again at once.
+        "/restless" if method == Method::GET => {
+            return ([("content-type", "text/event-stream")], "retry: 0\nid: 1\n\n").into_response();
+        }
         "/silent" => return std::future::pending().await,
         "/error" => {
             let error = json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32000, "message": format!("go away {token:?}")}});
@@ -175,6 +189,28 @@ async fn answer(
                 &json!({"tools": tools, "nextCursor": (cursor + 1).to_string()}),
             ))
         }
+        "tools/list" if uri.path() == "/alike" => {
+            let mut tools = vec![tool("do_pay"), tool("look")];
+            if shared.more.load(Ordering::Relaxed) {
+                tools.push(tool("do.pay"));
+            }
+            tools.push(tool("change"));
+            json_response(&reply(id, &json!({"tools": tools})))
+        }
+        "tools/list" if uri.path() == "/mute" && shared.more.load(Ordering::Relaxed) => {
+            std::future::pending().await
+        }
+        "tools/list" if uri.path() == "/telling" => {
+            let token = token.unwrap_or_default();
+            let secret = token.rsplit(' ').next().unwrap_or_default();
+            let mut telling = tool("tell");
+            telling["description"] = format!("{}{secret}", "x".repeat(7_996)).into();
+            telling["inputSchema"]["properties"][secret] = json!({"description": token, "enum": [secret]});
+            json_response(&reply(
+                id,
+                &json!({"tools": [telling, tool(&format!("t-{secret}"))]}),
+            ))
+        }
         "tools/list" => match message["params"]["cursor"].as_str() {
             None => json_response(&reply(
                 id,
@@ -188,6 +224,7 @@ async fn answer(
                     tool("change"),
                     tool("leak"),
                     tool("fail"),
+                    tool("complain"),
                 ];
                 if shared.more.load(Ordering::Relaxed) {
                     tools.push(tool("new"));
@@ -239,6 +276,11 @@ fn call(shared: &Arc<Shared>, message: &Value, token: Option<String>) -> Respons
             events(&[changed, reply(id, &text("changed"))])
         }
         "leak" => json_response(&reply(id, &text(&format!("you sent {token:?}")))),
+        // A secret where a message of it is cut.
+        "complain" => {
+            let message = format!("{}{}", "x".repeat(485), token.unwrap_or_default());
+            json_response(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32602, "message": message}}))
+        }
         "fail" => json_response(
             &json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32602, "message": "bad input"}}),
         ),

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::server::Server;
 
-fn session(servers: Value) -> SessionInfo {
+pub(crate) fn session(servers: Value) -> SessionInfo {
     let Value::Object(mcp_servers) = servers else {
         panic!("no object")
     };
@@ -61,7 +61,7 @@ fn session(servers: Value) -> SessionInfo {
     }
 }
 
-fn hub_with(tokens: Arc<dyn TokenSource>, config: Config) -> Hub {
+pub(crate) fn hub_with(tokens: Arc<dyn TokenSource>, config: Config) -> Hub {
     let policy = Policy {
         allow: vec!["127.0.0.1".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
     };
@@ -111,22 +111,22 @@ impl Provider for NoSandbox {
     }
 }
 
-fn open(hub: &Hub, session: &SessionInfo) -> Result<Option<Handle>, Invalid> {
+pub(crate) fn open(hub: &Hub, session: &SessionInfo) -> Result<Option<Handle>, Invalid> {
     let spec = SandboxSpec {
         session: session.id.clone(),
     };
     hub.open(session, spec)
 }
 
-fn hub() -> Hub {
+pub(crate) fn hub() -> Hub {
     hub_with(Arc::new(NoTokens), Config::default())
 }
 
-async fn ready(hub: &Hub, servers: Value) -> Ready {
+pub(crate) async fn ready(hub: &Hub, servers: Value) -> Ready {
     open(hub, &session(servers)).unwrap().unwrap().ready().await
 }
 
-fn names(ready: &Ready) -> Vec<&str> {
+pub(crate) fn names(ready: &Ready) -> Vec<&str> {
     ready
         .tools
         .definitions()
@@ -165,7 +165,7 @@ async fn tools_are_listed_and_called() {
     assert!(ready.troubles.is_empty(), "{:?}", ready.troubles);
     let offered = names(&ready);
     assert_eq!(offered[..2], ["mcp__my_docs__echo", "mcp__my_docs__say_it_"]);
-    assert_eq!(offered.len(), 8);
+    assert_eq!(offered.len(), 9);
     let first = &ready.tools.definitions()[0];
     assert_eq!(first.description, "Does echo.");
     assert_eq!(first.input_schema["type"], "object");
@@ -454,4 +454,26 @@ async fn connections_without_work_are_closed() {
     assert_eq!((server.initialized(), server.times("DELETE")), (1, 0));
     drop(two);
     server.heard("DELETE").await;
+}
+
+#[tokio::test]
+async fn connections_that_have_been_idle_for_long_enough_are_closed() {
+    let server = Server::start().await;
+    let config = Config {
+        idle_timeout: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let hub = hub_with(Arc::new(NoTokens), config);
+    let kept = session(json!({"kept": {"url": server.url("/mcp")}}));
+    let kept = open(&hub, &kept).unwrap().unwrap();
+    assert!(kept.ready().await.troubles.is_empty());
+    for times in 1..=2 {
+        let info = session(json!({"s": {"url": server.url("/mcp")}}));
+        let handle = open(&hub, &info).unwrap().unwrap();
+        assert!(handle.ready().await.troubles.is_empty());
+        drop(handle);
+        server.heard_times("DELETE", times).await;
+    }
+    assert_eq!(server.times("DELETE"), 2, "one is in use");
+    assert!(kept.ready().await.tools.has("mcp__kept__echo"));
 }

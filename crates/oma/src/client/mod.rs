@@ -1,7 +1,7 @@
 //! The HTTP client of the command line: requests, errors, the event stream.
 //!
 //! Invariant: every wait is bounded; the token is a `secrecy` type and is only ever put into the
-//! `Authorization` header of requests to the server that the user named (redirects are not followed).
+//! `Authorization` header (a parent token into its own) of requests to the server that the user named (redirects are not followed).
 
 mod error;
 mod list;
@@ -54,6 +54,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
     token: Option<SecretString>,
+    /// A parent token, in place of the API token.
+    parent: Option<SecretString>,
 }
 
 /// A request.
@@ -193,7 +195,23 @@ impl Client {
         let http = builder
             .build()
             .map_err(|error| Error::Unusable(format!("no HTTP client can be made: {error}")))?;
-        Ok(Self { http, base, token })
+        Ok(Self {
+            http,
+            base,
+            token,
+            parent: None,
+        })
+    }
+
+    /// A client that has nothing but a parent token.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when the address can't be used.
+    pub(crate) fn for_parent(base: Url, token: SecretString) -> Result<Self, Error> {
+        Ok(Self {
+            parent: Some(token),
+            ..Self::new(base, None)?
+        })
     }
 
     /// The server's address.
@@ -217,6 +235,9 @@ impl Client {
         let mut builder = self.http.request(request.method, url).headers(request.headers);
         if let Some(token) = &self.token {
             builder = builder.bearer_auth(token.expose_secret());
+        }
+        if let Some(token) = &self.parent {
+            builder = builder.header("x-openclaw-parent-token", token.expose_secret());
         }
         if let Some(timeout) = request.timeout {
             builder = builder.timeout(timeout);

@@ -3,9 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Connection, Request, Slice};
+use crate::commands::budget::{self, MonthlyBudget};
 use crate::config::value::Value as _;
 use crate::print::{Failure, Outcome, Output};
 use crate::table::{cell, fact, facts, table, time};
@@ -34,6 +36,15 @@ enum Action {
         /// When it stops working, from now (`12h`, `30d`); never without it
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         expires_in: Option<Duration>,
+        #[command(flatten)]
+        budget: MonthlyBudget,
+    },
+    /// Change what may be consumed with a key in a month
+    Budget {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        budget: MonthlyBudget,
     },
     /// List keys, oldest first
     List {
@@ -95,6 +106,7 @@ impl Key {
                 name,
                 scope,
                 expires_in,
+                budget,
             } => {
                 let mut body = json!({ "name": name, "scope": scope.name() });
                 if let Some(workspace) = &workspace {
@@ -103,8 +115,17 @@ impl Key {
                 if let Some(expires_in) = expires_in {
                     body["expiresAt"] = json!(millis_from_now(expires_in)?);
                 }
+                for (field, value) in budget.fields(true) {
+                    body[field] = value;
+                }
                 let created = client.json(Request::post(&["v1", "keys"], body)).await?;
                 output.result(&created, describe)?;
+            }
+            Action::Budget { id, budget } => {
+                let request = Request::new(Method::PATCH, &["v1", "keys", &id]);
+                let request = request.json(Value::Object(budget.fields(false)));
+                let changed = client.json(there(request)).await?;
+                output.result(&changed, describe)?;
             }
             Action::List { slice } => {
                 let query: Vec<(&str, String)> =
@@ -179,6 +200,7 @@ fn describe(key: &Value) -> String {
         ("workspace", fact(key, "workspace_id")),
         ("name", fact(key, "name")),
         ("scope", fact(key, "scope")),
+        ("monthly budget", budget::describe(key)),
         ("created", time(key, "created_at")),
         ("rotated", time(key, "rotated_at")),
         ("old secret until", time(key, "previous_until")),

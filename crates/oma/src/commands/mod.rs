@@ -2,6 +2,8 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod budget;
+pub(crate) mod call_agent;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
@@ -11,6 +13,7 @@ pub(crate) mod health;
 pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod session;
+pub(crate) mod usage;
 pub(crate) mod vault;
 pub(crate) mod workspace;
 

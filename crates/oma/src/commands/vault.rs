@@ -91,6 +91,9 @@ enum Action {
         /// Who the client is to the issuer
         #[arg(long)]
         client_id: String,
+        /// How the client's secret is sent: client_secret_post (the default) or client_secret_basic
+        #[arg(long, value_name = "METHOD")]
+        token_endpoint_auth: Option<String>,
         /// When the access token ends, in milliseconds since the epoch
         #[arg(long, value_name = "MILLISECONDS")]
         expires_at: Option<u64>,
@@ -196,6 +199,7 @@ impl Vault {
                 match_url,
                 token_endpoint,
                 client_id,
+                token_endpoint_auth,
                 expires_at,
                 scopes,
                 secrets_from,
@@ -206,6 +210,9 @@ impl Vault {
                 body.insert("matchUrl".to_owned(), match_url.into());
                 body.insert("tokenEndpoint".to_owned(), token_endpoint.into());
                 body.insert("clientId".to_owned(), client_id.into());
+                if let Some(method) = token_endpoint_auth {
+                    body.insert("tokenEndpointAuth".to_owned(), method.into());
+                }
                 if let Some(at) = expires_at {
                     body.insert("expiresAt".to_owned(), at.into());
                 }

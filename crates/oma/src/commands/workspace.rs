@@ -1,8 +1,10 @@
 //! `oma workspace`: the tenants of a server.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Connection, Request, Slice};
+use crate::commands::budget::{self, MonthlyBudget};
 use crate::print::{Outcome, Output};
 use crate::table::{cell, fact, facts, table, time};
 
@@ -21,6 +23,15 @@ enum Action {
     Create {
         /// Its name
         name: String,
+        #[command(flatten)]
+        budget: MonthlyBudget,
+    },
+    /// Change what may be consumed in a workspace in a month; needs the server's own token
+    Budget {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        budget: MonthlyBudget,
     },
     /// List workspaces, oldest first
     List {
@@ -42,10 +53,20 @@ impl Workspace {
     pub(crate) async fn run(self, output: Output) -> Outcome {
         let client = Client::connect(&self.connection)?;
         match self.action {
-            Action::Create { name } => {
-                let body = json!({ "name": name });
+            Action::Create { name, budget } => {
+                let mut body = json!({ "name": name });
+                for (field, value) in budget.fields(true) {
+                    body[field] = value;
+                }
                 let created = client.json(Request::post(&["v1", "workspaces"], body)).await?;
                 output.result(&created, describe)?;
+            }
+            Action::Budget { id, budget } => {
+                let request = Request::new(Method::PATCH, &["v1", "workspaces", &id]);
+                let changed = client
+                    .json(request.json(Value::Object(budget.fields(false))))
+                    .await?;
+                output.result(&changed, describe)?;
             }
             Action::List { slice } => {
                 let list = client
@@ -80,6 +101,7 @@ fn describe(workspace: &Value) -> String {
     facts(&[
         ("id", fact(workspace, "workspace_id")),
         ("name", fact(workspace, "name")),
+        ("monthly budget", budget::describe(workspace)),
         ("created", time(workspace, "created_at")),
     ])
 }

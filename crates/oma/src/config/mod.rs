@@ -26,7 +26,9 @@ use secrecy::SecretString;
 
 use crate::config::file::File;
 use crate::config::reader::{Effective, Problem, Reader, Sources};
-use crate::config::sections::{Engine, Log, Mcp, Model, Models, Provider, Sandbox, Server, Tools, Vault};
+use crate::config::sections::{
+    Engine, Log, Mcp, Model, Models, Provider, Sandbox, Server, Signup, Tools, Vault,
+};
 use crate::config::setting::Section;
 use crate::config::value::Value as _;
 
@@ -51,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) vault: Vault,
     /// MCP servers.
     pub(crate) mcp: Mcp,
+    /// Signing up.
+    pub(crate) signup: Signup,
     /// The log.
     pub(crate) log: Log,
     /// The file that was read.
@@ -122,6 +126,7 @@ impl Config {
         let tools = Tools::read(&mut reader, Tools::KEY);
         let vault = Vault::read(&mut reader, Vault::KEY);
         let mcp = Mcp::read(&mut reader, Mcp::KEY);
+        let signup = Signup::read(&mut reader, Signup::KEY);
         let log = Log::read(&mut reader, Log::KEY);
         reader.refuse_unknown();
 
@@ -139,7 +144,7 @@ impl Config {
                 },
             );
         if let Some(server) = &server {
-            sections::check(&mut reader, server, vault.as_ref());
+            sections::check(&mut reader, server, vault.as_ref(), signup.as_ref());
         }
 
         let exposed_file = sources.file.as_ref().is_some_and(|file| {
@@ -152,7 +157,7 @@ impl Config {
             effective, problems, ..
         } = reader;
         match (
-            server, data_dir, engine, sandbox, models, providers, tools, vault, mcp, log,
+            server, data_dir, engine, sandbox, models, providers, tools, vault, mcp, signup, log,
         ) {
             (
                 Some(server),
@@ -164,6 +169,7 @@ impl Config {
                 Some(tools),
                 Some(vault),
                 Some(mcp),
+                Some(signup),
                 Some(log),
             ) if problems.is_empty() => Ok(Self {
                 server,
@@ -175,6 +181,7 @@ impl Config {
                 tools,
                 vault,
                 mcp,
+                signup,
                 log,
                 file: sources.file.as_ref().map(|file| file.path.clone()),
                 exposed_file,

@@ -331,6 +331,56 @@ section! {
     }
 }
 
+section! {
+    /// Signing up: off unless turned on here, and only on servers with an API token. Whoever signs up gets a workspace of
+    /// their own and an API key of the scope `write` for it.
+    Signup in "signup" {
+        /// Whether anybody may sign up anonymously.
+        anonymous: bool { default "false"; env "OPENCLAW_SIGNUP_ANONYMOUS"; }
+        /// How long anonymous users stay; then everything of theirs is removed.
+        anonymous_lifetime: Duration { default "1d"; between "1s", "365d"; env "OPENCLAW_SIGNUP_ANONYMOUS_LIFETIME_MS"; }
+        /// The most anonymous users at once.
+        anonymous_max_users: u32 { default "1000"; between "1", "1000000"; env "OPENCLAW_SIGNUP_ANONYMOUS_MAX_USERS"; }
+        /// The most sessions of an anonymous user.
+        anonymous_max_sessions: u32 {
+            default "20"; between "1", "1000000"; env "OPENCLAW_SIGNUP_ANONYMOUS_MAX_SESSIONS";
+        }
+        /// The most tokens of an anonymous user in a month.
+        anonymous_max_tokens: u64 {
+            default "1000000"; between "1", "1000000000000"; env "OPENCLAW_SIGNUP_ANONYMOUS_MAX_TOKENS";
+        }
+        /// US dollars that the model requests of an anonymous user may cost in a month.
+        anonymous_max_cost_usd: f64 {
+            default "1"; between "0.000001", "1000000"; env "OPENCLAW_SIGNUP_ANONYMOUS_MAX_COST_USD";
+        }
+        /// Whether anybody with a GitHub account may sign in. Needs the three settings that follow.
+        github: bool { default "false"; env "OPENCLAW_SIGNUP_GITHUB"; }
+        /// The id of the GitHub OAuth app.
+        github_client_id: Option<String> { env "GITHUB_CLIENT_ID"; }
+        /// The secret of the GitHub OAuth app.
+        github_client_secret: Option<SecretString> { env "GITHUB_CLIENT_SECRET"; }
+        /// Where GitHub leads browsers back: this server's address as browsers reach it, with the path
+        /// `/auth/github/callback`. Over https, unless it is a loopback address.
+        github_redirect_url: Option<String> { env "OPENCLAW_GITHUB_REDIRECT_URL"; }
+        /// Where GitHub is; an enterprise server's address otherwise. `tools.dial_allow` must allow a private one.
+        github_url: String { default "https://github.com"; env "OPENCLAW_GITHUB_URL"; }
+        /// Where GitHub's API is.
+        github_api_url: String { default "https://api.github.com"; env "OPENCLAW_GITHUB_API_URL"; }
+        /// The most users who signed in with GitHub.
+        github_max_users: u32 { default "10000"; between "1", "1000000"; env "OPENCLAW_SIGNUP_GITHUB_MAX_USERS"; }
+        /// The most sessions of such a user.
+        github_max_sessions: u32 { default "200"; between "1", "1000000"; env "OPENCLAW_SIGNUP_GITHUB_MAX_SESSIONS"; }
+        /// The most tokens of such a user in a month.
+        github_max_tokens: u64 {
+            default "10000000"; between "1", "1000000000000"; env "OPENCLAW_SIGNUP_GITHUB_MAX_TOKENS";
+        }
+        /// US dollars that the model requests of such a user may cost in a month.
+        github_max_cost_usd: f64 {
+            default "10"; between "0.000001", "1000000"; env "OPENCLAW_SIGNUP_GITHUB_MAX_COST_USD";
+        }
+    }
+}
+
 choices! {
     /// How log lines look.
     LogFormat: "`auto`, `json` or `text`" {
@@ -386,13 +436,22 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
         listed::<Tools>(),
         listed::<Vault>(),
         listed::<Mcp>(),
+        listed::<Signup>(),
         listed::<Log>(),
     ]
     .into_iter()
 }
 
 /// Checks what settings must be to each other.
-pub(crate) fn check(reader: &mut Reader<'_>, server: &Server, vault: Option<&Vault>) {
+pub(crate) fn check(
+    reader: &mut Reader<'_>,
+    server: &Server,
+    vault: Option<&Vault>,
+    signup: Option<&Signup>,
+) {
+    if let Some(signup) = signup {
+        check_signup(reader, server, signup);
+    }
     if vault.is_some_and(|vault| vault.key.is_some() && vault.key_file.is_some()) {
         reader.refuse(
             "vault.key_file",
@@ -438,3 +497,30 @@ address from `--url` or `OPENCLAW_URL` (default `http://127.0.0.1:8080`) and the
 `OPENCLAW_API_TOKEN_FILE` or `OPENCLAW_API_TOKEN`; a token is never an argument, because others could see it in the
 list of processes.
 ";
+
+fn check_signup(reader: &mut Reader<'_>, server: &Server, signup: &Signup) {
+    let has_token = server.api_token.is_some() || server.api_token_file.is_some();
+    for (setting, on) in [
+        ("signup.anonymous", signup.anonymous),
+        ("signup.github", signup.github),
+    ] {
+        if on && !has_token {
+            reader.refuse(
+                setting,
+                "a server without a token lets everybody do everything; set `server.api_token` first",
+            );
+        }
+    }
+    for (setting, missing) in [
+        ("signup.github_client_id", signup.github_client_id.is_none()),
+        (
+            "signup.github_client_secret",
+            signup.github_client_secret.is_none(),
+        ),
+        ("signup.github_redirect_url", signup.github_redirect_url.is_none()),
+    ] {
+        if signup.github && missing {
+            reader.refuse(setting, "must be set when `signup.github` is on");
+        }
+    }
+}

@@ -7,7 +7,6 @@ use oma_egress::Guard;
 use oma_mcp::{Hub, TokenSource};
 use oma_runtime::SessionInfo;
 use oma_sandbox::Pool;
-use oma_tools::Policy;
 use oma_vault::{Bearer, Vaults};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -47,10 +46,7 @@ impl TokenSource for OfVaults {
 }
 
 /// How MCP servers are reached: by the same rules as what the tools fetch, with the tokens of vaults.
-pub(crate) fn hub(config: &Config, pool: Pool, vaults: Vaults) -> Hub {
-    let policy = Policy {
-        allow: config.tools.dial_allow.0.clone(),
-    };
+pub(crate) fn hub(config: &Config, guard: Arc<Guard>, pool: Pool, vaults: Vaults) -> Hub {
     let mcp = &config.mcp;
     let bounds = oma_mcp::Config {
         connect_wait: mcp.connect_wait,
@@ -59,10 +55,5 @@ pub(crate) fn hub(config: &Config, pool: Pool, vaults: Vaults) -> Hub {
         idle_timeout: mcp.idle_timeout,
         max_idle: mcp.max_idle,
     };
-    Hub::new(
-        Arc::new(Guard::new(policy)),
-        Arc::new(OfVaults(vaults)),
-        pool,
-        bounds,
-    )
+    Hub::new(guard, Arc::new(OfVaults(vaults)), pool, bounds)
 }

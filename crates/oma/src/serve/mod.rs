@@ -9,8 +9,8 @@
 //! runs; all others end.
 //!
 //! Invariant: without a token the server listens beyond loopback only if the configuration says so.
-//! Invariant: the process ends within the drain time and a few seconds, whatever hangs; a second signal ends it
-//! at once.
+//! Invariant: the process ends within the drain time and a few seconds, whatever hangs, or within a minute when an
+//! issuer of tokens does not answer; a second signal ends it at once.
 
 pub(crate) mod announce;
 pub(crate) mod http;
@@ -25,6 +25,7 @@ pub(crate) mod parts;
 pub(crate) mod remarks;
 pub(crate) mod sandboxes;
 pub(crate) mod signals;
+pub(crate) mod signup;
 pub(crate) mod telemetry;
 pub(crate) mod tools;
 mod upload;
@@ -118,7 +119,10 @@ async fn serve(
     tracing::info!(signal, drain = ?config.engine.drain_timeout, "stopping");
     announce::tell_service_manager("STOPPING=1");
     recovery.abort();
-    let drained = drain(&parts, server, &stopping);
+    let drained = async {
+        drain(&parts, server, &stopping).await;
+        parts.vaults.close().await;
+    };
     tokio::select! {
         () = drained => {}
         signal = signals.next() => {
@@ -129,7 +133,6 @@ async fn serve(
     }
     sweeper.abort();
     upkeep.abort();
-    parts.vaults.close().await;
     parts.store.close().await;
     tracing::info!("stopped");
     Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
+use oma_egress::Guard;
 use oma_engine::{Deps, Engine};
 use oma_models::retry::Policy;
 use oma_runtime_native::Native;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{mcp, models, sandboxes, tools, vaults};
+use crate::serve::{mcp, models, sandboxes, signup, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -45,6 +46,7 @@ impl Parts {
     ) -> Result<Self, Failure> {
         sandboxes::check_secrets(config)?;
         let api_token = api_token(config)?;
+        let signup = signup::configure(config)?;
         let configured = models::configure(config)?;
         let providers = configured.providers.keys().cloned().collect();
         let models = models::registry(configured)?;
@@ -61,8 +63,11 @@ impl Parts {
             ..oma_runtime_native::Config::default()
         };
         let listed = models::listed(&models);
-        let vaults = vaults::open(config, &store).await?;
-        let mcp = mcp::hub(config, pool.clone(), vaults.clone());
+        let guard = Arc::new(Guard::new(oma_egress::Policy {
+            allow: config.tools.dial_allow.0.clone(),
+        }));
+        let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
+        let mcp = mcp::hub(config, guard, pool.clone(), vaults.clone());
         let runtime = Native::new(models, Policy::default(), tools, pool, mcp, native);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
@@ -79,7 +84,7 @@ impl Parts {
         tracing::debug!(keys, "API keys loaded");
         let api = AppState::new(
             engine.clone(),
-            api(config, address, api_token),
+            api(config, address, api_token, signup),
             Some(metrics.clone()),
             stopping,
         );
@@ -130,7 +135,12 @@ fn engine(config: &Config) -> oma_engine::Config {
     }
 }
 
-fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) -> ApiConfig {
+fn api(
+    config: &Config,
+    address: SocketAddr,
+    api_token: Option<SecretString>,
+    signup: oma_api::signup::SignUp,
+) -> ApiConfig {
     let server = &config.server;
     let mut allowed_hosts = server.allowed_hosts.0.clone();
     if !address.ip().is_unspecified() {
@@ -148,6 +158,7 @@ fn api(config: &Config, address: SocketAddr, api_token: Option<SecretString>) ->
         allowed_origins: server.allowed_origins.0.clone(),
         rate_limit_rpm: server.rate_limit_rpm,
         trusted_proxies: server.trusted_proxies.0.clone(),
+        signup,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit.to_owned(),
         max_json_body: bytes(server.max_body),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use oma_egress::{Guard, Policy};
+use oma_egress::Guard;
 use oma_store::sqlite::{Options, Sqlite};
 use oma_store::{Error as StoreError, Store};
 use oma_vault::key_file::{self, Source};
@@ -29,7 +29,7 @@ fn source(config: &Config) -> Source {
 ///
 /// # Errors
 /// What is wrong with the master key.
-pub(crate) async fn open(config: &Config, store: &Arc<Sqlite>) -> Result<Vaults, Failure> {
+pub(crate) async fn open(config: &Config, store: &Arc<Sqlite>, guard: Arc<Guard>) -> Result<Vaults, Failure> {
     let source = source(config);
     let unlocked = key_file::unlock(&**store, &source).await.map_err(refused)?;
     if let (true, Some(path)) = (unlocked.is_new, source.path()) {
@@ -43,11 +43,8 @@ pub(crate) async fn open(config: &Config, store: &Arc<Sqlite>) -> Result<Vaults,
     if let Some(path) = unlocked.exposed {
         tracing::warn!(path = %path.display(), "others may read the vaults' master key; run chmod 600 on it");
     }
-    let guard = Guard::new(Policy {
-        allow: config.tools.dial_allow.0.clone(),
-    });
     let store = Arc::clone(store) as Arc<dyn Store>;
-    Ok(Vaults::new(store, unlocked.master, Arc::new(guard)))
+    Ok(Vaults::new(store, unlocked.master, guard))
 }
 
 fn refused(error: key_file::Error) -> Failure {

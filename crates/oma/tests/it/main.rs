@@ -21,6 +21,7 @@ mod metrics;
 mod otel;
 mod requests;
 mod server;
+mod signup;
 mod stopping;
 mod system;
 mod tenants;

@@ -361,5 +361,32 @@ async fn policies_cover_servers_by_name_and_prefix() {
         result["content"].as_str().expect("text").contains("asked"),
         "{result}"
     );
+
+    // The model is told of these tools by other names than the policy's.
+    let long = "customer-relationship-management";
+    let servers = json!({long: {"url": format!("http://127.0.0.1:{port}/mcp")}});
+    let denied = json!({"type": "deny", "tools": [format!("mcp__{long}__echo")]});
+    let chat = session(
+        &system,
+        json!({"mcpServers": servers, "permissionPolicy": denied}),
+    )
+    .await;
+    let events = chat.turn(&json!([{"text": "what is there"}])).await;
+    assert_eq!(said(&events), "what is there");
+    let names = offered(&system);
+    let shown = names
+        .iter()
+        .find_map(|name| name.strip_suffix("__get-sum"))
+        .expect("the others are offered");
+    assert_ne!(shown, format!("mcp__{long}"));
+    assert!(!names.contains(&format!("{shown}__echo")), "{names:?}");
+    let refused = call(&chat, &format!("{shown}__echo"), json!({"message": "x"})).await;
+    assert!(
+        refused["content"]
+            .as_str()
+            .expect("text")
+            .contains("policy denies"),
+        "{refused}"
+    );
     system.stop().await;
 }

@@ -28,6 +28,8 @@ enum Stranger {
     Forbidden,
     /// The same for everybody: it is no workspace's.
     Shared,
+    /// Nobody may.
+    Off,
 }
 
 /// How a route is called.
@@ -104,7 +106,7 @@ impl Ours {
 
     /// Every way to name something of ours on a route; none for a route that this walk does not know.
     fn calls(&self, method: &Method, path: &str) -> Vec<Call> {
-        use Stranger::{Forbidden, Makes, Missing, Own, Shared, Tried};
+        use Stranger::{Forbidden, Makes, Missing, Off, Own, Shared, Tried};
         let Self {
             workspace,
             agent,
@@ -133,6 +135,11 @@ impl Ours {
             ("GET", "/" | "/healthz" | "/readyz" | "/metrics" | "/openapi.json" | "/v1/models") => {
                 vec![Call::new(path, Shared)]
             }
+            // Turned off, like everywhere unless the operator says otherwise.
+            ("POST", "/auth/anonymous") | ("GET", "/auth/github" | "/auth/github/callback") => {
+                vec![Call::new(path, Off)]
+            }
+            ("GET", "/auth/me") => vec![Call::new(path, Own)],
             ("GET", "/v1/models/{model}") => vec![Call::new("/v1/models/scripted%2Fecho", Shared)],
 
             ("GET", "/v1/agents") => vec![
@@ -207,7 +214,12 @@ impl Ours {
                 Call::new(path, Missing).json(json!({"agentId": their_agent, "vaultId": vault})),
             ],
             ("GET" | "DELETE", "/v1/sessions/{session_id}") => vec![Call::new(filled, Missing)],
-            ("POST", "/v1/sessions/{session_id}/cancel" | "/v1/sessions/{session_id}/compact") => {
+            (
+                "POST",
+                "/v1/sessions/{session_id}/cancel"
+                | "/v1/sessions/{session_id}/compact"
+                | "/v1/sessions/{session_id}/parent_token",
+            ) => {
                 vec![Call::new(filled, Missing)]
             }
             ("GET", "/v1/sessions/{session_id}/logs") => vec![Call::new(filled, Missing)],
@@ -226,6 +238,9 @@ impl Ours {
             ],
             ("POST", "/v1/workspaces") => vec![Call::new(path, Forbidden).json(json!({"name": "w"}))],
             ("GET", "/v1/workspaces/{workspace_id}") => vec![Call::new(filled, Missing)],
+            ("PATCH", "/v1/workspaces/{workspace_id}") => {
+                vec![Call::new(filled, Forbidden).json(json!({"maxTokensPerMonth": 1}))]
+            }
 
             ("GET", "/v1/usage") => vec![Call::new(path, Own)],
 
@@ -248,6 +263,11 @@ impl Ours {
             ("GET" | "DELETE", "/v1/keys/{key_id}") => vec![
                 Call::new(&filled, Missing),
                 Call::new(format!("{filled}?workspace_id={workspace}"), Missing),
+            ],
+            ("PATCH", "/v1/keys/{key_id}") => vec![
+                Call::new(&filled, Missing).json(json!({"maxTokensPerMonth": 1})),
+                Call::new(format!("{filled}?workspace_id={workspace}"), Missing)
+                    .json(json!({"maxTokensPerMonth": 1})),
             ],
             ("POST", "/v1/keys/{key_id}/rotate") => vec![
                 Call::new(&filled, Missing),
@@ -427,6 +447,7 @@ async fn every_route_keeps_workspaces_apart() {
                     assert_eq!(answer.status, 200, "{what}")
                 }
                 Stranger::Forbidden => assert_eq!(answer.status, 403, "{what}"),
+                Stranger::Off => assert_eq!(answer.status, 501, "{what}"),
             }
             if call.stranger == Stranger::Tried {
                 let body = answer.good();
@@ -466,7 +487,9 @@ async fn a_key_that_reads_changes_nothing_on_any_route() {
             !calls.is_empty(),
             "this walk does not know how to call {method} {path}: tell it"
         );
-        for call in calls.iter().filter(|_| mutates(&method)) {
+        // What is open to everybody, or to nobody, asks for no key.
+        let keyed = |call: &&Call| call.stranger != Stranger::Off;
+        for call in calls.iter().filter(keyed).filter(|_| mutates(&method)) {
             mutations += 1;
             let answer = call.send(&reader, &method).await;
             assert_eq!(answer.status, 403, "{method} {path}: {}", answer.text());

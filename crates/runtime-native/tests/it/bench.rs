@@ -86,6 +86,7 @@ impl Log {
             now: Timestamp(0),
             created_at: Timestamp(0),
             quota: None,
+            granted: Ok(u64::MAX),
             head: Seq(log.len() as u64),
             max_requests_per_turn: 50,
             confirmation_timeout_ms: None,
@@ -245,6 +246,7 @@ impl Bench {
             model: None,
             thinking_level: None,
             trace: None,
+            charged: None,
         };
         self.log
             .feed(Input::Post(Arc::new(message)))

@@ -172,7 +172,7 @@ async fn a_summary_that_a_client_asks_for_keeps_no_message() {
     bench.post(vec![ContentBlock::text(WORDS)]);
     bench.provider.push(Reply::new().text("Done."));
     bench.drive().await;
-    bench.log.feed(Input::Compact).expect("legal");
+    bench.log.feed(Input::Compact { charged: None }).expect("legal");
     bench.provider.push(Reply::new().text("A summary."));
     bench.drive().await;
     bench.post(vec![ContentBlock::text("And now?")]);
@@ -198,7 +198,7 @@ async fn a_model_that_uses_tools_instead_is_asked_again_without() {
         bench.post(vec![ContentBlock::text(WORDS)]);
         bench.provider.push(Reply::new().text("Done."));
         bench.drive().await;
-        bench.log.feed(Input::Compact).expect("legal");
+        bench.log.feed(Input::Compact { charged: None }).expect("legal");
         bench.provider.push(tool().text("Let me look."));
         bench.provider.push(Reply::new().text("A summary."));
         bench.drive().await;

@@ -2,15 +2,25 @@
 
 use std::sync::Arc;
 
-use oma_domain::{ApiKey, KeyId, Scope, Timestamp, Workspace, WorkspaceId};
+use oma_domain::quota::Monthly;
+use oma_domain::usage::NanoUsd;
+use oma_domain::user::{GithubAccount, Tier, User};
+use oma_domain::{ApiKey, KeyId, Scope, Timestamp, UserId, Workspace, WorkspaceId};
 
-use super::fixtures::{NOW, once};
+use super::fixtures::{NOW, agent, new_session, once};
 use crate::{Error, KeyDigest, Store, StoredKey, assert_refused};
+
+const BUDGET: Monthly = Monthly {
+    max_cost: Some(NanoUsd(5)),
+    max_tokens: None,
+};
 
 async fn workspace(store: &Arc<dyn Store>) -> WorkspaceId {
     let workspace = Workspace {
         id: WorkspaceId::generate(),
         name: "Büro".into(),
+        budget: BUDGET,
+        max_sessions: None,
         created_at: NOW,
     };
     store.create_workspace(&workspace, None).await.unwrap();
@@ -29,6 +39,7 @@ fn key(workspace: &WorkspaceId) -> StoredKey {
             workspace: workspace.clone(),
             name: "ci".into(),
             scope: Scope::Write,
+            budget: Monthly::default(),
             created_at: NOW,
             rotated_at: None,
             previous_until: None,
@@ -63,6 +74,40 @@ async fn live(store: &Arc<dyn Store>, workspace: &WorkspaceId) -> Vec<StoredKey>
             return all;
         }
     }
+}
+
+/// Budgets are kept, changed one at a time, and cleared.
+pub async fn budgets(store: Arc<dyn Store>) {
+    let (ours, other) = (workspace(&store).await, workspace(&store).await);
+    let (one, two) = (key(&ours), key(&ours));
+    store.create_key(&one, 10, None).await.unwrap();
+    store.create_key(&two, 10, None).await.unwrap();
+    let most = Monthly {
+        max_cost: None,
+        max_tokens: Some(7),
+    };
+    let changed = store.set_key_budget(&ours, &one.key.id, &most).await.unwrap();
+    assert_eq!(changed.budget, most);
+    assert_eq!(store.key(&ours, &one.key.id).await.unwrap(), Some(changed));
+    let untouched = store.key(&ours, &two.key.id).await.unwrap().unwrap();
+    assert_eq!(untouched.budget, Monthly::default());
+    assert_refused!(
+        store.set_key_budget(&other, &one.key.id, &most).await,
+        Error::NotFound
+    );
+    let changed = store.set_workspace_budget(&ours, &most).await.unwrap();
+    assert_eq!(changed.budget, most);
+    let untouched = store.workspace(&other).await.unwrap().unwrap();
+    assert_eq!(untouched.budget, BUDGET);
+    let unknown = WorkspaceId::generate();
+    assert_refused!(store.set_workspace_budget(&unknown, &most).await, Error::NotFound);
+    // More than can be stored is no cap.
+    let endless = Monthly {
+        max_cost: Some(NanoUsd(u64::MAX)),
+        max_tokens: Some(u64::MAX),
+    };
+    let changed = store.set_workspace_budget(&ours, &endless).await.unwrap();
+    assert_eq!(changed.budget, Monthly::default());
 }
 
 /// Workspaces are read back, one by one and in order; the default one is always there.
@@ -184,5 +229,96 @@ pub async fn last_use(store: Arc<dyn Store>) {
         store.touch_keys(&used).await.unwrap();
         let found = store.key(&ours, id).await.unwrap().unwrap();
         assert_eq!(found.last_used_at, Some(Timestamp(noted)));
+    }
+}
+
+fn user(workspace: &Workspace, key: &StoredKey, ends: i64, github: Option<u64>) -> User {
+    User {
+        id: UserId::generate(),
+        workspace: workspace.id.clone(),
+        key: key.key.id.clone(),
+        tier: if github.is_some() {
+            Tier::Github
+        } else {
+            Tier::Anonymous
+        },
+        created_at: NOW,
+        expires_at: Some(Timestamp(ends)),
+        github: github.map(|id| GithubAccount {
+            id,
+            login: "octo".into(),
+            avatar_url: None,
+        }),
+    }
+}
+
+/// Users come with a workspace and a key, are found by it, end, and take everything with them.
+pub async fn users(store: Arc<dyn Store>) {
+    let make = |ends: i64, github: Option<u64>, most: u32| {
+        let store = Arc::clone(&store);
+        async move {
+            let workspace = Workspace {
+                id: WorkspaceId::generate(),
+                name: "u".into(),
+                budget: BUDGET,
+                max_sessions: Some(1),
+                created_at: NOW,
+            };
+            let key = key(&workspace.id);
+            let user = user(&workspace, &key, ends, github);
+            let made = store.create_user(&user, &workspace, &key, most).await;
+            made.map(|()| (user, workspace))
+        }
+    };
+    // Another case may use the same store, and none but this one makes users.
+    let (one, workspace) = make(NOW.0 + 10, None, 2).await.unwrap();
+    let (two, _) = make(NOW.0 + 20, None, 2).await.unwrap();
+    assert_refused!(make(NOW.0 + 20, None, 2).await, Error::Limit(2));
+    let (three, _) = make(NOW.0 + 30, Some(7), 1).await.unwrap();
+    assert_refused!(make(NOW.0 + 30, Some(7), 9).await, Error::Conflict);
+    assert_eq!(store.user_of_github(7).await.unwrap().as_ref(), Some(&three));
+    assert_eq!(store.user_of_github(8).await.unwrap(), None);
+    assert_eq!(store.user_of_key(&one.key).await.unwrap().as_ref(), Some(&one));
+    assert_eq!(store.user_of_key(&KeyId::generate()).await.unwrap(), None);
+    let ends = store.expired_users(Timestamp(NOW.0 + 20), 10).await.unwrap();
+    assert_eq!(ends, [one.clone(), two]);
+    assert_eq!(store.expired_users(Timestamp(NOW.0 + 9), 10).await.unwrap(), []);
+
+    let agent = Arc::new(agent(&workspace.id));
+    store.create_agent(&agent, None).await.unwrap();
+    let session = new_session(&workspace.id, &agent);
+    store.create_session(&session, None).await.unwrap();
+    assert_refused!(
+        store
+            .create_session(&new_session(&workspace.id, &agent), None)
+            .await,
+        Error::TooManySessions(1)
+    );
+    assert_refused!(store.remove_workspace(&workspace.id).await, Error::InUse(1));
+    store.delete_session(&workspace.id, &session.id).await.unwrap();
+    store.remove_workspace(&workspace.id).await.unwrap();
+    assert_eq!(store.workspace(&workspace.id).await.unwrap(), None);
+    assert_eq!(store.user_of_key(&one.key).await.unwrap(), None);
+    assert_eq!(store.key(&workspace.id, &one.key).await.unwrap(), None);
+    assert_eq!(store.agent(&workspace.id, &agent.id).await.unwrap(), None);
+    // Its place is free.
+    make(NOW.0 + 20, None, 2).await.unwrap();
+}
+
+/// Keys that were revoked long enough ago are forgotten; others are not.
+pub async fn forgotten_keys(store: Arc<dyn Store>) {
+    let ours = workspace(&store).await;
+    let (old, fresh, live) = (key(&ours), key(&ours), key(&ours));
+    for stored in [&old, &fresh, &live] {
+        store.create_key(stored, 10, None).await.unwrap();
+    }
+    // No other case revokes anything as early as that.
+    store.revoke_key(&ours, &old.key.id, Timestamp(5)).await.unwrap();
+    store.revoke_key(&ours, &fresh.key.id, NOW).await.unwrap();
+    assert_eq!(store.forget_keys(Timestamp(5)).await.unwrap(), 0);
+    assert_eq!(store.forget_keys(Timestamp(6)).await.unwrap(), 1);
+    assert_eq!(store.key(&ours, &old.key.id).await.unwrap(), None);
+    for stored in [&fresh, &live] {
+        assert!(store.key(&ours, &stored.key.id).await.unwrap().is_some());
     }
 }

@@ -177,6 +177,7 @@ pub fn queued(content: &str) -> Arc<Queued> {
         model: Some("scripted/other".into()),
         thinking_level: Some(ThinkingLevel::High),
         trace: None,
+        charged: Some(KeyId::generate()),
     })
 }
 
@@ -191,6 +192,7 @@ pub fn turn() -> Turn {
         failed_attempts: 0,
         started_at: NOW,
         trace: None,
+        charged: None,
     }
 }
 

@@ -34,7 +34,7 @@ pub mod vaults;
 macro_rules! contract_tests {
     ($open:ident) => {
         $crate::contract_tests! { @cases $open;
-            access: workspaces, keys, rotation, revocation, last_use;
+            access: workspaces, budgets, users, forgotten_keys, keys, rotation, revocation, last_use;
             agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
             audit: listing, filters;
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::agent::Agent;
 use oma_domain::usage::{CostTotal, NanoUsd, Usage};
-use oma_domain::{SessionId, WorkspaceId};
+use oma_domain::{KeyId, SessionId, WorkspaceId};
 
 use super::fixtures::{agent, collect, commit, new_session};
 use crate::{Store, UsageFilter, UsageRow, Used};
@@ -15,10 +15,15 @@ const ALWAYS: UsageFilter = UsageFilter {
     agent: None,
 };
 
+fn ours() -> KeyId {
+    KeyId::parse("key_ours").unwrap()
+}
+
 fn used(day: i64, model: &str, tokens: u64) -> Used {
     Used {
         day,
         model: model.into(),
+        key: Some(ours()),
         requests: 1,
         usage: Usage {
             input: tokens,
@@ -60,7 +65,17 @@ pub async fn sums(store: Arc<dyn Store>) {
     spend(&store, &workspace, &one, 2, used(5, "p/n", 1)).await;
     spend(&store, &workspace, &one, 3, used(6, "p/m", 1)).await;
     // Another key.
-    spend(&store, &workspace, &other, 0, used(5, "p/m", 1)).await;
+    let theirs = Used {
+        key: Some(KeyId::generate()),
+        ..used(5, "p/m", 1)
+    };
+    spend(&store, &workspace, &other, 0, theirs).await;
+    // None at all.
+    let nobodys = Used {
+        key: None,
+        ..used(5, "p/m", 2)
+    };
+    spend(&store, &workspace, &other, 1, nobodys).await;
     let mut stale = commit(&workspace, &one, 0, 1);
     stale.used = Some(used(5, "p/m", 1));
     store.commit(stale).await.unwrap_err();
@@ -71,7 +86,13 @@ pub async fn sums(store: Arc<dyn Store>) {
         .collect();
     assert_eq!(
         shown,
-        [(5, "p/m", 111), (5, "p/n", 1), (6, "p/m", 1), (5, "p/m", 1)]
+        [
+            (5, "p/m", 111),
+            (5, "p/n", 1),
+            (6, "p/m", 1),
+            (5, "p/m", 1),
+            (5, "p/m", 2)
+        ]
     );
     let first = &rows[0];
     assert_eq!((&first.agent, first.used.requests), (&agent.id, 2));
@@ -88,7 +109,23 @@ pub async fn sums(store: Arc<dyn Store>) {
         unknown_requests: 1,
     };
     assert_eq!(first.used.cost, cost);
-    assert!(first.key.is_some() && first.key != rows[3].key);
+    let keys: Vec<_> = rows.iter().map(|row| row.used.key.as_ref()).collect();
+    assert_eq!(keys[..3], [Some(&ours()); 3]);
+    assert!(keys[3].is_some_and(|key| *key != ours()) && keys[4].is_none());
+    // Sums over days, of all and of one key.
+    for (key, from, to, input) in [
+        (None, 5, 6, 116),
+        (None, 5, 5, 115),
+        (None, 6, 6, 1),
+        (None, 7, 9, 0),
+        (Some(ours()), 5, 6, 113),
+        (Some(KeyId::generate()), 0, 9, 0),
+    ] {
+        let sum = store.consumed(&workspace, key.as_ref(), from, to).await.unwrap();
+        assert_eq!(sum.usage.input, input, "{key:?} {from} {to}");
+    }
+    let sum = store.consumed(&workspace, Some(&ours()), 5, 5).await.unwrap();
+    assert_eq!((sum.usage.output, sum.cost.known), (115, NanoUsd(1120)));
     assert_eq!(all(&store, &WorkspaceId::generate(), &ALWAYS).await, []);
     // What was consumed stays when the session goes.
     store.delete_session(&workspace, &one).await.unwrap();

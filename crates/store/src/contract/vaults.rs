@@ -197,6 +197,13 @@ pub async fn credentials(store: Arc<dyn Store>) {
         async move { store.credentials(workspace, &vault.id, after.as_ref(), 2).await }
     });
     assert_eq!(listed.await, all);
+    let specs: Vec<_> = all.iter().map(|stored| stored.credential.clone()).collect();
+    assert_eq!(
+        store.credential_specs(&workspace, &vault.id).await.unwrap(),
+        specs
+    );
+    let elsewhere = WorkspaceId::generate();
+    assert_eq!(store.credential_specs(&elsewhere, &vault.id).await.unwrap(), []);
 
     let mut next = all[1].clone();
     next.revision = 2;

@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
+use oma_domain::user::User;
 use oma_domain::{ApiKey, KeyId, Timestamp, Workspace, WorkspaceId};
 
-use super::{Sqlite, keys, once, workspaces};
+use super::{Sqlite, keys, once, users, workspaces};
 use crate::{Access, KeyDigest, Once, Result, StoredKey};
 
 #[async_trait]
@@ -20,6 +22,13 @@ impl Access for Sqlite {
     async fn workspace(&self, id: &WorkspaceId) -> Result<Option<Workspace>> {
         let id = id.clone();
         self.readers.run(move |conn| workspaces::find(conn, &id)).await
+    }
+
+    async fn set_workspace_budget(&self, id: &WorkspaceId, budget: &Monthly) -> Result<Workspace> {
+        let (id, budget) = (id.clone(), *budget);
+        self.writer
+            .run(move |conn| workspaces::set_budget(conn, &id, &budget))
+            .await
     }
 
     async fn workspaces(
@@ -84,6 +93,13 @@ impl Access for Sqlite {
             .await
     }
 
+    async fn set_key_budget(&self, workspace: &WorkspaceId, id: &KeyId, budget: &Monthly) -> Result<ApiKey> {
+        let (workspace, id, budget) = (workspace.clone(), id.clone(), *budget);
+        self.writer
+            .run(move |conn| keys::set_budget(conn, &workspace, &id, &budget))
+            .await
+    }
+
     async fn revoke_key(&self, workspace: &WorkspaceId, id: &KeyId, at: Timestamp) -> Result<ApiKey> {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.writer
@@ -95,6 +111,47 @@ impl Access for Sqlite {
         let after = after.cloned();
         self.readers
             .run(move |conn| keys::live(conn, after.as_ref(), limit))
+            .await
+    }
+
+    async fn forget_keys(&self, before: Timestamp) -> Result<u64> {
+        self.writer.run(move |conn| keys::forget(conn, before)).await
+    }
+
+    async fn create_user(
+        &self,
+        user: &User,
+        workspace: &Workspace,
+        key: &StoredKey,
+        most: u32,
+    ) -> Result<()> {
+        let (user, workspace, key) = (user.clone(), workspace.clone(), key.clone());
+        self.writer
+            .run(move |conn| users::create(conn, &user, &workspace, &key, most))
+            .await
+    }
+
+    async fn user_of_key(&self, key: &KeyId) -> Result<Option<User>> {
+        let key = key.clone();
+        self.readers.run(move |conn| users::of_key(conn, &key)).await
+    }
+
+    async fn user_of_github(&self, account: u64) -> Result<Option<User>> {
+        self.readers
+            .run(move |conn| users::of_github(conn, account))
+            .await
+    }
+
+    async fn expired_users(&self, now: Timestamp, limit: u32) -> Result<Vec<User>> {
+        self.readers
+            .run(move |conn| users::expired(conn, now, limit))
+            .await
+    }
+
+    async fn remove_workspace(&self, id: &WorkspaceId) -> Result<()> {
+        let id = id.clone();
+        self.writer
+            .run(move |conn| users::remove_workspace(conn, &id))
             .await
     }
 

@@ -95,22 +95,45 @@ fn read(
     workspace: &WorkspaceId,
     vault: &VaultId,
 ) -> Result<(StoredCredential, usize), Failure> {
-    let (spec, sealed) = (text(row, "spec")?, text(row, "secrets")?);
-    let credential = Credential {
-        id: id(row, "id", CredentialId::parse)?,
-        vault: vault.clone(),
-        workspace: workspace.clone(),
-        spec: from_json("credential", spec)?,
-        created_at: Timestamp(row.get("created_at")?),
-        updated_at: Timestamp(row.get("updated_at")?),
-    };
+    let sealed = text(row, "secrets")?;
     let secrets: Secrets = from_json("sealed secret", sealed)?;
     let stored = StoredCredential {
-        credential,
+        credential: read_spec(row, workspace, vault)?,
         secrets,
         revision: number(row, "revision")?,
     };
-    Ok((stored, spec.len() + sealed.len()))
+    Ok((stored, text(row, "spec")?.len() + sealed.len()))
+}
+
+/// Reads what may be shown of a credential.
+fn read_spec(row: &Row<'_>, workspace: &WorkspaceId, vault: &VaultId) -> Result<Credential, Failure> {
+    Ok(Credential {
+        id: id(row, "id", CredentialId::parse)?,
+        vault: vault.clone(),
+        workspace: workspace.clone(),
+        spec: from_json("credential", text(row, "spec")?)?,
+        created_at: Timestamp(row.get("created_at")?),
+        updated_at: Timestamp(row.get("updated_at")?),
+    })
+}
+
+pub(super) fn specs(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+) -> Result<Vec<Credential>, Failure> {
+    let Some(key) = vaults::key(conn, workspace, vault)? else {
+        return Ok(Vec::new());
+    };
+    let mut statement = conn.prepare_cached(
+        "SELECT id, created_at, updated_at, spec FROM credentials WHERE workspace = ? AND vault = ? ORDER BY key",
+    )?;
+    let mut rows = statement.query(params![workspace.as_str(), key])?;
+    let mut specs = Vec::new();
+    while let Some(row) = rows.next()? {
+        specs.push(read_spec(row, workspace, vault)?);
+    }
+    Ok(specs)
 }
 
 pub(super) fn list(

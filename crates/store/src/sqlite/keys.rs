@@ -1,6 +1,7 @@
 //! API keys. A key has a secret and, for a time after a rotation, the one before; only digests are stored.
 
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
 use oma_domain::{ApiKey, KeyId, Scope, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -11,7 +12,7 @@ use super::workspaces;
 use crate::{Error, KeyDigest, StoredKey};
 
 const COLUMNS: &str = "workspace, id, name, scope, digest, previous, previous_until, created_at, rotated_at, \
-                       expires_at, revoked_at, last_used_at";
+                       expires_at, revoked_at, last_used_at, max_cost, max_tokens";
 
 pub(super) fn create(
     conn: &Connection,
@@ -34,8 +35,8 @@ pub(super) fn create(
         return Err(Error::Conflict.into());
     }
     conn.prepare_cached(
-        "INSERT INTO api_keys (workspace, id, name, scope, digest, created_at, expires_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO api_keys (workspace, id, name, scope, digest, created_at, expires_at, max_cost, max_tokens) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         key.workspace.as_str(),
@@ -45,6 +46,8 @@ pub(super) fn create(
         stored.digest.0,
         key.created_at.as_millis(),
         key.expires_at.map(Timestamp::as_millis),
+        workspaces::stored_cost(&key.budget),
+        workspaces::stored_tokens(&key.budget),
     ])?;
     once::remember(conn, once)
 }
@@ -155,6 +158,25 @@ pub(super) fn rotate(
     Ok(rotated)
 }
 
+pub(super) fn set_budget(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &KeyId,
+    budget: &Monthly,
+) -> Result<ApiKey, Failure> {
+    conn.prepare_cached("UPDATE api_keys SET max_cost = ?, max_tokens = ? WHERE workspace = ? AND id = ?")?
+        .execute(params![
+            workspaces::stored_cost(budget),
+            workspaces::stored_tokens(budget),
+            workspace.as_str(),
+            id.as_str(),
+        ])?;
+    let found = find(conn, workspace, id)?;
+    found
+        .map(|stored| stored.key)
+        .ok_or_else(|| Error::NotFound.into())
+}
+
 pub(super) fn revoke(
     conn: &Connection,
     workspace: &WorkspaceId,
@@ -168,6 +190,17 @@ pub(super) fn revoke(
         key.revoked_at = Some(at);
     }
     Ok(key)
+}
+
+/// A user's key goes with the user.
+pub(super) fn forget(conn: &Connection, before: Timestamp) -> Result<u64, Failure> {
+    let gone = conn
+        .prepare_cached(
+            "DELETE FROM api_keys WHERE revoked_at < ?
+             AND NOT EXISTS (SELECT 1 FROM users WHERE users.api_key = api_keys.id)",
+        )?
+        .execute([before.as_millis()])?;
+    Ok(gone as u64)
 }
 
 pub(super) fn touch(conn: &Connection, used: &[(KeyId, Timestamp)]) -> Result<(), Failure> {
@@ -191,6 +224,7 @@ fn read(row: &Row<'_>) -> Result<(StoredKey, usize), Failure> {
         id: id(row, "id", KeyId::parse)?,
         workspace: id(row, "workspace", WorkspaceId::parse)?,
         name: name.to_owned(),
+        budget: workspaces::budget(row)?,
         scope: Scope::parse(scope).ok_or_else(|| unreadable("scope", scope))?,
         created_at: Timestamp(row.get("created_at")?),
         rotated_at: time("rotated_at")?,

@@ -28,7 +28,13 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V7__delegation.sql"),
     ),
     ("V8__usage", include_str!("../../migrations/V8__usage.sql")),
-    ("V20__claude", include_str!("../../migrations/V20__claude.sql")),
+    ("V9__budgets", include_str!("../../migrations/V9__budgets.sql")),
+    ("V10__users", include_str!("../../migrations/V10__users.sql")),
+    (
+        "V11__audit_by_action",
+        include_str!("../../migrations/V11__audit_by_action.sql"),
+    ),
+    ("V12__claude", include_str!("../../migrations/V12__claude.sql")),
 ];
 
 /// Brings the database to the newest schema.
@@ -41,20 +47,20 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
     if application != APPLICATION && (application != 0 || tables != 0) {
         return Err(Error::Internal("the file is the database of another program".into()).into());
     }
-    let known = newest_version();
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, sql))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    let known = migrations.iter().map(Migration::version).max().unwrap_or(0);
     if let Some(found) = stored_version(conn)?
-        && found > known
+        && found > i64::from(known)
     {
         return Err(Error::Internal(format!(
             "the database has schema version {found}, this server knows versions up to {known}: a newer server wrote it"
         ))
         .into());
     }
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|(name, sql)| Migration::unapplied(name, sql))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(refused)?;
     // Marked first: an interrupted first start leaves a file that the next one recognises.
     if application != APPLICATION {
         conn.pragma_update(None, "application_id", APPLICATION)?;
@@ -69,15 +75,6 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), Failure> {
         tracing::info!(%migration, "the schema was migrated");
     }
     Ok(())
-}
-
-/// The number of the newest migration. Numbers grow, but not always by one.
-fn newest_version() -> i64 {
-    let number = |(name, _): &(&str, &str)| {
-        let digits = name.strip_prefix('V')?.split_once("__")?.0;
-        digits.parse().ok()
-    };
-    MIGRATIONS.iter().filter_map(number).max().unwrap_or(0)
 }
 
 /// The schema version in the file; `None` when it is new.

@@ -40,6 +40,7 @@ mod sessions;
 mod snapshots;
 mod store;
 mod usage;
+mod users;
 mod vault_keys;
 mod vaults;
 mod workspaces;

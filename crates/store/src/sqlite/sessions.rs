@@ -12,7 +12,7 @@ use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, queue, vaults};
+use super::{environments, events, queue, vaults, workspaces};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
@@ -58,6 +58,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     {
         return Err(Error::Conflict.into());
     }
+    workspaces::check_sessions(conn, &session.workspace)?;
     let environment = match &session.environment {
         // It may have been deleted since the caller read it.
         Some(environment) => {

@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
+use oma_domain::session::Spending;
 use oma_domain::vault::{DataKey, MasterKeyId, Vault};
 use oma_domain::{
-    AgentId, CredentialId, EnvironmentId, Event, EventId, Seq, Session, SessionId, Timestamp, VaultId,
-    WorkspaceId,
+    AgentId, Credential, CredentialId, EnvironmentId, Event, EventId, KeyId, Seq, Session, SessionId,
+    Timestamp, VaultId, WorkspaceId,
 };
 
 use super::{
@@ -247,6 +248,13 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn credential_specs(&self, workspace: &WorkspaceId, vault: &VaultId) -> Result<Vec<Credential>> {
+        let (workspace, vault) = (workspace.clone(), vault.clone());
+        self.readers
+            .run(move |conn| credentials::specs(conn, &workspace, &vault))
+            .await
+    }
+
     async fn update_credential(&self, stored: &StoredCredential) -> Result<()> {
         let row = credentials::CredentialRow::new(stored)?;
         self.writer.run(move |conn| credentials::update(conn, &row)).await
@@ -399,6 +407,19 @@ impl Store for Sqlite {
         let (workspace, filter) = (workspace.clone(), filter.clone());
         self.readers
             .run(move |conn| usage::list(conn, &workspace, &filter, after, limit))
+            .await
+    }
+
+    async fn consumed(
+        &self,
+        workspace: &WorkspaceId,
+        key: Option<&KeyId>,
+        from: i64,
+        to: i64,
+    ) -> Result<Spending> {
+        let (workspace, key) = (workspace.clone(), key.cloned());
+        self.readers
+            .run(move |conn| usage::sum(conn, &workspace, key.as_ref(), from, to))
             .await
     }
 

@@ -1,6 +1,7 @@
 //! What was consumed: counters that grow with the commits that end model requests.
 
 use oma_domain::page::Page;
+use oma_domain::session::Spending;
 use oma_domain::usage::{CostTotal, NanoUsd, Usage};
 use oma_domain::{AgentId, KeyId, WorkspaceId};
 use rusqlite::{Connection, Row, params};
@@ -13,6 +14,8 @@ use crate::{Error, Result as StoreResult, UsageFilter, UsageRow, Used};
 pub(super) struct Addition {
     day: i64,
     model: String,
+    /// Empty for none.
+    key: String,
     numbers: [i64; 7],
 }
 
@@ -21,6 +24,7 @@ impl Addition {
         let Used {
             day,
             model,
+            key,
             requests,
             usage,
             cost,
@@ -41,12 +45,13 @@ impl Addition {
         Ok(Self {
             day: *day,
             model: model.clone(),
+            key: key.as_ref().map(ToString::to_string).unwrap_or_default(),
             numbers,
         })
     }
 }
 
-/// Adds to the counters of a session's agent and key.
+/// Adds to the counters of a session's agent.
 pub(super) fn add(
     conn: &Connection,
     workspace: &WorkspaceId,
@@ -57,7 +62,7 @@ pub(super) fn add(
     conn.prepare_cached(
         "INSERT INTO usage (workspace, day, agent_id, model, api_key, requests, input, output, cache_read, cache_write,
                             cost, unknown_requests)
-         SELECT ?1, ?2, s.agent_id, ?3, coalesce(s.created_by, ''), ?4, ?5, ?6, ?7, ?8, ?9, ?10
+         SELECT ?1, ?2, s.agent_id, ?3, ?12, ?4, ?5, ?6, ?7, ?8, ?9, ?10
          FROM sessions s WHERE s.key = ?11
          ON CONFLICT (workspace, day, agent_id, model, api_key) DO UPDATE SET
              requests = requests + excluded.requests, input = input + excluded.input,
@@ -77,8 +82,50 @@ pub(super) fn add(
         cost,
         unknown,
         session,
+        addition.key,
     ])?;
     Ok(())
+}
+
+/// The sum of a workspace, or of one key in it, over some days.
+pub(super) fn sum(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    key: Option<&KeyId>,
+    from: i64,
+    to: i64,
+) -> Result<Spending, Failure> {
+    let mut statement = conn.prepare_cached(
+        "SELECT coalesce(sum(input), 0) AS input, coalesce(sum(output), 0) AS output,
+                coalesce(sum(cache_read), 0) AS cache_read, coalesce(sum(cache_write), 0) AS cache_write,
+                coalesce(sum(cost), 0) AS cost, coalesce(sum(unknown_requests), 0) AS unknown_requests
+         FROM usage WHERE workspace = ?1 AND day BETWEEN ?2 AND ?3 AND (?4 IS NULL OR api_key = ?4)",
+    )?;
+    let mut rows = statement.query(params![workspace.as_str(), from, to, key.map(KeyId::as_str)])?;
+    match rows.next()? {
+        Some(row) => Ok(Spending {
+            usage: usage(row)?,
+            cost: cost(row)?,
+            ..Spending::default()
+        }),
+        None => Ok(Spending::default()),
+    }
+}
+
+fn usage(row: &Row<'_>) -> Result<Usage, Failure> {
+    Ok(Usage {
+        input: number(row, "input")?,
+        output: number(row, "output")?,
+        cache_read: number(row, "cache_read")?,
+        cache_write: number(row, "cache_write")?,
+    })
+}
+
+fn cost(row: &Row<'_>) -> Result<CostTotal, Failure> {
+    Ok(CostTotal {
+        known: NanoUsd(number(row, "cost")?),
+        unknown_requests: number(row, "unknown_requests")?,
+    })
 }
 
 pub(super) fn list(
@@ -113,21 +160,13 @@ fn read(row: &Row<'_>) -> Result<UsageRow, Failure> {
     Ok(UsageRow {
         row: row.get("key")?,
         agent: id(row, "agent_id", AgentId::parse)?,
-        key: api_key,
         used: Used {
+            key: api_key,
             day: row.get("day")?,
             model: text(row, "model")?.to_owned(),
             requests: number(row, "requests")?,
-            usage: Usage {
-                input: number(row, "input")?,
-                output: number(row, "output")?,
-                cache_read: number(row, "cache_read")?,
-                cache_write: number(row, "cache_write")?,
-            },
-            cost: CostTotal {
-                known: NanoUsd(number(row, "cost")?),
-                unknown_requests: number(row, "unknown_requests")?,
-            },
+            usage: usage(row)?,
+            cost: cost(row)?,
         },
     })
 }

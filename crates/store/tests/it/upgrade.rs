@@ -26,6 +26,7 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          ALTER TABLE sessions DROP COLUMN share;
          DROP TABLE audit;
          DROP TABLE audit_ends;
+         DROP TABLE users;
          DROP TABLE api_keys;
          DROP TABLE workspaces;
          DROP INDEX session_states_deadline;

@@ -215,3 +215,20 @@ async fn a_ciphertext_that_was_moved_does_not_open() {
     let found = setup.vaults.bearer_for(&setup.workspace, &vaults, &evil).await;
     assert!(matches!(found, Err(Error::Unreadable(_))), "{found:?}");
 }
+
+#[tokio::test]
+async fn every_credential_of_a_vault_can_match_however_large_the_others_are() {
+    let setup = Setup::new().await;
+    let vault = setup.vault().await;
+    // Together more than a page of the store.
+    let large = "x".repeat(65_000);
+    for number in 0..99 {
+        let url = format!("https://other.example/{number}");
+        setup.add(&vault, bearer(&url, &large)).await;
+    }
+    setup.add(&vault, bearer("https://mcp.example/", "last")).await;
+    let found = setup
+        .token(std::slice::from_ref(&vault), "https://mcp.example/x")
+        .await;
+    assert_eq!(found.as_deref(), Some("last"));
+}

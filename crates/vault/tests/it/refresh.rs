@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::Context;
+use std::time::Duration;
 
 use oma_domain::VaultId;
 use oma_domain::vault::Kind;
@@ -30,10 +31,21 @@ async fn token(setup: &Setup, vault: &VaultId) -> String {
 
 #[tokio::test]
 async fn a_token_is_refreshed_a_minute_before_it_ends() {
-    for (seconds, refreshed) in [(3600, false), (90, false), (30, true), (0, true), (-3600, true)] {
+    // What is left, for how long the token has been known, both in seconds.
+    for (seconds, age, refreshed) in [
+        (3600, 0, false),
+        (90, 3600, false),
+        (30, 3600, true),
+        (30, 31, true),
+        // A token that lives for a minute is used for half of it.
+        (30, 10, false),
+        (0, 0, true),
+        (-3600, 0, true),
+    ] {
         let (setup, issuer) = (Setup::new().await, Issuer::start().await);
         let vault = setup.vault().await;
         let id = setup.add(&vault, oauth(&issuer.url(), seconds)).await;
+        setup.age(&vault, &id, age).await;
         let expected = u64::from(refreshed);
         assert_eq!(token(&setup, &vault).await, access(expected), "{seconds}");
         assert_eq!(token(&setup, &vault).await, access(expected), "{seconds}");
@@ -187,6 +199,13 @@ async fn a_refused_token_is_refreshed_once() {
     );
 }
 
+/// Lets what is remembered of failures be forgotten.
+async fn forget() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn failures_name_the_credential_and_no_secret() {
     let (setup, issuer) = (Setup::new().await, Issuer::start().await);
@@ -209,6 +228,7 @@ async fn failures_name_the_credential_and_no_secret() {
         assert!(shown.contains(text), "{shown}");
         assert!(!shown.contains("canary"), "{shown}");
         assert!(matches!(&error, Error::Refresh { credential, .. } if *credential == id));
+        forget().await;
     }
     // It goes on by itself once the issuer does.
     issuer.with(|issued| issued.failure = None);
@@ -216,20 +236,72 @@ async fn failures_name_the_credential_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_still_good_outlives_a_passing_failure() {
-    for (status, is_transient) in [(503, true), (400, false)] {
+async fn a_failure_is_remembered_for_a_moment_or_until_the_credential_changes() {
+    let (setup, issuer) = (Setup::new().await, Issuer::start().await);
+    let vault = setup.vault().await;
+    let id = setup.add(&vault, oauth(&issuer.url(), -1)).await;
+    issuer.with(|issued| issued.failure = Some((503, String::new())));
+    let asked = || issuer.with(|issued| issued.requests.len());
+    for _ in 0..5 {
+        let error = bearer(&setup, &vault).await.unwrap_err().to_string();
+        assert!(error.contains("answered 503"), "{error}");
+    }
+    assert_eq!(asked(), 1);
+    forget().await;
+    bearer(&setup, &vault).await.unwrap_err();
+    assert_eq!(asked(), 2);
+    issuer.with(|issued| issued.failure = None);
+    let change = CredentialChange {
+        refresh_token: Some(SecretString::from(refresh(0))),
+        ..Default::default()
+    };
+    let changed = setup
+        .vaults
+        .update_credential(&setup.workspace, &vault, &id, &change);
+    changed.await.unwrap();
+    assert_eq!(token(&setup, &vault).await, access(1));
+    assert_eq!(asked(), 3);
+}
+
+#[tokio::test]
+async fn a_token_that_is_still_good_outlives_a_failure() {
+    for status in [503, 400] {
         let (setup, issuer) = (Setup::new().await, Issuer::start().await);
         let vault = setup.vault().await;
-        setup.add(&vault, oauth(&issuer.url(), 30)).await;
+        let id = setup.add(&vault, oauth(&issuer.url(), 30)).await;
+        setup.age(&vault, &id, 3600).await;
         issuer.with(|issued| issued.failure = Some((status, String::new())));
-        match bearer(&setup, &vault).await {
-            Ok(bearer) => {
-                assert!(is_transient);
-                assert_eq!(bearer.token.expose_secret(), access(0));
-            }
-            Err(error) => assert!(!is_transient, "{error}"),
-        }
+        assert_eq!(token(&setup, &vault).await, access(0), "{status}");
+        assert_eq!(issuer.with(|issued| issued.requests.len()), 1);
     }
+}
+
+#[tokio::test]
+async fn a_token_of_no_life_is_not_refreshed_by_every_request() {
+    let (setup, issuer) = (Setup::new().await, Issuer::start().await);
+    issuer.with(|issued| issued.life = 0);
+    let vault = setup.vault().await;
+    setup.add(&vault, oauth(&issuer.url(), 0)).await;
+    for _ in 0..3 {
+        assert_eq!(token(&setup, &vault).await, access(1));
+    }
+}
+
+#[tokio::test]
+async fn another_access_token_is_used_although_the_one_before_has_expired() {
+    let (setup, issuer) = (Setup::new().await, Issuer::start().await);
+    let vault = setup.vault().await;
+    let id = setup.add(&vault, oauth(&issuer.url(), -1)).await;
+    let change = CredentialChange {
+        access_token: Some(SecretString::from("theirs")),
+        ..Default::default()
+    };
+    let changed = setup
+        .vaults
+        .update_credential(&setup.workspace, &vault, &id, &change);
+    changed.await.unwrap();
+    assert_eq!(token(&setup, &vault).await, "theirs");
+    assert_eq!(issuer.with(|issued| issued.requests.len()), 0);
 }
 
 #[tokio::test]
@@ -318,5 +390,67 @@ async fn a_change_during_a_refresh_is_kept() {
     let (found, _, setup, vault, issuer) = changed_meanwhile(theirs).await;
     assert_eq!(found, "theirs");
     assert_eq!(self::token(&setup, &vault).await, "theirs");
+    assert_eq!(issuer.with(|issued| issued.requests.len()), 1);
+}
+
+#[tokio::test]
+async fn what_was_issued_is_kept_beside_what_the_user_changed() {
+    // The issuer has replaced the refresh token, so the one from before would be worth nothing.
+    let (found, _, setup, vault, issuer) = changed_meanwhile(CredentialChange {
+        client_secret: Some(SecretString::from("another")),
+        ..Default::default()
+    })
+    .await;
+    assert_eq!(found, access(1));
+    let first = bearer(&setup, &vault).await.unwrap();
+    let next = setup.vaults.refused(&setup.workspace, &first).await.unwrap();
+    assert_eq!(next.unwrap().token.expose_secret(), access(2));
+    let secrets = issuer.with(|issued| {
+        let secret = |form: &std::collections::BTreeMap<String, String>| form["client_secret"].clone();
+        issued.requests.iter().map(secret).collect::<Vec<_>>()
+    });
+    assert_eq!(secrets, ["canary-client-secret", "another"]);
+
+    let (found, _, setup, vault, _) = changed_meanwhile(CredentialChange {
+        access_token: Some(SecretString::from("theirs")),
+        ..Default::default()
+    })
+    .await;
+    assert_eq!(found, "theirs");
+    let first = bearer(&setup, &vault).await.unwrap();
+    let next = setup.vaults.refused(&setup.workspace, &first).await.unwrap();
+    assert_eq!(next.unwrap().token.expose_secret(), access(2));
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_is_under_way_and_lets_nothing_begin() {
+    let (setup, issuer) = (Setup::new().await, Issuer::start().await);
+    let vault = setup.vault().await;
+    setup.add(&vault, oauth(&issuer.url(), 0)).await;
+    issuer.hold().await;
+    {
+        let mut call = pin!(bearer(&setup, &vault));
+        let mut asked = pin!(issuer.asked());
+        std::future::poll_fn(|context| {
+            assert!(call.as_mut().poll(context).is_pending());
+            asked.as_mut().poll(context)
+        })
+        .await;
+    }
+    let mut close = pin!(setup.vaults.close());
+    let mut polled = std::future::poll_fn(|context| std::task::Poll::Ready(close.as_mut().poll(context)));
+    assert!((&mut polled).await.is_pending());
+    // Longer than the store alone would ever take.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(20)).await;
+    tokio::time::resume();
+    assert!(polled.await.is_pending(), "the issuer has not answered yet");
+    let other = setup.vault().await;
+    setup.add(&other, oauth(&issuer.url(), 0)).await;
+    let error = bearer(&setup, &other).await.unwrap_err();
+    assert!(error.to_string().contains("stopping"), "{error}");
+    issuer.release();
+    close.await;
+    assert_eq!(token(&setup, &vault).await, access(1));
     assert_eq!(issuer.with(|issued| issued.requests.len()), 1);
 }

@@ -77,6 +77,18 @@ impl Setup {
         id
     }
 
+    /// Makes a credential as old as this, in seconds.
+    pub(crate) async fn age(&self, vault: &VaultId, id: &CredentialId, seconds: i64) {
+        let found = self.store.credential(&self.workspace, vault, id).await.unwrap();
+        let mut stored = found.unwrap();
+        stored.credential.created_at.0 -= seconds * 1000;
+        stored.credential.updated_at.0 -= seconds * 1000;
+        let at = stored.credential.updated_at;
+        let removed = self.store.delete_credential(&self.workspace, vault, id, at).await;
+        assert!(removed.unwrap());
+        self.store.add_credential(&stored, 1, None).await.unwrap();
+    }
+
     /// The token that a URL gets.
     pub(crate) async fn token(&self, vaults: &[VaultId], url: &str) -> Option<String> {
         let url = Url::parse(url).unwrap();

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use oma_domain::{Agent, AgentId, ContentBlock, EventId, Session, SessionId};
+use oma_domain::{Agent, AgentId, ContentBlock, EventId, KeyId, Session, SessionId};
 use oma_engine::{CreateSession, Engine, Error, IdempotencyKey};
 use tokio::time::{Instant, timeout_at};
 use utoipa_axum::router::OpenApiRouter;
@@ -81,7 +81,15 @@ async fn complete(State(state): State<AppState>, caller: Caller, request: Reques
     .await?;
     caller.note_target(&session.id);
     caller.note("agent_id", agent.id.as_str());
-    let turn = start(&state.engine, &session, content, payload.key, streams).await?;
+    let turn = start(
+        &state.engine,
+        &session,
+        content,
+        caller.key(),
+        payload.key,
+        streams,
+    )
+    .await?;
     let deadline = Instant::now() + state.config.chat_timeout;
     let answered = if streams {
         stream::open(&state, &caller, &session, turn, deadline, include_usage).await
@@ -170,6 +178,7 @@ async fn start(
     engine: &Engine,
     session: &Session,
     content: Vec<ContentBlock>,
+    charged: Option<KeyId>,
     key: Option<IdempotencyKey>,
     deltas: bool,
 ) -> Result<Running> {
@@ -178,7 +187,7 @@ async fn start(
     // drops the turn then stops it.
     let started = tokio::spawn(async move {
         let keyed = key.is_some();
-        let started = Running::start(&engine, &session, content, key, deltas).await;
+        let started = Running::start(&engine, &session, content, charged, key, deltas).await;
         if started.is_err()
             && session.ephemeral
             && !keyed

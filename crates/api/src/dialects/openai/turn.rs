@@ -6,7 +6,7 @@
 use futures_util::StreamExt;
 use oma_domain::event::{Body, StopReason};
 use oma_domain::usage::Usage;
-use oma_domain::{ContentBlock, EventId, Seq, Session, SessionId, WorkspaceId};
+use oma_domain::{ContentBlock, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
 use oma_engine::{Delta, Engine, Error, Follow, Frame, IdempotencyKey, Post};
 
 use crate::fault::{Fault, Result};
@@ -54,6 +54,7 @@ impl Running {
         engine: &Engine,
         session: &Session,
         content: Vec<ContentBlock>,
+        charged: Option<KeyId>,
         key: Option<IdempotencyKey>,
         deltas: bool,
     ) -> Result<Self> {
@@ -65,6 +66,7 @@ impl Running {
             model: None,
             thinking_level: None,
             only_if_idle: true,
+            charged,
         };
         let posted = engine.post(workspace, id, post, key).await?;
         if posted.replayed {

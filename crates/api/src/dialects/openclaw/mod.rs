@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod audit;
+pub mod budget;
 pub mod environments;
 pub mod error;
 pub mod events;

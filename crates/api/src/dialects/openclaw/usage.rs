@@ -26,7 +26,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// What one agent consumed with one model on one day, in sessions that were opened with one key.
+/// What one agent consumed with one model on one day, by messages that were posted with one key.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UsageView {
     /// When the day began, UTC: milliseconds since the epoch.
@@ -34,7 +34,7 @@ pub struct UsageView {
     agent_id: String,
     /// `provider/model`.
     model: String,
-    /// Null for sessions that no key opened.
+    /// The key that posted the messages; null where it was none.
     #[schema(required)]
     key_id: Option<String>,
     /// Model requests that consumed something.
@@ -58,7 +58,7 @@ impl UsageView {
             day: used.day.saturating_mul(MILLIS_PER_DAY),
             agent_id: row.agent.to_string(),
             model: used.model.clone(),
-            key_id: row.key.as_ref().map(ToString::to_string),
+            key_id: used.key.as_ref().map(ToString::to_string),
             requests: used.requests,
             input_tokens: used.usage.input,
             output_tokens: used.usage.output,

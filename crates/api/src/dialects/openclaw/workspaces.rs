@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use oma_domain::page::Page;
+use oma_domain::quota::Monthly;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{Workspace, WorkspaceId};
 use oma_engine::Error;
 use serde::Serialize;
@@ -12,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::agents::cursor_fault;
+use super::budget::{self, ChangeBudget};
 use super::error::ErrorBody;
 use crate::AppState;
 use crate::auth::{Caller, Operator};
@@ -27,7 +30,7 @@ use crate::validate::{Body, Object};
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
-        .routes(routes!(get))
+        .routes(routes!(get, update))
 }
 
 /// A workspace to create.
@@ -36,12 +39,24 @@ pub struct CreateWorkspace {
     /// Its name.
     #[schema(min_length = 1, max_length = 256)]
     name: String,
+    /// The most that model requests in it may cost in a calendar month (UTC): US dollars, above 0.
+    #[schema(value_type = Option<f64>, nullable = false)]
+    max_cost_usd_per_month: Option<NanoUsd>,
+    /// The most tokens in a calendar month (UTC), input and output together.
+    #[schema(minimum = 1, nullable = false)]
+    max_tokens_per_month: Option<u64>,
 }
 
 impl Body for CreateWorkspace {
     fn read(object: &mut Object<'_>) -> Option<Self> {
         let name = object.required("name", text(1, limits::NAME));
-        Some(Self { name: name? })
+        let budget = budget::read(object);
+        let Monthly { max_cost, max_tokens } = budget?;
+        Some(Self {
+            name: name?,
+            max_cost_usd_per_month: max_cost,
+            max_tokens_per_month: max_tokens,
+        })
     }
 }
 
@@ -50,6 +65,12 @@ impl Body for CreateWorkspace {
 pub struct WorkspaceView {
     workspace_id: String,
     name: String,
+    /// US dollars; null for any amount.
+    #[schema(required)]
+    max_cost_usd_per_month: Option<f64>,
+    /// Null for any number.
+    #[schema(required)]
+    max_tokens_per_month: Option<u64>,
     /// Milliseconds since the epoch; 0 for the default workspace.
     created_at: i64,
 }
@@ -59,6 +80,8 @@ impl WorkspaceView {
         Self {
             workspace_id: workspace.id.to_string(),
             name: workspace.name.clone(),
+            max_cost_usd_per_month: workspace.budget.max_cost.map(NanoUsd::as_usd),
+            max_tokens_per_month: workspace.budget.max_tokens,
             created_at: workspace.created_at.as_millis(),
         }
     }
@@ -104,8 +127,15 @@ async fn create(
     Operator(caller): Operator,
     payload: Payload,
 ) -> Result<Json<WorkspaceView>> {
-    let CreateWorkspace { name } = payload.parse::<CreateWorkspace>()?;
-    let workspace = state.engine.create_workspace(name, payload.key).await?;
+    let body = payload.parse::<CreateWorkspace>()?;
+    let budget = Monthly {
+        max_cost: body.max_cost_usd_per_month,
+        max_tokens: body.max_tokens_per_month,
+    };
+    let workspace = state
+        .engine
+        .create_workspace(body.name, budget, payload.key)
+        .await?;
     caller.note_target(&workspace.id);
     Ok(Json(WorkspaceView::of(&workspace)))
 }
@@ -158,4 +188,29 @@ async fn get(
 ) -> Result<Json<WorkspaceView>> {
     let id = caller.chosen_workspace(Some(id))?;
     Ok(Json(WorkspaceView::of(&state.engine.find_workspace(&id).await?)))
+}
+
+/// Change a workspace's budgets.
+///
+/// For the operator alone. They hold for the next model request: what was consumed in this month counts.
+#[utoipa::path(
+    patch, path = "/v1/workspaces/{workspace_id}", tag = "workspaces", request_body = ChangeBudget,
+    params(("workspace_id" = String, Path)),
+    responses(
+        (status = 200, body = WorkspaceView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+    ),
+)]
+async fn update(
+    State(state): State<AppState>,
+    Operator(caller): Operator,
+    WorkspacePath(id): WorkspacePath,
+    payload: Payload,
+) -> Result<Json<WorkspaceView>> {
+    let change = payload.parse::<ChangeBudget>()?;
+    let workspace = state.engine.find_workspace(&id).await?;
+    let budget = change.apply(workspace.budget);
+    caller.note_budget(&budget);
+    let changed = state.engine.set_workspace_budget(&id, budget).await?;
+    Ok(Json(WorkspaceView::of(&changed)))
 }

@@ -83,7 +83,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
         Move::Answer { nth } => answer(&tool_at(nth)),
         Move::Lapse => Input::Lapse,
         Move::Interrupt { clear_queue } => interrupt(clear_queue),
-        Move::Compact => Input::Compact,
+        Move::Compact => Input::Compact { charged: None },
         Move::Summary => Input::FinishCompaction {
             request: id(&request),
             summary: "s".into(),

@@ -109,6 +109,7 @@ fn overrides_are_logged_once_and_stay() {
             model: Some("p/other".into()),
             thinking_level: Some(ThinkingLevel::High),
             trace: None,
+            charged: None,
         }))
     };
     let machine = check(
@@ -395,7 +396,11 @@ fn compaction() {
         cost: None,
     };
     let turn = vec![post("m1"), begin("r1"), reply("r1", vec![text("t1")])];
-    let asked = [turn, vec![Input::Compact, begin("r2"), summary("r2")]].concat();
+    let asked = [
+        turn,
+        vec![Input::Compact { charged: None }, begin("r2"), summary("r2")],
+    ]
+    .concat();
     let machine = check(
         asked,
         "RUN user:m1 (r1 says:t1 ) IDLE:end RUN (r2 summary<=8 ) IDLE:end",
@@ -450,13 +455,13 @@ fn what_is_not_legal_changes_nothing() {
     };
     for (before, last, rejection) in [
         (vec![], interrupt(true), NotRunning),
-        (vec![], Input::Compact, NothingToCompact),
+        (vec![], Input::Compact { charged: None }, NothingToCompact),
         (vec![], begin("r1"), Stale),
         (vec![], confirm("a", true), NotAsking),
         (vec![], Input::FailTurn { failure: failure() }, Stale),
         (vec![], Input::Remark { failure: failure() }, Stale),
         (asks(), Input::Remark { failure: failure() }, Stale),
-        (vec![post("m1")], Input::Compact, Busy),
+        (vec![post("m1")], Input::Compact { charged: None }, Busy),
         (vec![post("m1")], done("a"), Stale),
         (vec![post("m1")], reply("r1", vec![]), Stale),
         (vec![post("m1"), begin("r1")], begin("r2"), Stale),
@@ -541,7 +546,7 @@ fn an_archived_session_takes_nothing() {
         confirm("a", true),
         answer("a"),
         update(None),
-        Input::Compact,
+        Input::Compact { charged: None },
     ] {
         refuses(over.clone(), late, Rejection::Archived);
     }
@@ -599,4 +604,52 @@ fn the_queue_is_bounded() {
         machine.feed(post(&format!("q{n}"))).unwrap();
     }
     assert_eq!(machine.feed(post("late")), Err(Rejection::QueueFull));
+}
+
+#[test]
+fn a_months_budget_limits_a_request_or_holds_the_session() {
+    for (granted, phase, limit) in [
+        (Ok(u64::MAX), "sampling", None),
+        (Ok(700), "sampling", Some(700)),
+        (Err(Exceeded::KeyCost), "idle:key_cost", None),
+    ] {
+        let mut machine = Machine {
+            granted: Some(granted),
+            ..Machine::default()
+        };
+        machine.feed(post("m1")).unwrap();
+        machine.feed(begin_bounded("r1", 100, 5_000, true)).unwrap();
+        assert_eq!(machine.phase(), phase);
+        let turn = machine.state.turn();
+        let found = turn.and_then(|turn| match &turn.step {
+            Step::Sampling { max_output, .. } => *max_output,
+            _ => None,
+        });
+        assert_eq!(found, limit);
+        assert_eq!(machine.state.held_for.is_some(), granted.is_err());
+        // The tighter one counts.
+        let mut machine = Machine {
+            granted: Some(granted),
+            quota: Some(Quota {
+                max_tokens: Some(700),
+                ..Quota::default()
+            }),
+            ..Machine::default()
+        };
+        machine.feed(post("m1")).unwrap();
+        machine.feed(begin_bounded("r1", 100, 5_000, true)).unwrap();
+        if let Some(Step::Sampling { max_output, .. }) = machine.state.turn().map(|turn| &turn.step) {
+            assert_eq!(*max_output, Some(600));
+        }
+    }
+    // Another message, once there is room, begins with what was held back.
+    let mut machine = Machine {
+        granted: Some(Err(Exceeded::WorkspaceTokens)),
+        ..Machine::default()
+    };
+    machine.feed(post("m1")).unwrap();
+    machine.feed(begin_bounded("r1", 100, 5_000, true)).unwrap();
+    machine.granted = None;
+    machine.feed(post("m2")).unwrap();
+    assert_eq!(machine.state.held_for, None);
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod bodies;
+mod budgets;
 mod chat;
 mod compaction;
 mod confirmations;
@@ -13,6 +14,7 @@ mod heads;
 mod lists;
 mod load;
 mod messages;
+mod parent_tokens;
 mod providers;
 mod streams;
 mod uploads;

@@ -64,6 +64,14 @@ impl Client {
         }
     }
 
+    /// The same holder at a server that was started anew.
+    pub(crate) fn at(&self, server: &Self) -> Self {
+        Self {
+            base: server.base.clone(),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn url(&self) -> &str {
         &self.base
     }

@@ -76,16 +76,34 @@ fn list(
     limit: u32,
 ) -> Result<Page<Entry, AuditId>, Failure> {
     let limit = page_limit(limit);
+    let position = match after {
+        None => None,
+        Some(after) => {
+            let found: Option<(i64, i64)> = conn
+                .prepare_cached("SELECT at, key FROM audit WHERE workspace = ? AND id = ?")?
+                .query_row(params![workspace.as_str(), after.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            Some(found.ok_or_else(unknown_cursor)?)
+        }
+    };
+    let (sql, values) = query(workspace, filter, position, limit);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query(params_from_iter(values))?;
+    page(rows, limit, read, |entry| entry.id.clone())
+}
+
+/// The query of a list. Each combination is a statement of its own, so that each finds its own index.
+fn query(
+    workspace: &WorkspaceId,
+    filter: &AuditFilter,
+    after: Option<(i64, i64)>,
+    limit: u32,
+) -> (String, Vec<Column>) {
     let mut sql = format!("SELECT {COLUMNS} FROM audit WHERE workspace = ?");
     let mut values = vec![Column::from(workspace.as_str().to_owned())];
-    if let Some(after) = after {
-        let position = conn
-            .prepare_cached("SELECT at, key FROM audit WHERE workspace = ? AND id = ?")?
-            .query_row(params![workspace.as_str(), after.as_str()], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-            })
-            .optional()?;
-        let (at, key) = position.ok_or_else(unknown_cursor)?;
+    if let Some((at, key)) = after {
         sql.push_str(" AND (at, key) < (?, ?)");
         values.extend([Column::from(at), Column::from(key)]);
     }
@@ -107,9 +125,7 @@ fn list(
     narrow(condition, filter.action.clone().map(Column::from));
     sql.push_str(" ORDER BY at DESC, key DESC LIMIT ?");
     values.push(Column::from(i64::from(limit) + 1));
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query(params_from_iter(values))?;
-    page(rows, limit, read, |entry| entry.id.clone())
+    (sql, values)
 }
 
 /// Reads an entry and the size of its row.

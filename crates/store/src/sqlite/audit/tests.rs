@@ -104,3 +104,31 @@ async fn what_retention_leaves_can_be_verified() {
         .unwrap();
     assert!(verify(folder.path()).unwrap().broken.is_some());
 }
+
+#[tokio::test]
+async fn each_filter_has_an_index() {
+    let (store, _folder) = trail().await;
+    let filter = |action: Option<&str>, target: Option<&str>| crate::AuditFilter {
+        action: action.map(str::to_owned),
+        target: target.map(str::to_owned),
+        ..crate::AuditFilter::default()
+    };
+    for (filter, index) in [
+        (filter(None, None), "audit_listed"),
+        (filter(Some("key.create"), None), "audit_by_action"),
+        (filter(None, Some("agt_1")), "audit_by_target"),
+    ] {
+        for after in [None, Some((3, 3))] {
+            let (sql, values) = super::query(&WorkspaceId::default_workspace(), &filter, after, 10);
+            let explain = move |conn: &Connection| -> Result<String, super::Failure> {
+                let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let lines =
+                    statement.query_map(rusqlite::params_from_iter(values), |row| row.get("detail"))?;
+                let lines: Vec<String> = lines.collect::<rusqlite::Result<_>>()?;
+                Ok(lines.join("; "))
+            };
+            let plan = store.readers.run(explain).await.unwrap();
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}

@@ -74,7 +74,7 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
     }
 }
 
-/// A message, its type looked at already.
+/// A message, its type looked at already. Who is charged for it is the caller's to add.
 pub(crate) fn message(object: &mut Object<'_>) -> Option<Post> {
     only(object, &["type", "content"]);
     let content = object.required("content", content::of_message)?;
@@ -83,6 +83,7 @@ pub(crate) fn message(object: &mut Object<'_>) -> Option<Post> {
         model: None,
         thinking_level: None,
         only_if_idle: false,
+        charged: None,
     })
 }
 

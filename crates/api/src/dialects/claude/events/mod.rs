@@ -52,7 +52,9 @@ async fn send(
     let first_message = submissions
         .iter()
         .position(|submission| matches!(submission, Submission::Message(_)));
-    let outcome = engine.submit(workspace, &id, submissions, sent.key).await;
+    let outcome = engine
+        .submit(workspace, &id, submissions, caller.key(), sent.key)
+        .await;
     let submitted = outcome.map_err(|error| worded(error, &id, first_message))?;
     let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
     Ok(Json(json!({ "data": data })))

@@ -64,7 +64,9 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
     caller.note_target(&created.id);
     if !new.messages.is_empty() {
         let messages = new.messages.into_iter().map(Submission::Message).collect();
-        engine.submit(workspace, &created.id, messages, sent.key).await?;
+        engine
+            .submit(workspace, &created.id, messages, caller.key(), sent.key)
+            .await?;
     }
     let created = engine.session(workspace, &created.id).await?;
     Ok(Json(session(&created)))

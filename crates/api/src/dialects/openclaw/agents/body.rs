@@ -11,6 +11,7 @@ use oma_domain::usage::NanoUsd;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::validate::checks::{
     boolean, discriminator, entries, integer, list, model, one_of, positive, text, url,
@@ -237,9 +238,11 @@ impl Body for CreateAgent {
 
 impl CreateAgent {
     /// The definition.
-    #[must_use]
-    pub fn into_spec(self) -> Spec {
-        Spec {
+    ///
+    /// # Errors
+    /// 400 `invalid_request` when its policy names a server that is not there.
+    pub fn into_spec(self) -> Result<Spec> {
+        let spec = Spec {
             model: self.model,
             instructions: self.instructions,
             tools: self.tools,
@@ -255,7 +258,9 @@ impl CreateAgent {
             thinking_level: self.thinking_level,
             channels: self.channels,
             runtime: self.runtime,
-        }
+        };
+        check_policy(&spec)?;
+        Ok(spec)
     }
 }
 
@@ -294,8 +299,12 @@ impl Body for UpdateAgent {
 
 impl UpdateAgent {
     /// Lays the changes over a definition.
-    #[must_use]
-    pub fn apply(self, mut spec: Spec) -> Spec {
+    ///
+    /// # Errors
+    /// 400 `invalid_request` when the policy or the servers change and the policy then names a server that is
+    /// not there.
+    pub fn apply(self, mut spec: Spec) -> Result<Spec> {
+        let is_concerned = self.permission_policy.is_some() || !matches!(self.mcp_servers, Change::Keep);
         spec.model = self.model.unwrap_or(spec.model);
         self.instructions.apply(&mut spec.instructions);
         self.tools.apply(&mut spec.tools);
@@ -308,7 +317,10 @@ impl UpdateAgent {
         spec.thinking_level = self.thinking_level.unwrap_or(spec.thinking_level);
         spec.channels = self.channels.unwrap_or(spec.channels);
         spec.runtime = self.runtime.unwrap_or(spec.runtime);
-        spec
+        if is_concerned {
+            check_policy(&spec)?;
+        }
+        Ok(spec)
     }
 }
 
@@ -378,6 +390,24 @@ fn policy(value: &Value, issues: &mut Tree) -> Option<PermissionPolicy> {
             })
         }
         _ => Some(PermissionPolicy::AlwaysAllow),
+    }
+}
+
+/// Reports entries for MCP tools that none of the agent's servers could have: whoever wrote one takes these tools
+/// to be denied, or asked for, and they would not be.
+fn check_policy(spec: &Spec) -> Result<()> {
+    let mut issues = Tree::default();
+    for (index, entry) in spec.permission_policy.entries().iter().enumerate() {
+        let servers = spec.mcp_servers.keys().map(String::as_str);
+        if oma_mcp::names_no_server(entry, servers) {
+            let node = issues.at("permissionPolicy").at("tools").at(&index.to_string());
+            node.push("It means no tool of any server in 'mcpServers'");
+        }
+    }
+    if issues.is_empty() {
+        Ok(())
+    } else {
+        Err(Fault::invalid(&issues))
     }
 }
 

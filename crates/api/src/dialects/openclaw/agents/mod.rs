@@ -50,7 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     responses((status = 200, body = AgentView), (status = 400, body = ErrorBody), (status = 422, body = ErrorBody)),
 )]
 async fn create(State(state): State<AppState>, caller: Caller, payload: Payload) -> Result<Json<AgentView>> {
-    let spec = payload.parse::<CreateAgent>()?.into_spec();
+    let spec = payload.parse::<CreateAgent>()?.into_spec()?;
     caller.note("model", spec.model.clone());
     caller.note("name", spec.name.clone());
     let agent = state
@@ -150,7 +150,7 @@ async fn update(
         .into());
     }
     let expected = update.version;
-    let spec = update.apply(current.spec);
+    let spec = update.apply(current.spec)?;
     let agent = state
         .engine
         .update_agent(caller.workspace(), &id, expected, spec)
@@ -316,6 +316,7 @@ async fn run(
         model: None,
         thinking_level: None,
         only_if_idle: false,
+        charged: caller.key(),
     };
     let posted = engine.post(workspace, &session.id, post, payload.key).await?;
     Ok(Json(RunStarted {

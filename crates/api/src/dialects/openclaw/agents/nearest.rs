@@ -12,7 +12,7 @@ pub(super) fn nearest(spec: &Spec) -> (Vec<String>, PermissionPolicy) {
     let known = oma_tools::known_names();
     let (mut allowed, mut asking, mut denied) = (Vec::new(), Vec::new(), Vec::new());
     for name in known {
-        match sets.evaluate(name) {
+        match sets.evaluate(&[name]) {
             Permission::Allow => allowed.push((*name).to_owned()),
             Permission::Ask => {
                 allowed.push((*name).to_owned());

@@ -8,8 +8,9 @@ pub(crate) mod stream;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use oma_domain::SessionId;
 use oma_domain::page::Order;
 use oma_domain::session::Rejection;
 use oma_engine::{Error, Post};
@@ -23,7 +24,7 @@ use super::error::ErrorBody;
 use super::sessions::view::Status;
 use crate::AppState;
 use crate::auth::Caller;
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::listing::Slice;
 use crate::params::{Params, SessionPath};
@@ -67,6 +68,7 @@ pub enum Accepted {
 /// `thinkingLevel` hold from this message on.
 #[utoipa::path(
     post, path = "/v1/sessions/{session_id}/events", tag = "events", request_body = Incoming,
+    security(("api_key" = []), ("parent_token" = [])),
     params(
         ("session_id" = String, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request take effect once"),
@@ -87,7 +89,7 @@ async fn post(
         Ok(incoming) => incoming,
         Err(fault) => {
             // A missing session is reported before a bad body.
-            engine.session(workspace, &id).await?;
+            visible(&state, &caller, &id).await?;
             return Err(fault);
         }
     };
@@ -103,8 +105,12 @@ async fn post(
                 model,
                 thinking_level,
                 only_if_idle: false,
+                charged: caller.key(),
             };
-            let posted = engine.post(workspace, &id, post, payload.key).await?;
+            let posted = match caller.parent() {
+                Some(claims) => engine.post_to_child(claims, &id, post, payload.key).await?,
+                None => engine.post(workspace, &id, post, payload.key).await?,
+            };
             Ok(Json(Accepted::Message {
                 session_id: id.to_string(),
                 session_status: Status::after_post(posted.queued),
@@ -118,6 +124,10 @@ async fn post(
             deny_message,
             ..
         }) => {
+            if caller.parent().is_some() {
+                let message = "A parent token does not confirm tool uses";
+                return Err(Fault::new(StatusCode::FORBIDDEN, "forbidden", message));
+            }
             // The id of the request's frame names the same tool use as its approval id.
             let cursor = Cursor::parse(&tool_use_id).ok_or(Error::Rejected(Rejection::NotAsking))?;
             engine
@@ -136,6 +146,15 @@ async fn post(
             }))
         }
     }
+}
+
+/// Passes when the session is there for this caller.
+async fn visible(state: &AppState, caller: &Caller, id: &SessionId) -> Result<()> {
+    match caller.parent() {
+        Some(claims) => state.engine.child(claims, id).await?,
+        None => state.engine.session(caller.workspace(), id).await?,
+    };
+    Ok(())
 }
 
 /// A page of events.
@@ -165,6 +184,7 @@ pub struct EventList {
 /// A cursor that is unknown replays everything.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/events", tag = "events",
+    security(("api_key" = []), ("parent_token" = [])),
     params(
         ("session_id" = String, Path),
         ("limit" = Option<u32>, Query, description = "List: 1 to 1000; 10000 without it"),
@@ -188,6 +208,9 @@ async fn read(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response> {
+    if caller.parent().is_some() {
+        visible(&state, &caller, &id).await?;
+    }
     let deltas = params.switch("deltas")?;
     if params.switch("stream")? {
         let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());

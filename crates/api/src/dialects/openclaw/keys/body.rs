@@ -1,10 +1,13 @@
 //! What clients send about API keys.
 
+use oma_domain::quota::Monthly;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{Scope, Timestamp, WorkspaceId};
 use oma_engine::Error;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::dialects::openclaw::budget;
 use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::validate::checks::{integer, one_of, text};
@@ -25,6 +28,13 @@ pub struct CreateKey {
     /// What it may do: `read` looks, `write` also changes, `admin` also manages keys and the audit trail.
     #[schema(value_type = KeyScope)]
     pub(crate) scope: Scope,
+    /// The most that model requests may cost in a calendar month (UTC), which messages ask for that are posted with it:
+    /// US dollars, above 0.
+    #[schema(value_type = Option<f64>, nullable = false)]
+    pub(crate) max_cost_usd_per_month: Option<NanoUsd>,
+    /// The most tokens of such requests in a calendar month (UTC), input and output together.
+    #[schema(minimum = 1, nullable = false)]
+    pub(crate) max_tokens_per_month: Option<u64>,
     /// When it stops working, in milliseconds since the epoch; never without it.
     #[schema(value_type = Option<i64>, nullable = false)]
     pub(crate) expires_at: Option<Timestamp>,
@@ -58,11 +68,15 @@ impl Body for CreateKey {
     fn read(object: &mut Object<'_>) -> Option<Self> {
         let name = object.required("name", text(1, limits::NAME));
         let scope = object.required("scope", scope);
+        let budget = budget::read(object);
         let expires_at = object.optional("expiresAt", expiry);
         let workspace_id = object.optional("workspaceId", workspace_id);
+        let Monthly { max_cost, max_tokens } = budget?;
         Some(Self {
             name: name?,
             scope: scope?,
+            max_cost_usd_per_month: max_cost,
+            max_tokens_per_month: max_tokens,
             expires_at: expires_at?,
             workspace_id: workspace_id?,
         })

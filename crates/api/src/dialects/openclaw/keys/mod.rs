@@ -10,12 +10,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use oma_domain::quota::Monthly;
 use oma_domain::{KeyId, Timestamp};
 use oma_engine::{Error, IssuedKey, NewKey};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::agents::cursor_fault;
+use super::budget::ChangeBudget;
 use super::error::ErrorBody;
 use crate::AppState;
 use crate::auth::Admin;
@@ -31,7 +33,7 @@ use view::{IssuedKeyView, KeyList, KeyView};
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
-        .routes(routes!(get, revoke))
+        .routes(routes!(get, update, revoke))
         .routes(routes!(rotate))
 }
 
@@ -55,6 +57,10 @@ async fn create(State(state): State<AppState>, Admin(caller): Admin, payload: Pa
         workspace: caller.chosen_workspace(body.workspace_id)?,
         name: body.name,
         scope: body.scope,
+        budget: Monthly {
+            max_cost: body.max_cost_usd_per_month,
+            max_tokens: body.max_tokens_per_month,
+        },
         expires_at: body.expires_at,
     };
     caller.note("name", new.name.clone());
@@ -115,6 +121,36 @@ async fn get(
 ) -> Result<Json<KeyView>> {
     let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
     Ok(Json(KeyView::of(&state.engine.key(&workspace, &id).await?)))
+}
+
+/// Change an API key's budgets.
+///
+/// They hold for the next model request: what was consumed in this month counts.
+#[utoipa::path(
+    patch, path = "/v1/keys/{key_id}", tag = "keys", request_body = ChangeBudget,
+    params(
+        ("key_id" = String, Path),
+        ("workspace_id" = Option<String>, Query, description = "For the operator: another workspace than its own"),
+    ),
+    responses(
+        (status = 200, body = KeyView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+    ),
+)]
+async fn update(
+    State(state): State<AppState>,
+    Admin(caller): Admin,
+    KeyPath(id): KeyPath,
+    params: Params,
+    payload: Payload,
+) -> Result<Json<KeyView>> {
+    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let change = payload.parse::<ChangeBudget>()?;
+    let key = state.engine.key(&workspace, &id).await?;
+    let budget = change.apply(key.budget);
+    caller.note_budget(&budget);
+    let changed = state.engine.set_key_budget(&workspace, &id, budget).await?;
+    Ok(Json(KeyView::of(&changed)))
 }
 
 /// Rotate an API key.

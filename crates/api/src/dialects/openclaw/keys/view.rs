@@ -1,5 +1,6 @@
 //! API keys as clients read them.
 
+use oma_domain::usage::NanoUsd;
 use oma_domain::{ApiKey, Timestamp};
 use oma_engine::IssuedKey;
 use secrecy::ExposeSecret;
@@ -17,6 +18,12 @@ pub struct KeyView {
     name: String,
     /// `read`, `write` or `admin`.
     scope: &'static str,
+    /// US dollars; null for any amount.
+    #[schema(required)]
+    max_cost_usd_per_month: Option<f64>,
+    /// Null for any number.
+    #[schema(required)]
+    max_tokens_per_month: Option<u64>,
     created_at: i64,
     /// When it got its present secret, if that is not its first.
     #[schema(required)]
@@ -45,6 +52,8 @@ impl KeyView {
             workspace_id: key.workspace.to_string(),
             name: key.name.clone(),
             scope: key.scope.as_str(),
+            max_cost_usd_per_month: key.budget.max_cost.map(NanoUsd::as_usd),
+            max_tokens_per_month: key.budget.max_tokens,
             created_at: key.created_at.as_millis(),
             rotated_at: millis(key.rotated_at),
             previous_until: millis(key.previous_until),

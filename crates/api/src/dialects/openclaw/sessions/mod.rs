@@ -5,11 +5,13 @@ pub mod view;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oma_domain::page::Order;
 use oma_domain::{AgentId, EnvironmentId, SessionId, VaultId};
-use oma_engine::{CreateSession, Error, SessionFilter};
+use oma_engine::parent_token::Claims;
+use oma_engine::{CreateSession, Error, IssuedParentToken, OpenChild, SessionFilter};
+use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -19,7 +21,7 @@ use super::Deleted;
 use super::agents::cursor_fault;
 use super::error::ErrorBody;
 use crate::AppState;
-use crate::auth::Caller;
+use crate::auth::{Caller, PARENT_TOKEN};
 use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::listing::{Slice, collect};
@@ -36,6 +38,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get, delete))
+        .routes(routes!(parent_token))
         .routes(routes!(cancel))
         .routes(routes!(compact))
         .routes(routes!(logs))
@@ -45,17 +48,25 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 ///
 /// It keeps the agent's current version for its whole life. An open session that waits for messages costs
 /// nothing: its sandbox is made when a tool needs it.
+///
+/// With a parent token it is opened on that session's behalf: it names it as its parent, runs in its environment, is
+/// cancelled with it, and consumes of its budgets. The token does in place of an API key.
 #[utoipa::path(
     post, path = "/v1/sessions", tag = "sessions", request_body = OpenSession,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request take effect once")),
+    security(("api_key" = []), ("parent_token" = [])),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request take effect once"),
+        ("X-OpenClaw-Parent-Token" = Option<String>, Header, description = "A parent token of another session"),
+    ),
     responses(
-        (status = 200, body = SessionView), (status = 400, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 200, body = SessionView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 429, body = ErrorBody),
     ),
 )]
 async fn create(
     State(state): State<AppState>,
     caller: Caller,
+    headers: HeaderMap,
     payload: Payload,
 ) -> Result<Json<SessionView>> {
     let OpenSession {
@@ -64,6 +75,7 @@ async fn create(
         vault_id,
         vault_ids,
     } = payload.parse::<OpenSession>()?;
+    let claims = parent_claims(&state, &caller, &headers)?;
     // Checked in the order of the reference: what is named first is not found first.
     let environment = match environment_id.as_deref().map(EnvironmentId::parse) {
         None => None,
@@ -73,6 +85,18 @@ async fn create(
     caller.note("agent_id", agent_id.clone());
     caller.note("environment_id", environment_id.clone());
     let agent = AgentId::parse(&agent_id).map_err(|_| Fault::from(Error::AgentNotFound))?;
+    if let Some(claims) = claims {
+        caller.note("is_subagent", true);
+        caller.note("parent_session_id", claims.parent_session_id.as_str());
+        if vault_id.is_some() || !vault_ids.is_empty() {
+            let message = "A session that another one opens gets no vaults";
+            return Err(Fault::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+        let open = OpenChild { agent, environment };
+        let session = state.engine.open_child(&claims, open, payload.key).await?;
+        caller.note_target(&session.id);
+        return Ok(Json(SessionView::of(&session)));
+    }
     let create = CreateSession {
         environment,
         vaults: vaults(vault_id, vault_ids)?,
@@ -85,6 +109,21 @@ async fn create(
         .await?;
     caller.note_target(&session.id);
     Ok(Json(SessionView::of(&session)))
+}
+
+/// What the parent token of a request says, if it has one. Next to a key it counts as well, in the key's workspace.
+fn parent_claims(state: &AppState, caller: &Caller, headers: &HeaderMap) -> Result<Option<Claims>> {
+    if let Some(claims) = caller.parent() {
+        return Ok(Some(claims.clone()));
+    }
+    let Some(token) = headers.get(PARENT_TOKEN) else {
+        return Ok(None);
+    };
+    let claims = state.engine.verify_parent_token(token.as_bytes())?;
+    if claims.workspace_id != *caller.workspace() {
+        return Err(Error::InvalidParentToken.into());
+    }
+    Ok(Some(claims))
 }
 
 /// The vaults that a request names, each once.
@@ -146,6 +185,7 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
 /// `output` is the newest thing that the agent said.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}", tag = "sessions",
+    security(("api_key" = []), ("parent_token" = [])),
     params(("session_id" = String, Path)),
     responses((status = 200, body = SessionView), (status = 404, body = ErrorBody)),
 )]
@@ -154,9 +194,54 @@ async fn get(
     caller: Caller,
     SessionPath(id): SessionPath,
 ) -> Result<Json<SessionView>> {
-    Ok(Json(SessionView::of(
-        &state.engine.session(caller.workspace(), &id).await?,
-    )))
+    let engine = &state.engine;
+    let session = match caller.parent() {
+        Some(claims) => engine.child(claims, &id).await?,
+        None => engine.session(caller.workspace(), &id).await?,
+    };
+    Ok(Json(SessionView::of(&session)))
+}
+
+/// A parent token.
+#[derive(Serialize, ToSchema)]
+pub struct ParentTokenView {
+    parent_session_id: String,
+    /// What to send as `X-OpenClaw-Parent-Token`. Only this answer has it.
+    parent_token: String,
+    /// The agents that may be called with it.
+    allowlist: Vec<String>,
+    /// How deep tasks may be passed on.
+    remaining_depth: u32,
+    /// Milliseconds since the epoch.
+    expires_at: i64,
+}
+
+/// Create a parent token.
+///
+/// Whoever holds it may, for a day, open sessions of the agents that this session's agent may call, on this session's
+/// behalf, and post to and read those; nothing else. For tools that a client runs for the session.
+#[utoipa::path(
+    post, path = "/v1/sessions/{session_id}/parent_token", tag = "sessions",
+    params(("session_id" = String, Path)),
+    responses(
+        (status = 200, body = ParentTokenView), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
+    ),
+)]
+async fn parent_token(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+) -> Result<Response> {
+    let IssuedParentToken { token, claims } = state.engine.mint_parent_token(caller.workspace(), &id).await?;
+    caller.note("expires_at", claims.expires_at.as_millis());
+    let view = ParentTokenView {
+        parent_session_id: claims.parent_session_id.to_string(),
+        parent_token: token.expose_secret().to_owned(),
+        allowlist: claims.allowlist.iter().map(ToString::to_string).collect(),
+        remaining_depth: claims.remaining_depth,
+        expires_at: claims.expires_at.as_millis(),
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(view)).into_response())
 }
 
 /// Delete a session.
@@ -236,7 +321,10 @@ async fn compact(
     caller: Caller,
     SessionPath(id): SessionPath,
 ) -> Result<Json<Compacted>> {
-    state.engine.compact(caller.workspace(), &id).await?;
+    state
+        .engine
+        .compact(caller.workspace(), &id, caller.key())
+        .await?;
     let session = state.engine.session(caller.workspace(), &id).await?;
     let session_status = Status::of(&session.state);
     Ok(Json(Compacted {

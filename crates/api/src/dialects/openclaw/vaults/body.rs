@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::fault::{Fault, Result};
 use crate::limits;
-use crate::validate::checks::{discriminator, integer, list, text, url};
+use crate::validate::checks::{discriminator, integer, list, one_of, text, url};
 use crate::validate::{Body, Object, Tree};
 
 /// The latest time: what JavaScript's numbers hold without loss.
@@ -111,9 +111,30 @@ pub struct AddCredential {
     /// `mcp_oauth`: the client's secret; a public client has none.
     #[schema(value_type = Option<String>, write_only, min_length = 1, max_length = 65536, nullable = false)]
     client_secret: Option<SecretString>,
+    /// `mcp_oauth`: how the client's secret is sent; `client_secret_post` without it.
+    #[schema(nullable = false)]
+    token_endpoint_auth: Option<TokenEndpointAuth>,
     /// `mcp_oauth`: the scopes to ask for.
     #[schema(max_items = 64, nullable = false)]
     scopes: Option<Vec<String>>,
+}
+
+/// How an OAuth client sends its secret, by the names of RFC 7591.
+#[derive(Debug, Clone, Copy, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum TokenEndpointAuth {
+    /// In the body.
+    ClientSecretPost,
+    /// In the `Authorization` header.
+    ClientSecretBasic,
+}
+
+fn token_endpoint_auth(value: &Value, issues: &mut Tree) -> Option<TokenEndpointAuth> {
+    let name = one_of(&["client_secret_post", "client_secret_basic"])(value, issues)?;
+    Some(match name {
+        "client_secret_basic" => TokenEndpointAuth::ClientSecretBasic,
+        _ => TokenEndpointAuth::ClientSecretPost,
+    })
 }
 
 /// A secret text.
@@ -149,6 +170,7 @@ impl Body for AddCredential {
                     token_endpoint: None,
                     client_id: None,
                     client_secret: None,
+                    token_endpoint_auth: None,
                     scopes: None,
                 });
             }
@@ -162,6 +184,7 @@ impl Body for AddCredential {
         let mut token_endpoint = None;
         let mut client_id = None;
         let mut client_secret = Some(None);
+        let mut auth = Some(None);
         let mut expires_at = Some(None);
         let mut asked = Some(None);
         if is_static {
@@ -172,6 +195,11 @@ impl Body for AddCredential {
             token_endpoint = object.required("tokenEndpoint", url(limits::MATCH_URL));
             client_id = object.required("clientId", text(1, limits::MATCH_URL));
             client_secret = object.optional("clientSecret", secret);
+            auth = object.optional("tokenEndpointAuth", token_endpoint_auth);
+            if let (Some(None), Some(Some(_))) = (&client_secret, &auth) {
+                let node = object.issues().at("clientSecret");
+                node.push("Required with 'tokenEndpointAuth'");
+            }
             expires_at = object.optional("expiresAt", time);
             asked = object.optional("scopes", scopes);
         }
@@ -186,6 +214,7 @@ impl Body for AddCredential {
             token_endpoint,
             client_id,
             client_secret: client_secret?,
+            token_endpoint_auth: auth?,
             scopes: asked?,
         })
     }
@@ -209,9 +238,14 @@ impl AddCredential {
                     refresh_token: self.refresh_token.ok_or_else(missing)?,
                     token_endpoint: self.token_endpoint.ok_or_else(missing)?,
                     client_id: self.client_id.ok_or_else(missing)?,
-                    client_secret: match self.client_secret {
-                        Some(secret) => ClientSecret::Post(secret),
-                        None => ClientSecret::None,
+                    client_secret: match (self.client_secret, self.token_endpoint_auth) {
+                        (None, _) => ClientSecret::None,
+                        (Some(secret), Some(TokenEndpointAuth::ClientSecretBasic)) => {
+                            ClientSecret::Basic(secret)
+                        }
+                        (Some(secret), Some(TokenEndpointAuth::ClientSecretPost) | None) => {
+                            ClientSecret::Post(secret)
+                        }
                     },
                     scopes: self.scopes,
                 }),
@@ -240,8 +274,14 @@ fn timestamp(millis: u64) -> Timestamp {
 #[derive(Debug)]
 pub struct UpdateCredential(pub CredentialChange);
 
-/// What can't be changed, because it says where a secret goes.
-const FIXED: [&str; 4] = ["type", "matchUrl", "tokenEndpoint", "clientId"];
+/// What can't be changed, because it says where a secret goes, and how.
+const FIXED: [&str; 5] = [
+    "type",
+    "matchUrl",
+    "tokenEndpoint",
+    "tokenEndpointAuth",
+    "clientId",
+];
 
 impl Body for UpdateCredential {
     fn read(object: &mut Object<'_>) -> Option<Self> {
@@ -295,7 +335,8 @@ pub struct UpdateCredentialBody {
     /// `mcp_oauth`: another secret of the client.
     #[schema(write_only, min_length = 1, max_length = 65536, nullable = false)]
     client_secret: Option<String>,
-    /// `mcp_oauth`: when the access token ends, in milliseconds since the epoch; as before without it.
+    /// `mcp_oauth`: when the access token ends, in milliseconds since the epoch. Without it this is as before, or
+    /// not known when there is another access token.
     #[schema(nullable = false)]
     expires_at: Option<u64>,
     /// `mcp_oauth`: the scopes to ask for.

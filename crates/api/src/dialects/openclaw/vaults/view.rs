@@ -1,6 +1,6 @@
 //! Vaults and credentials as clients read them.
 
-use oma_domain::vault::{Kind, Refresh};
+use oma_domain::vault::{ClientAuth, Kind, Refresh};
 use oma_domain::{Credential, Vault, VaultId};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -87,6 +87,10 @@ pub struct CredentialView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     client_id: Option<String>,
+    /// OAuth: how the client proves that: `none`, `client_secret_basic` or `client_secret_post`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    token_endpoint_auth: Option<ClientAuth>,
     /// OAuth: the scopes that are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -118,6 +122,7 @@ impl CredentialView {
             match_url: spec.match_url.clone(),
             token_endpoint: refresh.map(|refresh| refresh.token_endpoint.clone()),
             client_id: refresh.map(|refresh| refresh.client_id.clone()),
+            token_endpoint_auth: refresh.map(|refresh| refresh.client_auth),
             scopes: refresh.and_then(|Refresh { scopes, .. }| scopes.clone()),
             expires_at: expires_at.map(oma_domain::Timestamp::as_millis),
             created_at: credential.created_at.as_millis(),
