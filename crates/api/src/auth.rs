@@ -270,10 +270,10 @@ fn is_for_parents(request: &Request) -> bool {
 fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result<Caller, Fault> {
     let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
     let headers = request.headers();
-    // The other dialects' handlers know nothing of parents, and would let them at every session.
+    // The handlers of the Claude dialect know nothing of parents, and would let them at every session.
     let token = headers
         .get(PARENT_TOKEN)
-        .filter(|_| dialect == Dialect::Openclaw && !has_credential(headers, dialect));
+        .filter(|_| dialect != Dialect::Claude && !has_credential(headers, dialect));
     let ((workspace, actor, scope, digest), parent) = match token {
         Some(token) => {
             let claims = state.engine.verify_parent_token(token.as_bytes())?;

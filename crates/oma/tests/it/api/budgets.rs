@@ -92,8 +92,9 @@ async fn sessions_side_by_side_and_their_children_stay_within_a_keys_budget() {
     let sums = consumed(operator).await;
     let sum = sums[&capped];
     assert!(sum <= CAP, "{sum} of {CAP}");
+    // How much is left depends on who came last and how much that request could have taken.
     assert!(
-        sum > CAP - 2_000,
+        sum > CAP / 4 * 3,
         "{sum} of {CAP}: nothing was left that could have been used"
     );
     assert_eq!(

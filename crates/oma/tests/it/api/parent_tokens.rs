@@ -58,7 +58,9 @@ impl Holder {
 #[tokio::test]
 async fn a_parent_token_opens_no_other_dialect() {
     let system = start().await;
-    let agent = system.client().agent(json!({"model": "scripted/echo"})).await;
+    let echo = system.client().agent(json!({"model": "scripted/echo"})).await;
+    let caller = json!({"model": "scripted/echo", "callableAgents": [echo], "maxSubagentDepth": 1});
+    let agent = system.client().agent(caller).await;
     let (parent, other) = (
         system.client().session(&agent).await,
         system.client().session(&agent).await,
