@@ -24,8 +24,9 @@ pub(crate) async fn measure(oma: &Path, requests: usize, table: &mut Table) -> R
         let data = tempfile::tempdir()?;
         let server = Server::start_with(oma, data.path(), &provider.url, variables).await?;
         let read = cost(&server, Method::GET, 200, "/v1/agents", requests).await?;
-        let refused = cost(&server, Method::GET, 404, "/v1/sessions/nobody", requests).await?;
-        let audited = cost(&server, Method::DELETE, 404, "/v1/sessions/nobody", requests).await?;
+        // Both are refused for what they say, before anything is looked up; only the second is an attempt at a change.
+        let refused = cost(&server, Method::GET, 400, "/v1/agents?limit=0", requests).await?;
+        let audited = cost(&server, Method::POST, 400, "/v1/agents", requests).await?;
         anyhow::Ok((read, audited - refused))
     };
     let (bare, _) = with(&[]).await?;
@@ -58,7 +59,11 @@ async fn cost(server: &Server, method: Method, status: u16, path: &str, requests
 async fn run(server: &Server, method: &Method, status: u16, path: &str, requests: usize) -> Result<()> {
     let url = format!("{}{path}", server.url);
     let send = |_| async {
-        let request = server.http.request(method.clone(), &url).bearer_auth(TOKEN);
+        let request = server
+            .http
+            .request(method.clone(), &url)
+            .bearer_auth(TOKEN)
+            .body("{}");
         let answer = request.send().await?;
         if answer.status() != status {
             bail!("{method} {path}: {} {}", answer.status(), answer.text().await?);
