@@ -12,9 +12,14 @@ import tempfile
 import httpx
 import pytest
 
+import claude_types
+import traffic
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # How long a server may take to listen, in seconds.
 START_TIMEOUT = 30
+# How long a scenario in Node may take, in seconds. Whoever waits for something that does not come has failed.
+NODE_TIMEOUT = 60
 OMA = pathlib.Path(os.environ.get("OMA_BIN", ROOT / "target" / "debug" / "oma"))
 
 
@@ -61,6 +66,49 @@ class Server:
 def script(*turns: list) -> str:
     """Instructions for `scripted/script`: for each user turn the list of replies, each a list of steps."""
     return json.dumps({"turns": list(turns)})
+
+
+def pytest_configure(config):
+    # Every Node process that a test starts inherits this.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="oma-traffic-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.update(traffic.node_environment(folder / "node.jsonl"))
+
+
+CHECKED = claude_types.Count()
+
+
+def check_traffic() -> list[str]:
+    """What is wrong with the answers of the Claude dialect that were received since the last call."""
+    return [problem for exchange in traffic.take() for problem in claude_types.problems(exchange, CHECKED)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Whatever a test received in the Claude dialect is of the types that the SDK declares, or the test has failed."""
+    try:
+        result = yield
+    except BaseException as error:
+        for problem in check_traffic():
+            error.add_note(problem)
+        raise
+    if wrong := check_traffic():
+        pytest.fail("answers that the SDK does not declare:\n" + "\n".join(wrong[:20]), pytrace=False)
+    return result
+
+
+def pytest_sessionfinish(session):
+    if wrong := check_traffic():
+        print("\nanswers that the SDK does not declare:", *wrong[:20], sep="\n")
+        session.exitstatus = 1
+
+
+def pytest_terminal_summary(terminalreporter):
+    if CHECKED.answers:
+        terminalreporter.write_line(
+            f"Claude dialect: {CHECKED.answers} answers of {len(CHECKED.routes)} routes, {CHECKED.errors} errors and "
+            f"{CHECKED.events} streamed events of {len(CHECKED.kinds)} types are as the SDK declares or reported above"
+        )
 
 
 @pytest.fixture(scope="session")

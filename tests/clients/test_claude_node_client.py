@@ -1,14 +1,12 @@
 """Anthropic's SDK for JavaScript: each scenario of `node/claude.mjs` is a test."""
 
 import os
-import pathlib
 import subprocess
 
 import pytest
 
-NODE = pathlib.Path(__file__).with_name("node")
-# Without another timeout: whoever waits for something that does not come has failed.
-TIMEOUT = 60
+from conftest import NODE_TIMEOUT
+from traffic import NODE
 
 SCENARIOS = ("agents", "turn", "confirmation", "runner", "sessions", "authentication")
 
@@ -22,7 +20,7 @@ def node(*arguments: str, **env: str) -> str:
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=NODE_TIMEOUT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
