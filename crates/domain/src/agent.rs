@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, WorkspaceId};
+use crate::multiagent::Multiagent;
 use crate::policy::PermissionPolicy;
 use crate::quota::Quota;
 use crate::thinking::ThinkingLevel;
@@ -47,6 +48,9 @@ pub struct Spec {
     pub permission_policy: PermissionPolicy,
     /// Ids of the agents that this one may delegate to.
     pub callable_agents: Vec<String>,
+    /// Which agents it may have work in threads of its sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiagent: Option<Multiagent>,
     /// How deep delegation may nest.
     pub max_subagent_depth: u32,
     /// MCP servers by name, each object as the client sent it.

@@ -18,6 +18,7 @@ pub mod environment;
 pub mod event;
 pub mod id;
 pub mod key;
+pub mod multiagent;
 pub mod page;
 pub mod policy;
 pub mod quota;
@@ -40,6 +41,7 @@ pub use id::{
     AgentId, AuditId, CredentialId, EnvironmentId, EventId, KeyId, SessionId, UserId, VaultId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
+pub use multiagent::{Member, Multiagent};
 pub use session::Session;
 pub use time::Timestamp;
 pub use trace::TraceParent;

@@ -133,14 +133,25 @@ impl Engine {
                 "The agent {agent} can't be run here: {unsupported}."
             ))));
         }
+        let roster = match self.roster_of(&parent.workspace, &called).await {
+            Ok(roster) => roster,
+            Err(error @ Error::Unsupported { .. }) => {
+                return Ok(Err(refused(format!(
+                    "The agent {agent} can't be run here: {error}."
+                ))));
+            }
+            Err(error) => return Err(error),
+        };
         let session = NewSession {
             id: child.clone(),
             workspace: parent.workspace.clone(),
             agent: Arc::new(called),
+            roster,
             environment: parent.environment.clone(),
             // Credentials are not handed on.
             vaults: Vec::new(),
             parent: Some(parent.id.clone()),
+            is_thread: false,
             delegation_depth,
             share: errand.share.filter(|share| *share != Quota::default()),
             ephemeral: false,

@@ -31,6 +31,7 @@ pub mod parent_token;
 mod parents;
 mod recovery;
 mod registry;
+mod roster;
 mod sessions;
 mod submission;
 mod turns;

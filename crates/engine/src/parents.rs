@@ -138,6 +138,7 @@ impl Engine {
         runtime
             .check(&agent, parent.environment.as_deref())
             .map_err(unsupported)?;
+        let roster = self.roster_of(workspace, &agent).await?;
         let id = SessionId::generate();
         let _opening = self.inner.opening.begin(&id);
         let share = self.lend(&parent, &id, None).await?;
@@ -145,10 +146,12 @@ impl Engine {
             id: id.clone(),
             workspace: workspace.clone(),
             agent: Arc::new(agent),
+            roster,
             environment: parent.environment.clone(),
             // Credentials are not handed on.
             vaults: Vec::new(),
             parent: Some(parent.id.clone()),
+            is_thread: false,
             delegation_depth,
             share: share.filter(|share| *share != Quota::default()),
             ephemeral: false,

@@ -63,13 +63,16 @@ impl Engine {
             self.vault(workspace, vault).await?;
         }
         let delegation_depth = agent.spec.max_subagent_depth;
+        let roster = self.roster_of(workspace, &agent).await?;
         let session = NewSession {
             id: create.id.unwrap_or_else(SessionId::generate),
             workspace: workspace.clone(),
             agent: Arc::new(agent),
+            roster,
             environment,
             vaults: create.vaults,
             parent: None,
+            is_thread: false,
             delegation_depth,
             share: create.budget,
             created_by: create.created_by,

@@ -44,12 +44,16 @@ pub struct NewSession {
     pub workspace: WorkspaceId,
     /// The agent version that it runs.
     pub agent: Arc<Agent>,
+    /// The other agents that may work in its threads.
+    pub roster: Vec<Arc<Agent>>,
     /// The environment that it runs in.
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with.
     pub vaults: Vec<VaultId>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
+    /// Whether it is a thread of its parent.
+    pub is_thread: bool,
     /// How deep it may delegate itself.
     pub delegation_depth: u32,
     /// What its parent leaves it to consume.

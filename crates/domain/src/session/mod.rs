@@ -38,6 +38,7 @@ use crate::agent::Agent;
 use crate::environment::Environment;
 use crate::event::Seq;
 use crate::id::{KeyId, SessionId, VaultId, WorkspaceId};
+use crate::multiagent::Member;
 use crate::quota::Quota;
 use crate::time::Timestamp;
 
@@ -50,12 +51,16 @@ pub struct Session {
     pub workspace: WorkspaceId,
     /// The agent version that it was created with; later versions do not touch it.
     pub agent: Arc<Agent>,
+    /// The other agents that may work in its threads, as they were then.
+    pub roster: Vec<Arc<Agent>>,
     /// The environment, as it was then.
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
+    /// Whether it is a thread of its parent, whose sandbox and vaults it shares.
+    pub is_thread: bool,
     /// How deep it may delegate itself.
     pub delegation_depth: u32,
     /// What its parent leaves it to consume, beside its own agent's budgets.
@@ -79,6 +84,24 @@ impl Session {
     #[must_use]
     pub fn model(&self) -> &str {
         self.state.model.as_deref().unwrap_or(&self.agent.spec.model)
+    }
+
+    /// The definition of one that may work in its threads.
+    #[must_use]
+    pub fn member(&self, member: &Member) -> Option<&Agent> {
+        match member {
+            Member::This => Some(&self.agent),
+            Member::Agent { id, .. } => self.roster.iter().find(|agent| agent.id == *id).map(|it| &**it),
+        }
+    }
+
+    /// The session whose sandbox it works in.
+    #[must_use]
+    pub fn sandbox(&self) -> &SessionId {
+        self.parent
+            .as_ref()
+            .filter(|_| self.is_thread)
+            .unwrap_or(&self.id)
     }
 
     /// The thinking level of the next request.

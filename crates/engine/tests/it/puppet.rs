@@ -371,6 +371,7 @@ pub(crate) fn spec() -> agent::Spec {
         name: None,
         permission_policy: PermissionPolicy::default(),
         callable_agents: vec![],
+        multiagent: None,
         max_subagent_depth: 0,
         mcp_servers: serde_json::Map::new(),
         quota: None,

@@ -34,6 +34,7 @@ pub(crate) fn session(servers: Value) -> SessionInfo {
         name: None,
         permission_policy: PermissionPolicy::AlwaysAllow,
         callable_agents: Vec::new(),
+        multiagent: None,
         max_subagent_depth: 0,
         mcp_servers,
         quota: None,

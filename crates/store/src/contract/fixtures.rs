@@ -13,7 +13,8 @@ use oma_domain::session::{Phase, Queued, State, Step, Turn};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::toolset::CustomTool;
 use oma_domain::{
-    AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, Seq, SessionId, Timestamp, WorkspaceId,
+    AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, Member, Multiagent, Seq, SessionId,
+    Timestamp, WorkspaceId,
 };
 
 use crate::{Commit, NewSession, Once, Result, Store};
@@ -45,6 +46,9 @@ pub fn agent(workspace: &WorkspaceId) -> Agent {
                 timeout_ms: Some(60_000),
             },
             callable_agents: vec!["agt_other".into()],
+            multiagent: Some(Multiagent::Coordinator {
+                agents: vec![Member::This],
+            }),
             max_subagent_depth: 2,
             mcp_servers: serde_json::Map::from_iter([("docs".to_owned(), serde_json::json!({ "url": "x" }))]),
             quota: None,
@@ -91,9 +95,11 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
         id: SessionId::generate(),
         workspace: workspace.clone(),
         agent: Arc::clone(agent),
+        roster: Vec::new(),
         environment: None,
         vaults: Vec::new(),
         parent: None,
+        is_thread: false,
         delegation_depth: 3,
         created_by: Some(KeyId::generate()),
         share: Some(Quota {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{Agent, AgentId, Member, Multiagent, Seq, SessionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{
     NOW, agent, collect, commit, environment, new_session, once, queued, running, stored_session,
@@ -55,6 +55,41 @@ pub async fn round_trip(store: Arc<dyn Store>) {
             .unwrap()
             .is_none()
     );
+}
+
+/// Those who may work in a session's threads stay with it, whatever becomes of them, in reads and in lists.
+pub async fn rosters(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let members = [agent(&workspace), agent(&workspace)].map(Arc::new);
+    let mut lead = agent(&workspace);
+    let member = |agent: &Arc<Agent>| Member::Agent {
+        id: agent.id.clone(),
+        version: agent.version,
+    };
+    lead.spec.multiagent = Some(Multiagent::Coordinator {
+        agents: members.iter().map(member).collect(),
+    });
+    let lead = Arc::new(lead);
+    let mut new = new_session(&workspace, &lead);
+    new.roster = members.to_vec();
+    store.create_session(&new, None).await.unwrap();
+    // A session that shares a member's definition, and goes.
+    let mut thread = new_session(&workspace, &members[0]);
+    thread.parent = Some(new.id.clone());
+    thread.is_thread = true;
+    store.create_session(&thread, None).await.unwrap();
+    let stored = store.session(&workspace, &thread.id).await.unwrap().unwrap();
+    assert_eq!((stored.is_thread, stored.sandbox()), (true, &new.id));
+    assert!(store.delete_session(&workspace, &thread.id).await.unwrap());
+
+    let session = store.session(&workspace, &new.id).await.unwrap().unwrap();
+    assert_eq!((&session.roster, session.is_thread), (&new.roster, false));
+    assert_eq!(session.sandbox(), &new.id);
+    assert_eq!(session.member(&member(&members[1])), Some(&*members[1]));
+    let filter = SessionFilter::default();
+    let listed = store.sessions(&workspace, &filter, Order::Ascending, None, 10);
+    assert_eq!(listed.await.unwrap().rows[0].roster, new.roster);
+    assert!(store.delete_session(&workspace, &new.id).await.unwrap());
 }
 
 /// An id that a client chose is given once; the refused creation leaves no key behind.

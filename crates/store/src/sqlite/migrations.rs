@@ -35,6 +35,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V11__audit_by_action.sql"),
     ),
     ("V12__claude", include_str!("../../migrations/V12__claude.sql")),
+    ("V15__threads", include_str!("../../migrations/V15__threads.sql")),
 ];
 
 /// Brings the database to the newest schema.

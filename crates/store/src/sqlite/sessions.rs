@@ -19,6 +19,7 @@ use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Stand
 pub(super) struct SessionRow {
     session: NewSession,
     agent: String,
+    roster: Vec<String>,
     vaults: Option<String>,
     state: String,
     share: Option<String>,
@@ -29,6 +30,11 @@ impl SessionRow {
         Ok(Self {
             session: session.clone(),
             agent: to_json("agent", &session.agent)?,
+            roster: session
+                .roster
+                .iter()
+                .map(|agent| to_json("agent", agent))
+                .collect::<StoreResult<_>>()?,
             vaults: match session.vaults.as_slice() {
                 [] => None,
                 vaults => Some(to_json("list of vaults", &vaults)?),
@@ -73,8 +79,8 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
         "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, parent, ephemeral, created_at,
-                               delegation_depth, share, created_by)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                               delegation_depth, share, created_by, thread)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         session.workspace.as_str(),
@@ -89,12 +95,17 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.delegation_depth,
         row.share,
         session.created_by.as_ref().map(KeyId::as_str),
+        session.is_thread,
     ])?;
+    let key = conn.last_insert_rowid();
+    for (position, (agent, body)) in session.roster.iter().zip(&row.roster).enumerate() {
+        snapshots::pin_member(conn, key, position, agent, body)?;
+    }
     conn.prepare_cached(
         "INSERT INTO session_states (session, workspace, head, unfinished, idle_since, state) VALUES (?, ?, 0, 0, ?, ?)",
     )?
     .execute(params![
-        conn.last_insert_rowid(),
+        key,
         session.workspace.as_str(),
         session.ephemeral.then_some(session.created_at.as_millis()),
         row.state,
@@ -103,7 +114,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
 }
 
 const WHOLE: &str =
-    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.parent, s.delegation_depth, s.share, s.created_by,
+    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.parent, s.thread, s.delegation_depth, s.share, s.created_by,
             s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
@@ -140,10 +151,12 @@ fn read(
         output: output.map(Arc::from),
         ..from_json("state", stored)?
     };
+    let agent = shared.agent(row.get("snapshot")?)?;
     let session = Session {
         id: id(row, "id", SessionId::parse)?,
         workspace: workspace.clone(),
-        agent: shared.agent(row.get("snapshot")?)?,
+        roster: shared.roster(row.get("key")?, &agent)?,
+        agent,
         environment: match row.get::<_, Option<i64>>("environment")? {
             Some(key) => Some(shared.environment(key)?),
             None => None,
@@ -153,6 +166,7 @@ fn read(
             None => Vec::new(),
         },
         parent: optional_id(row, "parent", SessionId::parse)?,
+        is_thread: row.get("thread")?,
         delegation_depth: row.get("delegation_depth")?,
         share: match optional_text(row, "share")? {
             Some(share) => Some(from_json("share", share)?),
@@ -286,11 +300,14 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId)
     events::clear(conn, key)?;
     queue::clear(conn, key)?;
     once::forget_session(conn, workspace, id)?;
+    let roster = snapshots::clear_roster(conn, key)?;
     conn.prepare_cached("DELETE FROM session_states WHERE session = ?")?
         .execute([key])?;
     conn.prepare_cached("DELETE FROM sessions WHERE key = ?")?
         .execute([key])?;
-    snapshots::unpin(conn, snapshot)?;
+    for snapshot in std::iter::once(snapshot).chain(roster) {
+        snapshots::unpin(conn, snapshot)?;
+    }
     Ok(true)
 }
 

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use oma_domain::WorkspaceId;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
+use oma_domain::{Member, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::environments;
@@ -36,10 +36,39 @@ pub(super) fn pin(conn: &Connection, agent: &Agent, body: &str) -> Result<i64, F
     Ok(conn.last_insert_rowid())
 }
 
+/// Pins an agent that may work in a session's threads.
+pub(super) fn pin_member(
+    conn: &Connection,
+    session: i64,
+    position: usize,
+    agent: &Agent,
+    body: &str,
+) -> Result<(), Failure> {
+    let snapshot = pin(conn, agent, body)?;
+    let position = i64::try_from(position).map_err(|error| Error::Internal(error.to_string()))?;
+    conn.prepare_cached(
+        "INSERT INTO session_rosters (session, position, workspace, snapshot) VALUES (?, ?, ?, ?)",
+    )?
+    .execute(params![session, position, agent.workspace.as_str(), snapshot])?;
+    Ok(())
+}
+
+/// Forgets who may work in a session's threads; gives the rows that they were pinned by.
+pub(super) fn clear_roster(conn: &Connection, session: i64) -> Result<Vec<i64>, Failure> {
+    let pinned = conn
+        .prepare_cached("SELECT snapshot FROM session_rosters WHERE session = ?")?
+        .query_map([session], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    conn.prepare_cached("DELETE FROM session_rosters WHERE session = ?")?
+        .execute([session])?;
+    Ok(pinned)
+}
+
 /// Removes the row when no session refers to it any more.
 pub(super) fn unpin(conn: &Connection, key: i64) -> Result<(), Failure> {
     conn.prepare_cached(
-        "DELETE FROM agent_snapshots WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM sessions WHERE snapshot = ?1)",
+        "DELETE FROM agent_snapshots WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM sessions WHERE snapshot = ?1)
+         AND NOT EXISTS (SELECT 1 FROM session_rosters WHERE snapshot = ?1)",
     )?
     .execute([key])?;
     Ok(())
@@ -76,6 +105,21 @@ impl<'c> Shared<'c> {
         let agent = Arc::new(from_json::<Agent>("agent", &body)?);
         self.agents.insert(key, Arc::clone(&agent));
         Ok(agent)
+    }
+
+    /// The other agents that may work in a session's threads, in the order of its agent's list.
+    pub(super) fn roster(&mut self, session: i64, agent: &Agent) -> Result<Vec<Arc<Agent>>, Failure> {
+        let is_other = |member: &Member| matches!(member, Member::Agent { .. });
+        if !agent.members().iter().any(is_other) {
+            return Ok(Vec::new());
+        }
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT snapshot FROM session_rosters WHERE session = ? ORDER BY position")?;
+        let pinned: Vec<i64> = statement
+            .query_map([session], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        pinned.into_iter().map(|key| self.agent(key)).collect()
     }
 
     pub(super) fn environment(&mut self, key: i64) -> Result<Arc<Environment>, Failure> {

@@ -16,6 +16,8 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
         "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP TABLE session_rosters;
+         ALTER TABLE sessions DROP COLUMN thread;
          DROP INDEX sessions_by_parent;
          ALTER TABLE environments DROP COLUMN updated_at;
          ALTER TABLE environments DROP COLUMN archived_at;

@@ -49,12 +49,6 @@ fn sessions_named(thread: &str) -> impl Iterator<Item = SessionId> {
     ids.into_iter().filter_map(|id| SessionId::parse(&id).ok())
 }
 
-/// The name of a session's agent; every agent has one in this dialect.
-pub(crate) fn agent_name(session: &Session) -> String {
-    let agent = &session.agent;
-    agent.spec.name.clone().unwrap_or_else(|| agent.id.to_string())
-}
-
 /// The routes of this module.
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -123,17 +117,13 @@ fn view(root: &SessionId, session: &Session) -> Value {
         active_ms: state.totals(now).active_ms,
     };
     let ended = state.archived_at.unwrap_or(now);
-    let mut agent = agents::definition(&session.agent);
-    if let Value::Object(agent) = &mut agent {
-        agent.remove("multiagent");
-    }
     let parent = session.parent.as_ref().filter(|_| session.id != *root);
     json!({
         "id": id_of(&session.id),
         "type": "session_thread",
         "session_id": root.as_str(),
         "parent_thread_id": parent.map(id_of),
-        "agent": agent,
+        "agent": agents::definition(&session.agent),
         "status": sessions::status(session),
         "stats": {
             "active_seconds": time::seconds(own.active_ms),

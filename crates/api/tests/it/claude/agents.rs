@@ -300,7 +300,7 @@ async fn bad_agents_are_refused() {
         (
             "multiagent",
             json!({"type": "coordinator", "agents": []}),
-            "multiagent",
+            "multiagent.agents",
         ),
         (
             "execution_identity",

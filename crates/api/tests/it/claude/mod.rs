@@ -3,6 +3,7 @@
 mod agents;
 mod environments;
 mod events;
+mod multiagent;
 mod order;
 mod sessions;
 mod threads;

@@ -5,6 +5,7 @@ use oma_domain::policy::PermissionPolicy;
 use oma_domain::thinking::ThinkingLevel;
 use serde_json::{Map, Value, json};
 
+use super::multiagent::{self, Choice};
 use crate::dialects::claude::body::{
     MetadataChanges, bounded, merged, metadata, metadata_changes, nullable, object, parse, unsupported,
 };
@@ -34,8 +35,8 @@ const FIELDS: &[&str] = &[
     "tools",
 ];
 
-/// Reads an agent to create.
-pub(super) fn create(value: &Value) -> Result<Spec> {
+/// Reads an agent to create, and whom it is to have work in threads.
+pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>)> {
     let mut spec = Spec {
         model: String::new(),
         instructions: String::new(),
@@ -46,6 +47,7 @@ pub(super) fn create(value: &Value) -> Result<Spec> {
         custom_tools: Vec::new(),
         permission_policy: PermissionPolicy::Toolsets(oma_domain::toolset::Toolsets::default()),
         callable_agents: Vec::new(),
+        multiagent: None,
         max_subagent_depth: 0,
         mcp_servers: Map::new(),
         quota: None,
@@ -53,7 +55,7 @@ pub(super) fn create(value: &Value) -> Result<Spec> {
         channels: json!({"telegram": {"enabled": false}}),
         runtime: RuntimeKind::Native,
     };
-    let (tools, servers) = parse(value, FIELDS, |object| {
+    let (tools, servers, multiagent) = parse(value, FIELDS, |object| {
         let name = object.required("name", text(1, NAME));
         let model = object.required("model", model);
         let description = nullable(object, "description", text(0, DESCRIPTION));
@@ -61,21 +63,21 @@ pub(super) fn create(value: &Value) -> Result<Spec> {
         let tools = nullable(object, "tools", tools::tools);
         let servers = nullable(object, "mcp_servers", mcp_servers);
         let metadata = nullable(object, "metadata", metadata);
+        let multiagent = nullable(object, "multiagent", multiagent::choice);
         not_yet(object);
         spec.name = Some(name?);
         model?.apply(&mut spec);
         spec.description = description?.filter(|text| !text.is_empty());
         spec.instructions = system?.unwrap_or_default();
         spec.metadata = metadata?.unwrap_or_default();
-        Some((tools?, servers?))
+        Some((tools?, servers?, multiagent?))
     })?;
     tools::apply(&mut spec, tools, servers)?;
-    Ok(spec)
+    Ok((spec, multiagent))
 }
 
 /// What this server can't do yet, unless it is left out.
 fn not_yet(object: &mut Object<'_>) {
-    unsupported(object, "multiagent");
     unsupported(object, "skills");
     let _reported = nullable(
         object,
@@ -99,6 +101,8 @@ pub(super) struct UpdateAgent {
     tools: Change<ToolsChoice>,
     servers: Change<Vec<ServerChoice>>,
     metadata: Change<MetadataChanges>,
+    /// Whom it has work in threads; the members are found by whoever applies the update.
+    pub(super) multiagent: Change<Choice>,
 }
 
 /// Reads an update.
@@ -113,6 +117,7 @@ pub(super) fn update(value: &Value) -> Result<UpdateAgent> {
         let tools = object.change("tools", tools::tools);
         let servers = object.change("mcp_servers", mcp_servers);
         let metadata = object.change("metadata", metadata_changes);
+        let multiagent = object.change("multiagent", multiagent::choice);
         not_yet(object);
         Some(UpdateAgent {
             version: version?.and_then(|version| u32::try_from(version).ok()),
@@ -123,12 +128,13 @@ pub(super) fn update(value: &Value) -> Result<UpdateAgent> {
             tools: tools?,
             servers: servers?,
             metadata: metadata?,
+            multiagent: multiagent?,
         })
     })
 }
 
 impl UpdateAgent {
-    /// Lays it over a definition.
+    /// Lays it over a definition, but for whom it has work in threads.
     pub(super) fn apply(self, mut spec: Spec) -> Result<Spec> {
         if let Some(name) = self.name {
             spec.name = Some(name);

@@ -1,9 +1,11 @@
 //! Agents: create, list, read, update, versions, archive, and delete, which Anthropic's service does not have.
 
 mod body;
+mod multiagent;
 mod view;
 
 pub(crate) use body::{Overrides, overrides};
+pub(crate) use multiagent::of_session as multiagent_of_session;
 pub(crate) use view::{agent, definition};
 
 use axum::Json;
@@ -23,6 +25,7 @@ use crate::auth::Caller;
 use crate::fault::{Fault, Result};
 use crate::listing::collect;
 use crate::params::AgentPath;
+use crate::validate::Change;
 
 /// How often an update is laid over the newest version when others update the same agent.
 const UPDATE_ATTEMPTS: usize = 10;
@@ -37,7 +40,12 @@ pub(super) fn routes() -> Router<AppState> {
 }
 
 async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
-    let spec = body::create(&sent.value)?;
+    let (mut spec, members) = body::create(&sent.value)?;
+    if let Some(members) = members {
+        let members = members.resolve(&state.engine, caller.workspace(), None).await?;
+        spec.multiagent = Some(members);
+    }
+    multiagent::check_tools(&spec)?;
     caller.note("model", spec.model.clone());
     caller.note("name", spec.name.clone());
     let created = state
@@ -113,7 +121,14 @@ async fn update(
             }
             .into());
         }
-        let spec = update.clone().apply(current.spec)?;
+        let members = match update.multiagent.clone() {
+            Change::Keep => current.spec.multiagent.clone(),
+            Change::Clear => None,
+            Change::Set(choice) => Some(choice.resolve(engine, workspace, Some(&current)).await?),
+        };
+        let mut spec = update.clone().apply(current.spec)?;
+        spec.multiagent = members;
+        multiagent::check_tools(&spec)?;
         match engine.update_agent(workspace, &id, expected, spec).await {
             Ok(updated) => {
                 caller.note("new_version", updated.version);

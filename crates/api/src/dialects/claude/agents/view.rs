@@ -4,12 +4,13 @@ use oma_domain::Agent;
 use oma_domain::agent::Spec;
 use serde_json::{Value, json};
 
+use super::multiagent;
 use crate::dialects::claude::{model, time, tools};
 
 /// An agent, or one version of it.
 pub(crate) fn agent(agent: &Agent) -> Value {
     let mut view = definition(agent);
-    view["multiagent"] = Value::Null;
+    view["multiagent"] = multiagent::of_agent(agent);
     view["metadata"] = json!(agent.spec.metadata);
     view["created_at"] = time::value(agent.created_at);
     view["updated_at"] = time::value(agent.updated_at);
@@ -17,10 +18,9 @@ pub(crate) fn agent(agent: &Agent) -> Value {
     view
 }
 
-/// What an agent and the snapshot in a session have in common.
+/// What an agent and its snapshots in sessions have in common: all that there is to one that works in a thread.
 pub(crate) fn definition(agent: &Agent) -> Value {
     let Spec {
-        name,
         description,
         instructions,
         model,
@@ -33,14 +33,13 @@ pub(crate) fn definition(agent: &Agent) -> Value {
         "type": "agent",
         "version": agent.version,
         // Agents of the other dialect may have no name; here every one has.
-        "name": name.as_deref().unwrap_or(agent.id.as_str()),
+        "name": agent.shown_name(),
         "description": description,
         "model": model::view(model, *thinking_level),
         "system": system,
         "tools": tools::view(&agent.spec),
         "mcp_servers": tools::servers(&agent.spec),
         "skills": [],
-        "multiagent": null,
         "execution_identity": {"type": "service_account"},
     })
 }

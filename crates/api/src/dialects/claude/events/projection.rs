@@ -57,7 +57,7 @@ impl View {
         let servers = servers.zip(names.iter().map(|name| (*name).to_owned())).collect();
         Self {
             thread: threads::id_of(&session.id),
-            agent_name: threads::agent_name(&session),
+            agent_name: session.agent.shown_name().to_owned(),
             servers,
             as_thread,
             session,

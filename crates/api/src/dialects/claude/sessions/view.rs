@@ -14,6 +14,8 @@ pub(crate) fn session(session: &Session) -> Value {
     let now = oma_engine::now();
     let totals = state.totals(now);
     let ended = state.archived_at.unwrap_or(now);
+    let mut agent = agents::definition(&session.agent);
+    agent["multiagent"] = agents::multiagent_of_session(session);
     json!({
         "id": session.id.as_str(),
         "type": "session",
@@ -21,7 +23,7 @@ pub(crate) fn session(session: &Session) -> Value {
         "title": state.title,
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
-        "agent": agents::definition(&session.agent),
+        "agent": agent,
         "resources": [],
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "outcome_evaluations": [],

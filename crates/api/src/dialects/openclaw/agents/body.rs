@@ -11,6 +11,7 @@ use oma_domain::usage::NanoUsd;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::nearest::callable as callable_of;
 use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::validate::checks::{
@@ -252,6 +253,7 @@ impl CreateAgent {
             custom_tools: Vec::new(),
             permission_policy: self.permission_policy,
             callable_agents: self.callable_agents,
+            multiagent: None,
             max_subagent_depth: self.max_subagent_depth,
             mcp_servers: self.mcp_servers,
             quota: self.quota,
@@ -303,14 +305,22 @@ impl UpdateAgent {
     /// # Errors
     /// 400 `invalid_request` when the policy or the servers change and the policy then names a server that is
     /// not there.
-    pub fn apply(self, mut spec: Spec) -> Result<Spec> {
+    pub(super) fn apply(self, mut spec: Spec, own: &AgentId) -> Result<Spec> {
         let is_concerned = self.permission_policy.is_some() || !matches!(self.mcp_servers, Change::Keep);
         spec.model = self.model.unwrap_or(spec.model);
         self.instructions.apply(&mut spec.instructions);
         self.tools.apply(&mut spec.tools);
         self.name.apply_optional(&mut spec.name);
         spec.permission_policy = self.permission_policy.unwrap_or(spec.permission_policy);
-        self.callable_agents.apply(&mut spec.callable_agents);
+        // Whom it has work in threads is shown among these; whoever sends back what was shown changes nothing.
+        if let Change::Clear | Change::Set(_) = self.callable_agents {
+            let mut sent = Vec::new();
+            self.callable_agents.apply(&mut sent);
+            if sent != callable_of(&spec, own) {
+                spec.callable_agents = sent;
+                spec.multiagent = None;
+            }
+        }
         spec.max_subagent_depth = self.max_subagent_depth.unwrap_or(spec.max_subagent_depth);
         self.mcp_servers.apply(&mut spec.mcp_servers);
         self.quota.apply_optional(&mut spec.quota);

@@ -150,7 +150,7 @@ async fn update(
         .into());
     }
     let expected = update.version;
-    let spec = update.apply(current.spec)?;
+    let spec = update.apply(current.spec, &id)?;
     let agent = state
         .engine
         .update_agent(caller.workspace(), &id, expected, spec)

@@ -3,6 +3,7 @@
 
 use oma_domain::agent::Spec;
 use oma_domain::policy::{Permission, PermissionPolicy};
+use oma_domain::{Agent, AgentId, Member};
 
 /// The tools and the policy as clients of this dialect read them.
 pub(super) fn nearest(spec: &Spec) -> (Vec<String>, PermissionPolicy) {
@@ -49,6 +50,26 @@ pub(super) fn nearest(spec: &Spec) -> (Vec<String>, PermissionPolicy) {
         false => PermissionPolicy::Deny { tools: denied },
     };
     (if all { Vec::new() } else { allowed }, policy)
+}
+
+/// The agents that it may have work for it, by call or in threads. A copy of itself counts as itself.
+pub(super) fn nearest_callable(agent: &Agent) -> Vec<String> {
+    callable(&agent.spec, &agent.id)
+}
+
+/// The same of a definition.
+pub(super) fn callable(spec: &Spec, own: &AgentId) -> Vec<String> {
+    let mut callable = spec.callable_agents.clone();
+    for member in spec.multiagent.iter().flat_map(|it| it.members()) {
+        let id = match member {
+            Member::This => own.as_str(),
+            Member::Agent { id, .. } => id.as_str(),
+        };
+        if !callable.iter().any(|known| known == id) {
+            callable.push(id.to_owned());
+        }
+    }
+    callable
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::body::{Level, Policy, QuotaBody};
-use super::nearest::nearest;
+use super::nearest::{nearest, nearest_callable};
 use crate::listing::Rows;
 
 /// An agent, or one version of it.
@@ -59,7 +59,7 @@ impl AgentView {
             instructions: spec.instructions,
             permission_policy,
             name: spec.name,
-            callable_agents: spec.callable_agents,
+            callable_agents: nearest_callable(agent),
             max_subagent_depth: spec.max_subagent_depth,
             mcp_servers: spec.mcp_servers,
             quota: spec.quota.as_ref().map(QuotaBody::of),

@@ -1,0 +1,306 @@
+//! Who may work in threads of an agent's sessions: read strictly, laid over what is stored, and pinned.
+
+use oma_domain::multiagent::{LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT};
+use oma_domain::{Agent, AgentId, Session, WorkspaceId};
+use oma_engine::{Engine, Error};
+use serde_json::{Value, json};
+
+use super::view::definition;
+use crate::dialects::claude::body::{bad, only};
+use crate::fault::Result;
+use crate::limits;
+use crate::validate::checks::{discriminator, integer, list, text};
+use crate::validate::{Change, Object, Tree};
+
+const COORDINATOR: &str = "coordinator";
+const PARTS: &str = "multiagent_20261001";
+
+/// A member as clients name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Named {
+    This,
+    Agent { id: String, version: Option<u32> },
+}
+
+/// What a client chose.
+#[derive(Debug, Clone)]
+pub(crate) enum Choice {
+    Coordinator(Vec<Named>),
+    Parts {
+        subagents: Change<Subagents>,
+        /// Whether the parts that this server does not have are disabled; `Keep` leaves that to what is stored.
+        workflows_off: Change<()>,
+    },
+}
+
+/// What a client chose about subagents.
+#[derive(Debug, Clone)]
+pub(crate) enum Subagents {
+    Disabled,
+    Enabled {
+        inline_off: Change<()>,
+        members: Change<Vec<Named>>,
+    },
+}
+
+/// Reads what a client chose.
+pub(super) fn choice(value: &Value, issues: &mut Tree) -> Option<Choice> {
+    let mut object = Object::of(value, issues)?;
+    if discriminator(&mut object, &[COORDINATOR, PARTS])? == COORDINATOR {
+        only(&mut object, &["type", "agents"]);
+        return object
+            .required("agents", list(1, MAX_MEMBERS, roster_entry))
+            .map(Choice::Coordinator);
+    }
+    only(&mut object, &["type", "advisor", "subagents", "workflows"]);
+    let advisor = object.change("advisor", disabled("This server has no advisors"));
+    let subagents = object.change("subagents", subagents);
+    let workflows_off = object.change("workflows", disabled(NO_WORKFLOWS));
+    advisor?;
+    Some(Choice::Parts {
+        subagents: subagents?,
+        workflows_off: workflows_off?,
+    })
+}
+
+const NO_WORKFLOWS: &str =
+    "This server has no workflow runs; they must be {\"type\": \"disabled\"}, which is not the default";
+const NO_INLINE: &str =
+    "This server has no inline agents; they must be {\"type\": \"disabled\"}, which is not the default";
+
+/// Something that may only be disabled here.
+fn disabled(problem: &'static str) -> impl Fn(&Value, &mut Tree) -> Option<()> {
+    move |value, issues| {
+        let mut object = Object::of(value, issues)?;
+        if discriminator(&mut object, &["enabled", "disabled"])? == "enabled" {
+            issues.push(problem);
+            return None;
+        }
+        only(&mut object, &["type"]);
+        Some(())
+    }
+}
+
+fn subagents(value: &Value, issues: &mut Tree) -> Option<Subagents> {
+    let mut object = Object::of(value, issues)?;
+    if discriminator(&mut object, &["enabled", "disabled"])? == "disabled" {
+        only(&mut object, &["type"]);
+        return Some(Subagents::Disabled);
+    }
+    only(&mut object, &["type", "inline_agents", "predefined_agents"]);
+    let inline_off = object.change("inline_agents", disabled(NO_INLINE));
+    let members = object.change("predefined_agents", list(0, MAX_MEMBERS, named));
+    Some(Subagents::Enabled {
+        inline_off: inline_off?,
+        members: members?,
+    })
+}
+
+/// An entry of a coordinator's list.
+fn roster_entry(value: &Value, issues: &mut Tree) -> Option<Named> {
+    if value.get("type").and_then(Value::as_str) == Some("advisor") {
+        issues.at("type").push("This server has no advisors");
+        return None;
+    }
+    named(value, issues)
+}
+
+fn named(value: &Value, issues: &mut Tree) -> Option<Named> {
+    let id = text(1, limits::NAME);
+    if value.is_string() {
+        let id = id(value, issues)?;
+        return Some(Named::Agent { id, version: None });
+    }
+    let mut object = Object::of(value, issues)?;
+    if discriminator(&mut object, &["agent", "self"])? == "self" {
+        only(&mut object, &["type"]);
+        return Some(Named::This);
+    }
+    only(&mut object, &["type", "id", "version"]);
+    let id = object.required("id", id);
+    let version = object.optional("version", integer(1, u64::from(u32::MAX)));
+    Some(Named::Agent {
+        id: id?,
+        version: version?.and_then(|version| u32::try_from(version).ok()),
+    })
+}
+
+impl Choice {
+    /// Lays the choice over what `stored` has, finds the members and pins their versions.
+    ///
+    /// # Errors
+    /// 400 that names the field.
+    pub(super) async fn resolve(
+        self,
+        engine: &Engine,
+        workspace: &WorkspaceId,
+        stored: Option<&Agent>,
+    ) -> Result<Multiagent> {
+        let finder = Finder {
+            engine,
+            workspace,
+            own: stored.map(|agent| &agent.id),
+        };
+        let (subagents, workflows_off) = match self {
+            Self::Coordinator(named) => {
+                let agents = finder.find(named, "multiagent.agents").await?;
+                return Ok(Multiagent::Coordinator { agents });
+            }
+            Self::Parts {
+                subagents,
+                workflows_off,
+            } => (subagents, workflows_off),
+        };
+        // What is stored has disabled whatever must be.
+        let before = match stored.and_then(|agent| agent.spec.multiagent.as_ref()) {
+            Some(Multiagent::Parts { subagents }) => Some(subagents.clone()),
+            _ => None,
+        };
+        let must_be_off = |off: &Change<()>, is_stored: bool, field: &str, problem: &str| match off {
+            Change::Set(()) => Ok(()),
+            Change::Keep if is_stored => Ok(()),
+            Change::Keep | Change::Clear => Err(bad(format!("multiagent.{field}: {problem}"))),
+        };
+        must_be_off(&workflows_off, before.is_some(), "workflows", NO_WORKFLOWS)?;
+        let (inline_off, members, before) = match (subagents, before) {
+            (Change::Keep, Some(before)) => return Ok(Multiagent::Parts { subagents: before }),
+            (Change::Set(Subagents::Disabled), _) => return Ok(Multiagent::Parts { subagents: None }),
+            (Change::Set(Subagents::Enabled { inline_off, members }), before) => {
+                (inline_off, members, before.flatten())
+            }
+            (Change::Keep, None) | (Change::Clear, _) => (Change::Keep, Change::Keep, None),
+        };
+        must_be_off(
+            &inline_off,
+            before.is_some(),
+            "subagents.inline_agents",
+            NO_INLINE,
+        )?;
+        let field = "multiagent.subagents.predefined_agents";
+        let members = match (members, before) {
+            (Change::Set(named), _) => finder.find(named, field).await?,
+            (Change::Keep, Some(before)) => before,
+            (Change::Keep, None) | (Change::Clear, _) => Vec::new(),
+        };
+        if members.is_empty() {
+            return Err(bad(format!(
+                "{field}: must name an agent while inline_agents are disabled"
+            )));
+        }
+        let subagents = Some(members);
+        Ok(Multiagent::Parts { subagents })
+    }
+}
+
+struct Finder<'a> {
+    engine: &'a Engine,
+    workspace: &'a WorkspaceId,
+    own: Option<&'a AgentId>,
+}
+
+impl Finder<'_> {
+    async fn find(&self, named: Vec<Named>, field: &str) -> Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for (index, named) in named.into_iter().enumerate() {
+            let wrong = |problem: String| bad(format!("{field}.{index}: {problem}"));
+            let member = match named {
+                Named::This => Member::This,
+                Named::Agent { id, version } => self.agent(&id, version).await?.map_err(wrong)?,
+            };
+            let is_same = |other: &Member| match (other, &member) {
+                (Member::This, Member::This) => true,
+                (Member::Agent { id, .. }, Member::Agent { id: other, .. }) => id == other,
+                _ => false,
+            };
+            if members.iter().any(is_same) {
+                return Err(wrong("the entries must be distinct agents".to_owned()));
+            }
+            members.push(member);
+        }
+        Ok(members)
+    }
+
+    /// The member of this id, or what is wrong with it.
+    async fn agent(&self, id: &str, version: Option<u32>) -> Result<std::result::Result<Member, String>> {
+        let missing = || Ok(Err(format!("there is no agent {id}, or it has no such version")));
+        let Ok(id) = AgentId::parse(id) else {
+            return missing();
+        };
+        // What is read as the agent itself may be sent back.
+        if self.own == Some(&id) {
+            return Ok(Ok(Member::This));
+        }
+        let found = match version {
+            Some(version) => self.engine.agent_at(self.workspace, &id, version).await,
+            None => self.engine.agent(self.workspace, &id).await,
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(Error::AgentNotFound) => return missing(),
+            Err(error) => return Err(error.into()),
+        };
+        if found.archived_at.is_some() {
+            return Ok(Err(format!("the agent {id} is archived")));
+        }
+        if found.spec.multiagent.is_some() {
+            let problem = format!("the agent {id} has multiagent itself; members may not");
+            return Ok(Err(problem));
+        }
+        let version = found.version;
+        Ok(Ok(Member::Agent { id, version }))
+    }
+}
+
+/// Refuses custom tools that go by the names of those that a coordinator has.
+pub(super) fn check_tools(agent: &oma_domain::agent::Spec) -> Result<()> {
+    if agent.multiagent.is_none() {
+        return Ok(());
+    }
+    for name in [LIST_AGENTS, SEND_TO_AGENT] {
+        if agent.is_custom_tool(name) {
+            return Err(bad(format!(
+                "tools: an agent with multiagent has a tool called '{name}' already"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The members, as an agent shows them.
+pub(super) fn of_agent(agent: &Agent) -> Value {
+    let reference = |member: &Member| match member {
+        Member::This => json!({"type": "agent", "id": agent.id.as_str(), "version": agent.version}),
+        Member::Agent { id, version } => json!({"type": "agent", "id": id.as_str(), "version": version}),
+    };
+    shown(agent.spec.multiagent.as_ref(), reference)
+}
+
+/// The members with their definitions, as a session shows them.
+pub(crate) fn of_session(session: &Session) -> Value {
+    // A copy of a coordinator that works in a thread coordinates nobody.
+    if session.is_thread {
+        return Value::Null;
+    }
+    let of_member = |member: &Member| session.member(member).map_or(Value::Null, definition);
+    shown(session.agent.spec.multiagent.as_ref(), of_member)
+}
+
+fn shown(multiagent: Option<&Multiagent>, member: impl Fn(&Member) -> Value) -> Value {
+    let all = |members: &[Member]| members.iter().map(&member).collect::<Vec<_>>();
+    let disabled = json!({"type": "disabled"});
+    match multiagent {
+        None => Value::Null,
+        Some(Multiagent::Coordinator { agents }) => json!({"type": COORDINATOR, "agents": all(agents)}),
+        Some(Multiagent::Parts { subagents }) => {
+            let subagents = match subagents {
+                None => disabled.clone(),
+                Some(members) => json!({
+                    "type": "enabled",
+                    "inline_agents": disabled,
+                    "predefined_agents": all(members),
+                }),
+            };
+            json!({"type": PARTS, "advisor": disabled, "subagents": subagents, "workflows": disabled})
+        }
+    }
+}
