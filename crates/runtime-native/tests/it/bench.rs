@@ -211,6 +211,7 @@ impl Bench {
                 name: None,
                 permission_policy: PermissionPolicy::AlwaysAllow,
                 callable_agents: Vec::new(),
+                multiagent: None,
                 max_subagent_depth: 0,
                 mcp_servers: serde_json::Map::new(),
                 quota: None,
