@@ -80,6 +80,7 @@ impl Native {
     pub(crate) fn sandbox_spec(&self, session: &SessionInfo) -> Spec {
         Spec {
             session: session.id.clone(),
+            workspace: session.workspace.clone(),
         }
     }
 

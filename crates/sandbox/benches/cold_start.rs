@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oma_domain::{EventId, SessionId};
+use oma_domain::{EventId, SessionId, WorkspaceId};
 use oma_sandbox::local::{Config, Local};
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Provider as _, Spec};
@@ -46,6 +46,7 @@ async fn ours(runs: usize) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
         let attached = local
             .attach(&Spec {
                 session: session.clone(),
+                workspace: WorkspaceId::default_workspace(),
             })
             .await?;
         let up = begun.elapsed();

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Instant;
 
-use oma_domain::{EventId, SessionId};
+use oma_domain::{EventId, SessionId, WorkspaceId};
 
 use crate::error::io as io_error;
 use crate::limits::Enforcement;
@@ -267,6 +267,7 @@ async fn trial(config: &Config) -> Vec<Check> {
         .await?;
         let spec = Spec {
             session: SessionId::generate(),
+            workspace: WorkspaceId::default_workspace(),
         };
         let begun = Instant::now();
         let attached = local.attach(&spec).await?;

@@ -1,4 +1,4 @@
-//! The host's own access to a workspace, for the files API.
+//! The host's own access to a workspace, and to what is mounted beside it.
 
 pub(crate) mod access;
 pub(crate) mod beneath;
@@ -44,7 +44,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-/// Files of one workspace. Paths are relative, `/`-separated; no path leads out of the workspace, through
+/// Files of one workspace or mount. Paths are relative, `/`-separated; no path leads out of the workspace, through
 /// `..` or any link (I12).
 #[async_trait]
 pub trait Workspace: Send + Sync {
@@ -63,6 +63,18 @@ pub trait Workspace: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn write(&self, path: &str, bytes: Bytes) -> Result<(), Error>;
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn open(&self, path: &str) -> Result<std::fs::File, Error>;
+    /// Puts a file of the host in place, whole, making its parents. Where the session may only read, that costs no
+    /// space if the file systems are the same: the file then has one more name, is made readable for all, and must
+    /// never be changed. The quota is not asked.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn place(&self, path: &str, source: std::fs::File) -> Result<(), Error>;
     /// Removes a file.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub mod hand;
 pub mod input;
 pub mod limits;
 pub mod local;
+pub mod mounts;
 mod pidfd;
 pub mod pool;
 pub mod protocol;
@@ -35,13 +36,15 @@ pub use service::Pipe;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use oma_domain::{EventId, SessionId};
+use oma_domain::{EventId, SessionId, WorkspaceId};
 
 /// What a session's sandbox must be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// The session that it belongs to.
     pub session: SessionId,
+    /// Whose session that is.
+    pub workspace: WorkspaceId,
 }
 
 /// How a sandbox came to be at hand.
@@ -160,4 +163,20 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// [`Error`] when it can't be opened.
     async fn workspace(&self, session: &SessionId) -> Result<std::sync::Arc<dyn files::Workspace>, Error>;
+
+    /// The host's access to a place below `/mnt`, made when it does not exist. A sandbox that runs already shows
+    /// what is put there, except in a memory store's folder that this has just made.
+    ///
+    /// # Errors
+    /// [`Error`] when it can't be opened, also where a backend has no such places.
+    async fn mount(
+        &self,
+        session: &SessionId,
+        place: &mounts::Place,
+    ) -> Result<std::sync::Arc<dyn files::Workspace>, Error> {
+        let _ = (session, place);
+        Err(Error::Refused(
+            "sandboxes of this kind have nothing beside their workspace".to_owned(),
+        ))
+    }
 }

@@ -282,6 +282,20 @@ impl Workspace for Memory {
         Ok(())
     }
 
+    async fn open(&self, path: &str) -> Result<std::fs::File, Error> {
+        let bytes = self.read(path, u64::MAX).await?;
+        let mut file = tempfile::tempfile()?;
+        std::io::Write::write_all(&mut file, &bytes)?;
+        std::io::Seek::rewind(&mut file)?;
+        Ok(file)
+    }
+
+    async fn place(&self, path: &str, mut source: std::fs::File) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut source, &mut bytes)?;
+        self.write(path, bytes.into()).await
+    }
+
     async fn remove(&self, path: &str) -> Result<(), Error> {
         if path == "folder" {
             return Err(Error::InvalidPath("a folder".into()));

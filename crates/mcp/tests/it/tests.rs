@@ -115,6 +115,7 @@ impl Provider for NoSandbox {
 pub(crate) fn open(hub: &Hub, session: &SessionInfo) -> Result<Option<Handle>, Invalid> {
     let spec = SandboxSpec {
         session: session.id.clone(),
+        workspace: session.workspace.clone(),
     };
     hub.open(session, spec)
 }

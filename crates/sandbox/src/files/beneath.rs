@@ -5,7 +5,7 @@
 //! and opening never waits (a named pipe would).
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::usage;
 use super::{Entry, Error, Workspace};
 use crate::limits::Limits;
+use crate::mounts::Access;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 4_096;
@@ -38,6 +39,8 @@ struct Inner {
     /// Who new files belong to; `None` for this process's own user.
     owner: Option<(Uid, Gid)>,
     limits: Limits,
+    /// What the session may do with it.
+    access: Access,
 }
 
 impl Beneath {
@@ -45,7 +48,12 @@ impl Beneath {
     ///
     /// # Errors
     /// When it is no folder.
-    pub(crate) fn open(path: &Path, owner: Option<u32>, limits: Limits) -> std::io::Result<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        owner: Option<u32>,
+        access: Access,
+        limits: Limits,
+    ) -> std::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())?;
         let owner = owner.map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
@@ -55,6 +63,7 @@ impl Beneath {
                 path: path.to_owned(),
                 owner,
                 limits,
+                access,
             }),
         })
     }
@@ -217,7 +226,7 @@ impl Inner {
         Ok(found)
     }
 
-    fn read(&self, path: &str, max: u64) -> Result<Bytes, Error> {
+    fn open(&self, path: &str) -> Result<(File, Stat), Error> {
         let steps = file_steps(path)?;
         let path = steps
             .folders
@@ -240,13 +249,17 @@ impl Inner {
             FileType::Directory => return Err(invalid("the path names a folder")),
             _ => return Err(invalid("not a regular file")),
         }
+        Ok((File::from(file), stat))
+    }
+
+    fn read(&self, path: &str, max: u64) -> Result<Bytes, Error> {
+        let (file, stat) = self.open(path)?;
         if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > max {
             return Err(Error::TooLarge(max));
         }
         // It may be growing, so the bound is kept while reading too.
         let mut bytes = Vec::new();
-        File::from(file)
-            .take(max.saturating_add(1))
+        file.take(max.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(io_failure)?;
         if bytes.len() as u64 > max {
@@ -269,6 +282,10 @@ impl Inner {
                     }
                     let made = self.open_at(&at, step, flags, Mode::empty()).map_err(failure)?;
                     self.give(&made)?;
+                    if self.access == Access::ReadOnly {
+                        // It belongs to the server, whose umask may keep the session out.
+                        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failure)?;
+                    }
                     made
                 }
                 other => other.map_err(failure)?,
@@ -288,6 +305,60 @@ impl Inner {
     fn write(&self, path: &str, bytes: &Bytes) -> Result<(), Error> {
         let steps = file_steps(path)?;
         self.check_room(bytes.len() as u64)?;
+        self.put(&steps, |folder, partial, mode| {
+            let file = self.fresh(folder, partial)?;
+            self.give(&file)?;
+            let mut file = File::from(file);
+            file.write_all(bytes).map_err(io_failure)?;
+            rustix::fs::fchmod(&file, mode).map_err(failure)?;
+            file.sync_data().map_err(io_failure)
+        })
+    }
+
+    fn place(&self, path: &str, source: &mut File) -> Result<(), Error> {
+        let steps = file_steps(path)?;
+        let size = source.metadata()?.len();
+        self.check_floor(size)?;
+        self.put(&steps, |folder, partial, mode| {
+            if self.access == Access::ReadOnly && self.link(folder, partial, source)? {
+                return Ok(());
+            }
+            let file = self.fresh(folder, partial)?;
+            self.give(&file)?;
+            let mut file = File::from(file);
+            source.rewind().map_err(io_failure)?;
+            std::io::copy(source, &mut file).map_err(io_failure)?;
+            rustix::fs::fchmod(&file, mode).map_err(failure)?;
+            file.sync_data().map_err(io_failure)
+        })
+    }
+
+    /// Gives an open file one more name; says whether that can be done here.
+    fn link(&self, folder: &OwnedFd, name: &str, source: &File) -> Result<bool, Error> {
+        let opened = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(source));
+        match rustix::fs::linkat(rustix::fs::CWD, opened, folder, name, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => {
+                rustix::fs::fchmod(source, Mode::from_raw_mode(0o644)).map_err(failure)?;
+                Ok(true)
+            }
+            // Another file system, one without links, as many as it can have, or nobody's to link.
+            Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK | Errno::NOENT) => Ok(false),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    fn fresh(&self, folder: &OwnedFd, name: &str) -> Result<OwnedFd, Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        self.open_at(folder, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(failure)
+    }
+
+    /// Has a file made under another name, for the mode that it should have, and gives it its own once it is whole.
+    fn put(
+        &self,
+        steps: &Steps<'_>,
+        make: impl FnOnce(&OwnedFd, &str, Mode) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let folder = self.folder_made(&steps.folders)?;
         // What stands there may only be replaced if it is a regular file.
         let mode = match rustix::fs::statat(&folder, steps.last, AtFlags::SYMLINK_NOFOLLOW) {
@@ -301,32 +372,27 @@ impl Inner {
             Err(error) => return Err(failure(error)),
         };
         let partial = format!("{PARTIAL}{}", ulid::Ulid::generate());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let fresh = self
-            .open_at(&folder, &partial, flags, Mode::from_raw_mode(0o600))
-            .map_err(failure)?;
-        let filled = || -> Result<(), Error> {
-            self.give(&fresh)?;
-            let mut file = File::from(fresh);
-            file.write_all(bytes).map_err(io_failure)?;
-            rustix::fs::fchmod(&file, mode).map_err(failure)?;
-            file.sync_data().map_err(io_failure)?;
+        let outcome = make(&folder, &partial, mode).and_then(|()| {
             rustix::fs::renameat(&folder, partial.as_str(), &folder, steps.last).map_err(failure)
-        };
-        let outcome = filled();
-        if outcome.is_err() {
-            // What could not be put in place must not stay; that it can't be removed changes nothing.
-            let _ = rustix::fs::unlinkat(&folder, partial.as_str(), AtFlags::empty());
-        }
+        });
+        // What could not be put in place must not stay, and what was there already as another name of the same file
+        // is left where it was; that it can't be removed changes nothing.
+        let _ = rustix::fs::unlinkat(&folder, partial.as_str(), AtFlags::empty());
         outcome
     }
 
-    /// Whether the workspace may hold that many bytes more.
-    fn check_room(&self, more: u64) -> Result<(), Error> {
+    /// Whether the machine's disk has that many bytes more.
+    fn check_floor(&self, more: u64) -> Result<(), Error> {
         let free = rustix::fs::fstatvfs(&self.root).map_err(failure)?;
         if (free.f_bavail * free.f_frsize).saturating_sub(more) < self.limits.disk_floor {
             return Err(Error::Full);
         }
+        Ok(())
+    }
+
+    /// Whether the workspace may hold that many bytes more.
+    fn check_room(&self, more: u64) -> Result<(), Error> {
+        self.check_floor(more)?;
         let usage = usage::measure(&self.path, self.limits.inodes)?;
         if usage.bytes.saturating_add(more) > self.limits.disk || usage.inodes >= self.limits.inodes {
             return Err(Error::Full);
@@ -361,6 +427,16 @@ impl Workspace for Beneath {
     async fn write(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
         let path = path.to_owned();
         self.blocking(move |inner| inner.write(&path, &bytes)).await
+    }
+
+    async fn open(&self, path: &str) -> Result<File, Error> {
+        let path = path.to_owned();
+        self.blocking(move |inner| Ok(inner.open(&path)?.0)).await
+    }
+
+    async fn place(&self, path: &str, mut source: File) -> Result<(), Error> {
+        let path = path.to_owned();
+        self.blocking(move |inner| inner.place(&path, &mut source)).await
     }
 
     async fn remove(&self, path: &str) -> Result<(), Error> {

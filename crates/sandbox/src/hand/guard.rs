@@ -3,7 +3,7 @@
 //! *Memory* ([`memory`]), only without a cgroup: while anything runs, the resident memory of all processes is
 //! summed up, and when it is too much, the command of the biggest process is killed, as the kernel would do.
 //!
-//! *Disk* ([`disk`]): while anything runs, the workspace is measured, and what processes hold of deleted files
+//! *Disk* ([`disk`]): while anything runs, the workspace and the mounts that the session may write to are measured, and what processes hold of deleted files
 //! ([`holdings`]). That costs time in proportion to the number of files, so it takes at most a tenth of the
 //! sandbox's time, except that it comes early when the file system has lost as much space as the session has
 //! left. Over the quota, every running command is killed, and later ones may remove files but write none
@@ -24,7 +24,7 @@ mod survey;
 pub(super) mod writing;
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,12 +64,12 @@ pub(super) fn ignore_file_size_signal() -> io::Result<()> {
 /// When one can't be started.
 pub(super) fn start(
     plan: &Plan,
-    workspace: &Path,
+    writable: &[PathBuf],
     calls: &Arc<Calls>,
     writing: Writing,
 ) -> io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
-    let disk = Disk::new(workspace, plan.limits.clone(), writing)?;
+    let disk = Disk::new(writable, plan.limits.clone(), writing)?;
     tasks.spawn(watch_disk(disk, Arc::clone(calls)));
     if plan.enforcement == Enforcement::Rlimit {
         tasks.spawn(memory::watch(plan.limits.memory, Arc::clone(calls)));

@@ -104,7 +104,7 @@ async fn work(launched: Launched) -> io::Result<()> {
     let shared = server::Shared::new(Arc::clone(&calls), log, workspace.clone());
 
     let reaper = tokio::spawn(reap());
-    let mut guards = guard::start(&plan, &workspace, &calls, writing)?;
+    let mut guards = guard::start(&plan, &plan.writable(), &calls, writing)?;
     let served = tokio::select! {
         served = server::serve(&listener, &shared, plan.orphan_timeout, &workspace) => served,
         // Nothing may run unguarded.

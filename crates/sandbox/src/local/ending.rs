@@ -123,15 +123,20 @@ impl Sandboxes {
             .join("trash")
             .join(ulid::Ulid::generate().to_string());
         make_private(&trash)?;
-        let path = self.workspace_path(session);
-        // A folder must be writable to be moved.
-        match files::access::grant(rustix::fs::CWD, path.as_path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        match fs::rename(path, trash.join("workspace")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+        let folders = [
+            ("workspace", self.workspace_path(session)),
+            ("mounts", self.mounts_path(session)),
+        ];
+        for (name, path) in folders {
+            // A folder must be writable to be moved.
+            match files::access::grant(rustix::fs::CWD, path.as_path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+            match fs::rename(path, trash.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
         }
         // From here on the workspace is gone for everybody; a crash leaves the rest to the next start.
         let removal = tokio::task::spawn_blocking(move || {

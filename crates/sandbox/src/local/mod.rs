@@ -1,7 +1,7 @@
 //! Sandboxes of this machine's own namespaces: no daemon, no image.
 //!
 //! Under the data folder, `sandboxes/<session>` holds the record and the socket of a session's sandbox
-//! ([`record`]), `workspaces/<session>` its files, and `trash` what is being removed. A hand outlives the
+//! ([`record`]), `workspaces/<session>` its files, `mounts/<session>` what lies beside them, and `trash` what is being removed. A hand outlives the
 //! server; a new one finds it by its socket.
 //!
 //! Invariant: for one session at most one sandbox lives; what is done to it is done one at a time.
@@ -14,6 +14,7 @@ mod ending;
 mod exposure;
 mod hand;
 mod launch;
+mod mounts;
 mod process;
 mod record;
 mod sandboxes;
@@ -36,6 +37,7 @@ use crate::error::io as io_error;
 use crate::files;
 use crate::files::beneath::Beneath;
 use crate::limits::Enforcement;
+use crate::mounts::{Access, Place};
 use crate::{Attached, Error, Provider, Spec};
 use cgroup::Cgroups;
 use sandboxes::{Sandboxes, make_private, sessions};
@@ -71,7 +73,7 @@ impl Local {
                 ))
             })?),
         };
-        for name in ["sandboxes", "workspaces", "trash"] {
+        for name in ["sandboxes", "workspaces", "mounts", "trash"] {
             make_private(&config.data.join(name))?;
         }
         let lock = lock(&config.data.join("sandboxes.lock"))?;
@@ -200,7 +202,7 @@ impl Provider for Local {
 
     async fn inventory(&self) -> Result<Vec<SessionId>, Error> {
         let mut all = BTreeSet::new();
-        for name in ["sandboxes", "workspaces"] {
+        for name in ["sandboxes", "workspaces", "mounts"] {
             let folder = self.inner.config.data.join(name);
             let found =
                 sessions(&folder).map_err(|error| io_error(format!("listing {}", folder.display()), error));
@@ -212,9 +214,18 @@ impl Provider for Local {
     async fn workspace(&self, session: &SessionId) -> Result<Arc<dyn files::Workspace>, Error> {
         let (path, uid) = self.inner.make_workspace(session)?;
         let limits = self.inner.config.limits.clone();
-        let opened = Beneath::open(&path, uid, limits);
+        let opened = Beneath::open(&path, uid, Access::ReadWrite, limits);
         Ok(Arc::new(opened.map_err(|error| {
             io_error(format!("opening the workspace of {session}"), error)
+        })?))
+    }
+
+    async fn mount(&self, session: &SessionId, place: &Place) -> Result<Arc<dyn files::Workspace>, Error> {
+        let (path, uid) = self.inner.make_mount(session, place)?;
+        let limits = self.inner.config.limits.clone();
+        let opened = Beneath::open(&path, uid, place.access(), limits);
+        Ok(Arc::new(opened.map_err(|error| {
+            io_error(format!("opening a mount of {session}"), error)
         })?))
     }
 }

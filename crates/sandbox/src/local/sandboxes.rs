@@ -120,6 +120,12 @@ impl Sandboxes {
         Some(self.config.first_uid + u32::try_from(offset).unwrap_or(0))
     }
 
+    /// Whether this is one of the host users that sessions have.
+    pub(super) fn is_user(&self, uid: u32) -> bool {
+        let first = self.config.first_uid;
+        (first..first.saturating_add(self.config.uids)).contains(&uid)
+    }
+
     /// The workspace's folder, made when it does not exist, and the host user that it belongs to.
     pub(super) fn make_workspace(&self, session: &SessionId) -> Result<(PathBuf, Option<u32>), Error> {
         let path = self.workspace_path(session);
@@ -128,8 +134,7 @@ impl Sandboxes {
         match fs::symlink_metadata(&path) {
             Ok(meta) if !meta.is_dir() => Err(failed(io::ErrorKind::NotADirectory.into())),
             Ok(meta) if config::is_root() => {
-                let users = self.config.first_uid..self.config.first_uid.saturating_add(self.config.uids);
-                if users.contains(&meta.uid()) {
+                if self.is_user(meta.uid()) {
                     return Ok((path, Some(meta.uid())));
                 }
                 let uid = self.uid(session);
@@ -203,6 +208,7 @@ impl Sandboxes {
         let plan = Plan {
             root: folder.root(),
             workspace,
+            mounts: self.mounts(session, uid)?,
             readable: self.config.readable.clone(),
             uid,
             cgroups: record

@@ -21,6 +21,7 @@ use futures_util::{StreamExt as _, stream};
 use oma_domain::SessionId;
 use tokio::time::{Instant, timeout};
 
+use crate::mounts::Furnish;
 use crate::{Attached, Error, Hand, Origin, Provider, Spec};
 use places::{Claim, Hold, Inner};
 
@@ -121,8 +122,19 @@ impl Pool {
     /// A pool over `provider`. Must be called in a runtime.
     #[must_use]
     pub fn new(provider: Arc<dyn Provider>, config: PoolConfig) -> Self {
+        Self::furnished(provider, config, Vec::new())
+    }
+
+    /// A pool over `provider` in which these are asked, in this order, before a sandbox is used. Must be called in a
+    /// runtime.
+    #[must_use]
+    pub fn furnished(
+        provider: Arc<dyn Provider>,
+        config: PoolConfig,
+        furnishers: Vec<Arc<dyn Furnish>>,
+    ) -> Self {
         Self {
-            inner: Inner::new(provider, config),
+            inner: Inner::new(provider, config, furnishers),
         }
     }
 

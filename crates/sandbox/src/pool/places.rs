@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Counts, Lease, PoolConfig};
+use crate::mounts::Furnish;
 use crate::{Attached, Error, Origin, Provider, Spec};
 
 /// How much later than others a sandbox of an earlier server gives way: its session may be about to ask for the
@@ -19,6 +20,8 @@ const ADOPTED_GRACE: Duration = Duration::from_secs(30);
 /// What all clones of a pool share.
 pub(super) struct Inner {
     pub(super) provider: Arc<dyn Provider>,
+    /// Asked, in this order, before a sandbox is used.
+    furnishers: Vec<Arc<dyn Furnish>>,
     pub(super) config: PoolConfig,
     pub(super) runtime: Handle,
     /// One permit per place; its queue is first come, first served.
@@ -123,12 +126,17 @@ impl Drop for Inner {
 
 impl Inner {
     /// The places over a provider. Must be called in a runtime.
-    pub(super) fn new(provider: Arc<dyn Provider>, config: PoolConfig) -> Arc<Self> {
+    pub(super) fn new(
+        provider: Arc<dyn Provider>,
+        config: PoolConfig,
+        furnishers: Vec<Arc<dyn Furnish>>,
+    ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(max_live(&config)));
         let (runtime, idled) = (Handle::current(), Arc::new(Notify::new()));
         let state = Mutex::new(State::adopt(provider.survivors(), &places));
         let inner = Arc::new(Self {
             provider,
+            furnishers,
             config,
             runtime,
             places,
@@ -277,7 +285,7 @@ impl Inner {
             .map(|entry| Arc::clone(&entry.origin));
         let origin = origin.unwrap_or_default();
         let mut unheard = origin.lock().await;
-        match self.provider.attach(spec).await {
+        match self.attach(spec).await {
             Ok(attached) => {
                 let is_new = attached.origin != Origin::Running;
                 let origin = if is_new {
@@ -299,6 +307,14 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// The sandbox, with what belongs into it.
+    async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
+        for furnisher in &self.furnishers {
+            furnisher.furnish(spec).await?;
+        }
+        self.provider.attach(spec).await
     }
 
     /// Lets go of a place that turned out to have no sandbox: it is of no use to anybody.

@@ -3,7 +3,7 @@ use crate::Attached;
 use crate::files::Workspace;
 use crate::protocol::{Call, Reply};
 use async_trait::async_trait;
-use oma_domain::EventId;
+use oma_domain::{EventId, WorkspaceId};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -105,6 +105,7 @@ impl Provider for Fake {
 fn spec(name: &str) -> Spec {
     Spec {
         session: SessionId::parse(name).unwrap(),
+        workspace: WorkspaceId::default_workspace(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::support::{Fixture, bash, config, sh};
 fn spec() -> Spec {
     Spec {
         session: SessionId::generate(),
+        workspace: oma_domain::WorkspaceId::default_workspace(),
     }
 }
 

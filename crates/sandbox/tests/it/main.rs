@@ -8,6 +8,7 @@ mod doctor;
 mod host_files;
 mod isolation;
 mod lifecycle;
+mod mounts;
 mod ordinary_user;
 mod reattach;
 mod shell;

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use oma_domain::{EventId, SessionId};
 use oma_sandbox::local::Local;
-use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider as _, Spec};
+use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider as _};
 
 use crate::support::{
-    Fixture, Folder, bash, cgroups, config, exe, hand_pid, is_alive, said, sh, wait_for_end,
+    Fixture, Folder, bash, cgroups, config, exe, hand_pid, is_alive, said, sh, spec, wait_for_end,
 };
 
 /// Starts a server that runs `command`, and returns once its hand has it.
@@ -43,9 +43,7 @@ async fn a_running_command_survives_the_server_and_is_collected_once() {
     kill(server(&folder.path(), &session, &key, command));
 
     let local = Local::open(config(&folder.path())).await.unwrap();
-    let spec = Spec {
-        session: session.clone(),
-    };
+    let spec = spec(&session);
     let attached = local.attach(&spec).await.unwrap();
     assert_eq!(attached.origin, Origin::Running);
     let files = local.workspace(&session).await.unwrap();
@@ -71,12 +69,7 @@ async fn a_result_waits_for_the_next_server() {
     let mut first = server(&folder.path(), &session, &key, "echo done; echo x >> runs");
     assert!(first.wait().unwrap().success());
     let local = Local::open(config(&folder.path())).await.unwrap();
-    let attached = local
-        .attach(&Spec {
-            session: session.clone(),
-        })
-        .await
-        .unwrap();
+    let attached = local.attach(&spec(&session)).await.unwrap();
     assert_eq!(attached.origin, Origin::Running);
     assert_eq!(
         said(&attached.hand.run(&key, bash("echo again")).await.unwrap()).0,
@@ -94,9 +87,7 @@ async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
     let pid = hand_pid(&folder.path(), &session);
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 
-    let spec = Spec {
-        session: session.clone(),
-    };
+    let spec = spec(&session);
     {
         let local = Local::open(config(&folder.path())).await.unwrap();
         assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Replaced);
@@ -165,7 +156,7 @@ async fn what_outlived_the_server_takes_a_place() {
         );
         assert_eq!(pool.counts().live, 1);
         assert!(pool.peek(&old).await.is_some(), "it is there at once");
-        let (old, new) = (Spec { session: old }, Spec { session: new });
+        let (old, new) = (spec(&old), spec(&new));
         let lease = pool.acquire(&new).await.unwrap();
         assert_eq!((pool.counts().live, pool.counts().evicted), (1, 1));
         wait_for_end(pid);
@@ -199,9 +190,7 @@ async fn what_outlived_the_server_takes_a_place() {
     let local = Local::open(config(&data)).await.unwrap();
     assert_eq!(local.survivors(), std::slice::from_ref(&session));
     local.stop(&session).await.unwrap();
-    let spec = Spec {
-        session: session.clone(),
-    };
+    let spec = spec(&session);
     assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Started);
     local.destroy(&session).await.unwrap();
 }
@@ -282,9 +271,7 @@ async fn a_launch_that_was_cut_off_lost_nothing() {
         let sandbox = folder.path().join("sandboxes").join(session.as_str());
         std::fs::create_dir_all(sandbox.join("root")).unwrap();
         std::fs::write(sandbox.join("record.json"), record.to_string()).unwrap();
-        let spec = Spec {
-            session: session.clone(),
-        };
+        let spec = spec(&session);
         let attached = local.attach(&spec).await.unwrap();
         assert_eq!(attached.origin, origin, "{record}");
         assert_eq!(sh(&*attached.hand, "echo a").await, ("a".to_owned(), false));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oma_domain::content::joined_text;
-use oma_domain::{EventId, SessionId};
+use oma_domain::{EventId, SessionId, WorkspaceId};
 use oma_sandbox::limits::Enforcement;
 use oma_sandbox::local::{Config, Local};
 use oma_sandbox::protocol::{Call, Reply};
@@ -107,12 +107,7 @@ impl Fixture {
     }
 
     pub(crate) async fn attach(&self, session: &SessionId) -> Attached {
-        self.local
-            .attach(&Spec {
-                session: session.clone(),
-            })
-            .await
-            .unwrap()
+        self.local.attach(&spec(session)).await.unwrap()
     }
 }
 
@@ -128,7 +123,7 @@ pub(crate) fn enforcements() -> Vec<Enforcement> {
 impl Fixture {
     /// After all sessions were destroyed: no record, no workspace, no rubbish, no control group, no mount.
     pub(crate) fn assert_nothing_left(&self) {
-        for name in ["sandboxes", "workspaces", "trash"] {
+        for name in ["sandboxes", "workspaces", "mounts", "trash"] {
             let left: Vec<_> = std::fs::read_dir(self.data.join(name))
                 .unwrap()
                 .flatten()
@@ -212,4 +207,12 @@ pub(crate) async fn sh(hand: &dyn Hand, command: &str) -> (String, bool) {
 
 pub(crate) fn said(reply: &Reply) -> (String, bool) {
     (joined_text(&reply.content).trim_end().to_owned(), reply.is_error)
+}
+
+/// What a sandbox of this session must be like.
+pub(crate) fn spec(session: &SessionId) -> Spec {
+    Spec {
+        session: session.clone(),
+        workspace: WorkspaceId::default_workspace(),
+    }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use oma_domain::{EventId, SessionId};
+use oma_domain::{EventId, SessionId, WorkspaceId};
 use oma_sandbox::local::{Config, Local};
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Provider as _, Spec};
@@ -42,6 +42,7 @@ fn serve(arguments: &[OsString]) -> Result<(), Failure> {
     let text = |argument: &OsString| argument.to_str().map(str::to_owned).ok_or("not text");
     let spec = Spec {
         session: SessionId::parse(&text(session)?)?,
+        workspace: WorkspaceId::default_workspace(),
     };
     let key = EventId::parse(&text(key)?)?;
     let input = serde_json::json!({ "command": text(command)? });

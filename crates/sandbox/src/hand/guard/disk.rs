@@ -9,7 +9,7 @@ mod judgement;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -45,7 +45,7 @@ const SMALL: u64 = 16 << 20;
 const FLOOR_INODES: u64 = 1 << 16;
 const FLOOR_INODES_SHARE: u64 = 64;
 
-/// The watch over one workspace.
+/// The watch over what one session may write to.
 pub(super) struct Disk {
     folder: OwnedFd,
     limits: Limits,
@@ -66,14 +66,15 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Watches the workspace at `path`.
+    /// Watches the folders at these paths, of which the first is the workspace.
     ///
     /// # Errors
-    /// When it can't be watched.
-    pub(super) fn new(path: &Path, limits: Limits, writing: Writing) -> io::Result<Self> {
+    /// When one can't be watched.
+    pub(super) fn new(paths: &[PathBuf], limits: Limits, writing: Writing) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(path, flags, Mode::empty())?;
-        let surveyor = Surveyor::start(path)?;
+        let workspace = paths.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = rustix::fs::open(workspace, flags, Mode::empty())?;
+        let surveyor = Surveyor::start(paths.to_vec())?;
         let free = free_space(&folder, &limits)?;
         let last = Seen::new(Survey::default(), free);
         Ok(Self {

@@ -1,4 +1,4 @@
-//! What the session's processes hold of its workspace's disk without a name in it: a deleted file takes its
+//! What the session's processes hold of the disk that it may write to without a name there: a deleted file takes its
 //! space for as long as anybody has it open.
 //!
 //! Every process of the sandbox is looked at: each of its descriptor tables (threads may have their own), its
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
 
@@ -56,25 +57,32 @@ pub(super) struct Holdings {
     pub(super) written: u64,
 }
 
-/// The mount whose files are meant.
+/// The mounts whose files are meant.
 #[derive(Debug)]
 pub(super) struct Workspace {
     /// As paths in a list of mappings begin.
-    prefix: String,
-    mount: u64,
+    prefixes: Vec<String>,
+    mounts: Vec<u64>,
 }
 
 impl Workspace {
-    /// The mount that the folder is on.
+    /// The mounts that the folders are on.
     ///
     /// # Errors
     /// When that can't be told.
-    pub(super) fn of(folder: &OwnedFd, path: &str) -> io::Result<Self> {
-        let stat = rustix::fs::statx(folder, "", AtFlags::EMPTY_PATH, WANTED)?;
-        Ok(Self {
-            prefix: format!("{path}/"),
-            mount: stat.stx_mnt_id,
-        })
+    pub(super) fn of(folders: &[PathBuf]) -> io::Result<Self> {
+        let mut found = Self {
+            prefixes: Vec::new(),
+            mounts: Vec::new(),
+        };
+        for path in folders {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = rustix::fs::open(path, flags, Mode::empty())?;
+            let stat = rustix::fs::statx(folder, "", AtFlags::EMPTY_PATH, WANTED)?;
+            found.mounts.push(stat.stx_mnt_id);
+            found.prefixes.push(format!("{}/", path.display()));
+        }
+        Ok(found)
     }
 
     /// Looks at every process of the sandbox but the hand.
@@ -209,7 +217,7 @@ impl Look<'_> {
     }
 
     fn file(&mut self, stat: &Statx) {
-        if stat.stx_mnt_id != self.workspace.mount || stat.stx_nlink > 0 {
+        if stat.stx_nlink > 0 || !self.workspace.mounts.contains(&stat.stx_mnt_id) {
             return;
         }
         let name = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
@@ -256,7 +264,9 @@ impl Look<'_> {
             let Some(mapping) = std::str::from_utf8(line).ok().and_then(Mapping::parse) else {
                 continue;
             };
-            let deleted = mapping.path.starts_with(&self.workspace.prefix) && mapping.path.ends_with(DELETED);
+            let prefixes = &self.workspace.prefixes;
+            let deleted = mapping.path.ends_with(DELETED)
+                && prefixes.iter().any(|prefix| mapping.path.starts_with(prefix));
             // A file may be called like that.
             let is_named =
                 || std::fs::symlink_metadata(mapping.path).is_ok_and(|meta| meta.ino() == mapping.inode);

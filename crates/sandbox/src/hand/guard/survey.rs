@@ -2,11 +2,10 @@
 //! all of them busy, and when a session has used up its processes there would be no new one.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -22,9 +21,9 @@ const STACK: usize = 1 << 20;
 /// What is asked of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// The workspace and the processes. Stops counting the workspace's files beyond this many.
+    /// The files and the processes. Stops counting the files beyond this many.
     Everything(u64),
-    /// The workspace only, when nothing has run yet.
+    /// The files only, when nothing has run yet.
     Files(u64),
     /// The processes only, which is quick.
     Processes,
@@ -35,7 +34,7 @@ pub(super) enum Scope {
 /// What was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Survey {
-    /// What has a name in the workspace; nothing when only the processes were looked at.
+    /// What has a name; nothing when only the processes were looked at.
     pub(super) files: Usage,
     /// What has none.
     pub(super) held: Holdings,
@@ -53,22 +52,19 @@ pub(super) struct Surveyor {
 }
 
 impl Surveyor {
-    /// Starts the thread, for the workspace at this path.
+    /// Starts the thread, for the folders at these paths: all that the session may write to on the machine's disk.
     ///
     /// # Errors
-    /// When there can be no thread, or the workspace can't be opened.
-    pub(super) fn start(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(path, flags, Mode::empty())?;
-        let workspace = Workspace::of(&folder, &path.display().to_string())?;
+    /// When there can be no thread, or one of the folders can't be opened.
+    pub(super) fn start(paths: Vec<PathBuf>) -> io::Result<Self> {
+        let workspace = Workspace::of(&paths)?;
         let (requests, queue) = mpsc::sync_channel::<Request>(1);
-        let path = path.to_owned();
         std::thread::Builder::new()
             .name("survey".to_owned())
             .stack_size(STACK)
             .spawn(move || {
                 process::guard_with(rustix::thread::gettid().as_raw_nonzero().get());
-                serve(&queue, &path, &workspace);
+                serve(&queue, &paths, &workspace);
             })?;
         Ok(Self { requests })
     }
@@ -91,14 +87,14 @@ impl Surveyor {
     }
 }
 
-fn serve(queue: &mpsc::Receiver<Request>, path: &Path, workspace: &Workspace) {
+fn serve(queue: &mpsc::Receiver<Request>, paths: &[PathBuf], workspace: &Workspace) {
     while let Ok(Request { scope, answer }) = queue.recv() {
         // Who has asked may have given up.
-        let _ = answer.send(look(scope, path, workspace));
+        let _ = answer.send(look(scope, paths, workspace));
     }
 }
 
-fn look(scope: Scope, path: &Path, workspace: &Workspace) -> io::Result<Survey> {
+fn look(scope: Scope, paths: &[PathBuf], workspace: &Workspace) -> io::Result<Survey> {
     // The processes come first: a file that is deleted between the two looks is missed once. The other way
     // round it would count twice, and commands would be killed for nothing.
     let held = match scope {
@@ -110,10 +106,25 @@ fn look(scope: Scope, path: &Path, workspace: &Workspace) -> io::Result<Survey> 
         },
     };
     let files = match scope {
-        Scope::Everything(stop_at) | Scope::Files(stop_at) => usage::measure(path, stop_at)?,
+        Scope::Everything(stop_at) | Scope::Files(stop_at) => measure(paths, stop_at)?,
         Scope::Processes | Scope::Writes => Usage::default(),
     };
     Ok(Survey { files, held })
+}
+
+/// What all of the folders hold.
+fn measure(paths: &[PathBuf], stop_at: u64) -> io::Result<Usage> {
+    let mut all = Usage::default();
+    for path in paths {
+        let found = usage::measure(path, stop_at.saturating_sub(all.inodes))?;
+        all.bytes += found.bytes;
+        all.inodes += found.inodes;
+        all.hidden |= found.hidden;
+        if all.inodes > stop_at {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -130,13 +141,13 @@ mod tests {
             .unwrap();
         let (end, busy) = mpsc::channel::<()>();
         runtime.block_on(async {
-            let surveyor = Surveyor::start(folder.path()).unwrap();
+            let surveyor = Surveyor::start(vec![folder.path().to_owned()]).unwrap();
             let work = tokio::task::spawn_blocking(move || busy.recv());
             surveyor.survey(Scope::Writes).await.unwrap();
             surveyor.survey(Scope::Writes).await.unwrap();
             drop(end);
             assert!(work.await.unwrap().is_err(), "it was at work meanwhile");
         });
-        assert!(Surveyor::start(&folder.path().join("absent")).is_err());
+        assert!(Surveyor::start(vec![folder.path().join("absent")]).is_err());
     }
 }

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::ToolLimits;
 use crate::limits::{Enforcement, Limits};
+use crate::mounts::Access;
 
 /// The user and group that a session is, inside its sandbox.
 pub(crate) const INSIDE_ID: u32 = 1_000;
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) root: PathBuf,
     /// The workspace on the host.
     pub(crate) workspace: PathBuf,
+    /// What lies beside the workspace.
+    pub(crate) mounts: Vec<Mount>,
     /// Further folders that the sandbox may read, at the same path.
     pub(crate) readable: Vec<PathBuf>,
     /// The host user that the session's processes are; `None` for the user that this is.
@@ -55,6 +58,27 @@ pub(crate) struct Plan {
     pub(crate) tools: ToolLimits,
     /// How long the hand lives without a server.
     pub(crate) orphan_timeout: Duration,
+}
+
+/// A folder of the host, and where the sandbox shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mount {
+    /// On the host.
+    pub(crate) source: PathBuf,
+    /// In the sandbox, from its root; below [`crate::mounts::ROOT`].
+    pub(crate) target: PathBuf,
+    pub(crate) access: Access,
+}
+
+impl Plan {
+    /// The folders of the machine's disk that the session may write to, as it sees them, the workspace first.
+    pub(crate) fn writable(&self) -> Vec<PathBuf> {
+        let mounts = self.mounts.iter();
+        let mounts = mounts.filter(|mount| mount.access == Access::ReadWrite);
+        let mounts = mounts.map(|mount| mount.target.clone());
+        std::iter::once(PathBuf::from(WORKSPACE)).chain(mounts).collect()
+    }
 }
 
 /// What the launcher says, one JSON object a line.

@@ -6,18 +6,19 @@
 //! session. It is a path, and leads nowhere from inside.
 //!
 //! Invariant: what is not named here is absent: no data folder, no home, no `/run`, no `/sys`, no socket.
-//! Invariant: only `/workspace`, `/tmp`, `/dev/shm` and `/dev/pts` can be written to.
+//! Invariant: only `/workspace`, `/tmp`, `/dev/shm`, `/dev/pts` and the mounts that are meant for it can be written to.
 
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::{Failure, INSIDE_ID, Plan, Step as _, WORKSPACE};
+use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE};
+use crate::mounts::Access;
 
 /// Folders of the root that hold the host's programs. A link is copied, a folder mounted.
 pub(crate) const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -144,11 +145,42 @@ pub(super) fn build(plan: &Plan) -> Result<(), Failure> {
     fs::create_dir(root.join("var")).step("making /var")?;
     symlink("../tmp", root.join("var/tmp")).step("making /var/tmp")?;
     bind(&plan.workspace, &under(root, WORKSPACE), NO_SUID | NO_DEVICES)?;
+    for mount in &plan.mounts {
+        show(mount, root)?;
+    }
     enter(root)
 }
 
 fn under(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
+}
+
+/// Shows a folder that lies beside the workspace.
+fn show(mount: &Mount, root: &Path) -> Result<(), Failure> {
+    let step = format!("making a place for {}", mount.source.display());
+    let inside = mount
+        .target
+        .strip_prefix("/")
+        .map_err(io::Error::other)
+        .step(&step)?;
+    let is_plain = inside
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    // Both paths are made by the server, and nothing of a session is asked for them; all the same, no link is
+    // followed and nothing else is covered.
+    let is_folder = fs::symlink_metadata(&mount.source).step(&step)?.is_dir();
+    if !is_plain || !mount.target.starts_with(crate::mounts::ROOT) || !is_folder {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput)).step(&step);
+    }
+    let read_only = match mount.access {
+        Access::ReadOnly => READ_ONLY,
+        Access::ReadWrite => 0,
+    };
+    bind(
+        &mount.source,
+        &root.join(inside),
+        read_only | NO_SUID | NO_DEVICES,
+    )
 }
 
 /// Makes the built tree the root, and forgets the old one.

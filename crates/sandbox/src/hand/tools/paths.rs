@@ -83,6 +83,7 @@ impl Places {
                 None => format!("{shown} does not exist."),
             },
             io::ErrorKind::PermissionDenied => format!("{shown}: permission denied."),
+            io::ErrorKind::ReadOnlyFilesystem => format!("{shown}: this can be read only, not changed."),
             io::ErrorKind::NotADirectory => format!("{shown}: a part of the path is a file, not a folder."),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 format!("{shown}: the disk is full; remove something first.")

@@ -49,9 +49,7 @@ impl Drop for Holder {
 }
 
 fn workspace(folder: &Path) -> Workspace {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let fd = rustix::fs::open(folder, flags, Mode::empty()).unwrap();
-    Workspace::of(&fd, folder.to_str().unwrap()).unwrap()
+    Workspace::of(&[folder.to_owned()]).unwrap()
 }
 
 #[test]
