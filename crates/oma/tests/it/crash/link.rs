@@ -50,36 +50,52 @@ impl Link {
         (up.number, up.client.expect("it is up"))
     }
 
-    /// Waits until the server of this number is gone.
+    /// Waits until the server of this number is gone, which it is about to be.
     pub(super) async fn gone(&self, number: u64) {
+        soon("the end of a server that does not answer", self.ended(number)).await;
+    }
+
+    /// Waits until the server of this number is gone, however long that takes.
+    async fn ended(&self, number: u64) {
         let mut watch = self.0.subscribe();
-        soon(
-            "the end of a server that does not answer",
-            watch.wait_for(|up| up.number > number),
-        )
-        .await
-        .expect("shared");
+        watch.wait_for(|up| up.number > number).await.expect("shared");
+    }
+
+    /// What a server answers; `None` when it is gone. The HTTP client can lose a request whose connection ends while it
+    /// is being made, and would wait for its answer for ever (hyperium/hyper#2312).
+    pub(super) async fn unless_gone<T, E>(
+        &self,
+        number: u64,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = answer => match answer {
+                Ok(answer) => Some(answer),
+                Err(_) => {
+                    self.gone(number).await;
+                    None
+                }
+            },
+            () = self.ended(number) => None,
+        }
     }
 
     /// Sends a request once; `None` when its answer was lost with the server.
     pub(super) async fn send_once(&self, build: impl Fn(&Client) -> RequestBuilder) -> Option<Answer> {
         let (number, client) = self.current().await;
-        match Client::try_send(build(&client)).await {
-            Ok(answer) => Some(answer),
-            Err(_) => {
-                self.gone(number).await;
-                None
-            }
-        }
+        self.unless_gone(number, Client::try_send(build(&client))).await
     }
 
     /// Sends a request until a server answers it. One that is stopping refuses; then the next one is asked.
     pub(super) async fn send(&self, build: impl Fn(&Client) -> RequestBuilder) -> Answer {
         loop {
             let (number, client) = self.current().await;
-            match Client::try_send(build(&client)).await {
-                Ok(answer) if answer.status != 503 => return answer,
-                Ok(_) | Err(_) => self.gone(number).await,
+            let sent = Client::try_send(build(&client));
+            match self.unless_gone(number, sent).await {
+                Some(answer) if answer.status != 503 => return answer,
+                Some(_) => self.gone(number).await,
+                None => {}
             }
         }
     }

@@ -57,8 +57,8 @@ impl Recorder {
                 .frames
                 .last()
                 .map(|frame| frame["event_id"].as_str().expect("an id").to_owned());
-            let Ok(mut frames) = client.try_follow(&session, last.as_deref(), true).await else {
-                link.gone(number).await;
+            let followed = client.try_follow(&session, last.as_deref(), true);
+            let Some(mut frames) = link.unless_gone(number, followed).await else {
                 continue;
             };
             loop {
