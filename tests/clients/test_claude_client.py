@@ -451,7 +451,6 @@ def test_keys(guarded):
 
 def test_what_is_not_there_says_so(beta):
     for call in (
-        lambda: beta.deployments.list(),
         lambda: beta.dreams.list(),
         lambda: beta.memory_stores.list(),
     ):

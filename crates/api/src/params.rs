@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use oma_domain::{AgentId, CredentialId, EnvironmentId, KeyId, SessionId, VaultId, WorkspaceId};
+use oma_domain::{
+    AgentId, CredentialId, DeploymentId, EnvironmentId, KeyId, RunId, SessionId, VaultId, WorkspaceId,
+};
 
 use crate::fault::{Fault, Result};
 
@@ -48,6 +50,14 @@ path_id!(
 path_id!(
     /// The environment that the path names.
     EnvironmentPath, EnvironmentId, "environment_id", EnvironmentNotFound
+);
+path_id!(
+    /// The deployment that the path names.
+    DeploymentPath, DeploymentId, "deployment_id", DeploymentNotFound
+);
+path_id!(
+    /// The run of a deployment that the path names.
+    RunPath, RunId, "deployment_run_id", RunNotFound
 );
 path_id!(
     /// The session that the path names.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// The longest id that is accepted from a client, in bytes.
 pub const MAX_LEN: usize = 128;
 
@@ -136,6 +138,14 @@ id!(
     CredentialId, "crd"
 );
 id!(
+    /// A deployment.
+    DeploymentId, "depl"
+);
+id!(
+    /// A run of a deployment.
+    RunId, "drun"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );
@@ -150,6 +160,21 @@ impl SessionId {
         // Ids of tool uses are ours and short; the bound is for the type's sake.
         let mut id = format!("ses_{name}");
         id.truncate(MAX_LEN);
+        Self(Arc::from(id))
+    }
+}
+
+impl RunId {
+    /// The id of the run that a deployment makes at a time of its schedule: always the same one, so that no time is run
+    /// twice.
+    #[must_use]
+    pub fn of_tick(deployment: &DeploymentId, tick: Timestamp) -> Self {
+        let name = deployment.as_str();
+        let name = name.strip_prefix("depl_").unwrap_or(name);
+        let mut id = format!("drun_{name}");
+        // Ids of deployments are ours and short; the bound is for the type's sake.
+        id.truncate(MAX_LEN - 24);
+        id.push_str(&format!("_{}", tick.as_millis()));
         Self(Arc::from(id))
     }
 }

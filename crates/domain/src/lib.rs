@@ -14,6 +14,8 @@
 pub mod agent;
 pub mod audit;
 pub mod content;
+pub mod cron;
+pub mod deployment;
 pub mod environment;
 pub mod event;
 pub mod id;
@@ -35,10 +37,12 @@ pub mod workspace;
 
 pub use agent::Agent;
 pub use content::ContentBlock;
+pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use id::{
-    AgentId, AuditId, CredentialId, EnvironmentId, EventId, KeyId, SessionId, UserId, VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, RunId, SessionId, UserId,
+    VaultId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use multiagent::{Member, Multiagent};

@@ -183,7 +183,7 @@ impl Engine {
         }
     }
 
-    /// Archives an agent: it serves no new sessions.
+    /// Archives an agent: it serves no new sessions, and its deployments are archived with it.
     ///
     /// # Errors
     /// [`Error::AgentNotFound`].
@@ -192,12 +192,12 @@ impl Engine {
         agent.map_err(|error| not_found(error, Error::AgentNotFound))
     }
 
-    /// Removes an agent with all its versions; its sessions stay readable.
+    /// Removes an agent with all its versions; its sessions stay readable, and its deployments are archived.
     ///
     /// # Errors
     /// [`Error::AgentNotFound`].
     pub async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<()> {
-        if self.inner.store.delete_agent(workspace, id).await? {
+        if self.inner.store.delete_agent(workspace, id, now()).await? {
             Ok(())
         } else {
             Err(Error::AgentNotFound)

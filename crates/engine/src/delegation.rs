@@ -157,6 +157,7 @@ impl Engine {
             ephemeral: false,
             title: None,
             metadata: BTreeMap::new(),
+            deployment: None,
             created_by: errand.parent.created_by.clone(),
             created_at: now(),
         };

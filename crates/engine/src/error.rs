@@ -32,6 +32,18 @@ pub enum Error {
     /// Sessions refer to the environment.
     #[error("{0} sessions use this environment")]
     EnvironmentInUse(u64),
+    /// No such deployment in this workspace.
+    #[error("no deployment has this id")]
+    DeploymentNotFound,
+    /// The deployment is archived, for good.
+    #[error("the deployment is archived")]
+    DeploymentArchived,
+    /// The workspace has as many deployments as it may have.
+    #[error("the workspace has {0} deployments that are not archived; more are not possible")]
+    TooManyDeployments(u32),
+    /// No such run in this workspace.
+    #[error("no run has this id")]
+    RunNotFound,
     /// A vault or credential.
     #[error(transparent)]
     Vault(oma_vault::Error),

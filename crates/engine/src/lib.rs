@@ -16,8 +16,10 @@
 mod actor;
 mod agents;
 pub mod audit;
+mod clock;
 mod deadlines;
 mod delegation;
+mod deployments;
 mod environments;
 pub mod error;
 mod follow;
@@ -40,6 +42,8 @@ mod users;
 mod vaults;
 mod workspaces;
 
+pub use clock::Clock;
+pub use deployments::timezone;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
@@ -53,13 +57,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::{
-    AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
+    AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
-pub use oma_store::{ListFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow};
+pub use oma_store::{
+    DeploymentFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
+};
 use oma_vault::Vaults;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,6 +104,8 @@ pub struct CreateSession {
     pub ephemeral: bool,
     /// The key of whoever opens it.
     pub created_by: Option<KeyId>,
+    /// The deployment that opens it.
+    pub deployment: Option<DeploymentId>,
 }
 
 impl CreateSession {
@@ -116,6 +124,7 @@ impl CreateSession {
             id: None,
             ephemeral: false,
             created_by: None,
+            deployment: None,
         }
     }
 }
@@ -204,6 +213,10 @@ pub struct Config {
     pub audit_age: Option<Duration>,
     /// How long a compaction that a client asked for may take before the client is answered.
     pub compact_timeout: Duration,
+    /// How far the runs of schedules may be put off, so that not all begin at the same moment.
+    pub schedule_jitter: Duration,
+    /// The clock that schedules go by.
+    pub clock: Clock,
 }
 
 impl Default for Config {
@@ -216,6 +229,8 @@ impl Default for Config {
             idempotency_age: Duration::from_secs(24 * 3600),
             audit_age: None,
             compact_timeout: Duration::from_secs(180),
+            schedule_jitter: Duration::from_secs(5),
+            clock: Clock::System,
         }
     }
 }
@@ -259,6 +274,10 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// Told when a session waits until another time than before.
     pub(crate) deadline_set: tokio::sync::Notify,
+    /// Told when a deployment runs at another time than before.
+    pub(crate) schedule_changed: tokio::sync::Notify,
+    /// What the clock showed when schedules were looked at last; beyond all times before that.
+    pub(crate) schedules_seen: std::sync::atomic::AtomicI64,
 }
 
 impl Engine {
@@ -290,6 +309,8 @@ impl Engine {
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
                 deadline_set: tokio::sync::Notify::new(),
+                schedule_changed: tokio::sync::Notify::new(),
+                schedules_seen: std::sync::atomic::AtomicI64::new(i64::MAX),
             }),
         }
     }

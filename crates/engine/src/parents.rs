@@ -158,6 +158,7 @@ impl Engine {
             created_by: parent.created_by.clone(),
             title: None,
             metadata: BTreeMap::new(),
+            deployment: None,
             created_at: now(),
         };
         let record = once::record(&scope, key.as_ref(), json!(id));

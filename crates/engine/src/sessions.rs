@@ -35,6 +35,27 @@ impl Engine {
         if let Some(receipt) = once::lookup(store, workspace, SCOPE, key.as_ref()).await? {
             return self.replayed_session(workspace, &receipt).await;
         }
+        let session = self.new_session(workspace, create).await?;
+        let record = once::record(SCOPE, key.as_ref(), json!(session.id));
+        match (store.create_session(&session, record.as_ref()).await, key) {
+            (Ok(()), _) => self.session(workspace, &session.id).await,
+            (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
+                self.replayed_session(workspace, &once::replay(record, &key)?)
+                    .await
+            }
+            (Err(oma_store::Error::Conflict), _) => Err(Error::SessionExists),
+            // It was deleted after it had been looked up.
+            (Err(oma_store::Error::NotFound), _) => Err(Error::EnvironmentNotFound),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// A session that can be created, and is not yet.
+    pub(crate) async fn new_session(
+        &self,
+        workspace: &WorkspaceId,
+        create: CreateSession,
+    ) -> Result<NewSession> {
         let environment = match &create.environment {
             Some(id) => Some(Arc::new(self.environment(workspace, id).await?)),
             None => None,
@@ -64,7 +85,7 @@ impl Engine {
         }
         let delegation_depth = agent.spec.max_subagent_depth;
         let roster = self.roster_of(workspace, &agent).await?;
-        let session = NewSession {
+        Ok(NewSession {
             id: create.id.unwrap_or_else(SessionId::generate),
             workspace: workspace.clone(),
             agent: Arc::new(agent),
@@ -76,23 +97,12 @@ impl Engine {
             delegation_depth,
             share: create.budget,
             created_by: create.created_by,
+            deployment: create.deployment,
             ephemeral: create.ephemeral,
             title: create.title,
             metadata: create.metadata,
             created_at: now(),
-        };
-        let record = once::record(SCOPE, key.as_ref(), json!(session.id));
-        match (store.create_session(&session, record.as_ref()).await, key) {
-            (Ok(()), _) => self.session(workspace, &session.id).await,
-            (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
-                self.replayed_session(workspace, &once::replay(record, &key)?)
-                    .await
-            }
-            (Err(oma_store::Error::Conflict), _) => Err(Error::SessionExists),
-            // It was deleted after it had been looked up.
-            (Err(oma_store::Error::NotFound), _) => Err(Error::EnvironmentNotFound),
-            (Err(error), _) => Err(error.into()),
-        }
+        })
     }
 
     pub(crate) async fn replayed_session(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Session> {

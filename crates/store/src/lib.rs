@@ -1,5 +1,5 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
-//! (in [`access`]) workspaces and API keys and (in [`trail`]) the
+//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, and (in [`trail`]) the
 //! audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
@@ -22,12 +22,14 @@
 pub mod access;
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod deployments;
 pub mod error;
 pub mod records;
 pub mod sqlite;
 pub mod trail;
 
 pub use access::{Access, KeyDigest, StoredKey};
+pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 pub use error::Error;
 pub use records::{
     Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing, StoredCredential,
@@ -51,7 +53,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Trail + Send + Sync + 'static {
+pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors
@@ -86,7 +88,7 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
     /// [`Error::Conflict`] when it is not, or when the agent has been archived meanwhile;
     /// [`Error::NotFound`] when there is no such agent.
     async fn update_agent(&self, agent: &Agent) -> Result<()>;
-    /// Archives an agent and returns it; archiving again keeps the first time.
+    /// Archives an agent, with its deployments, and returns it; archiving again keeps the first time.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -96,8 +98,9 @@ pub trait Store: Access + Trail + Send + Sync + 'static {
         id: &AgentId,
         at: oma_domain::Timestamp,
     ) -> Result<Agent>;
-    /// Removes an agent with all its versions. Its sessions stay. Returns whether it was there.
-    async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<bool>;
+    /// Removes an agent with all its versions, and archives its deployments. Its sessions stay. Returns whether it was
+    /// there.
+    async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId, at: Timestamp) -> Result<bool>;
 
     /// Adds an environment, and with `unique_name` only if no other one that is not archived has its name.
     ///

@@ -9,7 +9,9 @@ use oma_domain::quota::Quota;
 use oma_domain::session::{QueueChange, State};
 use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::vault::{DataKey, Secrets};
-use oma_domain::{AgentId, Credential, Event, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
+use oma_domain::{
+    AgentId, Credential, DeploymentId, Event, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId,
+};
 
 /// An idempotency key and what is remembered under it.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +68,8 @@ pub struct NewSession {
     pub metadata: BTreeMap<String, String>,
     /// The key that it is opened with.
     pub created_by: Option<KeyId>,
+    /// The deployment that opens it.
+    pub deployment: Option<DeploymentId>,
     /// Now.
     pub created_at: Timestamp,
 }
@@ -79,6 +83,8 @@ pub struct SessionFilter {
     pub ephemeral: Option<bool>,
     /// Only those that work for this session, or, with `Some(None)`, for none.
     pub parent: Option<Option<SessionId>>,
+    /// Only those that this deployment opened.
+    pub deployment: Option<DeploymentId>,
     /// Only those of this version of the agent.
     pub agent_version: Option<u32>,
     /// Only those created then.

@@ -36,6 +36,12 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/environments/{environment_id}/archive") => {
             ("environment.archive", Some("environment_id"))
         }
+        ("POST", "/v1/deployments") => ("deployment.create", None),
+        ("POST", "/v1/deployments/{deployment_id}") => ("deployment.update", Some("deployment_id")),
+        ("POST", "/v1/deployments/{deployment_id}/archive") => ("deployment.archive", Some("deployment_id")),
+        ("POST", "/v1/deployments/{deployment_id}/pause") => ("deployment.pause", Some("deployment_id")),
+        ("POST", "/v1/deployments/{deployment_id}/unpause") => ("deployment.unpause", Some("deployment_id")),
+        ("POST", "/v1/deployments/{deployment_id}/run") => ("deployment.run", Some("deployment_id")),
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
         ("DELETE", "/v1/vaults/{vault_id}") => ("vault.delete", Some("vault_id")),

@@ -186,6 +186,26 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("turns_active", "Turns at work."),
     gauge("turns_waiting", "Turns that wait for a free place."),
+    // Deployments
+    counter(
+        "deployment_runs_total",
+        &[
+            one_of("trigger", &["manual", "schedule"]),
+            each("outcome", "`ok`, the types of the errors of runs"),
+        ],
+        "Runs of deployments.",
+    ),
+    counter(
+        "deployment_runs_missed_total",
+        &[],
+        "Times at which schedules found that runs were missed and are too old to be made up.",
+    ),
+    histogram(
+        "deployment_run_delay_seconds",
+        MIDDLE,
+        &[],
+        "How late scheduled runs were made.",
+    ),
     // Start
     counter(
         "startup_turns_resumed_total",

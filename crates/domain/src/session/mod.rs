@@ -37,7 +37,7 @@ pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
 use crate::agent::Agent;
 use crate::environment::Environment;
 use crate::event::Seq;
-use crate::id::{KeyId, SessionId, VaultId, WorkspaceId};
+use crate::id::{DeploymentId, KeyId, SessionId, VaultId, WorkspaceId};
 use crate::multiagent::Member;
 use crate::quota::Quota;
 use crate::time::Timestamp;
@@ -69,6 +69,8 @@ pub struct Session {
     pub ephemeral: bool,
     /// The key that it was opened with.
     pub created_by: Option<KeyId>,
+    /// The deployment that opened it.
+    pub deployment: Option<DeploymentId>,
     /// When it was created.
     pub created_at: Timestamp,
     /// The position of the last event.

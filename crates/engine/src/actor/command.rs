@@ -86,6 +86,8 @@ pub(crate) enum Command {
     /// Go on with a turn that a restart cut off. The actor does so by itself when it is loaded; the answer says
     /// that it is.
     Wake { reply: oneshot::Sender<Result<()>> },
+    /// The same for the first turn of a session that was stored together with what it begins with.
+    Begin { reply: oneshot::Sender<Result<()>> },
 }
 
 impl Command {
@@ -97,7 +99,8 @@ impl Command {
             | Self::Lend { .. }
             | Self::Compact { .. }
             | Self::Expire { .. }
-            | Self::Wake { .. } => true,
+            | Self::Wake { .. }
+            | Self::Begin { .. } => true,
             Self::Submit { submissions, .. } => {
                 let is_message = |submission: &Submission| matches!(submission, Submission::Message(_));
                 submissions.iter().any(is_message)
@@ -128,7 +131,8 @@ impl Command {
             | Self::Compact { reply, .. }
             | Self::Delete { reply }
             | Self::Expire { reply, .. }
-            | Self::Wake { reply } => drop(reply.send(Err(error))),
+            | Self::Wake { reply }
+            | Self::Begin { reply } => drop(reply.send(Err(error))),
         }
     }
 }
@@ -189,11 +193,12 @@ impl Engine {
         if inner.closed.is_cancelled() || (inner.stopping.is_cancelled() && command.is_new_work()) {
             return Err(super::stopping_error());
         }
+        let begins = matches!(command, Command::Begin { .. });
         match self.inner.registry.send(workspace, session, command) {
             Sent::Delivered => Ok(()),
             Sent::Start(mailbox) => {
                 let inner = Arc::clone(&self.inner);
-                let actor = super::run(inner, workspace.clone(), session.clone(), mailbox);
+                let actor = super::run(inner, workspace.clone(), session.clone(), mailbox, begins);
                 self.inner.tasks.spawn(actor);
                 Ok(())
             }
@@ -303,7 +308,7 @@ impl Actor {
                     .await;
                 let _gone = reply.send(counted.map(|_| ()).map_err(Error::from));
             }
-            Command::Wake { reply } => drop(reply.send(Ok(()))),
+            Command::Wake { reply } | Command::Begin { reply } => drop(reply.send(Ok(()))),
         }
     }
 

@@ -239,7 +239,7 @@ impl Actor {
     }
 
     /// Asks the state machine, and puts its answer into the form that the store takes.
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         inputs: Vec<Input>,
         With { once, needs_agent }: With,

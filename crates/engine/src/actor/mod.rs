@@ -5,6 +5,7 @@
 //! tells the followers. It owns the task that drives the turn: there is at most one, and a late word from an
 //! earlier one is refused by its generation number.
 
+mod begin;
 mod command;
 mod commit;
 mod port;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+pub(crate) use begin::beginning;
 pub(crate) use command::Command;
 use commit::With;
 use port::{ActorPort, Request, View};
@@ -84,12 +86,14 @@ struct Actor {
     quota_version: u32,
 }
 
-/// Runs a session's actor until there is nothing left to do for it.
+/// Runs a session's actor until there is nothing left to do for it. `begins` says that a turn that is under way is not
+/// one that a stop cut off, but the session's first.
 pub(crate) async fn run(
     inner: Arc<Inner>,
     workspace: WorkspaceId,
     id: SessionId,
     mut mailbox: mpsc::Receiver<Command>,
+    begins: bool,
 ) {
     let key = (workspace, id);
     let (workspace, id) = &key;
@@ -108,16 +112,26 @@ pub(crate) async fn run(
         agent_id = %session.agent.id,
         workspace_id = %workspace,
     );
-    work(inner, session, &key, &mut mailbox).instrument(span).await;
+    work(inner, session, &key, &mut mailbox, begins)
+        .instrument(span)
+        .await;
 }
 
-async fn work(inner: Arc<Inner>, session: Session, key: &Key, mailbox: &mut mpsc::Receiver<Command>) {
+async fn work(
+    inner: Arc<Inner>,
+    session: Session,
+    key: &Key,
+    mailbox: &mut mpsc::Receiver<Command>,
+    begins: bool,
+) {
     let (requests, mut from_runtime) = mpsc::channel(REQUESTS);
     let mut actor = Actor::new(inner, session, requests);
     if actor.session.state.is_running() {
-        // The server has started again since the turn last moved.
-        measure::resumed(actor.session.state.queue.len());
-        actor.recovering = true;
+        if !begins {
+            // The server has started again since the turn last moved.
+            measure::resumed(actor.session.state.queue.len());
+            actor.recovering = true;
+        }
         actor.due = true;
     }
     let stopping = actor.inner.closed.clone();

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::{IdempotencyKey, Submission, Submitted, now, once};
 
 /// Submissions as the state machine takes them. An interrupt of a session that rests is none.
-struct Plan {
-    inputs: Vec<Input>,
+pub(super) struct Plan {
+    pub(super) inputs: Vec<Input>,
     interrupts: bool,
 }
 
@@ -74,7 +74,7 @@ impl Actor {
         }
     }
 
-    fn plan(
+    pub(super) fn plan(
         &self,
         submissions: &[Submission],
         ids: &[EventId],

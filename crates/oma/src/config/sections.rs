@@ -86,6 +86,9 @@ section! {
         idempotency_age: Duration { default "1d"; between "1m", "30d"; env "OPENCLAW_IDEMPOTENCY_AGE_MS"; }
         /// How long a compaction that a client asks for may take.
         compact_timeout: Duration { default "3m"; between "1s", "1h"; env "OPENCLAW_COMPACT_TIMEOUT_MS"; }
+        /// How far the runs of scheduled deployments may be put off, so that not all begin at the same moment. A
+        /// deployment is always put off by the same time, at most 15 % of the time between two of its runs.
+        schedule_jitter: Duration { default "5s"; between "0s", "9m"; env "OPENCLAW_SCHEDULE_JITTER_MS"; }
     }
 }
 

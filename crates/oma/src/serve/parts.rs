@@ -131,6 +131,8 @@ fn engine(config: &Config) -> oma_engine::Config {
         ephemeral_age: engine.ephemeral_age,
         idempotency_age: engine.idempotency_age,
         compact_timeout: engine.compact_timeout,
+        schedule_jitter: engine.schedule_jitter,
+        clock: oma_engine::Clock::System,
         audit_age: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3600)),
     }
 }

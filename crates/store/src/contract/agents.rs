@@ -146,8 +146,8 @@ pub async fn deletion(store: Arc<dyn Store>) {
     store.create_agent(&agent, None).await.unwrap();
     let session = new_session(&workspace, &agent);
     store.create_session(&session, None).await.unwrap();
-    assert!(store.delete_agent(&workspace, &agent.id).await.unwrap());
-    assert!(!store.delete_agent(&workspace, &agent.id).await.unwrap());
+    assert!(store.delete_agent(&workspace, &agent.id, NOW).await.unwrap());
+    assert!(!store.delete_agent(&workspace, &agent.id, NOW).await.unwrap());
     assert_eq!(store.agent(&workspace, &agent.id).await.unwrap(), None);
     assert!(
         store

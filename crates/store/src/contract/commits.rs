@@ -6,7 +6,7 @@ use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
 use oma_domain::{AgentId, Event, Seq, SessionId, WorkspaceId};
 
-use super::fixtures::{commit, event, once, queued, running, stored_session};
+use super::fixtures::{NOW, commit, event, once, queued, running, stored_session};
 use crate::{Commit, Error, Store, assert_refused};
 
 async fn log(store: &Arc<dyn Store>, workspace: &WorkspaceId, session: &SessionId) -> Vec<Event> {
@@ -173,7 +173,7 @@ pub async fn needed_agent(store: Arc<dyn Store>) {
     let mut known = needing(1, &agent.id);
     known.once = Some(once(&format!("session.post:{id}"), "k"));
     store.commit(known.clone()).await.unwrap();
-    assert!(store.delete_agent(&workspace, &agent.id).await.unwrap());
+    assert!(store.delete_agent(&workspace, &agent.id, NOW).await.unwrap());
     assert_refused!(store.commit(needing(2, &agent.id)).await, Error::AgentGone);
     assert_refused!(store.commit(known).await, Error::AlreadyDone(_));
     assert_eq!(log(&store, &workspace, &id).await.len(), 2);

@@ -109,6 +109,7 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
         ephemeral: false,
         title: None,
         metadata: BTreeMap::new(),
+        deployment: None,
         created_at: NOW,
     }
 }

@@ -154,7 +154,7 @@ pub async fn nothing_is_touched(store: Arc<dyn Store>) {
         store.archive_agent(&ours.workspace, agent, NOW).await,
         Error::NotFound
     );
-    assert!(!store.delete_agent(&ours.workspace, agent).await.unwrap());
+    assert!(!store.delete_agent(&ours.workspace, agent, NOW).await.unwrap());
     assert!(
         !store
             .delete_environment(&ours.workspace, &theirs.environment.id)

@@ -14,6 +14,7 @@ pub mod agents;
 pub mod audit;
 pub mod commits;
 pub mod concurrency;
+pub mod deployments;
 pub mod environments;
 pub mod events;
 pub mod fixtures;
@@ -40,6 +41,7 @@ macro_rules! contract_tests {
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
                 needed_agent;
             concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;
+            deployments: round_trip, bound, goes_with_its_agent, lists, runs_are_whole, lists_of_runs, due;
             environments: round_trip, creation_conflict, in_use, updates;
             events: pages_at_every_cursor, bounds, large_bodies, locate;
             isolation: nothing_is_visible, nothing_is_touched;

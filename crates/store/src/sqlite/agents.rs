@@ -5,6 +5,7 @@ use oma_domain::page::{Order, Page};
 use oma_domain::{AgentId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::deployments;
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
@@ -174,13 +175,20 @@ pub(super) fn archive(
         "UPDATE agents SET archived_at = ?1, updated_at = ?1 WHERE workspace = ?2 AND id = ?3 AND archived_at IS NULL",
     )?
     .execute(params![at.as_millis(), workspace.as_str(), id.as_str()])?;
+    deployments::archive_of_agent(conn, workspace, id, at)?;
     find(conn, workspace, id)?.ok_or_else(|| Error::NotFound.into())
 }
 
-pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &AgentId) -> Result<bool, Failure> {
+pub(super) fn delete(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    id: &AgentId,
+    at: Timestamp,
+) -> Result<bool, Failure> {
     let Some(key) = key(conn, workspace, id)? else {
         return Ok(false);
     };
+    deployments::archive_of_agent(conn, workspace, id, at)?;
     conn.prepare_cached("DELETE FROM agent_versions WHERE agent = ?")?
         .execute([key])?;
     conn.prepare_cached("DELETE FROM agents WHERE key = ?")?

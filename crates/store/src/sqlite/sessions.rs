@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use oma_domain::page::{Order, Page};
 use oma_domain::session::{Queued, State};
-use oma_domain::{AgentId, KeyId, Seq, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{AgentId, DeploymentId, KeyId, Seq, Session, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
@@ -79,8 +79,8 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
         "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, parent, ephemeral, created_at,
-                               delegation_depth, share, created_by, thread)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                               delegation_depth, share, created_by, thread, deployment)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         session.workspace.as_str(),
@@ -96,6 +96,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         row.share,
         session.created_by.as_ref().map(KeyId::as_str),
         session.is_thread,
+        session.deployment.as_ref().map(DeploymentId::as_str),
     ])?;
     let key = conn.last_insert_rowid();
     for (position, (agent, body)) in session.roster.iter().zip(&row.roster).enumerate() {
@@ -115,7 +116,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
 
 const WHOLE: &str =
     "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.parent, s.thread, s.delegation_depth, s.share, s.created_by,
-            s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output
+            s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
 pub(super) fn find(
@@ -174,6 +175,7 @@ fn read(
         },
         ephemeral: row.get("ephemeral")?,
         created_by: optional_id(row, "created_by", KeyId::parse)?,
+        deployment: optional_id(row, "deployment", DeploymentId::parse)?,
         created_at: Timestamp(row.get("created_at")?),
         head: Seq(number(row, "head")?),
         last_event_at: row.get::<_, Option<i64>>("last_event_at")?.map(Timestamp),
@@ -212,6 +214,10 @@ pub(super) fn list(
         .map(SessionId::as_str);
     if parent.is_some() {
         values.push(&parent);
+    }
+    let deployment = filter.deployment.as_ref().map(DeploymentId::as_str);
+    if deployment.is_some() {
+        values.push(&deployment);
     }
     if filter.agent_version.is_some() {
         values.push(&filter.agent_version);
@@ -259,6 +265,11 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
         Some(None) => " AND s.parent IS NULL",
         Some(Some(_)) => " AND s.parent = ?",
     };
+    let deployment = if filter.deployment.is_some() {
+        " AND s.deployment = ?"
+    } else {
+        ""
+    };
     let version = if filter.agent_version.is_some() {
         " AND (SELECT version FROM agent_snapshots a WHERE a.key = s.snapshot) = ?"
     } else {
@@ -283,7 +294,7 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
         conditions => format!(" AND ({})", conditions.join(" OR ")),
     };
     format!(
-        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{version}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
+        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{deployment}{version}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
     )
 }
 

@@ -98,10 +98,10 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<bool> {
+    async fn delete_agent(&self, workspace: &WorkspaceId, id: &AgentId, at: Timestamp) -> Result<bool> {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.writer
-            .run(move |conn| agents::delete(conn, &workspace, &id))
+            .run(move |conn| agents::delete(conn, &workspace, &id, at))
             .await
     }
 

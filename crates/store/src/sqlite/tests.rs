@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::failure::Failure;
-use super::{Options, Sqlite, sessions};
-use crate::{Error, Result, SessionFilter, Store};
+use super::{Options, Sqlite, deployments, runs, sessions};
+use crate::{DeploymentFilter, Error, Result, RunFilter, SessionFilter, Store};
 
 fn open(options: &Options) -> (Arc<Sqlite>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -370,6 +370,32 @@ async fn lists_scan_nothing() {
                         assert!(!bad, "{filter:?} {order:?} {continued}: {lines:?}");
                     }
                 }
+            }
+        }
+    }
+    for order in [Order::Ascending, Order::Descending] {
+        for of_one in [false, true] {
+            let deployments = DeploymentFilter {
+                agent: of_one.then(AgentId::generate),
+                paused: Some(true),
+                only_active: true,
+                ..DeploymentFilter::default()
+            };
+            let runs = RunFilter {
+                deployment: of_one.then(oma_domain::DeploymentId::generate),
+                failed: Some(true),
+                scheduled: Some(true),
+                ..RunFilter::default()
+            };
+            for sql in [
+                deployments::list_sql(&deployments, order),
+                runs::list_sql(&runs, order),
+            ] {
+                let lines = plan(sql.clone()).await;
+                let bad = lines
+                    .iter()
+                    .any(|line| line.starts_with("SCAN") || line.contains("TEMP B-TREE"));
+                assert!(!bad, "{sql}: {lines:?}");
             }
         }
     }

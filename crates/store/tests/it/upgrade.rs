@@ -16,6 +16,10 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
         "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP TABLE deployment_runs;
+         DROP TABLE deployments;
+         DROP INDEX sessions_by_deployment;
+         ALTER TABLE sessions DROP COLUMN deployment;
          DROP TABLE session_rosters;
          ALTER TABLE sessions DROP COLUMN thread;
          DROP INDEX sessions_by_parent;

@@ -10,6 +10,7 @@ use crate::fault::Fault;
 pub(crate) fn status(fault: &Fault) -> StatusCode {
     match fault.code() {
         "agent_archived"
+        | "deployment_archived"
         | "environment_archived"
         | "session_archived"
         | "session_busy"

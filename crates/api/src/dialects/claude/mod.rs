@@ -7,6 +7,7 @@
 
 mod agents;
 mod body;
+mod deployments;
 mod environments;
 pub(crate) mod error;
 mod events;
@@ -30,5 +31,6 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(sessions::routes())
         .merge(events::routes())
         .merge(threads::routes())
+        .merge(deployments::routes())
         .with_state(state)
 }

@@ -1,6 +1,7 @@
 //! The Claude dialect over HTTP: what Anthropic's SDKs send, and what they get.
 
 mod agents;
+mod deployments;
 mod environments;
 mod events;
 mod multiagent;
@@ -149,7 +150,9 @@ pub(crate) fn stable(value: &Value) -> Value {
         match value {
             Value::String(text) => {
                 let (id, index) = text.split_once(':').unwrap_or((text, ""));
-                let prefixes = ["evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_"];
+                let prefixes = [
+                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_",
+                ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;
                     let name = ids

@@ -41,7 +41,6 @@ async fn what_is_not_there_is_a_404_in_the_envelope() {
     for (method, path) in [
         ("GET", "/v1/dreams"),
         ("POST", "/v1/dreams"),
-        ("GET", "/v1/deployments"),
         ("GET", "/v1/skills"),
         ("GET", "/v1/files"),
         ("GET", "/v1/memory_stores"),

@@ -84,7 +84,7 @@ fn search_result(found: &mut Object<'_>) -> Option<ContentBlock> {
 }
 
 /// Blocks as clients read them.
-pub(super) fn view(blocks: &[ContentBlock]) -> Value {
+pub(crate) fn view(blocks: &[ContentBlock]) -> Value {
     blocks.iter().map(block_view).collect()
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod projection;
 pub(crate) mod stream;
 
 pub(crate) use body::message;
+pub(crate) use content::view as content;
 
 use axum::Json;
 use axum::Router;

@@ -75,7 +75,8 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
     })
 }
 
-fn distinct(vaults: Vec<VaultId>) -> Vec<VaultId> {
+/// Vaults, each once, in their order.
+pub(crate) fn distinct(vaults: Vec<VaultId>) -> Vec<VaultId> {
     let mut distinct = Vec::new();
     for vault in vaults {
         if !distinct.contains(&vault) {
@@ -122,7 +123,7 @@ fn agent(value: &Value, issues: &mut Tree) -> Option<AgentChoice> {
     Some((id?, version?, Some(overrides?)))
 }
 
-fn vault(value: &Value, issues: &mut Tree) -> Option<VaultId> {
+pub(crate) fn vault(value: &Value, issues: &mut Tree) -> Option<VaultId> {
     let id = text(1, limits::NAME)(value, issues)?;
     let vault = VaultId::parse(&id).ok();
     if vault.is_none() {
@@ -144,7 +145,7 @@ fn initial_event(value: &Value, issues: &mut Tree) -> Option<Post> {
 }
 
 /// A budget: so many whole cents.
-fn budget(value: &Value, issues: &mut Tree) -> Option<Quota> {
+pub(crate) fn budget(value: &Value, issues: &mut Tree) -> Option<Quota> {
     let cents = object(&["type", "max_list_cost"], |object| {
         let kind = object.required("type", one_of(&["limit"]));
         let cost = object.required("max_list_cost", amount);

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use oma_domain::page::Order;
-use oma_domain::{AgentId, SessionId};
+use oma_domain::{AgentId, DeploymentId, SessionId};
 use oma_engine::{Error, SessionFilter, Standing};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -138,14 +138,20 @@ fn filter(query: &Query) -> Result<Option<SessionFilter>> {
     } else if !archived {
         standing.retain(|standing| *standing != Standing::Archived);
     }
+    let deployment = match query.get("deployment_id").map(DeploymentId::parse) {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(_)) => return Ok(None),
+    };
     // No session comes from what this server does not have yet.
-    let foreign = query.get("deployment_id").or(query.get("memory_store_id"));
+    let foreign = query.get("memory_store_id");
     if standing.is_empty() || foreign.is_some() {
         return Ok(None);
     }
     Ok(Some(SessionFilter {
         agent,
         agent_version,
+        deployment,
         created: query.created()?,
         standing,
         // Those that work for another session are its threads.

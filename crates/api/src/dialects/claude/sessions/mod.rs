@@ -4,7 +4,8 @@ mod body;
 mod list;
 mod view;
 
-pub(crate) use view::{budget, session, status, usage};
+pub(crate) use body::{budget as read_budget, distinct, vault};
+pub(crate) use view::{budget, limit, session, status, usage};
 
 use axum::Json;
 use axum::Router;

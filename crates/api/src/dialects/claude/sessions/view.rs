@@ -1,8 +1,9 @@
 //! Sessions as clients read them.
 
+use oma_domain::quota::Quota;
 use oma_domain::session::Phase;
 use oma_domain::usage::{NanoUsd, Totals};
-use oma_domain::{Session, Timestamp, VaultId};
+use oma_domain::{DeploymentId, Session, Timestamp, VaultId};
 use serde_json::{Value, json};
 
 use super::body::CENT;
@@ -28,7 +29,7 @@ pub(crate) fn session(session: &Session) -> Value {
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "outcome_evaluations": [],
         "budget": budget(session),
-        "deployment_id": null,
+        "deployment_id": session.deployment.as_ref().map(DeploymentId::as_str),
         "stats": {
             "active_seconds": time::seconds(totals.active_ms),
             "duration_seconds": time::seconds(ended.millis_since(session.created_at)),
@@ -55,8 +56,12 @@ fn updated_at(session: &Session) -> Timestamp {
 
 /// The budget that the session was created with. The share that a parent leaves to a child is none.
 pub(crate) fn budget(session: &Session) -> Value {
-    let share = session.share.filter(|_| session.parent.is_none());
-    match share.and_then(|share| share.max_cost) {
+    limit(session.share.filter(|_| session.parent.is_none()))
+}
+
+/// A budget of a cost, if it is one.
+pub(crate) fn limit(budget: Option<Quota>) -> Value {
+    match budget.and_then(|budget| budget.max_cost) {
         Some(NanoUsd(nanos)) => json!({
             "type": "limit",
             "max_list_cost": {"amount": (nanos / CENT).to_string(), "currency": "USD"},
