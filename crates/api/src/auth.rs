@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use oma_domain::audit::Entry;
 use oma_domain::quota::Monthly;
 use oma_domain::usage::NanoUsd;
 use oma_domain::{Actor, KeyId, Scope, WorkspaceId};
@@ -116,6 +117,18 @@ impl Caller {
     /// Notes a fact for the audit trail. Never a secret.
     pub fn note(&self, name: &str, value: impl Into<serde_json::Value>) {
         self.notes.fact(name, value.into());
+    }
+
+    /// What the audit trail is to say of this call if it succeeds, for whoever writes it together with what the call
+    /// does; [`Self::recorded`] says that it was.
+    #[must_use]
+    pub fn success(&self) -> Option<Box<Entry>> {
+        self.notes.success().map(Box::new)
+    }
+
+    /// That has been written.
+    pub fn recorded(&self) {
+        self.notes.recorded();
     }
 
     /// Notes the budgets that something gets.

@@ -99,6 +99,7 @@ async fn fill(data: &Path, session: &str, events: usize) -> Result<Vec<EventId>>
             needs_agent: None,
             once: None,
             used: None,
+            audit: None,
         };
         store.commit(commit).await?;
     }

@@ -1,5 +1,7 @@
 //! Agents: create, read, update, archive, delete.
 
+use std::sync::Arc;
+
 use oma_domain::agent::Spec;
 use oma_domain::page::{Order, Page};
 use oma_domain::{Agent, AgentId, WorkspaceId};
@@ -168,7 +170,7 @@ impl Engine {
             ..current
         };
         self.inner.runtime.check(&next, None).map_err(unsupported)?;
-        match self.inner.store.update_agent(&next).await {
+        match self.write_version(next.clone()).await? {
             Ok(()) => Ok(next),
             // Somebody was faster: say what is true now.
             Err(oma_store::Error::Conflict | oma_store::Error::NotFound) => {
@@ -181,6 +183,19 @@ impl Engine {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Writes the next version, and tells the sessions at work. To the end, also when the caller goes away in the
+    /// middle of it: they would keep to budgets that have been changed.
+    async fn write_version(&self, next: Agent) -> Result<oma_store::Result<()>> {
+        let inner = Arc::clone(&self.inner);
+        let task = self.inner.tasks.spawn(async move {
+            let written = inner.store.update_agent(&next).await;
+            inner.quotas.changed();
+            written
+        });
+        task.await
+            .map_err(|error| Error::Internal(format!("the change of an agent did not end: {error}")))
     }
 
     /// Archives an agent: it serves no new sessions, and its deployments are archived with it.

@@ -69,7 +69,7 @@ impl Engine {
     }
 }
 
-async fn write(store: Arc<dyn Store>, entry: Entry) -> oma_store::Result<()> {
+pub(crate) async fn write(store: Arc<dyn Store>, entry: Entry) -> oma_store::Result<()> {
     let written = store.append_audit(&entry).await;
     if let Err(error) = &written {
         metrics::counter!("audit_write_failures_total").increment(1);

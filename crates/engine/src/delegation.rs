@@ -65,6 +65,7 @@ impl Engine {
                 thinking_level: None,
                 only_if_idle: false,
                 charged: errand.charged.clone(),
+                audit: None,
             };
             match self.post(workspace, &child, post, None).await {
                 Ok(_) => {}

@@ -31,6 +31,7 @@ mod measure;
 mod once;
 pub mod parent_token;
 mod parents;
+mod quotas;
 mod recovery;
 mod registry;
 mod roster;
@@ -142,6 +143,8 @@ pub struct Post {
     pub only_if_idle: bool,
     /// The key of whoever posts it, which is charged.
     pub charged: Option<KeyId>,
+    /// What the audit trail is to say of it, if it is accepted: written in the same transaction.
+    pub audit: Option<Box<oma_domain::audit::Entry>>,
 }
 
 /// An accepted message.
@@ -264,6 +267,7 @@ pub(crate) struct Inner {
     pub(crate) turns: turns::Turns,
     pub(crate) keys: keys::Keys,
     pub(crate) ledger: ledger::Ledger,
+    pub(crate) quotas: quotas::Quotas,
     /// Children whose parents have set something aside for them, and which are not stored yet.
     pub(crate) opening: Arc<parents::Opening>,
     pub(crate) parent_secret: std::sync::OnceLock<parent_token::Secret>,
@@ -303,6 +307,7 @@ impl Engine {
                 turns,
                 keys: keys::Keys::default(),
                 ledger: ledger::Ledger::default(),
+                quotas: quotas::Quotas::default(),
                 opening: Arc::default(),
                 parent_secret: std::sync::OnceLock::new(),
                 stopping: CancellationToken::new(),

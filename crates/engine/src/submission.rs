@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oma_domain::audit::Entry;
 use oma_domain::session::{Outcome, Queued};
 use oma_domain::{EventId, KeyId, Session, SessionId, Timestamp, WorkspaceId};
 
@@ -44,7 +45,8 @@ pub struct Submitted {
 }
 
 impl Engine {
-    /// Takes all of these, in their order, or none. `charged` is the key of whoever posts them.
+    /// Takes all of these, in their order, or none. `charged` is the key of whoever posts them; `audit` is what the
+    /// audit trail is to say of it, if they are taken, written in the same transaction.
     ///
     /// # Errors
     /// [`Error::SessionNotFound`]; [`Error::AgentNotFound`] when the agent was deleted; [`Error::Rejected`] with the
@@ -56,6 +58,7 @@ impl Engine {
         mut submissions: Vec<Submission>,
         charged: Option<KeyId>,
         key: Option<IdempotencyKey>,
+        audit: Option<Box<Entry>>,
     ) -> Result<Vec<Submitted>> {
         for submission in &mut submissions {
             if let Submission::Message(post) = submission {
@@ -66,6 +69,7 @@ impl Engine {
             submissions,
             trace: oma_trace::current(),
             key,
+            audit,
             reply,
         })
         .await

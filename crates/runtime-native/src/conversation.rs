@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use oma_domain::content::{Source, joined_text};
+use oma_domain::content::joined_text;
 use oma_domain::event::{Body, Cut, FailureKind, Kept};
 use oma_domain::tokens::at_most;
 use oma_domain::{ContentBlock, Event, EventId, Seq};
@@ -10,22 +10,16 @@ use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
 use crate::shrink::{ends, short, short_text, shrunk, without_middle};
+use crate::weight::{
+    BLOCK_BYTES, CHARS_PER_TOKEN, assistant_bytes, content_bytes, is_media, most_tokens, user_bytes, weight,
+};
 
 /// How many events one read brings.
 const PAGE: u32 = 500;
-/// Roughly how many characters make a token.
-const CHARS_PER_TOKEN: u64 = 4;
-/// What an image, or a page of a document, is taken to weigh, in tokens.
-const MEDIA_TOKENS: u64 = 1_600;
-/// Roughly how many bytes of a document, encoded, make a token.
-const DOCUMENT_BYTES_PER_TOKEN: u64 = 16;
 
 /// What the model reads instead of an image or a document that its provider did not take.
 const REFUSED_MEDIA: &str = "[An image or a document was here. The model's provider refused the request with it, so it \
 was left out.]";
-
-/// What a block takes besides its text, in bytes.
-const BLOCK_BYTES: u64 = 200;
 
 /// What stands before and after a message that is kept beside a summary.
 const BEFORE_KEPT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
@@ -455,62 +449,6 @@ impl Conversation {
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
-}
-
-fn is_media(block: &ContentBlock) -> bool {
-    matches!(block, ContentBlock::Image { .. } | ContentBlock::Document { .. })
-}
-
-/// About how many characters of text a block weighs as much as.
-fn weight(block: &ContentBlock) -> u64 {
-    let tokens = match block {
-        ContentBlock::Text { text }
-        | ContentBlock::Document {
-            source: Source::Text { data: text },
-            ..
-        } => return text.len() as u64,
-        ContentBlock::Document {
-            source: Source::Base64 { data, .. },
-            ..
-        } => MEDIA_TOKENS.max(data.len() as u64 / DOCUMENT_BYTES_PER_TOKEN),
-        ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS,
-    };
-    tokens * CHARS_PER_TOKEN
-}
-
-/// The most tokens that a block is reckoned to have.
-fn most_tokens(block: &ContentBlock) -> u64 {
-    match block {
-        ContentBlock::Text { text }
-        | ContentBlock::Document {
-            source: Source::Text { data: text },
-            ..
-        } => at_most(text),
-        // Providers reckon media by rates of their own.
-        ContentBlock::Image { .. } | ContentBlock::Document { .. } => 2 * (weight(block) / CHARS_PER_TOKEN),
-    }
-}
-
-fn user_bytes(block: &UserBlock) -> u64 {
-    match block {
-        UserBlock::Content(content) => content_bytes(content),
-        UserBlock::ToolResult { content, .. } => BLOCK_BYTES + content.iter().map(content_bytes).sum::<u64>(),
-    }
-}
-
-fn content_bytes(block: &ContentBlock) -> u64 {
-    BLOCK_BYTES + block.bytes() as u64
-}
-
-fn assistant_bytes(block: &AssistantBlock) -> u64 {
-    let (data, opaque) = match block {
-        AssistantBlock::Text { text, opaque } | AssistantBlock::Thinking { text, opaque } => {
-            (text.len(), opaque)
-        }
-        AssistantBlock::ToolUse { input, opaque, .. } => (input.to_string().len(), opaque),
-    };
-    let opaque = opaque.as_ref().map_or(0, |opaque| opaque.data.to_string().len());
-    BLOCK_BYTES + (data + opaque) as u64
 }
 
 #[cfg(test)]

@@ -23,5 +23,6 @@ mod sampling;
 mod shrink;
 mod spans;
 mod turn;
+mod weight;
 
 pub use native::{Config, Native};

@@ -61,8 +61,6 @@ pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
     async fn create_agent(&self, agent: &Agent, once: Option<&Once>) -> Result<()>;
     /// The current version of an agent.
     async fn agent(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<Agent>>;
-    /// The number of an agent's current version, for whoever has seen one before.
-    async fn agent_version(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<u32>>;
     /// Agents by creation; `after` is the last id of the page before.
     async fn agents(
         &self,

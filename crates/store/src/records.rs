@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oma_domain::agent::Agent;
+use oma_domain::audit::Entry as AuditEntry;
 use oma_domain::environment::Environment;
 use oma_domain::quota::Quota;
 use oma_domain::session::{QueueChange, State};
@@ -167,6 +168,8 @@ pub struct Commit {
     pub once: Option<Once>,
     /// What it adds to the usage of the session's agent.
     pub used: Option<Used>,
+    /// What the audit trail says of whoever asked for it.
+    pub audit: Option<AuditEntry>,
 }
 
 /// What model requests consumed.

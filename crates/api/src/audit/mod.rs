@@ -7,11 +7,15 @@
 //! Who is refused at the door (a wrong key, too many requests) is recorded, too, but no more often than
 //! [`REFUSALS_PER_MINUTE`]: nobody without a key may fill the disk. What was left out is counted in the next entry.
 //!
+//! A posted message is the most frequent of these calls. Its entry is written by the transaction that accepts it: a
+//! second one would have its sender wait for the disk twice.
+//!
 //! Invariant: a client that was told of a success finds it in the trail.
 
 mod actions;
 mod notes;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -20,7 +24,6 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oma_domain::audit::Entry;
-use oma_domain::{AuditId, WorkspaceId};
 use oma_engine::Engine;
 
 use crate::AppState;
@@ -28,8 +31,8 @@ use crate::fault::Fault;
 use crate::params::segment;
 use crate::rate::{self, Buckets, Peer, Taken};
 use crate::request_id::RequestId;
-use actions::Action;
 pub(crate) use notes::Notes;
+use notes::{About, SUCCESS};
 
 /// How many refusals at the door are recorded in a minute.
 const REFUSALS_PER_MINUTE: u32 = 60;
@@ -71,37 +74,20 @@ impl Refusals {
 struct Call {
     engine: Engine,
     notes: Notes,
-    request_id: String,
-    address: String,
-    action: Action,
-    target: Option<String>,
+    about: Arc<About>,
     answered: bool,
 }
 
 impl Call {
     fn entry(&self, outcome: &str) -> Entry {
-        let known = self.notes.known();
-        let (workspace, actor) = match known.caller {
-            Some((workspace, actor)) => (workspace, actor.to_string()),
-            None => (WorkspaceId::default_workspace(), self.address.clone()),
-        };
-        Entry {
-            id: AuditId::generate(),
-            workspace,
-            at: oma_engine::now(),
-            request_id: Some(self.request_id.clone()),
-            actor,
-            action: self.action.name.to_owned(),
-            target: known.target.or_else(|| self.target.clone()),
-            outcome: outcome.to_owned(),
-            metadata: (!known.metadata.is_empty()).then_some(known.metadata),
-        }
+        self.about.entry(self.notes.known(), outcome)
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !self.answered && tokio::runtime::Handle::try_current().is_ok() {
+        let is_open = !self.answered && !self.notes.known().recorded;
+        if is_open && tokio::runtime::Handle::try_current().is_ok() {
             self.engine.record_behind(self.entry("client_gone"));
         }
     }
@@ -125,14 +111,17 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
     let peer = parts.extensions.get::<Peer>();
     let address = rate::origin(peer, &parts.headers, &state.config.trusted_proxies);
     let request_id = parts.extensions.get::<RequestId>();
-    let notes = Notes::default();
+    let about = Arc::new(About {
+        action: action.name,
+        request_id: request_id.map(ToString::to_string).unwrap_or_default(),
+        address: format!("ip:{address}"),
+        target,
+    });
+    let notes = Notes::of(Arc::clone(&about));
     let mut call = Call {
         engine: state.engine.clone(),
         notes: notes.clone(),
-        request_id: request_id.map(ToString::to_string).unwrap_or_default(),
-        address: format!("ip:{address}"),
-        action,
-        target,
+        about,
         answered: false,
     };
     parts.extensions.insert(notes.clone());
@@ -141,9 +130,12 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
 
     let outcome = match response.extensions().get::<Fault>() {
         Some(fault) => fault.code(),
-        None if response.status().is_success() => "ok",
+        None if response.status().is_success() => SUCCESS,
         None => "failed",
     };
+    if outcome == SUCCESS && notes.known().recorded {
+        return response;
+    }
     if outcome == "rate_limited" || notes.known().caller.is_none() {
         match state.refusals.admit() {
             None => return response,

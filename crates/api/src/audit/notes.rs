@@ -2,8 +2,44 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oma_domain::{Actor, WorkspaceId};
+use oma_domain::audit::Entry;
+use oma_domain::{Actor, AuditId, WorkspaceId};
 use serde_json::{Map, Value};
+
+/// The outcome of a call that succeeds.
+pub(super) const SUCCESS: &str = "ok";
+
+/// What a call says of itself before anybody has looked into it.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) action: &'static str,
+    pub(super) request_id: String,
+    /// Where it comes from, as entries word it.
+    pub(super) address: String,
+    /// What its path names.
+    pub(super) target: Option<String>,
+}
+
+impl About {
+    /// The entry of the call, from what is known of it by now.
+    pub(super) fn entry(&self, known: Known, outcome: &str) -> Entry {
+        let (workspace, actor) = match known.caller {
+            Some((workspace, actor)) => (workspace, actor.to_string()),
+            None => (WorkspaceId::default_workspace(), self.address.clone()),
+        };
+        Entry {
+            id: AuditId::generate(),
+            workspace,
+            at: oma_engine::now(),
+            request_id: Some(self.request_id.clone()),
+            actor,
+            action: self.action.to_owned(),
+            target: known.target.or_else(|| self.target.clone()),
+            outcome: outcome.to_owned(),
+            metadata: (!known.metadata.is_empty()).then_some(known.metadata),
+        }
+    }
+}
 
 /// What is known of a call.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +47,10 @@ pub(super) struct Known {
     pub(super) caller: Option<(WorkspaceId, Actor)>,
     pub(super) target: Option<String>,
     pub(super) metadata: Map<String, Value>,
+    /// The entry of its success stands in the trail.
+    pub(super) recorded: bool,
+    /// What it is; nothing where calls are not recorded.
+    about: Option<Arc<About>>,
 }
 
 /// The notes of one call, shared by those who handle it.
@@ -18,6 +58,27 @@ pub(super) struct Known {
 pub(crate) struct Notes(Arc<Mutex<Known>>);
 
 impl Notes {
+    pub(super) fn of(about: Arc<About>) -> Self {
+        let known = Known {
+            about: Some(about),
+            ..Known::default()
+        };
+        Self(Arc::new(Mutex::new(known)))
+    }
+
+    /// The entry that the call gets if it succeeds, for whoever can write it together with what the call does. They
+    /// say so by [`Self::recorded`]. `None` where calls are not recorded.
+    pub(crate) fn success(&self) -> Option<Entry> {
+        let known = self.known();
+        let about = known.about.clone()?;
+        Some(about.entry(known, SUCCESS))
+    }
+
+    /// That entry has been written.
+    pub(crate) fn recorded(&self) {
+        self.change(|known| known.recorded = true);
+    }
+
     /// This is who calls.
     pub(crate) fn caller(&self, workspace: &WorkspaceId, actor: &Actor) {
         self.change(|known| known.caller = Some((workspace.clone(), actor.clone())));

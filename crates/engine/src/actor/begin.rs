@@ -8,8 +8,8 @@ use oma_store::{Commit, NewSession};
 use tokio::sync::mpsc;
 
 use super::Actor;
-use super::command::Stopped;
 use super::commit::With;
+use super::stop::Stopped;
 use crate::error::Result;
 use crate::{Inner, Submission, now};
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 
+use oma_domain::audit::Entry;
 use oma_domain::event::{Body, Failure, FailureKind, StopReason};
 use oma_domain::quota::{Bound, Exceeded, Quota, Unreported};
 use oma_domain::session::{Context, Effect, Input, Rejection, State, Step, Transition};
@@ -11,13 +12,14 @@ use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp};
 use oma_runtime::Committed;
 use oma_store::{Commit, Once, Used};
 
-use super::port::{Request, View};
+use super::port::Request;
 use super::{Actor, Arriving};
 use crate::error::Error;
 use crate::hub::Note;
 use crate::ledger::{Account, MILLIS_PER_DAY, Verdict};
 use crate::parents::{at_rest, standing};
-use crate::{measure, now};
+use crate::quotas::Current;
+use crate::{Inner, audit, measure, now};
 
 /// What is to be checked and remembered in the same transaction.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct With {
     pub(super) once: Option<Once>,
     /// The agent must still be there.
     pub(super) needs_agent: bool,
+    /// What the audit trail is to say of it.
+    pub(super) audit: Option<Box<Entry>>,
 }
 
 /// Why an input was not applied. Nothing has changed.
@@ -75,6 +79,14 @@ impl Actor {
     /// budgets are those of now.
     pub(super) async fn apply_all(&mut self, inputs: Vec<Input>, with: With) -> Result<Committed, Refusal> {
         self.make(inputs, with, Ok(u64::MAX)).await
+    }
+
+    /// Writes an entry of the audit trail that no commit comes with: what it tells of had been done before.
+    pub(super) async fn record(&self, entry: Option<Box<Entry>>) -> Result<(), oma_store::Error> {
+        match entry {
+            Some(entry) => audit::write(Arc::clone(&self.inner.store), *entry).await,
+            None => Ok(()),
+        }
     }
 
     /// Refuses a message when the month's budgets of whoever is charged leave nothing.
@@ -152,11 +164,12 @@ impl Actor {
         self.forget_partials();
         let head = self.session.head;
         self.view.send_modify(|view| {
-            *view = View {
-                version: view.version + 1,
-                state: Arc::clone(&state),
-                head,
-            };
+            view.version += 1;
+            view.state = Arc::clone(&state);
+            view.head = head;
+            if !events.is_empty() {
+                view.newest = events.iter().cloned().collect();
+            }
         });
         let notes = || events.iter().cloned().map(Note::Event);
         self.inner.hub.publish(&self.session.id, notes);
@@ -192,18 +205,29 @@ impl Actor {
         }
     }
 
-    /// Looks whether the agent has other budgets by now. A session keeps the version of its agent that it was
-    /// created with, but for these: raising a budget is how a session that has used it up goes on.
+    /// Looks whether the agent has other budgets by now. What the session was given instead of those of its agent's
+    /// version holds until there is another version.
     pub(super) async fn refresh_quota(&mut self) -> Result<(), oma_store::Error> {
-        let store = &self.inner.store;
-        let (workspace, agent) = (&self.session.workspace, &self.session.agent.id);
-        let version = store.agent_version(workspace, agent).await?;
-        // Without an agent, those that were seen last stay.
-        if version.is_some_and(|version| version != self.quota_version)
-            && let Some(agent) = store.agent(workspace, agent).await?
-        {
-            self.quota = agent.spec.quota;
-            self.quota_version = agent.version;
+        let Inner { store, quotas, .. } = &*self.inner;
+        let agent = (self.session.workspace.clone(), self.session.agent.id.clone());
+        let changes = quotas.changes();
+        let current = match quotas.get(&agent, changes) {
+            Some(known) => known,
+            None => {
+                let Some(found) = store.agent(&agent.0, &agent.1).await? else {
+                    // Without an agent, those that were seen last stay.
+                    return Ok(());
+                };
+                let current = Current {
+                    version: found.version,
+                    quota: found.spec.quota,
+                };
+                quotas.learn(agent, changes, current);
+                current
+            }
+        };
+        if current.version != self.quota.version {
+            self.quota = current;
         }
         Ok(())
     }
@@ -232,7 +256,7 @@ impl Actor {
 
     /// What the session may consume: its agent's budgets, and its share of its parent's.
     fn budgets(&self) -> Option<Quota> {
-        match (self.quota, self.session.share) {
+        match (self.quota.quota, self.session.share) {
             (Some(quota), Some(share)) => Some(quota.and(share)),
             (quota, share) => quota.or(share),
         }
@@ -242,7 +266,11 @@ impl Actor {
     pub(super) fn prepare(
         &self,
         inputs: Vec<Input>,
-        With { once, needs_agent }: With,
+        With {
+            once,
+            needs_agent,
+            audit,
+        }: With,
         granted: Result<u64, Exceeded>,
         at: Timestamp,
     ) -> Result<(Commit, Vec<Effect>), Rejection> {
@@ -300,6 +328,7 @@ impl Actor {
             needs_agent: needs_agent.then(|| self.session.agent.id.clone()),
             once,
             used,
+            audit: audit.map(|entry| *entry),
         };
         Ok((commit, effects))
     }

@@ -9,13 +9,13 @@ mod begin;
 mod command;
 mod commit;
 mod port;
+mod stop;
 mod submit;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oma_domain::event::{Failure, FailureKind};
-use oma_domain::quota::Quota;
 use oma_domain::session::{Effect, Input, Partial, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
 use oma_runtime::{Port as _, SessionInfo};
@@ -29,6 +29,7 @@ use commit::With;
 use port::{ActorPort, Request, View};
 
 use crate::error::{Error, Result};
+use crate::quotas::Current;
 use crate::registry::Key;
 use crate::{Inner, measure};
 
@@ -81,9 +82,8 @@ struct Actor {
     /// The client that waits for the compaction that is the turn.
     compaction: Option<oneshot::Sender<Result<()>>>,
     deleted: bool,
-    /// The agent's budgets as of the version of it that was seen last.
-    quota: Option<Quota>,
-    quota_version: u32,
+    /// The agent's budgets as they were seen last.
+    quota: Current,
 }
 
 /// Runs a session's actor until there is nothing left to do for it. `begins` says that a turn that is under way is not
@@ -197,10 +197,13 @@ impl Actor {
             version: 0,
             state: Arc::clone(&session.state),
             head: session.head,
+            newest: Arc::default(),
         });
         Self {
-            quota: session.agent.spec.quota,
-            quota_version: session.agent.version,
+            quota: Current {
+                version: session.agent.version,
+                quota: session.agent.spec.quota,
+            },
             inner,
             session,
             info,

@@ -28,6 +28,21 @@ pub(super) struct View {
     pub(super) version: u64,
     pub(super) state: Arc<State>,
     pub(super) head: Seq,
+    /// The newest events: those of the last commit that had any, up to `head`. A turn begins with them, and needs
+    /// not read again what has just been written.
+    pub(super) newest: Arc<[Event]>,
+}
+
+impl View {
+    /// What comes after a position, if all of it is there.
+    fn after(&self, after: Seq, limit: u32) -> Option<Vec<Event>> {
+        let known = self.newest.first()?.seq;
+        if after.next() < known || after >= self.head {
+            return None;
+        }
+        let events = self.newest.iter().filter(|event| event.seq > after);
+        Some(events.take(limit as usize).cloned().collect())
+    }
 }
 
 /// An input of the driving task.
@@ -145,6 +160,10 @@ impl Port for ActorPort {
     }
 
     async fn history(&self, after: Seq, limit: u32) -> Result<Vec<Event>, PortError> {
+        let known = self.view.borrow().after(after, limit);
+        if let Some(events) = known {
+            return Ok(events);
+        }
         let SessionInfo { workspace, id, .. } = &*self.info;
         let page = self
             .inner

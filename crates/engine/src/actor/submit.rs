@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use oma_domain::audit::Entry;
 use oma_domain::page::Order;
 use oma_domain::session::{Input, Phase, Queued, Rejection};
 use oma_domain::{EventId, Seq, Timestamp, TraceParent};
 use serde_json::json;
 
 use super::Actor;
-use super::command::Stopped;
 use super::commit::With;
+use super::stop::Stopped;
 use crate::error::{Error, Result};
 use crate::{IdempotencyKey, Submission, Submitted, now, once};
 
@@ -26,10 +27,12 @@ impl Actor {
         submissions: Vec<Submission>,
         trace: Option<TraceParent>,
         key: Option<IdempotencyKey>,
+        audit: Option<Box<Entry>>,
     ) -> Result<Vec<Submitted>> {
         let scope = format!("session.submit:{}", self.session.id);
         let known = once::lookup(&*self.inner.store, &self.session.workspace, &scope, key.as_ref()).await?;
         if let Some(receipt) = known {
+            self.record(audit).await?;
             return self.submitted_before(&receipt).await;
         }
         self.refresh_quota().await?;
@@ -54,6 +57,7 @@ impl Actor {
             needs_agent: submissions
                 .iter()
                 .any(|submission| matches!(submission, Submission::Message(_))),
+            audit,
         };
         let outcome = self.apply_all(plan.inputs, with).await;
         if outcome.is_err() && stops {

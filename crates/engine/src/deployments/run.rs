@@ -165,6 +165,7 @@ impl Engine {
                 thinking_level: None,
                 only_if_idle: false,
                 charged: charged.clone(),
+                audit: None,
             }),
         });
         match beginning(&self.inner, &session, events.collect()).await {

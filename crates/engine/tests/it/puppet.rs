@@ -87,6 +87,13 @@ impl Puppet {
         used: bool,
     ) -> Result<(), PortError> {
         let log = port.history(Seq(head.0.saturating_sub(50)), 100).await?;
+        // However much of it is asked for: the end of the log is the same.
+        for at in log.len().saturating_sub(6)..log.len() {
+            let after = Seq(log[at].seq.0 - 1);
+            assert_eq!(port.history(after, 100).await?, log[at..]);
+            assert_eq!(port.history(after, 1).await?, log[at..=at]);
+        }
+        assert_eq!(port.history(head, 100).await?, []);
         let last = log.iter().rev().find_map(|event| match &*event.body {
             Body::UserMessage { content } => Some(joined_text(content)),
             _ => None,
@@ -388,6 +395,7 @@ pub(crate) fn message(text: &str) -> Post {
         thinking_level: None,
         only_if_idle: false,
         charged: None,
+        audit: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `oma completions`: completion scripts for shells.
 
 use clap::CommandFactory as _;
+use serde_json::json;
 
 use crate::print::{Outcome, Output};
 
@@ -19,7 +20,11 @@ impl Completions {
     pub(crate) fn run(&self, output: Output) -> Outcome {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut crate::cli::Cli::command(), "oma", &mut script);
-        output.bytes(&script)?;
+        let script = String::from_utf8_lossy(&script);
+        let shell = self.shell.to_string();
+        output.result(&json!({"shell": shell, "script": script}), |_| {
+            script.trim_end().to_owned()
+        })?;
         Ok(())
     }
 }

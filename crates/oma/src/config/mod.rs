@@ -7,6 +7,7 @@
 //! Invariant: secrets are held in `secrecy` types and shown redacted.
 
 pub(crate) mod args;
+mod checks;
 pub(crate) mod document;
 pub(crate) mod file;
 pub(crate) mod places;
@@ -144,7 +145,7 @@ impl Config {
                 },
             );
         if let Some(server) = &server {
-            sections::check(&mut reader, server, vault.as_ref(), signup.as_ref());
+            checks::check(&mut reader, server, vault.as_ref(), signup.as_ref());
         }
 
         let exposed_file = sources.file.as_ref().is_some_and(|file| {

@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use oma_tools::Rule;
 use secrecy::SecretString;
 
-use crate::config::reader::Reader;
 use crate::config::setting::{Section, Setting, section};
 use crate::config::units::Bytes;
 use crate::config::value::{List, Listen, LogLevel, choices};
@@ -445,38 +444,6 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
     .into_iter()
 }
 
-/// Checks what settings must be to each other.
-pub(crate) fn check(
-    reader: &mut Reader<'_>,
-    server: &Server,
-    vault: Option<&Vault>,
-    signup: Option<&Signup>,
-) {
-    if let Some(signup) = signup {
-        check_signup(reader, server, signup);
-    }
-    if vault.is_some_and(|vault| vault.key.is_some() && vault.key_file.is_some()) {
-        reader.refuse(
-            "vault.key_file",
-            "`vault.key` is set as well; set only one of them",
-        );
-    }
-    let has_token = server.api_token.is_some() || server.api_token_file.is_some();
-    if server.api_token.is_some() && server.api_token_file.is_some() {
-        reader.refuse(
-            "server.api_token_file",
-            "`server.api_token` is set as well; set only one of them",
-        );
-    }
-    if !has_token && !server.listen.0.ip().is_loopback() && !server.allow_unauthenticated_remote {
-        reader.refuse(
-            "server.listen",
-            "anybody who reaches this address could run commands and spend on the model keys: set \
-             OPENCLAW_API_TOKEN, listen on 127.0.0.1, or say --allow-unauthenticated-remote",
-        );
-    }
-}
-
 /// What the reference says after the sections.
 pub(crate) const ELSEWHERE: &str = "
 ## Variables without effect
@@ -500,30 +467,3 @@ address from `--url` or `OPENCLAW_URL` (default `http://127.0.0.1:8080`) and the
 `OPENCLAW_API_TOKEN_FILE` or `OPENCLAW_API_TOKEN`; a token is never an argument, because others could see it in the
 list of processes.
 ";
-
-fn check_signup(reader: &mut Reader<'_>, server: &Server, signup: &Signup) {
-    let has_token = server.api_token.is_some() || server.api_token_file.is_some();
-    for (setting, on) in [
-        ("signup.anonymous", signup.anonymous),
-        ("signup.github", signup.github),
-    ] {
-        if on && !has_token {
-            reader.refuse(
-                setting,
-                "a server without a token lets everybody do everything; set `server.api_token` first",
-            );
-        }
-    }
-    for (setting, missing) in [
-        ("signup.github_client_id", signup.github_client_id.is_none()),
-        (
-            "signup.github_client_secret",
-            signup.github_client_secret.is_none(),
-        ),
-        ("signup.github_redirect_url", signup.github_redirect_url.is_none()),
-    ] {
-        if signup.github && missing {
-            reader.refuse(setting, "must be set when `signup.github` is on");
-        }
-    }
-}

@@ -129,6 +129,7 @@ fn with_json_standard_output_is_json_only() {
         &["--json", "version"][..],
         &["config", "--json"],
         &["config", "--table", "--json"],
+        &["completions", "bash", "--json"],
     ] {
         let output = run(arguments);
         assert_eq!(

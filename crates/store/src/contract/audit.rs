@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use oma_domain::audit::Entry;
-use oma_domain::{AuditId, Timestamp, WorkspaceId};
+use oma_domain::{AuditId, Seq, Timestamp, WorkspaceId};
 
-use super::fixtures::NOW;
-use crate::{AuditFilter, Error, Store, assert_refused};
+use super::fixtures::{NOW, commit, once, stored_session};
+use crate::{AuditFilter, Commit, Error, Store, assert_refused};
 
 fn entry(workspace: &WorkspaceId, at: i64, action: &str, target: Option<&str>) -> Entry {
     let metadata = serde_json::json!({ "model": "scripted/echo" });
@@ -125,4 +125,32 @@ pub async fn filters(store: Arc<dyn Store>) {
         .await,
         ["session.delete"]
     );
+}
+
+/// An entry that comes with a commit is there when the commit is, and with one that is refused it is not.
+pub async fn with_a_commit(store: Arc<dyn Store>) {
+    let (workspace, id) = stored_session(&store).await;
+    let with = |head: u64, action: &str| Commit {
+        audit: Some(entry(&workspace, 1, action, Some(id.as_str()))),
+        ..commit(&workspace, &id, head, 1)
+    };
+    store.commit(with(0, "session.event")).await.unwrap();
+    assert_refused!(store.commit(with(0, "session.event")).await, Error::Conflict);
+    // This one fails behind everything else.
+    let mut late = with(1, "session.event");
+    late.once = Some(once("session.post", "k"));
+    store.commit(late.clone()).await.unwrap();
+    late.expected_head = Seq(2);
+    late.events = commit(&workspace, &id, 2, 1).events;
+    assert_refused!(store.commit(late).await, Error::AlreadyDone(_));
+    let rows = store
+        .audit(&workspace, &AuditFilter::default(), None, 10)
+        .await
+        .unwrap()
+        .rows;
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| (row.action.as_str(), row.target.as_deref()))
+        .collect();
+    assert_eq!(told, [("session.event", Some(id.as_str())); 2]);
 }

@@ -160,6 +160,7 @@ pub fn commit(workspace: &WorkspaceId, session: &SessionId, head: u64, count: u6
         needs_agent: None,
         once: None,
         used: None,
+        audit: None,
     }
 }
 

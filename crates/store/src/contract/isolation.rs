@@ -45,7 +45,6 @@ pub async fn nothing_is_visible(store: Arc<dyn Store>) {
     let ours = WorkspaceId::generate();
     let (agent, session) = (&theirs.agent.id, &theirs.session.id);
     assert_eq!(store.agent(&ours, agent).await.unwrap(), None);
-    assert_eq!(store.agent_version(&ours, agent).await.unwrap(), None);
     assert!(
         store
             .agents(&ours, &ListFilter::default(), Order::Ascending, None, 10)

@@ -238,6 +238,7 @@ fn compose(
         output: says,
         needs_agent: None,
         used: None,
+        audit: None,
         state: Arc::new(State {
             phase,
             turns: head,

@@ -203,14 +203,3 @@ pub(super) fn key(conn: &Connection, workspace: &WorkspaceId, id: &AgentId) -> R
         .query_row(params![workspace.as_str(), id.as_str()], |row| row.get(0))
         .optional()?)
 }
-
-pub(super) fn version(
-    conn: &Connection,
-    workspace: &WorkspaceId,
-    id: &AgentId,
-) -> Result<Option<u32>, Failure> {
-    Ok(conn
-        .prepare_cached("SELECT version FROM agents WHERE workspace = ? AND id = ?")?
-        .query_row(params![workspace.as_str(), id.as_str()], |row| row.get(0))
-        .optional()?)
-}

@@ -8,6 +8,7 @@ use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, params};
 
 use super::agents;
+use super::audit::{self, EntryRow};
 use super::events::{self, EventRow};
 use super::failure::{Failure, to_json};
 use super::once::{self, Mark};
@@ -32,6 +33,7 @@ pub(super) struct Entry {
     archived: bool,
     once: Option<Mark>,
     used: Option<Addition>,
+    audit: Option<EntryRow>,
     head: Seq,
     last_event_at: Option<Timestamp>,
 }
@@ -89,6 +91,7 @@ impl Entry {
             archived: commit.state.archived_at.is_some(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
             used: commit.used.as_ref().map(Addition::new).transpose()?,
+            audit: commit.audit.map(EntryRow::new).transpose()?,
             last_event_at: commit.events.last().map(|event| event.at),
             expected_head: commit.expected_head,
             workspace: commit.workspace,
@@ -147,6 +150,9 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     ])?;
     if let Some(used) = &entry.used {
         usage::add(conn, &entry.workspace, session, used)?;
+    }
+    if let Some(row) = &entry.audit {
+        audit::append(conn, row)?;
     }
     once::remember(conn, entry.once.as_ref())
 }

@@ -51,13 +51,6 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn agent_version(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<Option<u32>> {
-        let (workspace, id) = (workspace.clone(), id.clone());
-        self.readers
-            .run(move |conn| agents::version(conn, &workspace, &id))
-            .await
-    }
-
     async fn agents(
         &self,
         workspace: &WorkspaceId,

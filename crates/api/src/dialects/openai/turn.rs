@@ -67,6 +67,7 @@ impl Running {
             thinking_level: None,
             only_if_idle: true,
             charged,
+            audit: None,
         };
         let posted = engine.post(workspace, id, post, key).await?;
         if posted.replayed {

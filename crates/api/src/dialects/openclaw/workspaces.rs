@@ -35,6 +35,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 
 /// A workspace to create.
 #[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase")]
 pub struct CreateWorkspace {
     /// Its name.
     #[schema(min_length = 1, max_length = 256)]

@@ -10,6 +10,57 @@ use crate::system::{System, leftovers};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
+/// What a turn costs is mostly how often it waits for the disk: for its message, which comes with its entry of the audit
+/// trail, for the beginning of its model request, and for the answer.
+#[tokio::test]
+async fn a_turn_waits_for_the_disk_three_times() {
+    let system = System::start().await;
+    let client = system.client();
+    let chat = client.session_of("scripted/echo").await;
+    for _ in 0..3 {
+        let before = client.metric("store_commit_duration_seconds_count").await;
+        let posted = chat.post("hello").await;
+        let mut frames = chat.follow().await;
+        frames
+            .until(|frame| frame["event_id"] == posted["event_id"])
+            .await;
+        frames.until(is_end).await;
+        let after = client.metric("store_commit_duration_seconds_count").await;
+        assert!((after - before - 3.0).abs() < 0.5, "{before} {after}");
+    }
+    let trail = client.get("/v1/audit?action=session.event").await.good();
+    let rows = trail["events"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3);
+    assert!(
+        rows.iter()
+            .all(|row| row["target"] == chat.session.as_str() && row["outcome"] == "ok"),
+        "{trail}"
+    );
+    // One that is refused, and one that was accepted before, have entries, too.
+    let path = chat.path("/events");
+    let again = || {
+        let request = client.request(reqwest::Method::POST, &path);
+        client.send(
+            request
+                .header("idempotency-key", "k")
+                .json(&json!({"content": "again"})),
+        )
+    };
+    let first = again().await.good();
+    let second = again().await.good();
+    assert_eq!(first["event_id"], second["event_id"]);
+    assert_eq!(client.post(&path, &json!({"content": ""})).await.status, 400);
+    let trail = client.get("/v1/audit?action=session.event").await.good();
+    let outcomes: Vec<&Value> = trail["events"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|row| &row["outcome"])
+        .collect();
+    assert_eq!(outcomes, ["invalid_request", "ok", "ok", "ok", "ok", "ok"]);
+    system.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn posts_at_once_to_one_session_all_get_their_turn() {
     let system = System::start().await;

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use oma_fake_provider::{Reply, Step};
+use oma_fake_provider::{FakeProvider, Reply, Step};
 use serde_json::{Value, json};
 
 use crate::system::client::{Chat, is_end, said};
-use crate::system::{MODEL_KEY, System};
+use crate::system::{Data, MODEL_KEY, Options, Server, System};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
@@ -235,4 +235,63 @@ async fn a_scripted_turn_that_failed_is_behind_the_next_message() {
     client.post(&path, &json!({"content": "two"})).await.good();
     assert_eq!(said(&frames.until(is_end).await), "the second turn");
     system.stop().await;
+}
+
+/// Each well-known provider needs nothing but its usual variables: its key, and here the fake provider's address.
+#[tokio::test]
+async fn every_well_known_provider_works_by_its_variables() {
+    let provider = FakeProvider::start().await.expect("a free port");
+    let (plain, chat) = (provider.url(), provider.openai_url());
+    let gemini = format!("{plain}/v1beta");
+    let known = [
+        ("anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", &plain),
+        ("openai", "OPENAI_API_KEY", "OPENAI_BASE_URL", &chat),
+        ("gemini", "GEMINI_API_KEY", "GEMINI_BASE_URL", &gemini),
+        (
+            "bedrock",
+            "AWS_BEARER_TOKEN_BEDROCK",
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+            &plain,
+        ),
+        ("moonshot", "MOONSHOT_API_KEY", "MOONSHOT_BASE_URL", &chat),
+        ("deepseek", "DEEPSEEK_API_KEY", "DEEPSEEK_BASE_URL", &chat),
+        ("mistral", "MISTRAL_API_KEY", "MISTRAL_BASE_URL", &chat),
+        ("xai", "XAI_API_KEY", "XAI_BASE_URL", &chat),
+        ("groq", "GROQ_API_KEY", "GROQ_BASE_URL", &chat),
+        ("together", "TOGETHER_API_KEY", "TOGETHER_BASE_URL", &chat),
+        ("fireworks", "FIREWORKS_API_KEY", "FIREWORKS_BASE_URL", &chat),
+        ("cerebras", "CEREBRAS_API_KEY", "CEREBRAS_BASE_URL", &chat),
+        ("openrouter", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", &chat),
+        ("zenmux", "ZENMUX_API_KEY", "ZENMUX_BASE_URL", &chat),
+        ("qwen", "DASHSCOPE_API_KEY", "DASHSCOPE_BASE_URL", &chat),
+        ("ollama", "OLLAMA_API_KEY", "OLLAMA_BASE_URL", &chat),
+        ("vllm", "VLLM_API_KEY", "VLLM_BASE_URL", &chat),
+        ("lmstudio", "LMSTUDIO_API_KEY", "LMSTUDIO_BASE_URL", &chat),
+    ];
+    let mut options = Options::default().set("AWS_REGION", "eu-west-1");
+    for (name, key, address, url) in known {
+        options = options.set(key, &format!("{MODEL_KEY}-{name}")).set(address, url);
+    }
+    let data = Data::new();
+    let server = Server::start(&data, &options).await;
+    for (name, ..) in known {
+        let chat = server.client.session_of(&format!("{name}/some-model")).await;
+        let events = chat.turn(&json!([{"text": name}])).await;
+        assert_eq!(said(&events), name, "{events:?}");
+        let asked = provider.requests();
+        let request = asked.last().expect("a request");
+        // Each gets its own key and nobody else's.
+        let keys = request
+            .headers
+            .iter()
+            .filter(|(_, value)| value.contains(MODEL_KEY));
+        let keys: Vec<&str> = keys
+            .map(|(_, value)| value.trim_start_matches("Bearer "))
+            .collect();
+        assert_eq!(keys, [format!("{MODEL_KEY}-{name}")], "{name}");
+        let model = request.body["model"].as_str().unwrap_or(&request.path);
+        assert!(model.contains("some-model"), "{name}: {model}");
+    }
+    server.terminate().await;
+    provider.assert_clean();
 }

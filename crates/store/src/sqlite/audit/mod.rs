@@ -28,12 +28,20 @@ const PIECE: u32 = 1000;
 const COLUMNS: &str = "key, workspace, id, at, request_id, actor, action, target, outcome, metadata, hash";
 
 /// An entry, ready to be stored.
-struct EntryRow {
+pub(super) struct EntryRow {
     entry: Entry,
     metadata: Option<String>,
 }
 
-fn append(conn: &Connection, row: &EntryRow) -> Result<(), Failure> {
+impl EntryRow {
+    pub(super) fn new(entry: Entry) -> StoreResult<Self> {
+        let metadata = entry.metadata.as_ref();
+        let metadata = metadata.map(|map| to_json("metadata", map)).transpose()?;
+        Ok(Self { entry, metadata })
+    }
+}
+
+pub(super) fn append(conn: &Connection, row: &EntryRow) -> Result<(), Failure> {
     let entry = &row.entry;
     let head = chain::end(conn, End::Head)?;
     let link = Link {
@@ -176,11 +184,7 @@ fn forget(conn: &Connection, before: Timestamp) -> Result<u64, Failure> {
 #[async_trait]
 impl Trail for Sqlite {
     async fn append_audit(&self, entry: &Entry) -> StoreResult<()> {
-        let metadata = entry.metadata.as_ref();
-        let row = EntryRow {
-            entry: entry.clone(),
-            metadata: metadata.map(|map| to_json("metadata", map)).transpose()?,
-        };
+        let row = EntryRow::new(entry.clone())?;
         self.writer.run(move |conn| append(conn, &row)).await
     }
 

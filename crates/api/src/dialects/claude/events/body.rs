@@ -84,6 +84,7 @@ pub(crate) fn message(object: &mut Object<'_>) -> Option<Post> {
         thinking_level: None,
         only_if_idle: false,
         charged: None,
+        audit: None,
     })
 }
 

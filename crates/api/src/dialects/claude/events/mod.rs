@@ -54,9 +54,17 @@ async fn send(
         .iter()
         .position(|submission| matches!(submission, Submission::Message(_)));
     let outcome = engine
-        .submit(workspace, &id, submissions, caller.key(), sent.key)
+        .submit(
+            workspace,
+            &id,
+            submissions,
+            caller.key(),
+            sent.key,
+            caller.success(),
+        )
         .await;
     let submitted = outcome.map_err(|error| worded(error, &id, first_message))?;
+    caller.recorded();
     let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
     Ok(Json(json!({ "data": data })))
 }

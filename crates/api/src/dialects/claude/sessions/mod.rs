@@ -66,7 +66,7 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
     if !new.messages.is_empty() {
         let messages = new.messages.into_iter().map(Submission::Message).collect();
         engine
-            .submit(workspace, &created.id, messages, caller.key(), sent.key)
+            .submit(workspace, &created.id, messages, caller.key(), sent.key, None)
             .await?;
     }
     let created = engine.session(workspace, &created.id).await?;

@@ -317,8 +317,10 @@ async fn run(
         thinking_level: None,
         only_if_idle: false,
         charged: caller.key(),
+        audit: caller.success(),
     };
     let posted = engine.post(workspace, &session.id, post, payload.key).await?;
+    caller.recorded();
     Ok(Json(RunStarted {
         session_id: session.id.to_string(),
         agent_id: agent.to_string(),

@@ -106,11 +106,13 @@ async fn post(
                 thinking_level,
                 only_if_idle: false,
                 charged: caller.key(),
+                audit: caller.success(),
             };
             let posted = match caller.parent() {
                 Some(claims) => engine.post_to_child(claims, &id, post, payload.key).await?,
                 None => engine.post(workspace, &id, post, payload.key).await?,
             };
+            caller.recorded();
             Ok(Json(Accepted::Message {
                 session_id: id.to_string(),
                 session_status: Status::after_post(posted.queued),
