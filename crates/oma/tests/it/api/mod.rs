@@ -16,5 +16,6 @@ mod load;
 mod messages;
 mod parent_tokens;
 mod providers;
+mod refusals;
 mod streams;
 mod uploads;

@@ -92,6 +92,17 @@ impl Evidence<'_> {
     }
 }
 
+/// A message that was accepted has its entry in the audit trail, whether its sender got to know that or not.
+pub(super) fn check_trail(listed: &[Value], trail: &Value) {
+    let messages = listed.iter().filter(|event| event["type"] == "user.message");
+    let entries = trail["events"].as_array().into_iter().flatten();
+    let accepted = entries.filter(|entry| entry["outcome"] == "ok").count();
+    assert!(
+        trail["has_more"] == true || accepted >= messages.count(),
+        "{accepted} entries: {trail}"
+    );
+}
+
 /// What holds of every log of a session at rest.
 pub(super) fn check_log(log: &[Event]) {
     check_order(log);

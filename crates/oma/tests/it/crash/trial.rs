@@ -235,6 +235,9 @@ impl<'a> Trial<'a> {
                 .good();
             assert_eq!(session["status"], "idle", "{session}");
             let listed = client.events(&driver.session).await;
+            let of_session = format!("action=session.event&target={}", driver.session);
+            let trail = client.get(&format!("/v1/audit?{of_session}&limit=1000")).await;
+            checks::check_trail(&listed, &trail.good());
             let wanted = listed.len();
             soon(
                 "the whole stream",
