@@ -37,6 +37,8 @@ EXTENSIONS = {
 NULLABLE = {
     # A session that was made in another dialect without an environment.
     ("BetaManagedAgentsSession", "environment_id"),
+    # A skill whose versions are all deleted.
+    ("BetaSkill", "latest_version_id"),
 }
 
 # What an error may say besides; the SDK reads it (`error_code`), and declares it for a few errors only.

@@ -9,9 +9,9 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oma_domain::session::Rejection;
-use oma_engine::Error;
+use oma_engine::{Error, MemoryError, SkillError};
 use oma_sandbox::files;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::dialect::Dialect;
 use crate::request_id::RequestId;
@@ -146,6 +146,8 @@ impl From<Error> for Fault {
             Error::TooManyDeployments(_) => fault(StatusCode::CONFLICT, "too_many_deployments"),
             Error::RunNotFound => fault(StatusCode::NOT_FOUND, "deployment_run_not_found"),
             Error::Vault(error) => vault(error, text),
+            Error::Memory(error) => memory(&error, text),
+            Error::Skill(error) => skill(error, text),
             Error::SessionNotFound => fault(StatusCode::NOT_FOUND, "session_not_found"),
             Error::WorkspaceNotFound => fault(StatusCode::NOT_FOUND, "workspace_not_found"),
             Error::AuditNotFound => fault(StatusCode::NOT_FOUND, "audit_not_found"),
@@ -217,6 +219,32 @@ fn vault(error: oma_vault::Error, text: String) -> Fault {
         Vault::Refresh { .. } => Fault::new(StatusCode::BAD_GATEWAY, "credential_expired", text),
         Vault::AlreadyDone(_) | Vault::Unreadable(_) => Fault::internal(text),
         Vault::Store(error) => Error::from(error).into(),
+    }
+}
+
+fn memory(error: &MemoryError, text: String) -> Fault {
+    let missing = |code| Fault::new(StatusCode::NOT_FOUND, code, text.clone());
+    let refused = |code| Fault::new(StatusCode::CONFLICT, code, text.clone());
+    match error {
+        MemoryError::StoreNotFound => missing("memory_store_not_found"),
+        MemoryError::NotFound => missing("memory_not_found"),
+        MemoryError::VersionNotFound => missing("memory_version_not_found"),
+        MemoryError::StoreArchived => refused("memory_store_archived"),
+        MemoryError::PathConflict { memory, path } => refused("memory_path_conflict").with_details(json!({
+            "conflicting_memory_id": memory.as_str(),
+            "conflicting_path": path.as_str(),
+        })),
+        MemoryError::PreconditionFailed => refused("memory_precondition_failed"),
+        MemoryError::TooMany(_) => refused("too_many_memories"),
+        MemoryError::VersionInUse => refused("memory_version_in_use"),
+    }
+}
+
+fn skill(error: SkillError, text: String) -> Fault {
+    match error {
+        SkillError::NotFound => Fault::new(StatusCode::NOT_FOUND, "skill_not_found", text),
+        SkillError::VersionNotFound => Fault::new(StatusCode::NOT_FOUND, "skill_version_not_found", text),
+        SkillError::HasVersions(_) => Fault::new(StatusCode::CONFLICT, "skill_has_versions", text),
     }
 }
 
@@ -353,6 +381,24 @@ mod tests {
                 507,
                 "disk_full",
             ),
+            (MemoryError::StoreNotFound.into(), 404, "memory_store_not_found"),
+            (SkillError::NotFound.into(), 404, "skill_not_found"),
+            (SkillError::VersionNotFound.into(), 404, "skill_version_not_found"),
+            (SkillError::HasVersions(1).into(), 409, "skill_has_versions"),
+            (MemoryError::NotFound.into(), 404, "memory_not_found"),
+            (
+                MemoryError::VersionNotFound.into(),
+                404,
+                "memory_version_not_found",
+            ),
+            (MemoryError::StoreArchived.into(), 409, "memory_store_archived"),
+            (
+                MemoryError::PreconditionFailed.into(),
+                409,
+                "memory_precondition_failed",
+            ),
+            (MemoryError::TooMany(1).into(), 409, "too_many_memories"),
+            (MemoryError::VersionInUse.into(), 409, "memory_version_in_use"),
             (Error::AgentArchived, 409, "agent_archived"),
             (
                 Error::VersionConflict {

@@ -138,6 +138,26 @@ id!(
     CredentialId, "crd"
 );
 id!(
+    /// A store of memories.
+    MemoryStoreId, "memstore"
+);
+id!(
+    /// A memory, over all its versions.
+    MemoryId, "mem"
+);
+id!(
+    /// A change of a memory.
+    MemoryVersionId, "memver"
+);
+id!(
+    /// A skill, over all its versions.
+    SkillId, "skill"
+);
+id!(
+    /// A version of a skill.
+    SkillVersionId, "skver"
+);
+id!(
     /// A deployment.
     DeploymentId, "depl"
 );

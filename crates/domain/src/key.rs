@@ -72,6 +72,18 @@ impl Actor {
     pub fn is_operator(&self) -> bool {
         matches!(self, Self::Operator | Self::Local)
     }
+
+    /// The actor whom [`Display`](fmt::Display) words like this.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text == "operator" => Some(Self::Operator),
+            None if text == "local" => Some(Self::Local),
+            Some(("key", id)) => KeyId::parse(id).ok().map(Self::Key),
+            Some(("session", id)) => SessionId::parse(id).ok().map(Self::Session),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Actor {
@@ -141,6 +153,21 @@ mod tests {
             assert_eq!(Scope::parse(scope.as_str()), Some(scope));
         }
         assert_eq!(Scope::parse("Admin"), None);
+    }
+
+    #[test]
+    fn actors_read_back() {
+        for actor in [
+            Actor::Operator,
+            Actor::Key(KeyId::generate()),
+            Actor::Session(SessionId::generate()),
+            Actor::Local,
+        ] {
+            assert_eq!(Actor::parse(&actor.to_string()), Some(actor));
+        }
+        for text in ["", "key:", "Operator", "ip:127.0.0.1"] {
+            assert_eq!(Actor::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -20,11 +20,13 @@ pub mod environment;
 pub mod event;
 pub mod id;
 pub mod key;
+pub mod memory;
 pub mod multiagent;
 pub mod page;
 pub mod policy;
 pub mod quota;
 pub mod session;
+pub mod skill;
 pub mod thinking;
 pub mod time;
 pub mod tokens;
@@ -41,12 +43,14 @@ pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, RunId, SessionId, UserId,
-    VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, MemoryId, MemoryStoreId,
+    MemoryVersionId, RunId, SessionId, SkillId, SkillVersionId, UserId, VaultId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
+pub use memory::{Memory, MemoryStore};
 pub use multiagent::{Member, Multiagent};
 pub use session::Session;
+pub use skill::Skill;
 pub use time::Timestamp;
 pub use trace::TraceParent;
 pub use vault::{Credential, Vault};

@@ -151,6 +151,7 @@ impl Engine {
             environment: parent.environment.clone(),
             // Credentials are not handed on.
             vaults: Vec::new(),
+            memories: Vec::new(),
             parent: Some(parent.id.clone()),
             is_thread: false,
             delegation_depth,

@@ -3,6 +3,9 @@
 use oma_domain::event::Failure;
 use oma_domain::session::Rejection;
 
+use crate::memories::MemoryError;
+use crate::skills::SkillError;
+
 /// What can go wrong in the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,6 +50,12 @@ pub enum Error {
     /// A vault or credential.
     #[error(transparent)]
     Vault(oma_vault::Error),
+    /// A memory store or something in it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A skill or a version of one.
+    #[error(transparent)]
+    Skill(#[from] SkillError),
     /// No such session in this workspace.
     #[error("no session has this id")]
     SessionNotFound,
@@ -142,6 +151,7 @@ impl From<oma_store::Error> for Error {
             Store::Full => Self::DiskFull,
             Store::AgentGone => Self::AgentNotFound,
             Store::VaultGone => Self::Vault(oma_vault::Error::VaultNotFound),
+            Store::MemoryStoreGone => MemoryError::StoreNotFound.into(),
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
             Store::TooManySessions(most) => Self::TooManySessions(most),
@@ -151,6 +161,9 @@ impl From<oma_store::Error> for Error {
             Store::NotFound
             | Store::Conflict
             | Store::TooMany(_)
+            | Store::Archived
+            | Store::PathTaken { .. }
+            | Store::Unexpected
             | Store::AlreadyDone(_)
             | Store::Internal(_) => Self::Internal(error.to_string()),
         }

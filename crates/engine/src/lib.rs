@@ -28,6 +28,7 @@ mod keyed;
 pub mod keys;
 mod ledger;
 mod measure;
+mod memories;
 mod once;
 pub mod parent_token;
 mod parents;
@@ -36,6 +37,7 @@ mod recovery;
 mod registry;
 mod roster;
 mod sessions;
+mod skills;
 mod submission;
 mod turns;
 mod usage;
@@ -48,7 +50,9 @@ pub use deployments::timezone;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
+pub use memories::{AttachMemory, MemoryEdit, MemoryError, MemoryFilter, VersionFilter};
 pub use parents::{IssuedParentToken, OpenChild};
+pub use skills::{NewSkill, SkillError};
 pub use submission::{Submission, Submitted};
 pub use users::{SignedUp, Terms};
 
@@ -99,6 +103,8 @@ pub struct CreateSession {
     pub environment: Option<EnvironmentId>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it is to have.
+    pub memories: Vec<AttachMemory>,
     /// An id that the client chose; a fresh one otherwise.
     pub id: Option<SessionId>,
     /// Whether it goes away by itself some time after it became idle.
@@ -122,6 +128,7 @@ impl CreateSession {
             metadata: BTreeMap::new(),
             environment: None,
             vaults: Vec::new(),
+            memories: Vec::new(),
             id: None,
             ephemeral: false,
             created_by: None,

@@ -143,6 +143,8 @@ impl Engine {
             .store
             .forget_done(before(config.idempotency_age))
             .await?;
+        let superseded = before(crate::memories::VERSIONS_KEPT);
+        self.inner.store.forget_memory_versions(superseded).await?;
         Ok(())
     }
 

@@ -80,9 +80,11 @@ impl Engine {
             .runtime
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
+        self.check_skills(workspace, &agent.spec.skills).await?;
         for vault in &create.vaults {
             self.vault(workspace, vault).await?;
         }
+        let memories = self.attach_memories(workspace, create.memories).await?;
         let delegation_depth = agent.spec.max_subagent_depth;
         let roster = self.roster_of(workspace, &agent).await?;
         Ok(NewSession {
@@ -92,6 +94,7 @@ impl Engine {
             roster,
             environment,
             vaults: create.vaults,
+            memories,
             parent: None,
             is_thread: false,
             delegation_depth,

@@ -197,7 +197,10 @@ impl Native {
             metrics::counter!("tool_uses_total", "tool" => name).increment(1);
             match toolbox.place(&tool.name) {
                 Place::Sandbox => match sandbox.await {
-                    Ok(lease) => run_in_sandbox(&lease, tool).await,
+                    Ok(lease) => {
+                        let outcome = run_in_sandbox(&lease, tool).await;
+                        self.keep_memories(session, outcome).await
+                    }
                     Err(refusal) => refusal,
                 },
                 // These only read, so after a restart they are simply made again.
@@ -261,6 +264,7 @@ impl Native {
             }
         });
         let ended = futures_util::future::join_all(cancels).await;
+        self.keep_memories_behind(session);
         ended.into_iter().flatten().collect()
     }
 

@@ -18,6 +18,7 @@ mod conversation;
 mod delegation;
 mod meter;
 mod native;
+mod prompt;
 mod recent;
 mod sampling;
 mod shrink;

@@ -9,6 +9,7 @@ use oma_domain::content::joined_text;
 use oma_domain::environment::{Environment, Networking};
 use oma_domain::session::{OpenTool, Outcome};
 use oma_domain::{ContentBlock, EventId, SessionId};
+use oma_furnish::Memories;
 use oma_mcp::Hub;
 use oma_models::Registry;
 use oma_models::retry::Policy;
@@ -20,6 +21,7 @@ use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
 
 use crate::conversation::Conversation;
+use crate::prompt;
 use crate::recent::Recent;
 use crate::turn::Run;
 
@@ -53,6 +55,7 @@ pub struct Native {
     pub(crate) mcp: Hub,
     pub(crate) config: Config,
     pub(crate) recent: Recent,
+    pub(crate) memories: Option<Memories>,
 }
 
 impl Native {
@@ -74,7 +77,37 @@ impl Native {
             mcp,
             recent: Recent::new(config.recent_bytes),
             config,
+            memories: None,
         }
+    }
+
+    /// Takes back what sessions write into these memory stores.
+    #[must_use]
+    pub fn with_memories(mut self, memories: Memories) -> Self {
+        self.memories = Some(memories);
+        self
+    }
+
+    /// Takes back what a session wrote into its memory stores when no result of a tool waits for it.
+    pub(crate) fn keep_memories_behind(&self, session: &SessionInfo) {
+        if let Some(memories) = &self.memories {
+            memories.collect_behind(self.sandbox_spec(session), session.memories.clone());
+        }
+    }
+
+    /// Adds to a result of a tool that ran in the sandbox what has to be said of the memories that it wrote. They are
+    /// in the store when this returns.
+    pub(crate) async fn keep_memories(&self, session: &SessionInfo, mut outcome: Outcome) -> Outcome {
+        let Some(memories) = &self.memories else {
+            return outcome;
+        };
+        let spec = self.sandbox_spec(session);
+        let notes = memories.collect(&spec, &session.memories).await;
+        if !notes.is_empty() {
+            let text = format!("<memory>\n{}\n</memory>", notes.join("\n"));
+            outcome.content.push(ContentBlock::text(text));
+        }
+        outcome
     }
 
     pub(crate) fn sandbox_spec(&self, session: &SessionInfo) -> Spec {
@@ -172,6 +205,7 @@ impl Runtime for Native {
             native: self,
             session,
             port: &*port,
+            system: prompt::system(session),
             toolbox: Toolbox::new(&session.agent.spec, &self.tools),
             conversation: self
                 .recent
@@ -193,7 +227,10 @@ impl Runtime for Native {
             reduction: 0,
             bar_tools: false,
         };
-        match run.go().await {
+        let went = run.go().await;
+        // Something in the sandbox may have written after its tool had ended.
+        self.keep_memories_behind(session);
+        match went {
             Ok(()) => self.recent.put(session, run.conversation),
             Err(PortError::Gone(reason)) => tracing::info!(%reason, "a turn was left"),
             Err(PortError::Rejected(rejection)) => {

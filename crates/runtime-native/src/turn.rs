@@ -42,6 +42,8 @@ pub(crate) struct Run<'a> {
     pub(crate) native: &'a Native,
     pub(crate) session: &'a SessionInfo,
     pub(crate) port: &'a dyn Port,
+    /// The system prompt: the same in all requests of the session.
+    pub(crate) system: String,
     pub(crate) toolbox: Toolbox,
     pub(crate) conversation: Conversation,
     /// The session's MCP servers, if its agent names some.
@@ -159,7 +161,7 @@ impl Run<'_> {
         let tools = self.tools().into_iter().map(|tool| {
             at_most(&tool.name) + at_most(&tool.description) + at_most(&tool.input_schema.to_string())
         });
-        at_most(&self.session.agent.spec.instructions) + tools.sum::<u64>()
+        at_most(&self.system) + tools.sum::<u64>()
     }
 
     /// The tools that the model is told of: the built-in ones, the call of other agents, those that the client carries
@@ -209,7 +211,7 @@ impl Run<'_> {
         max_tokens: Option<u32>,
     ) -> Request {
         Request {
-            system: self.session.agent.spec.instructions.clone(),
+            system: self.system.clone(),
             messages,
             tools: self.tools(),
             tool_choice,

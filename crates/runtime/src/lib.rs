@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
+use oma_domain::memory::Attachment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
 use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
 use oma_sandbox::files::Workspace;
@@ -36,6 +37,8 @@ pub struct SessionInfo {
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it has.
+    pub memories: Vec<Attachment>,
     /// The key that it was opened with.
     pub created_by: Option<KeyId>,
     /// How deep it may delegate.

@@ -1,5 +1,6 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
-//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, and (in [`trail`]) the
+//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, (in [`memories`]) memory
+//! stores, (in [`skills`]) skills and (in [`trail`]) the
 //! audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
@@ -24,17 +25,21 @@ pub mod access;
 pub mod contract;
 pub mod deployments;
 pub mod error;
+pub mod memories;
 pub mod records;
+pub mod skills;
 pub mod sqlite;
 pub mod trail;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 pub use error::Error;
+pub use memories::Memories;
 pub use records::{
     Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing, StoredCredential,
     UsageFilter, UsageRow, Used, VaultKey,
 };
+pub use skills::Skills;
 pub use trail::{AuditFilter, Trail};
 
 use async_trait::async_trait;
@@ -53,7 +58,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
+pub trait Store: Access + Deployments + Memories + Skills + Trail + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use oma_domain::agent::Agent;
 use oma_domain::audit::Entry as AuditEntry;
 use oma_domain::environment::Environment;
+use oma_domain::memory::Attachment;
 use oma_domain::quota::Quota;
 use oma_domain::session::{QueueChange, State};
 use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::vault::{DataKey, Secrets};
 use oma_domain::{
-    AgentId, Credential, DeploymentId, Event, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId,
+    AgentId, Credential, DeploymentId, Event, KeyId, MemoryStoreId, Seq, SessionId, Timestamp, VaultId,
+    WorkspaceId,
 };
 
 /// An idempotency key and what is remembered under it.
@@ -53,6 +55,8 @@ pub struct NewSession {
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it has.
+    pub memories: Vec<Attachment>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent.
@@ -88,6 +92,8 @@ pub struct SessionFilter {
     pub deployment: Option<DeploymentId>,
     /// Only those of this version of the agent.
     pub agent_version: Option<u32>,
+    /// Only those that have this memory store.
+    pub memory_store: Option<MemoryStoreId>,
     /// Only those created then.
     pub created: Span,
     /// Only those that stand at one of these; all without any.

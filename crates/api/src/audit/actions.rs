@@ -64,6 +64,30 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/parent_token") => ("session.parent_token", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
+        ("POST", "/v1/memory_stores") => ("memory_store.create", None),
+        ("POST", "/v1/memory_stores/{memory_store_id}") => ("memory_store.update", Some("memory_store_id")),
+        ("DELETE", "/v1/memory_stores/{memory_store_id}") => ("memory_store.delete", Some("memory_store_id")),
+        ("POST", "/v1/memory_stores/{memory_store_id}/archive") => {
+            ("memory_store.archive", Some("memory_store_id"))
+        }
+        // The store, until the handler knows the memory.
+        ("POST", "/v1/memory_stores/{memory_store_id}/memories") => {
+            ("memory.create", Some("memory_store_id"))
+        }
+        ("POST", "/v1/memory_stores/{memory_store_id}/memories/{memory_id}") => {
+            ("memory.update", Some("memory_id"))
+        }
+        ("DELETE", "/v1/memory_stores/{memory_store_id}/memories/{memory_id}") => {
+            ("memory.delete", Some("memory_id"))
+        }
+        ("POST", "/v1/memory_stores/{memory_store_id}/memory_versions/{memory_version_id}/redact") => {
+            ("memory_version.redact", Some("memory_version_id"))
+        }
+        ("POST", "/v1/skills") => ("skill.create", None),
+        ("DELETE", "/v1/skills/{skill_id}") => ("skill.delete", Some("skill_id")),
+        // The skill, until the handler knows the version.
+        ("POST", "/v1/skills/{skill_id}/versions") => ("skill_version.create", Some("skill_id")),
+        ("DELETE", "/v1/skills/{skill_id}/versions/{version}") => ("skill_version.delete", Some("version")),
         ("POST", "/v1/chat/completions") => ("chat.completion", None),
         ("POST", "/auth/anonymous") => ("user.create", None),
         ("POST", "/v1/workspaces") => ("workspace.create", None),

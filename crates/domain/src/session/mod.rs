@@ -38,6 +38,7 @@ use crate::agent::Agent;
 use crate::environment::Environment;
 use crate::event::Seq;
 use crate::id::{DeploymentId, KeyId, SessionId, VaultId, WorkspaceId};
+use crate::memory::Attachment;
 use crate::multiagent::Member;
 use crate::quota::Quota;
 use crate::time::Timestamp;
@@ -57,6 +58,8 @@ pub struct Session {
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it has, in the order in which they were named.
+    pub memories: Vec<Attachment>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent, whose sandbox and vaults it shares.

@@ -189,6 +189,7 @@ impl Actor {
             agent: Arc::clone(&session.agent),
             environment: session.environment.clone(),
             vaults: session.vaults.clone(),
+            memories: session.memories.clone(),
             created_by: session.created_by.clone(),
             delegation_depth: session.delegation_depth,
             created_at: session.created_at,

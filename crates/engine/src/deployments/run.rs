@@ -215,6 +215,10 @@ fn refused(error: Error) -> Result<Failure> {
         Error::Vault(oma_vault::Error::VaultNotFound) => ErrorKind::VaultNotFound,
         Error::TooManySessions(_) => ErrorKind::SessionRateLimited,
         Error::Rejected(oma_domain::session::Rejection::QuotaExceeded(_)) => ErrorKind::SessionRateLimited,
+        Error::Unsupported {
+            field: crate::skills::FIELD,
+            ..
+        } => ErrorKind::SkillNotFound,
         Error::Rejected(_) | Error::Unsupported { .. } | Error::InvalidModel(_) => {
             ErrorKind::SessionCreationRejected
         }

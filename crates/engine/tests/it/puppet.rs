@@ -378,6 +378,7 @@ pub(crate) fn spec() -> agent::Spec {
         name: None,
         permission_policy: PermissionPolicy::default(),
         callable_agents: vec![],
+        skills: Vec::new(),
         multiagent: None,
         max_subagent_depth: 0,
         mcp_servers: serde_json::Map::new(),

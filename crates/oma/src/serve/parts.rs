@@ -8,10 +8,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
 use oma_egress::Guard;
 use oma_engine::{Deps, Engine};
+use oma_furnish::{Memories, Skills};
 use oma_models::retry::Policy;
 use oma_runtime_native::Native;
-use oma_sandbox::Pool;
 use oma_sandbox::local::Local;
+use oma_sandbox::mounts::Furnish;
+use oma_sandbox::{Pool, Provider};
 use oma_store::sqlite::{Options, Sqlite};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +59,12 @@ impl Parts {
             .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
         let enforcement = local.enforcement();
         sandboxes::check_limits(config, enforcement)?;
-        let pool = Pool::new(Arc::new(local), sandboxes::pool(config));
+        let local: Arc<dyn Provider> = Arc::new(local);
+        let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
+        let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
+        let skills = Skills::new(durable, Arc::clone(&local));
+        let furnishers: Vec<Arc<dyn Furnish>> = vec![Arc::new(memories.clone()), Arc::new(skills)];
+        let pool = Pool::furnished(local, sandboxes::pool(config), furnishers);
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
             ..oma_runtime_native::Config::default()
@@ -68,7 +75,8 @@ impl Parts {
         }));
         let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
         let mcp = mcp::hub(config, guard, pool.clone(), vaults.clone());
-        let runtime = Native::new(models, Policy::default(), tools, pool, mcp, native);
+        let runtime =
+            Native::new(models, Policy::default(), tools, pool, mcp, native).with_memories(memories);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),

@@ -16,6 +16,7 @@ mod fake_server;
 mod governance;
 mod isolation;
 mod mcp;
+mod memories;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;

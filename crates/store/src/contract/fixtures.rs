@@ -46,6 +46,7 @@ pub fn agent(workspace: &WorkspaceId) -> Agent {
                 timeout_ms: Some(60_000),
             },
             callable_agents: vec!["agt_other".into()],
+            skills: Vec::new(),
             multiagent: Some(Multiagent::Coordinator {
                 agents: vec![Member::This],
             }),
@@ -98,6 +99,7 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
         roster: Vec::new(),
         environment: None,
         vaults: Vec::new(),
+        memories: Vec::new(),
         parent: None,
         is_thread: false,
         delegation_depth: 3,

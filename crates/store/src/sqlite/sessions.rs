@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use oma_domain::page::{Order, Page};
 use oma_domain::session::{Queued, State};
-use oma_domain::{AgentId, DeploymentId, KeyId, Seq, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{
+    AgentId, DeploymentId, KeyId, MemoryStoreId, Seq, Session, SessionId, Timestamp, WorkspaceId,
+};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, queue, vaults, workspaces};
+use super::{environments, events, memory, queue, vaults, workspaces};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
@@ -21,6 +23,7 @@ pub(super) struct SessionRow {
     agent: String,
     roster: Vec<String>,
     vaults: Option<String>,
+    memories: Option<String>,
     state: String,
     share: Option<String>,
 }
@@ -38,6 +41,10 @@ impl SessionRow {
             vaults: match session.vaults.as_slice() {
                 [] => None,
                 vaults => Some(to_json("list of vaults", &vaults)?),
+            },
+            memories: match session.memories.as_slice() {
+                [] => None,
+                memories => Some(to_json("list of memory stores", &memories)?),
             },
             state: to_json(
                 "state",
@@ -76,11 +83,21 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         // So may these.
         vaults::key(conn, &session.workspace, vault)?.ok_or(Error::VaultGone)?;
     }
+    // A thread has the stores of its parent, whatever has become of them.
+    let memories = if session.is_thread {
+        &[]
+    } else {
+        session.memories.as_slice()
+    };
+    for attached in memories {
+        // And these.
+        memory::attachable(conn, &session.workspace, &attached.store)?;
+    }
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
-        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, parent, ephemeral, created_at,
+        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, memories, parent, ephemeral, created_at,
                                delegation_depth, share, created_by, thread, deployment)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         session.workspace.as_str(),
@@ -89,6 +106,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         snapshot,
         environment,
         row.vaults,
+        row.memories,
         session.parent.as_ref().map(SessionId::as_str),
         session.ephemeral,
         session.created_at.as_millis(),
@@ -99,6 +117,9 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.deployment.as_ref().map(DeploymentId::as_str),
     ])?;
     let key = conn.last_insert_rowid();
+    for attached in memories {
+        memory::attach(conn, &session.workspace, key, &attached.store)?;
+    }
     for (position, (agent, body)) in session.roster.iter().zip(&row.roster).enumerate() {
         snapshots::pin_member(conn, key, position, agent, body)?;
     }
@@ -115,8 +136,8 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
 }
 
 const WHOLE: &str =
-    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.parent, s.thread, s.delegation_depth, s.share, s.created_by,
-            s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output
+    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.memories, s.parent, s.thread, s.delegation_depth, s.share,
+            s.created_by, s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
 pub(super) fn find(
@@ -164,6 +185,10 @@ fn read(
         },
         vaults: match optional_text(row, "vaults")? {
             Some(vaults) => from_json("list of vaults", vaults)?,
+            None => Vec::new(),
+        },
+        memories: match optional_text(row, "memories")? {
+            Some(memories) => from_json("list of memory stores", memories)?,
             None => Vec::new(),
         },
         parent: optional_id(row, "parent", SessionId::parse)?,
@@ -222,6 +247,11 @@ pub(super) fn list(
     if filter.agent_version.is_some() {
         values.push(&filter.agent_version);
     }
+    let store = filter.memory_store.as_ref().map(MemoryStoreId::as_str);
+    if store.is_some() {
+        values.push(&workspace_text);
+        values.push(&store);
+    }
     let (from, until) = ends(filter.created);
     if filter.created != Span::default() {
         values.push(&from);
@@ -275,6 +305,11 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
     } else {
         ""
     };
+    let store = if filter.memory_store.is_some() {
+        " AND s.key IN (SELECT session FROM session_memories WHERE workspace = ? AND store = ?)"
+    } else {
+        ""
+    };
     let created = if filter.created == Span::default() {
         ""
     } else {
@@ -294,7 +329,7 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
         conditions => format!(" AND ({})", conditions.join(" OR ")),
     };
     format!(
-        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{deployment}{version}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
+        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{deployment}{version}{store}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
     )
 }
 
@@ -312,6 +347,7 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId)
     queue::clear(conn, key)?;
     once::forget_session(conn, workspace, id)?;
     let roster = snapshots::clear_roster(conn, key)?;
+    memory::detach(conn, key)?;
     conn.prepare_cached("DELETE FROM session_states WHERE session = ?")?
         .execute([key])?;
     conn.prepare_cached("DELETE FROM sessions WHERE key = ?")?

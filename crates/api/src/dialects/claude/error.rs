@@ -12,6 +12,10 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
         "agent_archived"
         | "deployment_archived"
         | "environment_archived"
+        | "memory_store_archived"
+        | "memory_version_in_use"
+        | "skill_has_versions"
+        | "too_many_memories"
         | "session_archived"
         | "session_busy"
         | "quota_exceeded"
@@ -26,6 +30,10 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
 /// A fault in Anthropic's shape.
 pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
     let kind = match status(fault) {
+        StatusCode::CONFLICT if fault.code() == "memory_path_conflict" => "memory_path_conflict_error",
+        StatusCode::CONFLICT if fault.code() == "memory_precondition_failed" => {
+            "memory_precondition_failed_error"
+        }
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::METHOD_NOT_ALLOWED => {
             "invalid_request_error"
         }
@@ -38,15 +46,18 @@ pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
         StatusCode::GATEWAY_TIMEOUT => "timeout_error",
         _ => "api_error",
     };
-    json!({
-        "type": "error",
-        "error": {
-            "type": kind,
-            "message": fault.message(),
-            "details": {"error_code": fault.code()},
-        },
-        "request_id": request_id,
-    })
+    let mut error = json!({
+        "type": kind,
+        "message": fault.message(),
+        "details": {"error_code": fault.code()},
+    });
+    // The SDKs' type of this error has two fields more: what is in the way.
+    if fault.code() == "memory_path_conflict"
+        && let (Some(Value::Object(conflict)), Value::Object(error)) = (fault.details(), &mut error)
+    {
+        error.extend(conflict.clone());
+    }
+    json!({"type": "error", "error": error, "request_id": request_id})
 }
 
 /// Whether trying again can't help although the SDKs would: they repeat every conflict.

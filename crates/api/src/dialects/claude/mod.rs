@@ -11,10 +11,12 @@ mod deployments;
 mod environments;
 pub(crate) mod error;
 mod events;
+mod memory;
 mod model;
 mod page;
 mod query;
 mod sessions;
+mod skills;
 mod threads;
 mod time;
 mod tools;
@@ -32,5 +34,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(events::routes())
         .merge(threads::routes())
         .merge(deployments::routes())
+        .merge(memory::routes())
+        .merge(skills::routes())
         .with_state(state)
 }

@@ -4,9 +4,11 @@ mod agents;
 mod deployments;
 mod environments;
 mod events;
+mod memory;
 mod multiagent;
 mod order;
 mod sessions;
+mod skills;
 mod threads;
 mod transport;
 
@@ -151,7 +153,20 @@ pub(crate) fn stable(value: &Value) -> Value {
             Value::String(text) => {
                 let (id, index) = text.split_once(':').unwrap_or((text, ""));
                 let prefixes = [
-                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_",
+                    "evt_",
+                    "ses_",
+                    "agt_",
+                    "env_",
+                    "sthr_",
+                    "vlt_",
+                    "crd_",
+                    "depl_",
+                    "drun_",
+                    "memstore_",
+                    "mem_",
+                    "memver_",
+                    "skill_",
+                    "skver_",
                 ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;

@@ -41,9 +41,11 @@ async fn what_is_not_there_is_a_404_in_the_envelope() {
     for (method, path) in [
         ("GET", "/v1/dreams"),
         ("POST", "/v1/dreams"),
-        ("GET", "/v1/skills"),
+        ("GET", "/v1/skills/skill_none"),
+        ("GET", "/v1/skills/skill_none/versions/latest"),
         ("GET", "/v1/files"),
-        ("GET", "/v1/memory_stores"),
+        ("GET", "/v1/memory_stores/memstore_none"),
+        ("POST", "/v1/memory_stores/memstore_none/archive"),
         ("GET", "/v1/tunnels"),
         ("GET", "/v1/agents/agt_none"),
         ("GET", "/v1/agents/no%20id"),

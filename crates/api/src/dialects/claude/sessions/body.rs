@@ -6,8 +6,10 @@ use oma_domain::VaultId;
 use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
-use oma_engine::Post;
+use oma_engine::{AttachMemory, Post};
 use serde_json::Value;
+
+use super::attached;
 
 use crate::dialects::claude::agents::{Overrides, overrides};
 use crate::dialects::claude::body::{
@@ -21,6 +23,8 @@ use crate::validate::{Change, Object, Tree};
 
 /// The most events that a session begins with.
 const INITIAL_EVENTS: usize = 50;
+/// The most resources that a session begins with.
+const RESOURCES: usize = 500;
 /// The longest title, in characters.
 const TITLE: usize = 500;
 /// A cent, in billionths of a dollar.
@@ -37,6 +41,7 @@ pub(super) struct NewSession {
     pub(super) vaults: Vec<VaultId>,
     pub(super) messages: Vec<Post>,
     pub(super) budget: Option<Quota>,
+    pub(super) memories: Vec<AttachMemory>,
 }
 
 /// Reads a session to create.
@@ -59,7 +64,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
         let messages = nullable(object, "initial_events", list(0, INITIAL_EVENTS, initial_event));
         let budget = nullable(object, "budget", budget);
-        unsupported(object, "resources");
+        let memories = nullable(object, "resources", resources);
         let (agent, version, overrides) = agent?;
         Some(NewSession {
             agent,
@@ -71,8 +76,27 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
             vaults: distinct(vaults?.unwrap_or_default()),
             messages: messages?.unwrap_or_default(),
             budget: budget?,
+            memories: memories?.unwrap_or_default(),
         })
     })
+}
+
+fn resources(value: &Value, issues: &mut Tree) -> Option<Vec<AttachMemory>> {
+    let stores = list(0, RESOURCES, resource)(value, issues)?;
+    attached::check(&stores, issues)?;
+    Some(stores)
+}
+
+fn resource(value: &Value, issues: &mut Tree) -> Option<AttachMemory> {
+    let mut object = Object::of(value, issues)?;
+    match discriminator(&mut object, &["file", "github_repository", "memory_store"])? {
+        "memory_store" => attached::memory_store(&mut object),
+        _ => {
+            let problem = "This server does not support it yet";
+            object.issues().at("type").push(problem);
+            None
+        }
+    }
 }
 
 /// Vaults, each once, in their order.

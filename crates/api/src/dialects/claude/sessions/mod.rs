@@ -1,5 +1,6 @@
 //! Sessions: create, list in both directions, read, update, archive, delete.
 
+mod attached;
 mod body;
 mod list;
 mod view;
@@ -17,6 +18,7 @@ use oma_engine::{CreateSession, Error, Submission};
 use serde_json::{Value, json};
 
 use super::body::{Sent, bad, bounded, merged};
+use super::skills;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
@@ -50,6 +52,7 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
         vaults: new.vaults,
         created_by: caller.key(),
         budget: new.budget,
+        memories: new.memories,
         ..CreateSession::of(agent)
     };
     if let Some(overrides) = new.overrides {
@@ -59,7 +62,15 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
         };
         // What is overridden is this version, whatever comes meanwhile.
         create.version = Some(base.version);
-        create.spec = Some(overrides.apply(base.spec)?);
+        let skills = match &overrides.skills {
+            Change::Keep => base.spec.skills.clone(),
+            Change::Clear => Vec::new(),
+            Change::Set(chosen) => skills::resolve(engine, workspace, chosen, "agent.skills").await?,
+        };
+        let mut spec = overrides.apply(base.spec)?;
+        spec.skills = skills;
+        skills::check_tools(&spec)?;
+        create.spec = Some(spec);
     }
     let created = engine.create_session(workspace, create, sent.key.clone()).await?;
     caller.note_target(&created.id);
