@@ -18,12 +18,14 @@ pub mod cron;
 pub mod deployment;
 pub mod environment;
 pub mod event;
+pub mod file;
 pub mod id;
 pub mod key;
 pub mod multiagent;
 pub mod page;
 pub mod policy;
 pub mod quota;
+pub mod resource;
 pub mod session;
 pub mod thinking;
 pub mod time;
@@ -40,12 +42,14 @@ pub use content::ContentBlock;
 pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
+pub use file::File;
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, RunId, SessionId, UserId,
-    VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, FileId, KeyId, ResourceId, RunId,
+    SessionId, UserId, VaultId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use multiagent::{Member, Multiagent};
+pub use resource::Resource;
 pub use session::Session;
 pub use time::Timestamp;
 pub use trace::TraceParent;

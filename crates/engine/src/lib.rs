@@ -22,6 +22,7 @@ mod delegation;
 mod deployments;
 mod environments;
 pub mod error;
+pub mod files;
 mod follow;
 mod hub;
 mod keyed;
@@ -65,7 +66,7 @@ use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
 pub use oma_store::{
-    DeploymentFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
+    DeploymentFilter, FileFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
 };
 use oma_vault::Vaults;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +100,8 @@ pub struct CreateSession {
     pub environment: Option<EnvironmentId>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// What its sandbox is given.
+    pub resources: Vec<files::NewResource>,
     /// An id that the client chose; a fresh one otherwise.
     pub id: Option<SessionId>,
     /// Whether it goes away by itself some time after it became idle.
@@ -122,6 +125,7 @@ impl CreateSession {
             metadata: BTreeMap::new(),
             environment: None,
             vaults: Vec::new(),
+            resources: Vec::new(),
             id: None,
             ephemeral: false,
             created_by: None,
@@ -248,6 +252,8 @@ pub struct Deps {
     pub models: Vec<ModelInfo>,
     /// The vaults.
     pub vaults: Vaults,
+    /// The files.
+    pub files: oma_files::Files,
 }
 
 /// The engine. Cheap to clone.
@@ -261,6 +267,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) models: Vec<ModelInfo>,
     pub(crate) vaults: Vaults,
+    pub(crate) files: oma_files::Files,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
@@ -293,6 +300,7 @@ impl Engine {
             runtime,
             models,
             vaults,
+            files,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
         Self {
@@ -301,6 +309,7 @@ impl Engine {
                 runtime,
                 models,
                 vaults,
+                files,
                 config,
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),

@@ -150,6 +150,9 @@ impl Engine {
             environment: parent.environment.clone(),
             // Credentials are not handed on.
             vaults: Vec::new(),
+            resources: Vec::new(),
+            files: Vec::new(),
+            file_room: 0,
             parent: Some(parent.id.clone()),
             is_thread: false,
             delegation_depth,

@@ -1,5 +1,6 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
-//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, and (in [`trail`]) the
+//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, (in [`files`]) what is
+//! known of files, and (in [`trail`]) the
 //! audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
@@ -24,6 +25,7 @@ pub mod access;
 pub mod contract;
 pub mod deployments;
 pub mod error;
+pub mod files;
 pub mod records;
 pub mod sqlite;
 pub mod trail;
@@ -31,6 +33,7 @@ pub mod trail;
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 pub use error::Error;
+pub use files::{FileFilter, Files, Output};
 pub use records::{
     Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing, StoredCredential,
     UsageFilter, UsageRow, Used, VaultKey,
@@ -53,7 +56,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
+pub trait Store: Access + Deployments + Files + Trail + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors
@@ -233,7 +236,7 @@ pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
     /// # Errors
     /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, in whichever
     /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted,
-    /// [`Error::VaultGone`] when a vault has.
+    /// [`Error::VaultGone`] when a vault has; [`Error::NoRoom`] for its copies of files.
     async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
     /// A session; its queue is left empty.
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;

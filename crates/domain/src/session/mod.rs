@@ -40,6 +40,7 @@ use crate::event::Seq;
 use crate::id::{DeploymentId, KeyId, SessionId, VaultId, WorkspaceId};
 use crate::multiagent::Member;
 use crate::quota::Quota;
+use crate::resource::Resource;
 use crate::time::Timestamp;
 
 /// A session: what it was created with and where it stands.
@@ -57,6 +58,8 @@ pub struct Session {
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// What its sandbox is given, in the order in which it got it.
+    pub resources: Vec<Resource>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent, whose sandbox and vaults it shares.

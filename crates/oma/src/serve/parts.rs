@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{mcp, models, sandboxes, signup, tools, vaults};
+use crate::serve::{files, mcp, models, sandboxes, signup, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -57,7 +57,10 @@ impl Parts {
             .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
         let enforcement = local.enforcement();
         sandboxes::check_limits(config, enforcement)?;
-        let pool = Pool::new(Arc::new(local), sandboxes::pool(config));
+        let local: Arc<dyn oma_sandbox::Provider> = Arc::new(local);
+        let files = files::open(config, &store, &local).await?;
+        let furnishers: Vec<Arc<dyn oma_sandbox::mounts::Furnish>> = vec![Arc::new(files.clone())];
+        let pool = Pool::furnished(local, sandboxes::pool(config), furnishers);
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
             ..oma_runtime_native::Config::default()
@@ -74,6 +77,7 @@ impl Parts {
             runtime: Arc::new(runtime),
             models: listed,
             vaults: vaults.clone(),
+            files,
         };
         let engine = Engine::new(deps, engine(config));
         // Before anybody presents one.

@@ -4,6 +4,7 @@ mod agents;
 mod deployments;
 mod environments;
 mod events;
+mod files;
 mod multiagent;
 mod order;
 mod sessions;
@@ -151,7 +152,8 @@ pub(crate) fn stable(value: &Value) -> Value {
             Value::String(text) => {
                 let (id, index) = text.split_once(':').unwrap_or((text, ""));
                 let prefixes = [
-                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_",
+                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_", "file_",
+                    "sesrsc_",
                 ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;

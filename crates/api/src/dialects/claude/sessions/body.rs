@@ -7,8 +7,10 @@ use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
 use oma_engine::Post;
+use oma_engine::files::NewResource;
 use serde_json::Value;
 
+use super::resources::new_resource;
 use crate::dialects::claude::agents::{Overrides, overrides};
 use crate::dialects::claude::body::{
     MetadataChanges, metadata, metadata_changes, nullable, object, only, parse, unsupported,
@@ -21,6 +23,8 @@ use crate::validate::{Change, Object, Tree};
 
 /// The most events that a session begins with.
 const INITIAL_EVENTS: usize = 50;
+/// The most resources that a session begins with.
+const RESOURCES: usize = oma_domain::resource::MAX_FILES as usize;
 /// The longest title, in characters.
 const TITLE: usize = 500;
 /// A cent, in billionths of a dollar.
@@ -35,6 +39,7 @@ pub(super) struct NewSession {
     pub(super) title: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) vaults: Vec<VaultId>,
+    pub(super) resources: Vec<NewResource>,
     pub(super) messages: Vec<Post>,
     pub(super) budget: Option<Quota>,
 }
@@ -59,7 +64,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
         let messages = nullable(object, "initial_events", list(0, INITIAL_EVENTS, initial_event));
         let budget = nullable(object, "budget", budget);
-        unsupported(object, "resources");
+        let resources = nullable(object, "resources", list(0, RESOURCES, new_resource));
         let (agent, version, overrides) = agent?;
         Some(NewSession {
             agent,
@@ -69,6 +74,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
             title: title?.filter(|title| !title.is_empty()),
             metadata: metadata?.unwrap_or_default(),
             vaults: distinct(vaults?.unwrap_or_default()),
+            resources: resources?.unwrap_or_default(),
             messages: messages?.unwrap_or_default(),
             budget: budget?,
         })

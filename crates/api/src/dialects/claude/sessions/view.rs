@@ -7,6 +7,7 @@ use oma_domain::{DeploymentId, Session, Timestamp, VaultId};
 use serde_json::{Value, json};
 
 use super::body::CENT;
+use super::resources;
 use crate::dialects::claude::{agents, time};
 
 /// A session as of its last commit.
@@ -25,7 +26,7 @@ pub(crate) fn session(session: &Session) -> Value {
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
         "agent": agent,
-        "resources": [],
+        "resources": session.resources.iter().map(resources::view).collect::<Vec<_>>(),
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "outcome_evaluations": [],
         "budget": budget(session),
