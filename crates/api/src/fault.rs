@@ -179,6 +179,7 @@ impl From<Error> for Fault {
             Error::Rejected(rejection) => rejected(&rejection, text),
             Error::KeyReused => fault(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Error::File(error) => file(error),
+            Error::Files(error) => kept_file(error, text),
             Error::CompactionFailed(_) => fault(StatusCode::BAD_GATEWAY, "compact_failed"),
             Error::Unavailable(_) => {
                 fault(StatusCode::SERVICE_UNAVAILABLE, "unavailable").with_retry_after(1)
@@ -245,6 +246,24 @@ fn skill(error: SkillError, text: String) -> Fault {
         SkillError::NotFound => Fault::new(StatusCode::NOT_FOUND, "skill_not_found", text),
         SkillError::VersionNotFound => Fault::new(StatusCode::NOT_FOUND, "skill_version_not_found", text),
         SkillError::HasVersions(_) => Fault::new(StatusCode::CONFLICT, "skill_has_versions", text),
+    }
+}
+
+fn kept_file(error: oma_engine::files::Error, text: String) -> Fault {
+    use oma_engine::files::Error as Kept;
+    match error {
+        Kept::NotFound => Fault::new(StatusCode::NOT_FOUND, "file_not_found", text),
+        Kept::Expired => Fault::new(StatusCode::NOT_FOUND, "file_expired", text),
+        Kept::NotDownloadable => Fault::new(StatusCode::BAD_REQUEST, "file_not_downloadable", text),
+        Kept::TooLarge(_) => Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "file_too_large", text),
+        Kept::NoRoom(_) => Fault::new(StatusCode::INSUFFICIENT_STORAGE, "storage_quota_exceeded", text),
+        Kept::Invalid { .. } => Fault::new(StatusCode::BAD_REQUEST, "invalid_request", text),
+        Kept::ResourceNotFound => Fault::new(StatusCode::NOT_FOUND, "resource_not_found", text),
+        Kept::TooManyResources(_) => Fault::new(StatusCode::CONFLICT, "too_many_resources", text),
+        Kept::SessionNotFound => Error::SessionNotFound.into(),
+        Kept::DiskFull => Error::DiskFull.into(),
+        Kept::Store(error) => Error::from(error).into(),
+        Kept::Internal(cause) => Fault::internal(cause),
     }
 }
 
@@ -335,6 +354,8 @@ pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Fault {
 mod tests {
     use oma_domain::event::{Failure, FailureKind};
     use oma_domain::quota::Exceeded;
+
+    use oma_engine::files::Error as Kept;
 
     use super::*;
 
@@ -461,6 +482,13 @@ mod tests {
             (Error::NotParentsEnvironment, 403, "forbidden"),
             (Error::KeyReused, 422, "idempotency_key_reused"),
             (Error::File(files::Error::NotFound), 404, "file_not_found"),
+            (Error::Files(Kept::NotFound), 404, "file_not_found"),
+            (Error::Files(Kept::Expired), 404, "file_expired"),
+            (Error::Files(Kept::NotDownloadable), 400, "file_not_downloadable"),
+            (Error::Files(Kept::TooLarge(1)), 413, "file_too_large"),
+            (Error::Files(Kept::NoRoom(1)), 507, "storage_quota_exceeded"),
+            (Error::Files(Kept::ResourceNotFound), 404, "resource_not_found"),
+            (Error::Files(Kept::TooManyResources(1)), 409, "too_many_resources"),
             (
                 Error::File(files::Error::InvalidPath("x".into())),
                 400,

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use oma_domain::skill::Which;
 use oma_domain::{
-    AgentId, CredentialId, DeploymentId, EnvironmentId, KeyId, MemoryId, MemoryStoreId, MemoryVersionId,
-    RunId, SessionId, SkillId, VaultId, WorkspaceId,
+    AgentId, CredentialId, DeploymentId, EnvironmentId, FileId, KeyId, MemoryId, MemoryStoreId,
+    MemoryVersionId, ResourceId, RunId, SessionId, SkillId, VaultId, WorkspaceId,
 };
 use oma_engine::{Error, MemoryError, SkillError};
 
@@ -157,6 +157,39 @@ impl<S: Send + Sync> FromRequestParts<S> for VaultPath {
         let text = segment(parts, "vault_id", state).await?;
         let missing = || oma_engine::Error::Vault(oma_vault::Error::VaultNotFound).into();
         VaultId::parse(&text).map(Self).map_err(|_| missing())
+    }
+}
+
+/// The file that the path names.
+pub(crate) struct FilePath(pub(crate) FileId);
+
+impl<S: Send + Sync> FromRequestParts<S> for FilePath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let text = segment(parts, "file_id", state).await?;
+        let missing = || oma_engine::Error::Files(oma_engine::files::Error::NotFound).into();
+        FileId::parse(&text).map(Self).map_err(|_| missing())
+    }
+}
+
+/// The resource of a session that the path names.
+pub(crate) struct ResourcePath {
+    pub(crate) session: SessionId,
+    pub(crate) resource: ResourceId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ResourcePath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let SessionPath(session) = SessionPath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "resource_id", state).await?;
+        let missing = || oma_engine::Error::Files(oma_engine::files::Error::ResourceNotFound).into();
+        match ResourceId::parse(&text) {
+            Ok(resource) => Ok(Self { session, resource }),
+            Err(_) => Err(missing()),
+        }
     }
 }
 

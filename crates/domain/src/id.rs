@@ -130,6 +130,14 @@ id!(
     UserId, "usr"
 );
 id!(
+    /// A file of the files API.
+    FileId, "file"
+);
+id!(
+    /// Something that a session's sandbox is given.
+    ResourceId, "sesrsc"
+);
+id!(
     /// A vault.
     VaultId, "vlt"
 );

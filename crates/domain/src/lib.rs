@@ -18,6 +18,7 @@ pub mod cron;
 pub mod deployment;
 pub mod environment;
 pub mod event;
+pub mod file;
 pub mod id;
 pub mod key;
 pub mod memory;
@@ -25,6 +26,7 @@ pub mod multiagent;
 pub mod page;
 pub mod policy;
 pub mod quota;
+pub mod resource;
 pub mod session;
 pub mod skill;
 pub mod thinking;
@@ -42,13 +44,16 @@ pub use content::ContentBlock;
 pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
+pub use file::File;
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, MemoryId, MemoryStoreId,
-    MemoryVersionId, RunId, SessionId, SkillId, SkillVersionId, UserId, VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, FileId, KeyId, MemoryId,
+    MemoryStoreId, MemoryVersionId, ResourceId, RunId, SessionId, SkillId, SkillVersionId, UserId, VaultId,
+    WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use memory::{Memory, MemoryStore};
 pub use multiagent::{Member, Multiagent};
+pub use resource::Resource;
 pub use session::Session;
 pub use skill::Skill;
 pub use time::Timestamp;

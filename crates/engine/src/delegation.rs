@@ -152,6 +152,9 @@ impl Engine {
             // Credentials are not handed on.
             vaults: Vec::new(),
             memories: Vec::new(),
+            resources: Vec::new(),
+            files: Vec::new(),
+            file_room: 0,
             parent: Some(parent.id.clone()),
             is_thread: false,
             delegation_depth,

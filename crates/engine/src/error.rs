@@ -123,6 +123,9 @@ pub enum Error {
     /// A file of the session's workspace.
     #[error(transparent)]
     File(#[from] oma_sandbox::files::Error),
+    /// A file of the files API, or what a session is given.
+    #[error(transparent)]
+    Files(oma_files::Error),
     /// The summary that a client asked for could not be made.
     #[error("the compaction failed: {}", .0.message)]
     CompactionFailed(Failure),
@@ -157,6 +160,7 @@ impl From<oma_store::Error> for Error {
             Store::TooManySessions(most) => Self::TooManySessions(most),
             Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
+            Store::NoRoom(most) => Self::Files(oma_files::Error::NoRoom(most)),
             Store::NameTaken => Self::EnvironmentExists,
             Store::NotFound
             | Store::Conflict
@@ -166,6 +170,18 @@ impl From<oma_store::Error> for Error {
             | Store::Unexpected
             | Store::AlreadyDone(_)
             | Store::Internal(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<oma_files::Error> for Error {
+    fn from(error: oma_files::Error) -> Self {
+        match error {
+            oma_files::Error::Store(error) => error.into(),
+            oma_files::Error::DiskFull => Self::DiskFull,
+            oma_files::Error::SessionNotFound => Self::SessionNotFound,
+            oma_files::Error::Internal(cause) => Self::Internal(cause),
+            error => Self::Files(error),
         }
     }
 }

@@ -22,6 +22,7 @@ mod delegation;
 mod deployments;
 mod environments;
 pub mod error;
+pub mod files;
 mod follow;
 mod hub;
 mod keyed;
@@ -69,7 +70,7 @@ use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
 pub use oma_store::{
-    DeploymentFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
+    DeploymentFilter, FileFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
 };
 use oma_vault::Vaults;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,8 @@ pub struct CreateSession {
     pub vaults: Vec<VaultId>,
     /// The memory stores that it is to have.
     pub memories: Vec<AttachMemory>,
+    /// What its sandbox is given.
+    pub resources: Vec<files::NewResource>,
     /// An id that the client chose; a fresh one otherwise.
     pub id: Option<SessionId>,
     /// Whether it goes away by itself some time after it became idle.
@@ -129,6 +132,7 @@ impl CreateSession {
             environment: None,
             vaults: Vec::new(),
             memories: Vec::new(),
+            resources: Vec::new(),
             id: None,
             ephemeral: false,
             created_by: None,
@@ -255,6 +259,8 @@ pub struct Deps {
     pub models: Vec<ModelInfo>,
     /// The vaults.
     pub vaults: Vaults,
+    /// The files.
+    pub files: oma_files::Files,
 }
 
 /// The engine. Cheap to clone.
@@ -268,6 +274,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) models: Vec<ModelInfo>,
     pub(crate) vaults: Vaults,
+    pub(crate) files: oma_files::Files,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
@@ -300,6 +307,7 @@ impl Engine {
             runtime,
             models,
             vaults,
+            files,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
         Self {
@@ -308,6 +316,7 @@ impl Engine {
                 runtime,
                 models,
                 vaults,
+                files,
                 config,
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),

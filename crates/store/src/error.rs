@@ -52,6 +52,9 @@ pub enum Error {
     /// The workspace has as many sessions as it may have.
     #[error("the workspace has {0} sessions already, which is the most")]
     TooManySessions(u32),
+    /// The files of the workspace would have more bytes than they may.
+    #[error("the files of the workspace may have {0} bytes in all")]
+    NoRoom(u64),
     /// This idempotency key has been used.
     #[error("the idempotency key has been used")]
     AlreadyDone(OnceRecord),

@@ -1,7 +1,6 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
 //! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, (in [`memories`]) memory
-//! stores, (in [`skills`]) skills and (in [`trail`]) the
-//! audit trail.
+//! stores, (in [`skills`]) skills, (in [`files`]) what is known of files, and (in [`trail`]) the audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
 //! behind the same trait. [`contract`] is the suite that every implementation must pass.
@@ -25,6 +24,7 @@ pub mod access;
 pub mod contract;
 pub mod deployments;
 pub mod error;
+pub mod files;
 pub mod memories;
 pub mod records;
 pub mod skills;
@@ -34,6 +34,7 @@ pub mod trail;
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 pub use error::Error;
+pub use files::{FileFilter, Files, Output};
 pub use memories::Memories;
 pub use records::{
     Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing, StoredCredential,
@@ -58,7 +59,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Deployments + Memories + Skills + Trail + Send + Sync + 'static {
+pub trait Store: Access + Deployments + Files + Memories + Skills + Trail + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors
@@ -238,7 +239,7 @@ pub trait Store: Access + Deployments + Memories + Skills + Trail + Send + Sync 
     /// # Errors
     /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, in whichever
     /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted,
-    /// [`Error::VaultGone`] when a vault has.
+    /// [`Error::VaultGone`] when a vault has; [`Error::NoRoom`] for its copies of files.
     async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
     /// A session; its queue is left empty.
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;

@@ -12,8 +12,8 @@ use oma_domain::session::{QueueChange, State};
 use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::vault::{DataKey, Secrets};
 use oma_domain::{
-    AgentId, Credential, DeploymentId, Event, KeyId, MemoryStoreId, Seq, SessionId, Timestamp, VaultId,
-    WorkspaceId,
+    AgentId, Credential, DeploymentId, Event, File, KeyId, MemoryStoreId, Resource, Seq, SessionId,
+    Timestamp, VaultId, WorkspaceId,
 };
 
 /// An idempotency key and what is remembered under it.
@@ -57,6 +57,12 @@ pub struct NewSession {
     pub vaults: Vec<VaultId>,
     /// The memory stores that it has.
     pub memories: Vec<Attachment>,
+    /// What its sandbox is given.
+    pub resources: Vec<Resource>,
+    /// Its own copies of files that are among that.
+    pub files: Vec<File>,
+    /// What all files of its workspace may have in all, in bytes.
+    pub file_room: u64,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent.

@@ -60,6 +60,16 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/sessions/{session_id}/threads/{thread_id}/archive") => {
             ("session.thread.archive", Some("thread_id"))
         }
+        ("POST", "/v1/files") => ("file.create", None),
+        ("DELETE", "/v1/files/{file_id}") => ("file.delete", Some("file_id")),
+        // The session, until the handler knows the resource.
+        ("POST", "/v1/sessions/{session_id}/resources") => ("session.resource.add", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/resources/{resource_id}") => {
+            ("session.resource.update", Some("resource_id"))
+        }
+        ("DELETE", "/v1/sessions/{session_id}/resources/{resource_id}") => {
+            ("session.resource.remove", Some("resource_id"))
+        }
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/parent_token") => ("session.parent_token", Some("session_id")),

@@ -78,8 +78,15 @@ impl Server {
             input_modalities: vec!["text".into()],
         };
         let vaults = vaults(&store).await;
+        let limits = oma_engine::files::Limits {
+            max_file: 1 << 20,
+            room: 3 << 20,
+            ..Default::default()
+        };
+        let files = oma_engine::files::Files::open(folder.path(), limits, Arc::clone(&store), None);
         let deps = Deps {
             vaults,
+            files: files.unwrap(),
             store,
             runtime: Arc::new(Puppet::default()),
             models: vec![model("test/puppet"), model("test/family/large")],

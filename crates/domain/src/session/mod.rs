@@ -30,9 +30,9 @@ use std::sync::Arc;
 pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
 pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
-    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
+    Context, Effect, Gate, MAX_QUEUE, MAX_QUEUE_BYTES, NewEvent, OpenTool, Phase, QueueChange, Queued,
+    Rejection, State, Step, Transition, Turn,
 };
-pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
 
 use crate::agent::Agent;
 use crate::environment::Environment;
@@ -41,6 +41,7 @@ use crate::id::{DeploymentId, KeyId, SessionId, VaultId, WorkspaceId};
 use crate::memory::Attachment;
 use crate::multiagent::Member;
 use crate::quota::Quota;
+use crate::resource::Resource;
 use crate::time::Timestamp;
 
 /// A session: what it was created with and where it stands.
@@ -60,6 +61,8 @@ pub struct Session {
     pub vaults: Vec<VaultId>,
     /// The memory stores that it has, in the order in which they were named.
     pub memories: Vec<Attachment>,
+    /// What its sandbox is given, in the order in which it got it.
+    pub resources: Vec<Resource>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent, whose sandbox and vaults it shares.

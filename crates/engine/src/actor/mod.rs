@@ -141,6 +141,11 @@ async fn work(
         }
         let busy = actor.drive.is_some();
         if !busy && actor.inner.registry.leave(key, mailbox) {
+            // It has come to rest; what it has made can be kept.
+            if actor.generation > 0 && !actor.deleted {
+                let (workspace, id) = key.clone();
+                actor.inner.collect_outputs(workspace, id);
+            }
             return;
         }
         tokio::select! {

@@ -301,8 +301,10 @@ impl Stage {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder, &Default::default()).unwrap());
         let puppet = Puppet::new();
         let vaults = vaults(&store).await;
+        let files = oma_engine::files::Files::open(folder, Default::default(), Arc::clone(&store), None);
         let deps = Deps {
             vaults,
+            files: files.unwrap(),
             store: Arc::clone(&store),
             runtime: puppet.clone(),
             models: Vec::new(),

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{mcp, models, sandboxes, signup, tools, vaults};
+use crate::serve::{files, mcp, models, sandboxes, signup, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -63,7 +63,12 @@ impl Parts {
         let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
         let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
         let skills = Skills::new(durable, Arc::clone(&local));
-        let furnishers: Vec<Arc<dyn Furnish>> = vec![Arc::new(memories.clone()), Arc::new(skills)];
+        let files = files::open(config, &store, &local).await?;
+        let furnishers: Vec<Arc<dyn Furnish>> = vec![
+            Arc::new(files.clone()),
+            Arc::new(memories.clone()),
+            Arc::new(skills),
+        ];
         let pool = Pool::furnished(local, sandboxes::pool(config), furnishers);
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
@@ -82,6 +87,7 @@ impl Parts {
             runtime: Arc::new(runtime),
             models: listed,
             vaults: vaults.clone(),
+            files,
         };
         let engine = Engine::new(deps, engine(config));
         // Before anybody presents one.

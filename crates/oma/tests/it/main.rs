@@ -25,6 +25,7 @@ mod server;
 mod signup;
 mod stopping;
 mod system;
+mod tenant_files;
 mod tenants;
 mod terminal;
 mod vaults;

@@ -17,6 +17,7 @@ pub mod concurrency;
 pub mod deployments;
 pub mod environments;
 pub mod events;
+pub mod files;
 pub mod fixtures;
 pub mod isolation;
 pub mod memories;
@@ -46,6 +47,7 @@ macro_rules! contract_tests {
             deployments: round_trip, bound, goes_with_its_agent, lists, runs_are_whole, lists_of_runs, due;
             environments: round_trip, creation_conflict, in_use, updates;
             events: pages_at_every_cursor, bounds, large_bodies, locate;
+            files: round_trip, lists, room, outputs, expiry, resources, deletion;
             isolation: nothing_is_visible, nothing_is_touched;
             memories: stores, changes, obstacles, lists, bound, write_back, copies, versions, archived, isolation;
             model: random_commits;

@@ -36,6 +36,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     ("V12__claude", include_str!("../../migrations/V12__claude.sql")),
     ("V15__threads", include_str!("../../migrations/V15__threads.sql")),
+    ("V17__files", include_str!("../../migrations/V17__files.sql")),
     ("V18__memory", include_str!("../../migrations/V18__memory.sql")),
     ("V19__skills", include_str!("../../migrations/V19__skills.sql")),
     (

@@ -14,7 +14,7 @@ use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, memory, queue, vaults, workspaces};
+use super::{environments, events, files, memory, queue, resources, vaults, workspaces};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
@@ -132,6 +132,17 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.ephemeral.then_some(session.created_at.as_millis()),
         row.state,
     ])?;
+    let key = conn.query_row(
+        "SELECT key FROM sessions WHERE id = ?",
+        [session.id.as_str()],
+        |row| row.get::<_, i64>(0),
+    )?;
+    for file in &session.files {
+        files::add(conn, file, Some(key), None, session.file_room)?;
+    }
+    for resource in &session.resources {
+        resources::add(conn, &session.workspace, key, resource)?;
+    }
     once::remember(conn, once)
 }
 
@@ -191,6 +202,7 @@ fn read(
             Some(memories) => from_json("list of memory stores", memories)?,
             None => Vec::new(),
         },
+        resources: resources::list(shared.conn(), row.get("key")?)?,
         parent: optional_id(row, "parent", SessionId::parse)?,
         is_thread: row.get("thread")?,
         delegation_depth: row.get("delegation_depth")?,
@@ -348,6 +360,8 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId)
     once::forget_session(conn, workspace, id)?;
     let roster = snapshots::clear_roster(conn, key)?;
     memory::detach(conn, key)?;
+    resources::clear(conn, key)?;
+    files::clear(conn, key)?;
     conn.prepare_cached("DELETE FROM session_states WHERE session = ?")?
         .execute([key])?;
     conn.prepare_cached("DELETE FROM sessions WHERE key = ?")?

@@ -20,6 +20,11 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          DROP TABLE deployments;
          DROP INDEX sessions_by_deployment;
          ALTER TABLE sessions DROP COLUMN deployment;
+         DROP TABLE session_resources;
+         DROP TABLE files;
+         DROP TABLE file_totals;
+         DROP TABLE released_files;
+         DROP TABLE expired_files;
          DROP TABLE session_rosters;
          ALTER TABLE sessions DROP COLUMN thread;
          DROP INDEX sessions_by_parent;

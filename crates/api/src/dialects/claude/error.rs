@@ -22,7 +22,9 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
         | "confirm_tool_failed"
         | "tool_result_not_awaited"
         | "awaits_answers"
-        | "session_not_running" => StatusCode::BAD_REQUEST,
+        | "session_not_running"
+        | "storage_quota_exceeded"
+        | "too_many_resources" => StatusCode::BAD_REQUEST,
         _ => fault.status(),
     }
 }

@@ -11,6 +11,7 @@ mod deployments;
 mod environments;
 pub(crate) mod error;
 mod events;
+mod files;
 mod memory;
 mod model;
 mod page;
@@ -32,6 +33,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(environments::routes())
         .merge(sessions::routes())
         .merge(events::routes())
+        .merge(files::routes())
         .merge(threads::routes())
         .merge(deployments::routes())
         .merge(memory::routes())

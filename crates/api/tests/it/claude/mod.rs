@@ -4,6 +4,7 @@ mod agents;
 mod deployments;
 mod environments;
 mod events;
+mod files;
 mod memory;
 mod multiagent;
 mod order;
@@ -167,6 +168,8 @@ pub(crate) fn stable(value: &Value) -> Value {
                     "memver_",
                     "skill_",
                     "skver_",
+                    "file_",
+                    "sesrsc_",
                 ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;

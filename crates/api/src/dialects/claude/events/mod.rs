@@ -1,5 +1,6 @@
 //! A session's events: post, list, stream.
 
+pub(crate) mod attachments;
 mod body;
 mod content;
 pub(crate) mod page;
@@ -37,7 +38,7 @@ async fn send(
     State(state): State<AppState>,
     caller: Caller,
     SessionPath(id): SessionPath,
-    sent: Sent,
+    mut sent: Sent,
 ) -> Result<Json<Value>> {
     let (engine, workspace) = (&state.engine, caller.workspace());
     // A missing session is reported before a bad body.
@@ -45,6 +46,7 @@ async fn send(
     if session.state.archived_at.is_some() {
         return Err(archived(&id));
     }
+    attachments::resolve(&state, &caller, &mut sent.value, "events").await?;
     let posted = body::events(&sent.value, &threads::id_of(&id))?;
     let (submissions, echoes): (Vec<Submission>, Vec<Value>) = posted
         .into_iter()

@@ -6,11 +6,13 @@ use oma_domain::VaultId;
 use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
+use oma_engine::files::NewResource;
 use oma_engine::{AttachMemory, Post};
 use serde_json::Value;
 
 use super::attached;
 
+use super::resources::new_resource;
 use crate::dialects::claude::agents::{Overrides, overrides};
 use crate::dialects::claude::body::{
     MetadataChanges, metadata, metadata_changes, nullable, object, only, parse, unsupported,
@@ -24,7 +26,7 @@ use crate::validate::{Change, Object, Tree};
 /// The most events that a session begins with.
 const INITIAL_EVENTS: usize = 50;
 /// The most resources that a session begins with.
-const RESOURCES: usize = 500;
+const RESOURCES: usize = oma_domain::resource::MAX_FILES as usize;
 /// The longest title, in characters.
 const TITLE: usize = 500;
 /// A cent, in billionths of a dollar.
@@ -39,6 +41,7 @@ pub(super) struct NewSession {
     pub(super) title: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) vaults: Vec<VaultId>,
+    pub(super) resources: Vec<NewResource>,
     pub(super) messages: Vec<Post>,
     pub(super) budget: Option<Quota>,
     pub(super) memories: Vec<AttachMemory>,
@@ -64,8 +67,9 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
         let messages = nullable(object, "initial_events", list(0, INITIAL_EVENTS, initial_event));
         let budget = nullable(object, "budget", budget);
-        let memories = nullable(object, "resources", resources);
+        let resources = nullable(object, "resources", resources);
         let (agent, version, overrides) = agent?;
+        let (resources, memories) = resources?.unwrap_or_default();
         Some(NewSession {
             agent,
             version,
@@ -74,29 +78,39 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
             title: title?.filter(|title| !title.is_empty()),
             metadata: metadata?.unwrap_or_default(),
             vaults: distinct(vaults?.unwrap_or_default()),
+            resources,
+            memories,
             messages: messages?.unwrap_or_default(),
             budget: budget?,
-            memories: memories?.unwrap_or_default(),
         })
     })
 }
 
-fn resources(value: &Value, issues: &mut Tree) -> Option<Vec<AttachMemory>> {
-    let stores = list(0, RESOURCES, resource)(value, issues)?;
-    attached::check(&stores, issues)?;
-    Some(stores)
-}
-
-fn resource(value: &Value, issues: &mut Tree) -> Option<AttachMemory> {
-    let mut object = Object::of(value, issues)?;
-    match discriminator(&mut object, &["file", "github_repository", "memory_store"])? {
-        "memory_store" => attached::memory_store(&mut object),
-        _ => {
-            let problem = "This server does not support it yet";
-            object.issues().at("type").push(problem);
-            None
+/// What the sandbox is given, and the memory stores.
+fn resources(value: &Value, issues: &mut Tree) -> Option<(Vec<NewResource>, Vec<AttachMemory>)> {
+    let all = list(0, RESOURCES, resource)(value, issues)?;
+    let (mut resources, mut memories) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Given::Resource(resource) => resources.push(resource),
+            Given::Memory(memory) => memories.push(memory),
         }
     }
+    attached::check(&memories, issues)?;
+    Some((resources, memories))
+}
+
+enum Given {
+    Resource(NewResource),
+    Memory(AttachMemory),
+}
+
+fn resource(value: &Value, issues: &mut Tree) -> Option<Given> {
+    if value.get("type").and_then(Value::as_str) == Some("memory_store") {
+        let mut object = Object::of(value, issues)?;
+        return attached::memory_store(&mut object).map(Given::Memory);
+    }
+    new_resource(value, issues).map(Given::Resource)
 }
 
 /// Vaults, each once, in their order.

@@ -3,6 +3,7 @@
 mod attached;
 mod body;
 mod list;
+mod resources;
 mod view;
 
 pub(crate) use body::{budget as read_budget, distinct, vault};
@@ -18,6 +19,7 @@ use oma_engine::{CreateSession, Error, Submission};
 use serde_json::{Value, json};
 
 use super::body::{Sent, bad, bounded, merged};
+use super::events::attachments;
 use super::skills;
 use crate::AppState;
 use crate::auth::Caller;
@@ -34,9 +36,11 @@ pub(super) fn routes() -> Router<AppState> {
             get(retrieve).post(update).delete(delete),
         )
         .route("/v1/sessions/{session_id}/archive", post(archive))
+        .merge(resources::routes())
 }
 
-async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
+async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -> Result<Json<Value>> {
+    attachments::resolve(&state, &caller, &mut sent.value, "initial_events").await?;
     let new = body::create(&sent.value)?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     caller.note("agent_id", new.agent.as_str());
@@ -50,6 +54,7 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
         metadata: new.metadata,
         environment: Some(environment),
         vaults: new.vaults,
+        resources: new.resources,
         created_by: caller.key(),
         budget: new.budget,
         memories: new.memories,

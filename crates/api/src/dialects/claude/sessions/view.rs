@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::attached;
 use super::body::CENT;
+use super::resources;
 use crate::dialects::claude::{agents, time};
 
 /// A session as of its last commit.
@@ -26,7 +27,7 @@ pub(crate) fn session(session: &Session) -> Value {
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
         "agent": agent,
-        "resources": session.memories.iter().map(attached::view).collect::<Vec<_>>(),
+        "resources": session.resources.iter().map(resources::view).chain(session.memories.iter().map(attached::view)).collect::<Vec<_>>(),
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "outcome_evaluations": [],
         "budget": budget(session),
