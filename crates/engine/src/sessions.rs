@@ -22,7 +22,7 @@ impl Engine {
     /// # Errors
     /// [`Error::EnvironmentNotFound`], [`Error::EnvironmentArchived`], [`Error::AgentNotFound`],
     /// [`Error::AgentArchived`],
-    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault, [`Error::SessionExists`],
+    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault or it is archived, [`Error::SessionExists`],
     /// [`Error::KeyReused`]; [`Error::Unavailable`] when the server is stopping, because no message would be taken.
     pub async fn create_session(
         &self,
@@ -81,7 +81,7 @@ impl Engine {
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
         for vault in &create.vaults {
-            self.vault(workspace, vault).await?;
+            self.open_vault(workspace, vault).await?;
         }
         let delegation_depth = agent.spec.max_subagent_depth;
         let roster = self.roster_of(workspace, &agent).await?;

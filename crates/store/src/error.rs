@@ -14,6 +14,9 @@ pub enum Error {
     /// A vault that the session names has been deleted.
     #[error("the vault is gone")]
     VaultGone,
+    /// The vault is archived.
+    #[error("the vault is archived")]
+    VaultArchived,
     /// There are as many as there may be.
     #[error("there are {0} already, which is the most")]
     TooMany(u32),

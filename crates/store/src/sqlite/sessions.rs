@@ -73,8 +73,12 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         None => None,
     };
     for vault in &session.vaults {
-        // So may these.
-        vaults::key(conn, &session.workspace, vault)?.ok_or(Error::VaultGone)?;
+        // So may these, or archived.
+        match vaults::find(conn, &session.workspace, vault)? {
+            None => return Err(Error::VaultGone.into()),
+            Some(vault) if vault.archived_at.is_some() => return Err(Error::VaultArchived.into()),
+            Some(_) => {}
+        }
     }
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
