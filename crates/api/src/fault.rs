@@ -215,6 +215,9 @@ fn vault(error: oma_vault::Error, text: String) -> Fault {
         Vault::VaultNotFound => Fault::new(StatusCode::NOT_FOUND, "vault_not_found", text),
         Vault::CredentialNotFound => Fault::new(StatusCode::NOT_FOUND, "credential_not_found", text),
         Vault::Invalid { field, message } => Fault::invalid_field(&[field], message),
+        Vault::VaultArchived => Fault::new(StatusCode::CONFLICT, "vault_archived", text),
+        Vault::CredentialArchived => Fault::new(StatusCode::CONFLICT, "credential_archived", text),
+        Vault::CredentialExists => Fault::new(StatusCode::CONFLICT, "credential_exists", text),
         Vault::TooManyCredentials(_) => Fault::new(StatusCode::CONFLICT, "too_many_credentials", text),
         Vault::Conflict => Fault::new(StatusCode::CONFLICT, "credential_conflict", text),
         Vault::Refresh { .. } => Fault::new(StatusCode::BAD_GATEWAY, "credential_expired", text),
@@ -391,6 +394,21 @@ mod tests {
                 Error::Vault(oma_vault::Error::CredentialNotFound),
                 404,
                 "credential_not_found",
+            ),
+            (
+                Error::Vault(oma_vault::Error::VaultArchived),
+                409,
+                "vault_archived",
+            ),
+            (
+                Error::Vault(oma_vault::Error::CredentialArchived),
+                409,
+                "credential_archived",
+            ),
+            (
+                Error::Vault(oma_vault::Error::CredentialExists),
+                409,
+                "credential_exists",
             ),
             (
                 Error::Vault(oma_vault::Error::TooManyCredentials(100)),

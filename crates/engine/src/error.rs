@@ -153,6 +153,7 @@ impl From<oma_store::Error> for Error {
         match error {
             Store::Full => Self::DiskFull,
             Store::AgentGone => Self::AgentNotFound,
+            Store::VaultArchived => Self::Vault(oma_vault::Error::VaultArchived),
             Store::VaultGone => Self::Vault(oma_vault::Error::VaultNotFound),
             Store::MemoryStoreGone => MemoryError::StoreNotFound.into(),
             Store::ReadOnly(_) => Self::ReadOnly,

@@ -22,7 +22,7 @@ impl Engine {
     /// # Errors
     /// [`Error::EnvironmentNotFound`], [`Error::EnvironmentArchived`], [`Error::AgentNotFound`],
     /// [`Error::AgentArchived`],
-    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault, [`Error::SessionExists`],
+    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault or it is archived, [`Error::SessionExists`],
     /// [`Error::KeyReused`]; [`Error::Files`] for a file that it can't be given; [`Error::Unavailable`] when the server
     /// is stopping, because no message would be taken.
     pub async fn create_session(
@@ -87,7 +87,7 @@ impl Engine {
             .map_err(unsupported)?;
         self.check_skills(workspace, &agent.spec.skills).await?;
         for vault in &create.vaults {
-            self.vault(workspace, vault).await?;
+            self.open_vault(workspace, vault).await?;
         }
         let memories = self.attach_memories(workspace, create.memories).await?;
         let delegation_depth = agent.spec.max_subagent_depth;

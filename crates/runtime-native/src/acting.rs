@@ -28,6 +28,9 @@ const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a turn waits for its hand to forget.
 const FORGET_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What tools of MCP servers are called where names are few: theirs are their servers' words.
+const MCP: &str = "mcp";
+
 const UNKNOWN_FATE_OF_CALL: &str = "The server restarted during this call of an MCP server. It may or may not have \
 taken effect, in whole or in part: check before you call it again.";
 
@@ -219,9 +222,15 @@ impl Native {
 
     /// Has an MCP server run one of its tools.
     async fn call_server(&self, session: &SessionInfo, offered: &oma_mcp::Tools, tool: &OpenTool) -> Outcome {
-        metrics::counter!("tool_uses_total", "tool" => "mcp").increment(1);
-        let outcome = offered.call(&tool.name, &tool.input).await;
-        self.spill(session, &tool.id, outcome).await
+        metrics::counter!("tool_uses_total", "tool" => MCP).increment(1);
+        let calling = async {
+            let outcome = offered.call(&tool.name, &tool.input).await;
+            self.spill(session, &tool.id, outcome).await
+        };
+        let span = spans::tool(MCP, &tool.id);
+        let outcome = calling.instrument(span.clone()).await;
+        spans::used(&span, &outcome);
+        outcome
     }
 
     /// Ends the commands of a dropped drive and returns what they had printed.
@@ -303,13 +312,22 @@ async fn beside<F: Future, T>(
 
 async fn call_agent(port: &dyn Port, tool: &OpenTool) -> Result<Answer, PortError> {
     metrics::counter!("tool_uses_total", "tool" => CALL_AGENT).increment(1);
-    match delegation::parse(&tool.input) {
-        Ok((agent, task)) => port.delegate(&tool.id, agent, task).await,
-        Err(message) => Ok(Answer {
-            outcome: Outcome::error(message),
-            spent: Spending::default(),
-        }),
+    let calling = async {
+        match delegation::parse(&tool.input) {
+            Ok((agent, task)) => port.delegate(&tool.id, agent, task).await,
+            Err(message) => Ok(Answer {
+                outcome: Outcome::error(message),
+                spent: Spending::default(),
+            }),
+        }
+    };
+    // The other agent's turn is a part of this trace, below this span.
+    let span = spans::tool(CALL_AGENT, &tool.id);
+    let answer = calling.instrument(span.clone()).await;
+    if let Ok(answer) = &answer {
+        spans::used(&span, &answer.outcome);
     }
+    answer
 }
 
 async fn run_in_sandbox(lease: &Lease, tool: &OpenTool) -> Outcome {

@@ -20,6 +20,9 @@ pub enum Error {
     /// A memory store that the session names has been deleted or archived.
     #[error("the memory store is gone")]
     MemoryStoreGone,
+    /// The vault is archived.
+    #[error("the vault is archived")]
+    VaultArchived,
     /// There are as many as there may be.
     #[error("there are {0} already, which is the most")]
     TooMany(u32),

@@ -135,6 +135,24 @@ pub struct ListFilter {
     pub created: Span,
 }
 
+/// Which vaults to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VaultFilter {
+    /// Only those of this user.
+    pub user: Option<String>,
+    /// Whether archived ones are left out.
+    pub only_active: bool,
+}
+
+/// Under which conditions a credential is added. Archived ones count in neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The most that a vault may have.
+    pub most: u32,
+    /// Whether no other one of the vault may be for the same place.
+    pub unique: bool,
+}
+
 /// A credential as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredCredential {

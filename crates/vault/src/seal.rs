@@ -220,6 +220,7 @@ mod tests {
             kind: Kind::McpOauth {
                 expires_at: Some(Timestamp(1)),
                 refresh: Some(Refresh {
+                    resource: None,
                     token_endpoint: endpoint.into(),
                     client_id: "c".into(),
                     client_auth: ClientAuth::ClientSecretPost,

@@ -44,11 +44,23 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/deployments/{deployment_id}/run") => ("deployment.run", Some("deployment_id")),
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
+        ("POST", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
+        ("POST", "/v1/vaults/{vault_id}/archive") => ("vault.archive", Some("vault_id")),
         ("DELETE", "/v1/vaults/{vault_id}") => ("vault.delete", Some("vault_id")),
         // The vault, until the handler knows the credential.
         ("POST", "/v1/vaults/{vault_id}/credentials") => ("credential.create", Some("vault_id")),
         ("PATCH", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
             ("credential.update", Some("credential_id"))
+        }
+        ("POST", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
+            ("credential.update", Some("credential_id"))
+        }
+        ("POST", "/v1/vaults/{vault_id}/credentials/{credential_id}/archive") => {
+            ("credential.archive", Some("credential_id"))
+        }
+        // It may replace the tokens.
+        ("POST", "/v1/vaults/{vault_id}/credentials/{credential_id}/mcp_oauth_validate") => {
+            ("credential.validate", Some("credential_id"))
         }
         ("DELETE", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
             ("credential.delete", Some("credential_id"))

@@ -96,6 +96,11 @@ impl Parts {
             .await
             .map_err(|error| Failure::Other(format!("the API keys can't be loaded: {error}")))?;
         tracing::debug!(keys, "API keys loaded");
+        // Before any call is under way.
+        engine
+            .record_cut_off()
+            .await
+            .map_err(|error| Failure::Other(format!("the audit trail can't be written: {error}")))?;
         let api = AppState::new(
             engine.clone(),
             api(config, address, api_token, signup),

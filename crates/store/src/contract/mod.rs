@@ -40,7 +40,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @cases $open;
             access: workspaces, budgets, users, forgotten_keys, keys, rotation, revocation, last_use;
             agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
-            audit: listing, filters, with_a_commit;
+            audit: listing, calls_that_do_not_end, filters, with_a_commit;
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
                 needed_agent;
             concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;

@@ -35,6 +35,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V11__audit_by_action.sql"),
     ),
     ("V12__claude", include_str!("../../migrations/V12__claude.sql")),
+    (
+        "V14__governance",
+        include_str!("../../migrations/V14__governance.sql"),
+    ),
     ("V15__threads", include_str!("../../migrations/V15__threads.sql")),
     ("V17__files", include_str!("../../migrations/V17__files.sql")),
     ("V18__memory", include_str!("../../migrations/V18__memory.sql")),

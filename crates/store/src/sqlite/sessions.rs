@@ -80,8 +80,12 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         None => None,
     };
     for vault in &session.vaults {
-        // So may these.
-        vaults::key(conn, &session.workspace, vault)?.ok_or(Error::VaultGone)?;
+        // So may these, or archived.
+        match vaults::find(conn, &session.workspace, vault)? {
+            None => return Err(Error::VaultGone.into()),
+            Some(vault) if vault.archived_at.is_some() => return Err(Error::VaultArchived.into()),
+            Some(_) => {}
+        }
     }
     // A thread has the stores of its parent, whatever has become of them.
     let memories = if session.is_thread {

@@ -105,6 +105,37 @@ where
     }
 }
 
+/// A piece of work that nobody waits for.
+struct Behind<F> {
+    work: F,
+    failure: Option<Error>,
+}
+
+impl<F> Work for Behind<F>
+where
+    F: FnMut(&Connection) -> Result<(), Failure> + Send,
+{
+    fn claim(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, conn: &Connection, folder: &Folder) -> Verdict {
+        let work = &mut self.work;
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(conn)));
+        self.failure = match outcome {
+            Ok(outcome) => outcome.map_err(|failure| failure.into_error(folder)).err(),
+            Err(_) => Some(Error::Internal("a write panicked".into())),
+        };
+        self.failure.clone().map_or(Verdict::Done, Verdict::Failed)
+    }
+
+    fn answer(self: Box<Self>, failure: Option<Error>) {
+        if let Some(error) = failure.or(self.failure) {
+            tracing::error!(%error, "a write that nobody waits for failed");
+        }
+    }
+}
+
 impl Writer {
     /// Starts the thread. `patience` is how long work may wait before it is begun.
     ///
@@ -170,6 +201,24 @@ impl Writer {
             return answer.await.unwrap_or_else(|_| Err(closed()));
         };
         answer.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Accepts `work` and does not wait for it. What is accepted later is in the same transaction or a later one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when too much waits, or the store is closed.
+    pub(super) async fn accept<F>(&self, work: F) -> Result<()>
+    where
+        F: FnMut(&Connection) -> Result<(), Failure> + Send + 'static,
+    {
+        let closed = || Error::Unavailable("the store is closed".into());
+        let sender = self.sender.as_ref().ok_or_else(closed)?;
+        let permit = timeout(self.patience, sender.reserve())
+            .await
+            .map_err(|_| Error::Unavailable("too many writes are waiting".into()))?
+            .map_err(|_| closed())?;
+        permit.send(Message::Work(Box::new(Behind { work, failure: None })));
+        Ok(())
     }
 
     /// Carries out what was accepted, and closes the database.

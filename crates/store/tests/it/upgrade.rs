@@ -36,6 +36,7 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          ALTER TABLE sessions DROP COLUMN delegation_depth;
          ALTER TABLE sessions DROP COLUMN share;
          DROP TABLE audit;
+         DROP TABLE audit_open;
          DROP TABLE audit_ends;
          DROP TABLE users;
          DROP TABLE api_keys;

@@ -21,6 +21,7 @@ mod skills;
 mod threads;
 mod time;
 mod tools;
+mod vaults;
 
 use axum::Router;
 
@@ -38,5 +39,6 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(deployments::routes())
         .merge(memory::routes())
         .merge(skills::routes())
+        .merge(vaults::routes())
         .with_state(state)
 }

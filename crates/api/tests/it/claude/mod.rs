@@ -12,6 +12,7 @@ mod sessions;
 mod skills;
 mod threads;
 mod transport;
+mod vaults;
 
 use std::collections::HashMap;
 
