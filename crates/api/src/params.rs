@@ -6,7 +6,8 @@ use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use oma_domain::{
-    AgentId, CredentialId, DeploymentId, EnvironmentId, KeyId, RunId, SessionId, VaultId, WorkspaceId,
+    AgentId, CredentialId, DeploymentId, EnvironmentId, KeyId, RunId, SessionId, VaultId, WebhookId,
+    WorkspaceId,
 };
 
 use crate::fault::{Fault, Result};
@@ -58,6 +59,10 @@ path_id!(
 path_id!(
     /// The run of a deployment that the path names.
     RunPath, RunId, "deployment_run_id", RunNotFound
+);
+path_id!(
+    /// The webhook endpoint that the path names.
+    WebhookPath, WebhookId, "webhook_endpoint_id", WebhookNotFound
 );
 path_id!(
     /// The session that the path names.

@@ -33,6 +33,7 @@ pub mod trace;
 pub mod usage;
 pub mod user;
 pub mod vault;
+pub mod webhook;
 pub mod workspace;
 
 pub use agent::Agent;
@@ -41,8 +42,8 @@ pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, RunId, SessionId, UserId,
-    VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, KeyId, RunId,
+    SessionId, UserId, VaultId, WebhookId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use multiagent::{Member, Multiagent};

@@ -41,6 +41,7 @@ mod turns;
 mod usage;
 mod users;
 mod vaults;
+mod webhooks;
 mod workspaces;
 
 pub use clock::Clock;
@@ -51,6 +52,7 @@ pub use keys::{Credential, IssuedKey, NewKey};
 pub use parents::{IssuedParentToken, OpenChild};
 pub use submission::{Submission, Submitted};
 pub use users::{SignedUp, Terms};
+pub use webhooks::{EndpointChange, NewEndpoint};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,6 +62,7 @@ use oma_domain::thinking::ThinkingLevel;
 use oma_domain::{
     AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
+use oma_egress::Guard;
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
@@ -248,6 +251,8 @@ pub struct Deps {
     pub models: Vec<ModelInfo>,
     /// The vaults.
     pub vaults: Vaults,
+    /// Through which webhooks are sent.
+    pub guard: Arc<Guard>,
 }
 
 /// The engine. Cheap to clone.
@@ -261,6 +266,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) models: Vec<ModelInfo>,
     pub(crate) vaults: Vaults,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
@@ -293,6 +299,7 @@ impl Engine {
             runtime,
             models,
             vaults,
+            guard,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
         Self {
@@ -301,6 +308,7 @@ impl Engine {
                 runtime,
                 models,
                 vaults,
+                guard,
                 config,
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),

@@ -1,5 +1,6 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
-//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, and (in [`trail`]) the
+//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, (in [`webhooks`]) webhook
+//! endpoints and their outbox, and (in [`trail`]) the
 //! audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
@@ -27,6 +28,7 @@ pub mod error;
 pub mod records;
 pub mod sqlite;
 pub mod trail;
+pub mod webhooks;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
@@ -36,6 +38,7 @@ pub use records::{
     UsageFilter, UsageRow, Used, VaultKey,
 };
 pub use trail::{AuditFilter, Trail};
+pub use webhooks::Webhooks;
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -53,7 +56,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
+pub trait Store: Access + Trail + Deployments + Webhooks + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod refresh;
 pub mod rekey;
 pub mod rule;
 pub mod seal;
+mod server;
 mod vaults;
 
 pub use change::CredentialChange;

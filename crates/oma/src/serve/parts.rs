@@ -67,13 +67,14 @@ impl Parts {
             allow: config.tools.dial_allow.0.clone(),
         }));
         let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
-        let mcp = mcp::hub(config, guard, pool.clone(), vaults.clone());
+        let mcp = mcp::hub(config, Arc::clone(&guard), pool.clone(), vaults.clone());
         let runtime = Native::new(models, Policy::default(), tools, pool, mcp, native);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),
             models: listed,
             vaults: vaults.clone(),
+            guard,
         };
         let engine = Engine::new(deps, engine(config));
         // Before anybody presents one.

@@ -2,6 +2,7 @@
 
 use oma_domain::page::{Order, Page};
 use oma_domain::vault::{DataKey, MasterKeyId, Sealed, Vault};
+use oma_domain::webhook::Topic;
 use oma_domain::{Timestamp, VaultId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
@@ -9,6 +10,7 @@ use super::failure::Failure;
 use super::once::{self, Mark};
 use super::rows::{id, number, optional_text, page, page_limit, text, unknown_cursor};
 use super::vault_keys;
+use super::webhooks;
 use crate::Error;
 
 const WHOLE: &str = "SELECT id, user, name, created_at, updated_at FROM vaults";
@@ -42,6 +44,7 @@ pub(super) fn create(
         key.master.as_str(),
         key.sealed.as_str(),
     ])?;
+    webhooks::tell(conn, &vault.workspace, &[Topic::VaultCreated], vault.id.as_str())?;
     once::remember(conn, once)
 }
 
@@ -141,6 +144,7 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &VaultId) -
         .execute(params![workspace.as_str(), id.as_str()])?;
     conn.prepare_cached("DELETE FROM vaults WHERE key = ?")?
         .execute([key])?;
+    webhooks::tell(conn, workspace, &[Topic::VaultDeleted], id.as_str())?;
     Ok(true)
 }
 

@@ -7,8 +7,10 @@ mod events;
 mod multiagent;
 mod order;
 mod sessions;
+mod strangers;
 mod threads;
 mod transport;
+mod webhooks;
 
 use std::collections::HashMap;
 
