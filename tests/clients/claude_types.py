@@ -41,6 +41,13 @@ NULLABLE = {
     ("BetaSkill", "latest_version_id"),
 }
 
+# Lists of names that hold others than the declarations have, each with its reason in DIVERGENCES.md.
+WIDER = {
+    # Endpoints are told of all events here, not only of those of an organization.
+    ("BetaOrganizationWebhookEndpoint", "enabled_events"),
+    ("BetaNewOrganizationWebhookEndpoint", "enabled_events"),
+}
+
 # What an error may say besides; the SDK reads it (`error_code`), and declares it for a few errors only.
 DETAILS = {"type": "object", "properties": {"error_code": {"type": "string"}}, "required": ["error_code"]}
 # Errors that the SDK has classes for, by their status, and that its union of errors leaves out.
@@ -85,6 +92,10 @@ class Types:
             declared = definitions.get(name, {}).get("properties", {})
             if field in declared:
                 declared[field] = {"anyOf": [declared[field], {"type": "null"}]}
+        for name, field in WIDER:
+            declared = definitions.get(name, {}).get("properties", {})
+            if field in declared:
+                declared[field] = {"type": "array", "items": {"type": "string"}}
         self.definitions = definitions
         self._add_errors()
         # Paths with literal segments come before those with parameters in the same place.

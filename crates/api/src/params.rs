@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use oma_domain::skill::Which;
 use oma_domain::{
     AgentId, CredentialId, DeploymentId, EnvironmentId, FileId, KeyId, MemoryId, MemoryStoreId,
-    MemoryVersionId, ResourceId, RunId, SessionId, SkillId, VaultId, WorkspaceId,
+    MemoryVersionId, ResourceId, RunId, SessionId, SkillId, VaultId, WebhookId, WorkspaceId,
 };
 use oma_engine::{Error, MemoryError, SkillError};
 
@@ -66,6 +66,10 @@ path_id!(
 path_id!(
     /// The run of a deployment that the path names.
     RunPath, RunId, "deployment_run_id", RunNotFound
+);
+path_id!(
+    /// The webhook endpoint that the path names.
+    WebhookPath, WebhookId, "webhook_endpoint_id", WebhookNotFound
 );
 path_id!(
     /// The session that the path names.

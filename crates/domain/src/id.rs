@@ -174,6 +174,14 @@ id!(
     RunId, "drun"
 );
 id!(
+    /// A webhook endpoint.
+    WebhookId, "whk"
+);
+id!(
+    /// A notice to a webhook endpoint, the same at every attempt.
+    DeliveryId, "whe"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );

@@ -37,6 +37,7 @@ pub mod trace;
 pub mod usage;
 pub mod user;
 pub mod vault;
+pub mod webhook;
 pub mod workspace;
 
 pub use agent::Agent;
@@ -46,9 +47,9 @@ pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use file::File;
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, FileId, KeyId, MemoryId,
-    MemoryStoreId, MemoryVersionId, ResourceId, RunId, SessionId, SkillId, SkillVersionId, UserId, VaultId,
-    WorkspaceId,
+    AgentId, AuditId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId, KeyId,
+    MemoryId, MemoryStoreId, MemoryVersionId, ResourceId, RunId, SessionId, SkillId, SkillVersionId, UserId,
+    VaultId, WebhookId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use memory::{Memory, MemoryStore};

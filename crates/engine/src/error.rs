@@ -47,6 +47,12 @@ pub enum Error {
     /// No such run in this workspace.
     #[error("no run has this id")]
     RunNotFound,
+    /// No such webhook endpoint in this workspace.
+    #[error("no webhook endpoint has this id")]
+    WebhookNotFound,
+    /// The workspace has as many webhook endpoints as it may have.
+    #[error("the workspace has {0} webhook endpoints; more are not possible")]
+    TooManyWebhooks(u32),
     /// A vault or credential.
     #[error(transparent)]
     Vault(oma_vault::Error),

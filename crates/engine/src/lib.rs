@@ -44,6 +44,7 @@ mod turns;
 mod usage;
 mod users;
 mod vaults;
+mod webhooks;
 mod workspaces;
 
 pub use clock::Clock;
@@ -56,6 +57,7 @@ pub use parents::{IssuedParentToken, OpenChild};
 pub use skills::{NewSkill, SkillError};
 pub use submission::{Submission, Submitted};
 pub use users::{SignedUp, Terms};
+pub use webhooks::{EndpointChange, NewEndpoint};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,6 +67,7 @@ use oma_domain::thinking::ThinkingLevel;
 use oma_domain::{
     AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
+use oma_egress::Guard;
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
@@ -261,6 +264,8 @@ pub struct Deps {
     pub vaults: Vaults,
     /// The files.
     pub files: oma_files::Files,
+    /// Through which webhooks are sent.
+    pub guard: Arc<Guard>,
 }
 
 /// The engine. Cheap to clone.
@@ -275,6 +280,7 @@ pub(crate) struct Inner {
     pub(crate) models: Vec<ModelInfo>,
     pub(crate) vaults: Vaults,
     pub(crate) files: oma_files::Files,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
@@ -308,6 +314,7 @@ impl Engine {
             models,
             vaults,
             files,
+            guard,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
         Self {
@@ -317,6 +324,7 @@ impl Engine {
                 models,
                 vaults,
                 files,
+                guard,
                 config,
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),

@@ -1,6 +1,7 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
 //! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, (in [`memories`]) memory
-//! stores, (in [`skills`]) skills, (in [`files`]) what is known of files, and (in [`trail`]) the audit trail.
+//! stores, (in [`skills`]) skills, (in [`files`]) what is known of files, (in [`webhooks`]) webhook endpoints and their
+//! outbox, and (in [`trail`]) the audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
 //! behind the same trait. [`contract`] is the suite that every implementation must pass.
@@ -30,6 +31,7 @@ pub mod records;
 pub mod skills;
 pub mod sqlite;
 pub mod trail;
+pub mod webhooks;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
@@ -42,6 +44,7 @@ pub use records::{
 };
 pub use skills::Skills;
 pub use trail::{AuditFilter, Trail};
+pub use webhooks::Webhooks;
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -59,7 +62,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Deployments + Files + Memories + Skills + Trail + Send + Sync + 'static {
+pub trait Store:
+    Access + Deployments + Files + Memories + Skills + Trail + Webhooks + Send + Sync + 'static
+{
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod refresh;
 pub mod rekey;
 pub mod rule;
 pub mod seal;
+mod server;
 mod vaults;
 
 pub use change::{CredentialChange, Expiry, MetadataChange};

@@ -4,10 +4,8 @@
 //! below it, segment by segment: `https://a.example/mcp` is for `/mcp` and `/mcp/x`, not for `/mcpx`, nor for
 //! `https://a.example.evil.example/mcp`. Both sides are compared in canonical form, as the dial guard reads them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use oma_egress::Guard;
-use oma_egress::target::{Host, Target};
+use oma_egress::target::Target;
 use url::form_urlencoded::byte_serialize;
 
 /// Why a text is no rule. It is for whoever wrote it.
@@ -65,27 +63,13 @@ impl Rule {
         guard
             .check(self.target.url.as_str())
             .map_err(|error| InvalidRule(format!("It can never match: {error}")))?;
-        if self.target.url.scheme() != "https" && !self.is_allowed_loopback(guard) {
+        if self.target.url.scheme() != "https" && !guard.policy().allows_loopback(&self.target) {
             return Err(InvalidRule(
                 "A token is sent over https only, except to a loopback address that the operator allows"
                     .to_owned(),
             ));
         }
         Ok(())
-    }
-
-    fn is_allowed_loopback(&self, guard: &Guard) -> bool {
-        let (policy, port) = (guard.policy(), self.target.port);
-        match &self.target.host {
-            Host::Address(address) => address.is_loopback() && policy.allows(*address, port),
-            Host::Name(name) => {
-                // The guard dials loopback for this name only; those below it may lead anywhere.
-                let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-                name == "localhost"
-                    && (policy.trusts_name(name, port)
-                        || loopback.iter().any(|address| policy.allows(*address, port)))
-            }
-        }
     }
 
     /// Whether the credential is for this URL.

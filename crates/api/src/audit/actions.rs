@@ -42,6 +42,16 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/deployments/{deployment_id}/pause") => ("deployment.pause", Some("deployment_id")),
         ("POST", "/v1/deployments/{deployment_id}/unpause") => ("deployment.unpause", Some("deployment_id")),
         ("POST", "/v1/deployments/{deployment_id}/run") => ("deployment.run", Some("deployment_id")),
+        ("POST", "/v1/organizations/webhooks") => ("webhook.create", None),
+        ("POST", "/v1/organizations/webhooks/{webhook_endpoint_id}") => {
+            ("webhook.update", Some("webhook_endpoint_id"))
+        }
+        ("DELETE", "/v1/organizations/webhooks/{webhook_endpoint_id}") => {
+            ("webhook.delete", Some("webhook_endpoint_id"))
+        }
+        ("POST", "/v1/organizations/webhooks/{webhook_endpoint_id}/regenerate_signing_secret") => {
+            ("webhook.rotate", Some("webhook_endpoint_id"))
+        }
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
         ("POST", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),

@@ -90,6 +90,9 @@ impl Server {
             store,
             runtime: Arc::new(Puppet::default()),
             models: vec![model("test/puppet"), model("test/family/large")],
+            guard: Arc::new(oma_egress::Guard::new(oma_egress::Policy {
+                allow: vec!["127.0.0.1".parse().unwrap()],
+            })),
         };
         let mut config = ApiConfig {
             stream_linger: Duration::from_millis(50),

@@ -298,6 +298,15 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn over(folder: &std::path::Path, config: Config) -> Self {
+        let guard = oma_egress::Guard::new(oma_egress::Policy::default());
+        Self::dialling(folder, config, Arc::new(guard)).await
+    }
+
+    pub(crate) async fn dialling(
+        folder: &std::path::Path,
+        config: Config,
+        guard: Arc<oma_egress::Guard>,
+    ) -> Self {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder, &Default::default()).unwrap());
         let puppet = Puppet::new();
         let vaults = vaults(&store).await;
@@ -308,6 +317,7 @@ impl Stage {
             store: Arc::clone(&store),
             runtime: puppet.clone(),
             models: Vec::new(),
+            guard,
         };
         Self {
             engine: Engine::new(deps, config),
@@ -414,9 +424,9 @@ pub(crate) fn is_idle(event: &Event) -> bool {
     matches!(&*event.body, Body::StatusIdle { .. })
 }
 
-/// Vaults under a key that the test forgets.
+/// Vaults under one key, which stages over the same folder share.
 async fn vaults(store: &Arc<dyn Store>) -> oma_vault::Vaults {
-    let key = oma_vault::MasterKey::generate().unwrap().to_text();
+    let key = "5a".repeat(32).into();
     let unlocked = oma_vault::key_file::unlock(&**store, &oma_vault::key_file::Source::Given(key)).await;
     let guard = oma_egress::Guard::new(oma_egress::Policy::default());
     oma_vault::Vaults::new(Arc::clone(store), unlocked.unwrap().master, Arc::new(guard))

@@ -98,7 +98,14 @@ async fn serve(
     ));
     let sweeper = tokio::spawn({
         let engine = parts.engine.clone();
-        async move { tokio::join!(engine.sweep(), engine.keep_deadlines(), engine.keep_schedules()) }
+        async move {
+            tokio::join!(
+                engine.sweep(),
+                engine.keep_deadlines(),
+                engine.keep_schedules(),
+                engine.keep_webhooks()
+            )
+        }
     });
     let recovery = tokio::spawn(recover(parts.engine.clone()));
     let upkeep = tokio::spawn(oma_api::telemetry::upkeep(

@@ -79,7 +79,7 @@ impl Parts {
             allow: config.tools.dial_allow.0.clone(),
         }));
         let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
-        let mcp = mcp::hub(config, guard, pool.clone(), vaults.clone());
+        let mcp = mcp::hub(config, Arc::clone(&guard), pool.clone(), vaults.clone());
         let runtime =
             Native::new(models, Policy::default(), tools, pool, mcp, native).with_memories(memories);
         let deps = Deps {
@@ -88,6 +88,7 @@ impl Parts {
             models: listed,
             vaults: vaults.clone(),
             files,
+            guard,
         };
         let engine = Engine::new(deps, engine(config));
         // Before anybody presents one.

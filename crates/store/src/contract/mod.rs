@@ -31,6 +31,7 @@ pub mod skills;
 pub mod small;
 pub mod usage;
 pub mod vaults;
+pub mod webhooks;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.
@@ -60,6 +61,7 @@ macro_rules! contract_tests {
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
             usage: sums, pages;
+            webhooks: round_trip, told_in_the_same_transaction, outbox, disabled;
         }
     };
     (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {

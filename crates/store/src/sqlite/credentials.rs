@@ -2,6 +2,7 @@
 
 use oma_domain::page::{Order, Page};
 use oma_domain::vault::Secrets;
+use oma_domain::webhook::Topic;
 use oma_domain::{Credential, CredentialId, Timestamp, VaultId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -9,6 +10,7 @@ use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{id, number, page, page_limit, start, text, unknown_cursor};
 use super::vaults;
+use super::webhooks::{self, About};
 use crate::{Admission, Error, Result as StoreResult, StoredCredential};
 
 /// A credential, ready to be stored.
@@ -83,6 +85,11 @@ pub(super) fn add(
         row.secrets,
     ])?;
     vaults::touch(conn, vault, credential.updated_at)?;
+    let about = About {
+        resource: credential.id.as_str(),
+        vault: Some(credential.vault.as_str()),
+    };
+    webhooks::tell_about(conn, &credential.workspace, &[Topic::CredentialCreated], about)?;
     once::remember(conn, once)
 }
 
@@ -265,15 +272,20 @@ pub(super) fn delete(
     id: &CredentialId,
     at: Timestamp,
 ) -> Result<bool, Failure> {
-    let Some(vault) = vaults::key(conn, workspace, vault)? else {
+    let Some(vault_key) = vaults::key(conn, workspace, vault)? else {
         return Ok(false);
     };
-    let Some(key) = key(conn, vault, id)? else {
+    let Some(key) = key(conn, vault_key, id)? else {
         return Ok(false);
     };
     conn.prepare_cached("DELETE FROM credentials WHERE key = ?")?
         .execute([key])?;
-    vaults::touch(conn, vault, at)?;
+    vaults::touch(conn, vault_key, at)?;
+    let about = About {
+        resource: id.as_str(),
+        vault: Some(vault.as_str()),
+    };
+    webhooks::tell_about(conn, workspace, &[Topic::CredentialDeleted], about)?;
     Ok(true)
 }
 

@@ -47,6 +47,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V20__deployments",
         include_str!("../../migrations/V20__deployments.sql"),
     ),
+    (
+        "V21__webhooks",
+        include_str!("../../migrations/V21__webhooks.sql"),
+    ),
 ];
 
 /// Brings the database to the newest schema.

@@ -49,6 +49,7 @@ mod usage;
 mod users;
 mod vault_keys;
 mod vaults;
+mod webhooks;
 mod workspaces;
 mod writer;
 
@@ -65,6 +66,7 @@ use checkpointer::Checkpointer;
 use failure::Failure;
 use folder::{Folder, Lock};
 use reader::Readers;
+use tokio::sync::Notify;
 use writer::Writer;
 
 use crate::Result;
@@ -104,6 +106,8 @@ pub struct Sqlite {
     // Dropped first: the writer's connection is then the last one, and leaves a folder without a write-ahead log.
     readers: Readers,
     writer: Writer,
+    /// Told when notices may have been added to the outbox.
+    outbox: Arc<Notify>,
 }
 
 impl Sqlite {
@@ -128,10 +132,20 @@ impl Sqlite {
             .map(|_| connection::reader(&database, options))
             .collect::<Result<Vec<_>, _>>()?;
         let checkpointer = Checkpointer::start(connection::checkpointer(&database)?)?;
-        let writer = Writer::start(conn, checkpointer, Arc::clone(folder), lock, options.patience)?;
+        let outbox = Arc::new(Notify::new());
+        let told = Arc::clone(&outbox);
+        let writer = Writer::start(
+            conn,
+            checkpointer,
+            Arc::clone(folder),
+            lock,
+            told,
+            options.patience,
+        )?;
         Ok(Self {
             readers: Readers::new(conns, Arc::clone(folder), options.patience),
             writer,
+            outbox,
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use oma_domain::page::{Order, Page};
 use oma_domain::session::{Queued, State};
+use oma_domain::webhook::Topic;
 use oma_domain::{
     AgentId, DeploymentId, KeyId, MemoryStoreId, Seq, Session, SessionId, Timestamp, WorkspaceId,
 };
@@ -14,7 +15,7 @@ use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, files, memory, queue, resources, vaults, workspaces};
+use super::{environments, events, files, memory, queue, resources, vaults, webhooks, workspaces};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
@@ -146,6 +147,15 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
     }
     for resource in &session.resources {
         resources::add(conn, &session.workspace, key, resource)?;
+    }
+    // Those that work for another session are no clients' own.
+    if session.parent.is_none() {
+        webhooks::tell(
+            conn,
+            &session.workspace,
+            &[Topic::SessionCreated],
+            session.id.as_str(),
+        )?;
     }
     once::remember(conn, once)
 }
@@ -350,15 +360,18 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
 }
 
 pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId) -> Result<bool, Failure> {
-    let found: Option<(i64, i64)> = conn
-        .prepare_cached("SELECT key, snapshot FROM sessions WHERE workspace = ? AND id = ?")?
+    let found: Option<(i64, i64, bool)> = conn
+        .prepare_cached("SELECT key, snapshot, parent IS NULL FROM sessions WHERE workspace = ? AND id = ?")?
         .query_row(params![workspace.as_str(), id.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
-    let Some((key, snapshot)) = found else {
+    let Some((key, snapshot, is_own)) = found else {
         return Ok(false);
     };
+    if is_own {
+        webhooks::tell(conn, workspace, &[Topic::SessionDeleted], id.as_str())?;
+    }
     events::clear(conn, key)?;
     queue::clear(conn, key)?;
     once::forget_session(conn, workspace, id)?;

@@ -117,6 +117,8 @@ pub(super) fn remove_workspace(conn: &Connection, workspace: &WorkspaceId) -> Re
     }
     // What refers to others goes before them.
     for table in [
+        "webhook_outbox",
+        "webhook_endpoints",
         "deployment_runs",
         "deployments",
         "credentials",

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use oma_domain::page::{Order, Page};
 use oma_domain::vault::{DataKey, MasterKeyId, Sealed, Vault};
+use oma_domain::webhook::Topic;
 use oma_domain::{Timestamp, VaultId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{id, number, optional_text, page, page_limit, text, unknown_cursor};
-use super::{credentials, vault_keys};
+use super::{credentials, vault_keys, webhooks};
 use crate::{Error, Result as StoreResult, VaultFilter};
 
 const WHOLE: &str = "SELECT id, user, name, metadata, created_at, updated_at, archived_at FROM vaults";
@@ -77,6 +78,7 @@ pub(super) fn create(
         key.master.as_str(),
         key.sealed.as_str(),
     ])?;
+    webhooks::tell(conn, &vault.workspace, &[Topic::VaultCreated], vault.id.as_str())?;
     once::remember(conn, once)
 }
 
@@ -188,6 +190,7 @@ pub(super) fn archive(
         .execute(params![at.as_millis(), key])?;
     if archived > 0 {
         credentials::archive_all(conn, key, at)?;
+        webhooks::tell(conn, workspace, &[Topic::VaultArchived], id.as_str())?;
     }
     Ok(find(conn, workspace, id)?.ok_or(Error::NotFound)?)
 }
@@ -209,6 +212,7 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &VaultId) -
         .execute(params![workspace.as_str(), id.as_str()])?;
     conn.prepare_cached("DELETE FROM vaults WHERE key = ?")?
         .execute([key])?;
+    webhooks::tell(conn, workspace, &[Topic::VaultDeleted], id.as_str())?;
     Ok(true)
 }
 

@@ -15,12 +15,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::checkpointer::Checkpointer;
 use super::failure::Failure;
 use super::folder::{Folder, Lock};
+use super::webhooks;
 use crate::{Error, Result};
 
 /// How many pieces of work may wait.
@@ -146,6 +147,7 @@ impl Writer {
         checkpointer: Checkpointer,
         folder: Arc<Folder>,
         lock: Lock,
+        outbox: Arc<Notify>,
         patience: Duration,
     ) -> Result<Self> {
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -154,6 +156,8 @@ impl Writer {
             checkpointer,
             folder,
             lock,
+            outbox,
+            newest_notice: 0,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -248,10 +252,13 @@ struct Desk {
     checkpointer: Checkpointer,
     folder: Arc<Folder>,
     lock: Lock,
+    outbox: Arc<Notify>,
+    /// The newest notice in the outbox, as far as this has looked.
+    newest_notice: i64,
 }
 
 impl Desk {
-    fn serve(self, mut receiver: mpsc::Receiver<Message>) {
+    fn serve(mut self, mut receiver: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(GROUP);
         let mut closers = Vec::new();
         loop {
@@ -271,13 +278,14 @@ impl Desk {
                 }
             }
             self.commit(group);
+            self.look_into_outbox();
             self.checkpointer.after_commit(&self.conn);
         }
         let Self {
             conn,
             checkpointer,
-            folder: _,
             lock,
+            ..
         } = self;
         checkpointer.close();
         if let Err((_, error)) = conn.close() {
@@ -287,6 +295,23 @@ impl Desk {
         for done in closers {
             // Whoever asked may have gone away.
             let _ = done.send(());
+        }
+    }
+
+    /// Tells whoever empties the outbox when something has come into it. Whoever does that looks into it once by
+    /// themselves, so a look that fails costs time and no notice.
+    fn look_into_outbox(&mut self) {
+        match webhooks::newest(&self.conn) {
+            Ok(newest) if newest > self.newest_notice => {
+                self.newest_notice = newest;
+                self.outbox.notify_one();
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                let error = failure.into_error(&self.folder);
+                tracing::warn!(%error, "the outbox of webhooks could not be looked into");
+                self.outbox.notify_one();
+            }
         }
     }
 

@@ -16,6 +16,8 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
         "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP TABLE webhook_outbox;
+         DROP TABLE webhook_endpoints;
          DROP TABLE deployment_runs;
          DROP TABLE deployments;
          DROP INDEX sessions_by_deployment;

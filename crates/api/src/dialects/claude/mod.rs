@@ -22,6 +22,7 @@ mod threads;
 mod time;
 mod tools;
 mod vaults;
+mod webhooks;
 
 use axum::Router;
 
@@ -40,5 +41,6 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(memory::routes())
         .merge(skills::routes())
         .merge(vaults::routes())
+        .merge(webhooks::routes())
         .with_state(state)
 }

@@ -10,9 +10,11 @@ mod multiagent;
 mod order;
 mod sessions;
 mod skills;
+mod strangers;
 mod threads;
 mod transport;
 mod vaults;
+mod webhooks;
 
 use std::collections::HashMap;
 
