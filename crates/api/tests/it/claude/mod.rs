@@ -9,6 +9,7 @@ mod order;
 mod sessions;
 mod threads;
 mod transport;
+mod wire;
 
 use std::collections::HashMap;
 
