@@ -146,6 +146,10 @@ id!(
     RunId, "drun"
 );
 id!(
+    /// An item of a self-hosted environment's work queue.
+    WorkId, "work"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );

@@ -33,6 +33,7 @@ pub mod trace;
 pub mod usage;
 pub mod user;
 pub mod vault;
+pub mod work;
 pub mod workspace;
 
 pub use agent::Agent;
@@ -42,7 +43,7 @@ pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use id::{
     AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, RunId, SessionId, UserId,
-    VaultId, WorkspaceId,
+    VaultId, WorkId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use multiagent::{Member, Multiagent};

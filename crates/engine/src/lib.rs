@@ -40,6 +40,8 @@ mod turns;
 mod usage;
 mod users;
 mod vaults;
+mod work;
+pub mod work_token;
 mod workspaces;
 
 pub use clock::Clock;
@@ -50,6 +52,7 @@ pub use keys::{Credential, IssuedKey, NewKey};
 pub use parents::{IssuedParentToken, OpenChild};
 pub use submission::{Submission, Submitted};
 pub use users::{SignedUp, Terms};
+pub use work::{HandedOut, Queue};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -278,6 +281,8 @@ pub(crate) struct Inner {
     pub(crate) schedule_changed: tokio::sync::Notify,
     /// What the clock showed when schedules were looked at last; beyond all times before that.
     pub(crate) schedules_seen: std::sync::atomic::AtomicI64,
+    /// Who polls for work.
+    pub(crate) polls: work::Polls,
 }
 
 impl Engine {
@@ -311,6 +316,7 @@ impl Engine {
                 deadline_set: tokio::sync::Notify::new(),
                 schedule_changed: tokio::sync::Notify::new(),
                 schedules_seen: std::sync::atomic::AtomicI64::new(i64::MAX),
+                polls: work::Polls::default(),
             }),
         }
     }

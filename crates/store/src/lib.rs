@@ -27,6 +27,7 @@ pub mod error;
 pub mod records;
 pub mod sqlite;
 pub mod trail;
+pub mod work;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
@@ -36,6 +37,7 @@ pub use records::{
     UsageFilter, UsageRow, Used, VaultKey,
 };
 pub use trail::{AuditFilter, Trail};
+pub use work::{WorkQueue, WorkStats};
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -53,7 +55,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
+pub trait Store: Access + Trail + Deployments + WorkQueue + Send + Sync + 'static {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors

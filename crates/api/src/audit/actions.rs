@@ -42,6 +42,12 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/deployments/{deployment_id}/pause") => ("deployment.pause", Some("deployment_id")),
         ("POST", "/v1/deployments/{deployment_id}/unpause") => ("deployment.unpause", Some("deployment_id")),
         ("POST", "/v1/deployments/{deployment_id}/run") => ("deployment.run", Some("deployment_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}") => ("work.update", Some("work_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/ack") => ("work.ack", Some("work_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/heartbeat") => {
+            ("work.heartbeat", Some("work_id"))
+        }
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/stop") => ("work.stop", Some("work_id")),
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
         ("DELETE", "/v1/vaults/{vault_id}") => ("vault.delete", Some("vault_id")),

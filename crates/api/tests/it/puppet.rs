@@ -177,6 +177,10 @@ impl Puppet {
                     call_id: if time == 1 { "call_1" } else { "call_3" }.into(),
                     permission: session.agent.spec.permission_policy.evaluate("bash"),
                     custom: false,
+                    remote: session
+                        .environment
+                        .as_ref()
+                        .is_some_and(|environment| !environment.spec.hosting.is_cloud()),
                     opaque: None,
                 });
             }
@@ -189,6 +193,7 @@ impl Puppet {
                 call_id: "call_2".into(),
                 permission: Permission::Allow,
                 custom: session.agent.spec.is_custom_tool("ticket"),
+                remote: false,
                 opaque: None,
             });
         }

@@ -28,6 +28,7 @@ pub mod sessions;
 pub mod small;
 pub mod usage;
 pub mod vaults;
+pub mod work;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.
@@ -54,6 +55,7 @@ macro_rules! contract_tests {
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
             usage: sums, pages;
+            work: queueing, lost_workers, followers, apart;
         }
     };
     (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {

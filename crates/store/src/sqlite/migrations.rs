@@ -40,6 +40,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V20__deployments",
         include_str!("../../migrations/V20__deployments.sql"),
     ),
+    ("V22__work", include_str!("../../migrations/V22__work.sql")),
 ];
 
 /// Brings the database to the newest schema.

@@ -45,6 +45,7 @@ mod usage;
 mod users;
 mod vault_keys;
 mod vaults;
+mod work;
 mod workspaces;
 mod writer;
 

@@ -123,6 +123,7 @@ pub(super) fn remove_workspace(conn: &Connection, workspace: &WorkspaceId) -> Re
         "vaults",
         "agent_versions",
         "agents",
+        "work",
         "environments",
         "agent_snapshots",
         "once",

@@ -26,9 +26,10 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
 /// A fault in Anthropic's shape.
 pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
     let kind = match status(fault) {
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::METHOD_NOT_ALLOWED => {
-            "invalid_request_error"
-        }
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNPROCESSABLE_ENTITY
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::PRECONDITION_FAILED => "invalid_request_error",
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
@@ -38,12 +39,19 @@ pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
         StatusCode::GATEWAY_TIMEOUT => "timeout_error",
         _ => "api_error",
     };
+    let mut details = json!({"error_code": fault.code()});
+    if let Some(state) = fault
+        .details()
+        .filter(|_| status(fault) == StatusCode::PRECONDITION_FAILED)
+    {
+        details["current_state"] = state.clone();
+    }
     json!({
         "type": "error",
         "error": {
             "type": kind,
             "message": fault.message(),
-            "details": {"error_code": fault.code()},
+            "details": details,
         },
         "request_id": request_id,
     })

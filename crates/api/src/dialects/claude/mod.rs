@@ -18,6 +18,7 @@ mod sessions;
 mod threads;
 mod time;
 mod tools;
+mod work;
 
 use axum::Router;
 
@@ -32,5 +33,6 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(events::routes())
         .merge(threads::routes())
         .merge(deployments::routes())
+        .merge(work::routes())
         .with_state(state)
 }

@@ -10,6 +10,7 @@ mod sessions;
 mod threads;
 mod transport;
 mod wire;
+mod work;
 
 use std::collections::HashMap;
 
