@@ -340,8 +340,8 @@ impl Engine {
         workspace: &WorkspaceId,
         environment: &EnvironmentId,
         id: &WorkId,
-        change: impl Fn(Work) -> Result<Work, E>,
-    ) -> Result<Work, E> {
+        change: impl Fn(Work) -> std::result::Result<Work, E>,
+    ) -> std::result::Result<Work, E> {
         for _ in 0..ATTEMPTS {
             let before = self.work(workspace, environment, id).await?;
             let after = change(before.clone())?;
@@ -359,7 +359,7 @@ impl Engine {
         workspace: &WorkspaceId,
         environment: &EnvironmentId,
         id: &WorkId,
-        change: impl Fn(&Work, Timestamp) -> Result<Work, Refusal>,
+        change: impl Fn(&Work, Timestamp) -> std::result::Result<Work, Refusal>,
     ) -> Result<Work> {
         for _ in 0..ATTEMPTS {
             let (before, at) = (self.work(workspace, environment, id).await?, now());

@@ -7,7 +7,7 @@ use oma_domain::work::{Expected, RECLAIM_MS, State, Work};
 use oma_domain::{EnvironmentId, SessionId, Timestamp, WorkId, WorkspaceId};
 
 use super::fixtures::{commit, stored_session, turn};
-use crate::{Error, Store, WorkStats};
+use crate::{Error, Store, WorkStats, assert_refused};
 
 fn item(workspace: &WorkspaceId, environment: &EnvironmentId, now: i64) -> Work {
     let session = SessionId::generate();
@@ -43,10 +43,7 @@ pub async fn queueing(store: Arc<dyn Store>) {
     assert_eq!(due(RECLAIM_MS, 10).await, Some(first.id.clone()));
     let taken = first.handed_out(Timestamp(100));
     store.update_work(&first, &taken, None).await.unwrap();
-    assert_eq!(
-        store.update_work(&first, &taken, None).await,
-        Err(Error::Conflict)
-    );
+    assert_refused!(store.update_work(&first, &taken, None).await, Error::Conflict);
     assert_eq!(due(RECLAIM_MS, 100).await, Some(second.id.clone()));
     assert_eq!(due(50, 150).await, Some(first.id.clone()));
     let kept = taken.heartbeat(Expected::None, None, Timestamp(200)).unwrap();
@@ -168,8 +165,5 @@ pub async fn apart(store: Arc<dyn Store>) {
         workspace: stranger,
         ..work.clone()
     };
-    assert_eq!(
-        store.update_work(&foreign, &foreign, None).await,
-        Err(Error::NotFound)
-    );
+    assert_refused!(store.update_work(&foreign, &foreign, None).await, Error::NotFound);
 }

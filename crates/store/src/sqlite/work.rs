@@ -199,10 +199,10 @@ impl WorkQueue for Sqlite {
                     return Err(Error::Conflict.into());
                 }
                 write(conn, &after)?;
-                if let Some(next) = next.filter(|_| after.work.state == State::Stopped)
+                if let Some(next) = next.as_ref().filter(|_| after.work.state == State::Stopped)
                     && needs_hands(conn, &next.work)?
                 {
-                    add(conn, &next)?;
+                    add(conn, next)?;
                 }
                 Ok(())
             })
