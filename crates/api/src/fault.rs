@@ -169,6 +169,12 @@ impl From<Error> for Fault {
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
             Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
             Error::InvalidParentToken => fault(StatusCode::FORBIDDEN, "invalid_parent_token"),
+            Error::InvalidWorkToken => fault(StatusCode::UNAUTHORIZED, "invalid_work_token")
+                .with_challenge("Bearer error=\"invalid_token\""),
+            Error::WorkNotFound => fault(StatusCode::NOT_FOUND, "work_not_found"),
+            Error::NotSelfHosted => fault(StatusCode::BAD_REQUEST, "environment_not_self_hosted"),
+            Error::Work(_) => fault(StatusCode::CONFLICT, "work_state"),
+            Error::LeaseLost(_) => fault(StatusCode::PRECONDITION_FAILED, "heartbeat_precondition_failed"),
             Error::AgentNotAllowed => fault(StatusCode::FORBIDDEN, "agent_not_in_allowlist"),
             Error::MaxDepth => fault(StatusCode::FORBIDDEN, "max_subagent_depth_reached"),
             Error::NotParentsEnvironment => fault(StatusCode::FORBIDDEN, "forbidden"),

@@ -20,6 +20,7 @@ pub mod auth;
 pub mod dialect;
 pub mod dialects;
 pub mod fault;
+mod hands;
 mod infra;
 pub mod limits;
 mod listing;

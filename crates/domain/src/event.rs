@@ -212,7 +212,7 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny_message: Option<String>,
     },
-    /// A client's result of a custom tool: that tool use's one result.
+    /// A client's result of a tool that it carries out: that tool use's one result.
     #[serde(rename = "user.custom_tool_result")]
     UserCustomToolResult {
         /// The tool use.
@@ -224,6 +224,10 @@ pub enum Body {
         /// Whether the tool failed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
+        /// Whether the tool is a built-in one, which a worker carries out because the session's environment is
+        /// self-hosted, rather than a custom one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remote: bool,
     },
     /// Something that the agent said.
     #[serde(rename = "agent.message")]

@@ -182,6 +182,10 @@ id!(
     DeliveryId, "whe"
 );
 id!(
+    /// An item of a self-hosted environment's work queue.
+    WorkId, "work"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{KeyId, SessionId, WorkspaceId};
+use crate::id::{EnvironmentId, KeyId, SessionId, WorkspaceId};
 use crate::quota::Monthly;
 use crate::time::Timestamp;
 
@@ -60,7 +60,7 @@ pub enum Actor {
     Operator,
     /// Whoever holds this key.
     Key(KeyId),
-    /// Whoever holds a parent token of this session.
+    /// Whoever holds a parent token of this session, or carries out its tools.
     Session(SessionId),
     /// Somebody on a server that asks for no key.
     Local,
@@ -109,6 +109,8 @@ pub struct ApiKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// The self-hosted environment whose workers hold it. Such a key may do their work and nothing else.
+    pub environment: Option<EnvironmentId>,
     /// What may be consumed with it in a month.
     pub budget: Monthly,
     /// When it was created.
@@ -177,6 +179,7 @@ mod tests {
             workspace: WorkspaceId::default_workspace(),
             name: "ci".into(),
             scope: Scope::Write,
+            environment: None,
             budget: Monthly::default(),
             created_at: Timestamp(0),
             rotated_at: None,

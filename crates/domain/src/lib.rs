@@ -38,6 +38,7 @@ pub mod usage;
 pub mod user;
 pub mod vault;
 pub mod webhook;
+pub mod work;
 pub mod workspace;
 
 pub use agent::Agent;
@@ -49,7 +50,7 @@ pub use file::File;
 pub use id::{
     AgentId, AuditId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId, KeyId,
     MemoryId, MemoryStoreId, MemoryVersionId, ResourceId, RunId, SessionId, SkillId, SkillVersionId, UserId,
-    VaultId, WebhookId, WorkspaceId,
+    VaultId, WebhookId, WorkId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use memory::{Memory, MemoryStore};

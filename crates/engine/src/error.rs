@@ -100,6 +100,21 @@ pub enum Error {
     /// The parent token is not one of this server's, has expired, or its session is gone.
     #[error("the parent token is not valid")]
     InvalidParentToken,
+    /// The work token is not one of this server's, has expired, or its item is somebody else's.
+    #[error("the work token is not valid")]
+    InvalidWorkToken,
+    /// No such work item in this environment.
+    #[error("no work item has this id")]
+    WorkNotFound,
+    /// Only environments whose tools run with their developers have work.
+    #[error("the environment is not self-hosted")]
+    NotSelfHosted,
+    /// The work item does not stand so.
+    #[error(transparent)]
+    Work(#[from] oma_domain::work::Refusal),
+    /// The work item's last heartbeat is not the one that its worker knows of: the item, as it stands.
+    #[error("the last heartbeat is not the expected one: the lease is lost")]
+    LeaseLost(Box<oma_domain::work::Work>),
     /// The agent is not one of those that the parent may call.
     #[error("the parent may not call this agent")]
     AgentNotAllowed,

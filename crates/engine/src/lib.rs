@@ -45,6 +45,8 @@ mod usage;
 mod users;
 mod vaults;
 mod webhooks;
+mod work;
+pub mod work_token;
 mod workspaces;
 
 pub use clock::Clock;
@@ -58,6 +60,7 @@ pub use skills::{NewSkill, SkillError};
 pub use submission::{Submission, Submitted};
 pub use users::{SignedUp, Terms};
 pub use webhooks::{EndpointChange, NewEndpoint};
+pub use work::{HandedOut, Queue};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -302,6 +305,8 @@ pub(crate) struct Inner {
     pub(crate) schedule_changed: tokio::sync::Notify,
     /// What the clock showed when schedules were looked at last; beyond all times before that.
     pub(crate) schedules_seen: std::sync::atomic::AtomicI64,
+    /// Who polls for work.
+    pub(crate) polls: work::Polls,
 }
 
 impl Engine {
@@ -340,6 +345,7 @@ impl Engine {
                 deadline_set: tokio::sync::Notify::new(),
                 schedule_changed: tokio::sync::Notify::new(),
                 schedules_seen: std::sync::atomic::AtomicI64::new(i64::MAX),
+                polls: work::Polls::default(),
             }),
         }
     }

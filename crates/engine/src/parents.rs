@@ -61,7 +61,7 @@ impl Engine {
         Ok(())
     }
 
-    fn parent_secret(&self) -> Result<&Secret> {
+    pub(crate) fn parent_secret(&self) -> Result<&Secret> {
         let secret = self.inner.parent_secret.get();
         secret.ok_or_else(|| Error::Unavailable("the secret of parent tokens is not loaded yet".into()))
     }

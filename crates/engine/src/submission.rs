@@ -26,12 +26,14 @@ pub enum Submission {
         /// What the model is told when it may not.
         deny_message: Option<String>,
     },
-    /// Brings the result of a custom tool.
+    /// Brings the result of a custom tool, or of one that a worker carries out.
     Answer {
         /// The tool use.
         tool_use: EventId,
         /// Its result.
         outcome: Outcome,
+        /// Whether a worker carries it out.
+        remote: bool,
     },
 }
 

@@ -199,6 +199,7 @@ impl Conversation {
                 name,
                 content,
                 is_error,
+                ..
             } => {
                 self.weigh(content);
                 let Some(call_id) = self.calls.remove(tool_use) else {

@@ -32,6 +32,7 @@ pub mod skills;
 pub mod sqlite;
 pub mod trail;
 pub mod webhooks;
+pub mod work;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
@@ -45,6 +46,7 @@ pub use records::{
 pub use skills::Skills;
 pub use trail::{AuditFilter, Trail};
 pub use webhooks::Webhooks;
+pub use work::{WorkQueue, WorkStats};
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -63,7 +65,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
 pub trait Store:
-    Access + Deployments + Files + Memories + Skills + Trail + Webhooks + Send + Sync + 'static
+    Access + Deployments + Files + Memories + Skills + Trail + Webhooks + WorkQueue + Send + Sync + 'static
 {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///

@@ -52,6 +52,12 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/organizations/webhooks/{webhook_endpoint_id}/regenerate_signing_secret") => {
             ("webhook.rotate", Some("webhook_endpoint_id"))
         }
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}") => ("work.update", Some("work_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/ack") => ("work.ack", Some("work_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/heartbeat") => {
+            ("work.heartbeat", Some("work_id"))
+        }
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/stop") => ("work.stop", Some("work_id")),
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
         ("POST", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),

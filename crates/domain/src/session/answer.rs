@@ -1,4 +1,4 @@
-//! A client has carried out a custom tool.
+//! A client has carried out a custom tool, or a worker one that runs with the developer.
 
 use super::input::Outcome;
 use super::state::{Context, Gate, Phase, Rejection, Step, Transition};
@@ -13,6 +13,7 @@ impl Transition {
         id: EventId,
         tool_use: &EventId,
         outcome: Outcome,
+        remote: bool,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let (turn, blocked) = match &mut self.state.phase {
@@ -23,7 +24,9 @@ impl Transition {
         let Step::Acting { open } = &mut turn.step else {
             return Err(Rejection::NotAwaited);
         };
-        let awaited = |tool: &super::OpenTool| tool.id == *tool_use && tool.gate == Gate::Client;
+        let awaited = |tool: &super::OpenTool| {
+            tool.id == *tool_use && tool.gate == Gate::Client && tool.remote == remote
+        };
         let index = open.iter().position(awaited).ok_or(Rejection::NotAwaited)?;
         let mut open = std::mem::take(open);
         let tool = open.remove(index);
@@ -35,6 +38,7 @@ impl Transition {
                 name: tool.name,
                 content,
                 is_error,
+                remote,
             },
         );
         self.answered(open, None, blocked, ctx);

@@ -29,7 +29,12 @@ impl Transition {
         let mut open = std::mem::take(open);
         let mut denied = None;
         if allow {
-            open[index].gate = if blocked { Gate::Confirmed } else { Gate::Open };
+            let tool = &mut open[index];
+            tool.gate = match (tool.remote, blocked) {
+                (true, _) => Gate::Client,
+                (false, true) => Gate::Confirmed,
+                (false, false) => Gate::Open,
+            };
         } else {
             denied = Some(open.remove(index));
         }

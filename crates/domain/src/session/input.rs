@@ -44,7 +44,7 @@ pub enum Input {
         /// What the model is told otherwise.
         deny_message: Option<String>,
     },
-    /// A client has carried out a custom tool.
+    /// A client has carried out a custom tool, or a worker a built-in one.
     Answer {
         /// The id of the event that records it.
         id: EventId,
@@ -52,6 +52,8 @@ pub enum Input {
         tool_use: EventId,
         /// Its result.
         outcome: Outcome,
+        /// Whether it is a built-in tool's.
+        remote: bool,
     },
     /// A client changes what is said about the session.
     Update {
@@ -266,6 +268,8 @@ pub enum ReplyBlock {
         permission: Permission,
         /// Whether the client carries it out.
         custom: bool,
+        /// Whether it is a built-in tool that a worker of the developer's carries out.
+        remote: bool,
         /// What the provider wants back with it.
         opaque: Option<Opaque>,
     },

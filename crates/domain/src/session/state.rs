@@ -190,6 +190,9 @@ pub struct OpenTool {
     /// While it waits for a confirmation: when it counts as denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asks_until: Option<Timestamp>,
+    /// Whether it is a built-in tool that a worker of the developer's carries out, once it may run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remote: bool,
 }
 
 /// Whether a tool use may run.
@@ -202,7 +205,7 @@ pub enum Gate {
     Asking,
     /// It was confirmed while others still wait.
     Confirmed,
-    /// The client carries it out, and its result is awaited.
+    /// A client or a worker carries it out, and its result is awaited.
     Client,
 }
 
@@ -295,8 +298,8 @@ pub enum Rejection {
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]
     NotAsking,
-    /// No open use of a custom tool has that id.
-    #[error("no use of a custom tool with this id waits for its result")]
+    /// No open use of a tool that clients carry out has that id.
+    #[error("no use of a tool that clients carry out has this id and waits for its result")]
     NotAwaited,
     /// The turn waits for clients' answers, so it takes no message now.
     #[error("the session waits for answers to its tool uses")]
@@ -363,7 +366,8 @@ impl State {
                 id,
                 tool_use,
                 outcome,
-            } => next.answer(id, &tool_use, outcome, ctx)?,
+                remote,
+            } => next.answer(id, &tool_use, outcome, remote, ctx)?,
             Input::Update { title, metadata } => next.update(title, metadata, ctx),
             Input::Archive => next.archive(ctx)?,
             Input::Lapse => next.lapse(ctx)?,

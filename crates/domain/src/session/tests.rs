@@ -108,7 +108,34 @@ pub(super) fn tool(name: &str, permission: Permission) -> ReplyBlock {
         call_id: name.into(),
         permission,
         custom: false,
+        remote: false,
         opaque: None,
+    }
+}
+
+/// A use of a built-in tool that a worker of the developer's carries out.
+pub(super) fn remote(name: &str, permission: Permission) -> ReplyBlock {
+    match tool(name, permission) {
+        ReplyBlock::ToolUse {
+            id,
+            name,
+            input,
+            call_id,
+            permission,
+            custom,
+            opaque,
+            ..
+        } => ReplyBlock::ToolUse {
+            id,
+            name,
+            input,
+            call_id,
+            permission,
+            custom,
+            remote: true,
+            opaque,
+        },
+        other => other,
     }
 }
 
@@ -121,6 +148,7 @@ pub(super) fn custom(name: &str) -> ReplyBlock {
         call_id: name.into(),
         permission: Permission::Allow,
         custom: true,
+        remote: false,
         opaque: None,
     }
 }
@@ -130,6 +158,17 @@ pub(super) fn answer(tool: &str) -> Input {
         id: id(&format!("a-{tool}")),
         tool_use: id(tool),
         outcome: Outcome::text("ok"),
+        remote: false,
+    }
+}
+
+/// The result of a worker.
+pub(super) fn worked(tool: &str) -> Input {
+    Input::Answer {
+        id: id(&format!("a-{tool}")),
+        tool_use: id(tool),
+        outcome: Outcome::text("ok"),
+        remote: true,
     }
 }
 

@@ -261,6 +261,9 @@ impl Actor {
             if stalled {
                 tokio::time::sleep(STALL_PAUSE).await;
             }
+            inner
+                .want_hands(&info.workspace, info.environment.as_deref(), &info.id)
+                .await;
             port.take_place().await;
             inner.runtime.drive(&info, port, recovering).await;
         };

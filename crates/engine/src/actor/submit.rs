@@ -129,10 +129,15 @@ impl Actor {
                     allow: *allow,
                     deny_message: deny_message.clone(),
                 },
-                Submission::Answer { tool_use, outcome } => Input::Answer {
+                Submission::Answer {
+                    tool_use,
+                    outcome,
+                    remote,
+                } => Input::Answer {
                     id,
                     tool_use: tool_use.clone(),
                     outcome: outcome.clone(),
+                    remote: *remote,
                 },
             };
             let next = self.step(&state, input.clone(), Ok(u64::MAX), head, at)?;

@@ -198,6 +198,7 @@ impl Puppet {
         if !used && (text.contains("tool") || text.contains("ask")) {
             blocks.push(ReplyBlock::ToolUse {
                 custom: false,
+                remote: false,
                 id: EventId::generate(),
                 name: "bash".into(),
                 input: serde_json::json!({}),

@@ -82,6 +82,7 @@ pub fn environment(workspace: &WorkspaceId) -> Environment {
                 allow_package_managers: false,
             },
             metadata: [("a".to_owned(), "b".to_owned())].into(),
+            hosting: environment::Hosting::SelfHosted,
         },
         created_at: NOW,
         updated_at: NOW,

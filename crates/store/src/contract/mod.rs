@@ -32,6 +32,7 @@ pub mod small;
 pub mod usage;
 pub mod vaults;
 pub mod webhooks;
+pub mod work;
 
 /// Makes a test of each case of the suite. `$open` names an async function without arguments that returns
 /// an `Arc<dyn Store>` and a guard that lives as long as the test.
@@ -62,6 +63,7 @@ macro_rules! contract_tests {
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
             usage: sums, pages;
             webhooks: round_trip, told_in_the_same_transaction, outbox, disabled;
+            work: queueing, lost_workers, followers, apart;
         }
     };
     (@cases $open:ident; $($module:ident: $($case:ident),+;)+) => {

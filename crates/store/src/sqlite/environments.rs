@@ -193,6 +193,7 @@ pub(super) fn delete(
     if sessions > 0 {
         return Err(Error::InUse(sessions).into());
     }
+    // Sessions have taken their items with them, and keys of its workers open nothing else.
     conn.prepare_cached("DELETE FROM environments WHERE key = ?")?
         .execute([key])?;
     Ok(true)

@@ -51,6 +51,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V21__webhooks",
         include_str!("../../migrations/V21__webhooks.sql"),
     ),
+    ("V22__work", include_str!("../../migrations/V22__work.sql")),
 ];
 
 /// Brings the database to the newest schema.

@@ -50,6 +50,7 @@ mod users;
 mod vault_keys;
 mod vaults;
 mod webhooks;
+mod work;
 mod workspaces;
 mod writer;
 

@@ -125,6 +125,7 @@ pub(super) fn remove_workspace(conn: &Connection, workspace: &WorkspaceId) -> Re
         "vaults",
         "agent_versions",
         "agents",
+        "work",
         "environments",
         "agent_snapshots",
         "memory_copies",

@@ -27,6 +27,7 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          DROP TABLE file_totals;
          DROP TABLE released_files;
          DROP TABLE expired_files;
+         DROP TABLE work;
          DROP TABLE session_rosters;
          ALTER TABLE sessions DROP COLUMN thread;
          DROP INDEX sessions_by_parent;

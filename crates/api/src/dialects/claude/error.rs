@@ -39,9 +39,10 @@ pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
         StatusCode::CONFLICT if fault.code() == "memory_precondition_failed" => {
             "memory_precondition_failed_error"
         }
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::METHOD_NOT_ALLOWED => {
-            "invalid_request_error"
-        }
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNPROCESSABLE_ENTITY
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::PRECONDITION_FAILED => "invalid_request_error",
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
@@ -51,10 +52,17 @@ pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
         StatusCode::GATEWAY_TIMEOUT => "timeout_error",
         _ => "api_error",
     };
+    let mut details = json!({"error_code": fault.code()});
+    if let Some(state) = fault
+        .details()
+        .filter(|_| status(fault) == StatusCode::PRECONDITION_FAILED)
+    {
+        details["current_state"] = state.clone();
+    }
     let mut error = json!({
         "type": kind,
         "message": fault.message(),
-        "details": {"error_code": fault.code()},
+        "details": details,
     });
     // The SDKs' type of this error has two fields more: what is in the way.
     if fault.code() == "memory_path_conflict"

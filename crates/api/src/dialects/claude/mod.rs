@@ -23,6 +23,7 @@ mod time;
 mod tools;
 mod vaults;
 mod webhooks;
+mod work;
 
 use axum::Router;
 
@@ -42,5 +43,6 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(skills::routes())
         .merge(vaults::routes())
         .merge(webhooks::routes())
+        .merge(work::routes())
         .with_state(state)
 }

@@ -15,6 +15,8 @@ mod threads;
 mod transport;
 mod vaults;
 mod webhooks;
+mod wire;
+mod work;
 
 use std::collections::HashMap;
 

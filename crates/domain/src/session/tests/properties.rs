@@ -405,6 +405,7 @@ proptest! {
                 call_id: name.clone(),
                 permission: Permission::Allow,
                 custom: false,
+                remote: false,
                 opaque: None,
             });
             let reply = Reply { blocks: blocks.collect(), model: "p/m".into(), usage, cost, stop: ReplyStop::Done };

@@ -65,7 +65,8 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
             })
         }
         "user.tool_confirmation" => confirmation(&mut object),
-        "user.custom_tool_result" => custom_tool_result(&mut object),
+        "user.custom_tool_result" => tool_result(&mut object, false),
+        "user.tool_result" => tool_result(&mut object, true),
         kind => {
             let problem = format!("This server does not support {kind} yet");
             object.issues().at("type").push(problem);
@@ -125,9 +126,14 @@ fn confirmation(object: &mut Object<'_>) -> Option<Posted> {
     })
 }
 
-fn custom_tool_result(object: &mut Object<'_>) -> Option<Posted> {
-    only(object, &["type", "custom_tool_use_id", "content", "is_error"]);
-    let tool_use = object.required("custom_tool_use_id", tool_use);
+/// The result of a custom tool, or of a built-in one that a worker carries out.
+fn tool_result(object: &mut Object<'_>, remote: bool) -> Option<Posted> {
+    let (kind, field) = match remote {
+        true => ("user.tool_result", "tool_use_id"),
+        false => ("user.custom_tool_result", "custom_tool_use_id"),
+    };
+    only(object, &["type", field, "content", "is_error"]);
+    let tool_use = object.required(field, tool_use);
     let blocks = nullable(object, "content", content::of_result);
     let is_error = nullable(object, "is_error", boolean);
     let tool_use = tool_use?;
@@ -135,14 +141,18 @@ fn custom_tool_result(object: &mut Object<'_>) -> Option<Posted> {
         content: blocks?.unwrap_or_default(),
         is_error: is_error?.unwrap_or_default(),
     };
-    let echo = json!({
-        "type": "user.custom_tool_result",
-        "custom_tool_use_id": tool_use.as_str(),
+    let mut echo = json!({
+        "type": kind,
         "content": content::view(&outcome.content),
         "is_error": outcome.is_error,
     });
+    echo[field] = json!(tool_use.as_str());
     Some(Posted {
-        submission: Submission::Answer { tool_use, outcome },
+        submission: Submission::Answer {
+            tool_use,
+            outcome,
+            remote,
+        },
         echo,
     })
 }

@@ -52,9 +52,16 @@ async fn send(
         .into_iter()
         .map(|Posted { submission, echo }| (submission, echo))
         .unzip();
+    let is_result = |submission: &Submission| matches!(submission, Submission::Answer { .. });
+    if caller.is_hands() && !submissions.iter().all(is_result) {
+        return Err(crate::hands::forbidden());
+    }
     let first_message = submissions
         .iter()
         .position(|submission| matches!(submission, Submission::Message(_)));
+    let has_custom = submissions
+        .iter()
+        .any(|submission| matches!(submission, Submission::Answer { remote: false, .. }));
     let outcome = engine
         .submit(
             workspace,
@@ -65,7 +72,7 @@ async fn send(
             caller.success(),
         )
         .await;
-    let submitted = outcome.map_err(|error| worded(error, &id, first_message))?;
+    let submitted = outcome.map_err(|error| worded(error, &id, first_message, has_custom))?;
     caller.recorded();
     let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
     Ok(Json(json!({ "data": data })))
@@ -86,7 +93,7 @@ fn archived(id: &SessionId) -> Fault {
 }
 
 /// The errors that clients of this dialect know by their texts.
-fn worded(error: Error, id: &SessionId, first_message: Option<usize>) -> Fault {
+fn worded(error: Error, id: &SessionId, first_message: Option<usize>, has_custom: bool) -> Fault {
     match error {
         Error::Rejected(Rejection::Archived) => archived(id),
         Error::Rejected(Rejection::AwaitsAnswers(ids)) => {
@@ -101,6 +108,9 @@ fn worded(error: Error, id: &SessionId, first_message: Option<usize>) -> Fault {
         }
         Error::Rejected(Rejection::NotAsking) => bad(
             "`tool_use_id` does not match any `agent.tool_use` event in this session that waits for a confirmation",
+        ),
+        Error::Rejected(Rejection::NotAwaited) if !has_custom => bad(
+            "`tool_use_id` does not match any `agent.tool_use` event in this session that waits for its result",
         ),
         Error::Rejected(Rejection::NotAwaited) => bad(
             "`custom_tool_use_id` does not match any `agent.custom_tool_use` event in this session that waits for \

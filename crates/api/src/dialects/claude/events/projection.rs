@@ -109,12 +109,17 @@ impl View {
                 tool_use,
                 content,
                 is_error,
+                remote,
                 ..
-            } => one(json!({
-                "custom_tool_use_id": tool_use.as_str(),
-                "content": content::view(content),
-                "is_error": is_error,
-            })),
+            } => {
+                let (kind, field) = match remote {
+                    true => ("user.tool_result", "tool_use_id"),
+                    false => ("user.custom_tool_result", "custom_tool_use_id"),
+                };
+                let mut fields = json!({"content": content::view(content), "is_error": is_error});
+                fields[field] = json!(tool_use.as_str());
+                vec![(kind, fields)]
+            }
             Body::AgentMessage { content, .. } => one(json!({"content": content::view(content)})),
             Body::AgentThinking { .. } => one(json!({})),
             Body::AgentToolUse {

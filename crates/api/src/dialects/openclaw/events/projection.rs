@@ -247,11 +247,17 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             name,
             content,
             is_error,
+            remote,
         } => EventView {
             tool_name: Some(name.as_str().into()),
             tool_call_id: Some(tool_use.as_str().into()),
             is_error: Some(*is_error),
-            ..EventView::plain(event, kind, text_of(content))
+            // Who carries a built-in tool out is no matter here.
+            ..EventView::plain(
+                event,
+                if *remote { "agent.tool_result" } else { kind },
+                text_of(content),
+            )
         },
         Body::StatusTerminated => plain("The session was archived.".into()),
         Body::SessionUpdated { title, .. } => {
