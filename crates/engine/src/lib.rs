@@ -37,6 +37,7 @@ mod registry;
 mod roster;
 mod sessions;
 mod submission;
+mod threads;
 mod turns;
 mod usage;
 mod users;

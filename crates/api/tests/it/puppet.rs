@@ -65,7 +65,7 @@ impl Puppet {
     ) -> Result<(), PortError> {
         let log = port.history(Seq(head.0.saturating_sub(50)), 100).await?;
         let said = log.iter().rev().find_map(|event| match &*event.body {
-            Body::UserMessage { content } => Some(joined_text(content)),
+            Body::UserMessage { content, .. } => Some(joined_text(content)),
             _ => None,
         });
         let said = said.unwrap_or_default();

@@ -15,6 +15,9 @@ impl Transition {
         outcome: Outcome,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
+        let Some(outcome) = self.route_answer(&id, tool_use, outcome, ctx)? else {
+            return Ok(());
+        };
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::NotAwaited),
             Phase::Running { turn } => (turn, false),
@@ -35,6 +38,7 @@ impl Transition {
                 name: tool.name,
                 content,
                 is_error,
+                thread: None,
             },
         );
         self.answered(open, None, blocked, ctx);

@@ -18,6 +18,7 @@ mod interrupt;
 mod lapse;
 mod post;
 mod state;
+mod threads;
 mod turn;
 mod update;
 mod wake;
@@ -33,6 +34,7 @@ pub use state::{
     Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
 };
 pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
+pub use threads::{Awaited, Dispatch, MAX_THREADS, News, Order, Thread, Threads};
 
 use crate::agent::Agent;
 use crate::environment::Environment;

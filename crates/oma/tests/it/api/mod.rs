@@ -17,4 +17,5 @@ mod messages;
 mod parent_tokens;
 mod providers;
 mod streams;
+mod threads;
 mod uploads;
