@@ -208,6 +208,9 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
             Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", text).with_retry_after(5)
         }
         Rejection::TooManyChildren => Fault::new(StatusCode::CONFLICT, "too_many_children", text),
+        Rejection::TooManyThreads => Fault::new(StatusCode::CONFLICT, "too_many_threads", text),
+        Rejection::NoThread => Fault::new(StatusCode::NOT_FOUND, "thread_not_found", text),
+        Rejection::OfThread => Fault::new(StatusCode::CONFLICT, "session_is_a_thread", text),
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
         Rejection::NotAwaited => Fault::new(StatusCode::CONFLICT, "tool_result_not_awaited", text),
         Rejection::AwaitsAnswers(_) => Fault::new(StatusCode::CONFLICT, "awaits_answers", text),
@@ -494,6 +497,13 @@ mod tests {
             ),
             (Error::Rejected(Rejection::Archived), 409, "session_archived"),
             (Error::Rejected(Rejection::NotAsking), 409, "confirm_tool_failed"),
+            (
+                Error::Rejected(Rejection::TooManyThreads),
+                409,
+                "too_many_threads",
+            ),
+            (Error::Rejected(Rejection::NoThread), 404, "thread_not_found"),
+            (Error::Rejected(Rejection::OfThread), 409, "session_is_a_thread"),
             (
                 Error::Rejected(Rejection::NothingToCompact),
                 409,

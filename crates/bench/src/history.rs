@@ -98,7 +98,7 @@ async fn fill(data: &Path, session: &str, events: usize) -> Result<Vec<EventId>>
                 head.0,
                 "text ".repeat(20)
             ))];
-            let body = Arc::new(Body::UserMessage { content });
+            let body = Arc::new(Body::UserMessage { content, from: None });
             let event = EventId::generate();
             if written % (events / 40).max(1) == 0 && written + 101 < events {
                 cursors.push(event.clone());

@@ -219,6 +219,27 @@ impl RunId {
     }
 }
 
+/// What the names of threads begin with.
+const THREAD: &str = "sthr_";
+/// What the ids of sessions begin with.
+const SESSION: &str = "ses_";
+
+impl SessionId {
+    /// The name that the session has as a thread.
+    #[must_use]
+    pub fn thread_name(&self) -> String {
+        let name = self.as_str();
+        format!("{THREAD}{}", name.strip_prefix(SESSION).unwrap_or(name))
+    }
+
+    /// The sessions that a thread's name may mean: ids that clients chose have no prefix.
+    pub fn of_thread(name: &str) -> impl Iterator<Item = Self> + use<> {
+        let name = name.strip_prefix(THREAD).unwrap_or_default().to_owned();
+        let ids = [format!("{SESSION}{name}"), name];
+        ids.into_iter().filter_map(|id| Self::parse(&id).ok())
+    }
+}
+
 impl WorkspaceId {
     /// The workspace of a single-tenant installation.
     #[must_use]

@@ -40,6 +40,7 @@ mod roster;
 mod sessions;
 mod skills;
 mod submission;
+mod threads;
 mod turns;
 mod usage;
 mod users;

@@ -353,14 +353,15 @@ impl Engine {
 pub(crate) struct Opening(Mutex<HashSet<SessionId>>);
 
 /// A child that is about to be stored, until this is dropped.
-struct Begun<'a>(&'a Opening, SessionId);
+pub(crate) struct Begun<'a>(&'a Opening, SessionId);
 
 impl Opening {
     fn lock(&self) -> MutexGuard<'_, HashSet<SessionId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, child: &SessionId) -> Begun<'_> {
+    /// Says that a child is about to be stored, until what this gives is dropped.
+    pub(crate) fn begin(&self, child: &SessionId) -> Begun<'_> {
         self.lock().insert(child.clone());
         Begun(self, child.clone())
     }

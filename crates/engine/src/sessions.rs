@@ -311,8 +311,9 @@ impl Engine {
     /// # Errors
     /// [`Error::SessionNotFound`].
     pub async fn logs(&self, workspace: &WorkspaceId, id: &SessionId, tail: usize) -> Result<String> {
-        self.session(workspace, id).await?;
-        Ok(self.inner.runtime.logs(id, tail).await.unwrap_or_default())
+        let session = self.session(workspace, id).await?;
+        let logs = self.inner.runtime.logs(session.sandbox(), tail).await;
+        Ok(logs.unwrap_or_default())
     }
 
     /// The files of a session's workspace.
@@ -328,7 +329,8 @@ impl Engine {
         let session = self.session(workspace, id).await;
         match session {
             Ok(session) if session.agent.id == *agent => {
-                self.inner.runtime.workspace(id).await.map_err(Error::Internal)
+                let workspace = self.inner.runtime.workspace(session.sandbox()).await;
+                workspace.map_err(Error::Internal)
             }
             Ok(_) | Err(Error::SessionNotFound) => {
                 self.agent(workspace, agent).await?;

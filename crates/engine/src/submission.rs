@@ -17,7 +17,9 @@ pub enum Submission {
     Message(Post),
     /// Stops the turn that is under way, if there is one; waiting messages stay.
     Interrupt,
-    /// Answers a tool use that asks.
+    /// Stops one thread, if it does something. Its coordinator goes on.
+    InterruptThread(SessionId),
+    /// Answers a tool use that asks, of the session or of one of its threads.
     Confirm {
         /// The tool use.
         tool_use: EventId,
@@ -44,6 +46,8 @@ pub struct Submitted {
     pub event: EventId,
     /// When it took effect; `None` while it waits.
     pub at: Option<Timestamp>,
+    /// The thread that it went to, unless it is the session.
+    pub thread: Option<SessionId>,
 }
 
 impl Engine {

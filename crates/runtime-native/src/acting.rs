@@ -2,12 +2,13 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
+use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::policy::MCP_PREFIX;
 use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, Spending};
 use oma_runtime::{Answer, Port, PortError, SessionInfo, aside};
@@ -19,7 +20,7 @@ use tracing::Instrument as _;
 
 use crate::spans;
 use crate::turn::Run;
-use crate::{Native, delegation};
+use crate::{Native, delegation, threads};
 
 /// The most tool uses of one session at work at once; the others follow.
 const PARALLEL: usize = 16;
@@ -95,14 +96,27 @@ impl Run<'_> {
                 let (toolbox, sandbox) = (self.toolbox.clone(), Arc::clone(&sandbox));
                 let offered = self.offered.clone().unwrap_or_default();
                 let is_lost = lost.contains(&tool.id);
-                let delegates = tool.name == CALL_AGENT && delegation::is_offered(session);
+                let calls = tool.name == CALL_AGENT && delegation::is_offered(session);
+                let sends = tool.name == SEND_TO_AGENT && session.coordinates();
+                let delegates = calls || sends;
                 at_work += usize::from(!delegates);
                 running.push(async move {
-                    if delegates {
-                        let answer = call_agent(port, &tool).await;
-                        return (tool.id, delegates, answer);
+                    if sends {
+                        let done = threads::send(port, &tool).await;
+                        return (delegates, done);
                     }
-                    let outcome = if !is_call(&tool) {
+                    if calls {
+                        let answer = call_agent(port, &tool).await;
+                        let done = answer.map(|Answer { outcome, spent }| Input::FinishDelegation {
+                            tool_use: tool.id,
+                            outcome,
+                            spent,
+                        });
+                        return (delegates, done);
+                    }
+                    let outcome = if tool.name == LIST_AGENTS && session.coordinates() {
+                        threads::list(session, &port.state().0)
+                    } else if !is_call(&tool) {
                         let lease = async {
                             if is_lost {
                                 return Err(Outcome::error(UNKNOWN_FATE));
@@ -116,8 +130,8 @@ impl Run<'_> {
                     } else {
                         native.call_server(session, &offered, &tool).await
                     };
-                    let spent = Spending::default();
-                    (tool.id, delegates, Ok(Answer { outcome, spent }))
+                    let tool_use = tool.id;
+                    (delegates, Ok(Input::FinishTool { tool_use, outcome }))
                 });
             }
             if running.is_empty() && ended.is_empty() {
@@ -132,24 +146,15 @@ impl Run<'_> {
                 beside(&mut running, &mut ended, self.port.take_place()).await;
                 has_left = false;
             }
-            let Some((tool_use, delegated, answer)) = ended.pop_front() else {
+            let Some((delegated, done)) = ended.pop_front() else {
                 tokio::select! {
                     Some(one) = running.next() => ended.push_back(one),
                     () = self.port.changed() => {}
                 }
                 continue;
             };
-            let Answer { outcome, spent } = answer?;
-            let input = if delegated {
-                Input::FinishDelegation {
-                    tool_use,
-                    outcome,
-                    spent,
-                }
-            } else {
-                at_work -= 1;
-                Input::FinishTool { tool_use, outcome }
-            };
+            let input = done?;
+            at_work -= usize::from(!delegated);
             let committed = beside(&mut running, &mut ended, self.port.commit(input)).await?;
             self.conversation.extend(&committed.events);
         }
@@ -170,7 +175,12 @@ impl Run<'_> {
     /// can be had later.
     async fn sandbox_of_before(&self) -> Option<Lease> {
         let lease = self.native.sandbox(self.session, self.port).await.ok();
-        lease.filter(|lease| lease.origin() != Origin::Replaced)
+        let replaced = self
+            .native
+            .replaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lease.filter(|lease| lease.origin() != Origin::Replaced && !replaced.contains(&self.session.sandbox))
     }
 }
 
@@ -179,6 +189,15 @@ impl Native {
     async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, Outcome> {
         let spec = self.sandbox_spec(session);
         let acquired = aside(port, self.pool.acquire(&spec)).await;
+        let is_shared = session.coordinates() || session.sandbox != session.id;
+        if is_shared
+            && acquired
+                .as_ref()
+                .is_ok_and(|lease| lease.origin() == Origin::Replaced)
+        {
+            let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+            replaced.insert(session.sandbox.clone());
+        }
         acquired.map_err(|error| {
             tracing::error!(%error, "a sandbox could not be had");
             Outcome::error(unavailable(&error))
@@ -245,7 +264,7 @@ impl Native {
             return Vec::new();
         }
         // Right after a restart too: the pool knows the sandboxes that have outlived it. Without one, nothing runs.
-        let Some(lease) = self.pool.peek(&session.id).await else {
+        let Some(lease) = self.pool.peek(&session.sandbox).await else {
             return Vec::new();
         };
         let cancels = open.into_iter().map(|tool| {
@@ -279,6 +298,10 @@ impl Native {
 
     /// Lets the hand forget results that are committed.
     async fn forget_results(&self, session: &SessionInfo) {
+        // Others may have results waiting in the sandbox of a thread. When its coordinator has acted, none works.
+        if session.sandbox != session.id {
+            return;
+        }
         let forget = async {
             match self.pool.peek(&session.id).await {
                 Some(lease) => lease.forget_all_but(&[]).await,

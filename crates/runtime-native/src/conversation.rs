@@ -119,7 +119,7 @@ impl Conversation {
         };
         let found = port.history(Seq(at.0.saturating_sub(1)), 1).await?;
         match found.first().map(|event| (event.seq, &*event.body)) {
-            Some((seq, Body::UserMessage { content })) if seq == at => {
+            Some((seq, Body::UserMessage { content, .. })) if seq == at => {
                 let content = content.clone();
                 self.spoken = Some(Spoken { at, content });
             }
@@ -132,7 +132,7 @@ impl Conversation {
     fn absorb(&mut self, event: &Event) {
         self.seen = event.seq;
         match &*event.body {
-            Body::UserMessage { content } => {
+            Body::UserMessage { content, .. } => {
                 self.weigh(content);
                 self.spoken = Some(Spoken {
                     at: event.seq,
@@ -199,6 +199,7 @@ impl Conversation {
                 name,
                 content,
                 is_error,
+                thread: None,
                 ..
             } => {
                 self.weigh(content);
@@ -252,7 +253,14 @@ impl Conversation {
             Body::Error { failure, .. } if failure.kind == FailureKind::MediaRefused => {
                 self.leave_media_out()
             }
-            Body::UserInterrupt { .. }
+            // What threads do, their model reads; here it is told what they answer, as the results of its tool uses.
+            Body::ThreadCreated { .. }
+            | Body::ThreadStatus { .. }
+            | Body::ThreadToolUse { .. }
+            | Body::ThreadMessageSent { .. }
+            | Body::ThreadMessageReceived { .. }
+            | Body::UserCustomToolResult { thread: Some(_), .. }
+            | Body::UserInterrupt { .. }
             | Body::UserToolConfirmation { .. }
             | Body::StatusRunning
             | Body::StatusIdle { .. }

@@ -29,6 +29,7 @@ fn log(bodies: Vec<(&str, Body)>) -> Vec<Event> {
 fn user(text: &str) -> Body {
     Body::UserMessage {
         content: vec![ContentBlock::text(text)],
+        from: None,
     }
 }
 
@@ -280,6 +281,7 @@ fn shrinking_leaves_out_what_is_long() {
             "m1",
             Body::UserMessage {
                 content: vec![ContentBlock::text("short"), image],
+                from: None,
             },
         ),
         ("a", uses("r1", "call_a")),

@@ -23,6 +23,7 @@ mod recent;
 mod sampling;
 mod shrink;
 mod spans;
+mod threads;
 mod turn;
 mod weight;
 

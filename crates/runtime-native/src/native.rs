@@ -1,7 +1,7 @@
 //! The runtime itself: what it works with, and its side of the `Runtime` trait.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
@@ -56,6 +56,9 @@ pub struct Native {
     pub(crate) config: Config,
     pub(crate) recent: Recent,
     pub(crate) memories: Option<Memories>,
+    /// Sandboxes of several threads that have taken the place of others, which this process has learnt of: only one
+    /// of the threads hears of it from the pool, and all have to know.
+    pub(crate) replaced: Mutex<HashSet<SessionId>>,
 }
 
 impl Native {
@@ -76,6 +79,7 @@ impl Native {
             pool,
             mcp,
             recent: Recent::new(config.recent_bytes),
+            replaced: Mutex::default(),
             config,
             memories: None,
         }
@@ -112,7 +116,7 @@ impl Native {
 
     pub(crate) fn sandbox_spec(&self, session: &SessionInfo) -> Spec {
         Spec {
-            session: session.id.clone(),
+            session: session.sandbox.clone(),
             workspace: session.workspace.clone(),
         }
     }
@@ -126,7 +130,7 @@ impl Native {
             return outcome;
         }
         let path = spill::path(tool);
-        let written = match self.pool.provider().workspace(&session.id).await {
+        let written = match self.pool.provider().workspace(&session.sandbox).await {
             Ok(files) => files
                 .write(&path, text.clone().into())
                 .await
@@ -280,6 +284,10 @@ impl Runtime for Native {
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
         self.mcp.discard(session);
+        self.replaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(session);
         self.pool
             .destroy(session)
             .await

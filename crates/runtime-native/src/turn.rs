@@ -16,7 +16,7 @@ use oma_tools::Toolbox;
 
 use crate::Native;
 use crate::conversation::Conversation;
-use crate::delegation;
+use crate::{delegation, threads};
 
 /// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
 const OVERHEAD_TOKENS: u64 = 500;
@@ -187,6 +187,7 @@ impl Run<'_> {
         });
         built_in
             .chain(delegation::definition(self.session))
+            .chain(threads::definitions(self.session))
             .chain(custom)
             .chain(of_servers)
             .collect()
@@ -194,6 +195,10 @@ impl Run<'_> {
 
     /// What the agent's policy says of a tool.
     pub(crate) fn permission(&self, name: &str) -> Permission {
+        // They are in no set of tools: who is in the list of members says enough.
+        if threads::is_one(self.session, name) {
+            return Permission::Allow;
+        }
         let policy = &self.session.agent.spec.permission_policy;
         match &self.offered {
             Some(offered) => offered.permission(policy, name),

@@ -64,7 +64,7 @@ impl Puppet {
         let log = port.history(Seq(head.0.saturating_sub(50)), 100).await?;
         let is_said = |event: &&Event| matches!(&*event.body, Body::UserMessage { .. });
         let said = match log.iter().rev().find(is_said).map(|event| &*event.body) {
-            Some(Body::UserMessage { content }) => joined_text(content),
+            Some(Body::UserMessage { content, .. }) => joined_text(content),
             _ => String::new(),
         };
         // What the turn has come to.

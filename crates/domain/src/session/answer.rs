@@ -16,6 +16,9 @@ impl Transition {
         remote: bool,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
+        let Some(outcome) = self.route_answer(&id, tool_use, outcome, remote, ctx)? else {
+            return Ok(());
+        };
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::NotAwaited),
             Phase::Running { turn } => (turn, false),
@@ -39,6 +42,7 @@ impl Transition {
                 content,
                 is_error,
                 remote,
+                thread: None,
             },
         );
         self.answered(open, None, blocked, ctx);

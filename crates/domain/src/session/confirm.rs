@@ -16,6 +16,9 @@ impl Transition {
         deny_message: Option<String>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
+        if self.route_confirmation(&id, &tool_use, (allow, &deny_message), ctx)? {
+            return Ok(());
+        }
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::NotAsking),
             Phase::Running { turn } => (turn, false),
@@ -48,6 +51,7 @@ impl Transition {
                 tool_use,
                 allow,
                 deny_message,
+                thread: None,
             },
         );
         let denied = denied.map(|tool| (tool, Outcome::error(explanation)));

@@ -111,6 +111,7 @@ impl Transition {
         }
         if !text_of_answer.is_empty() {
             self.state.output = Some(text_of_answer.into());
+            self.running_turn()?.said = true;
         }
         self.push(
             ctx,

@@ -18,6 +18,7 @@ mod interrupt;
 mod lapse;
 mod post;
 mod state;
+mod threads;
 mod turn;
 mod update;
 mod wake;
@@ -33,6 +34,7 @@ pub use state::{
     Context, Effect, Gate, MAX_QUEUE, MAX_QUEUE_BYTES, NewEvent, OpenTool, Phase, QueueChange, Queued,
     Rejection, State, Step, Transition, Turn,
 };
+pub use threads::{Awaited, Dispatch, MAX_THREADS, News, Order, Thread, Threads};
 
 use crate::agent::Agent;
 use crate::environment::Environment;

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::delegate::{Delegated, MAX_OPENED};
 use super::input::Input;
+use super::threads::{MAX_THREADS, Threads};
 use crate::content::ContentBlock;
-use crate::event::{Body, Purpose, Seq, StopReason};
+use crate::event::{Body, Purpose, Seq, StopReason, ThreadRef};
 use crate::id::{EventId, KeyId};
 use crate::quota::{Bound, Exceeded, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
@@ -39,6 +40,9 @@ pub struct Queued {
     /// The key that posted it, which is charged for its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charged: Option<KeyId>,
+    /// In a thread: the coordinator that sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ThreadRef>,
 }
 
 /// Where a session stands. Stored as one JSON text in the session's row, but for the queue, which has rows of
@@ -73,6 +77,9 @@ pub struct State {
     /// What children consumed and may consume.
     #[serde(default, skip_serializing_if = "Delegated::is_empty")]
     pub delegated: Delegated,
+    /// Its threads.
+    #[serde(default, skip_serializing_if = "Threads::is_empty")]
+    pub threads: Threads,
     /// The budgets that left too little for the next model request: nothing goes on before they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Quota>,
@@ -148,6 +155,12 @@ pub struct Turn {
     /// The key that is charged for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charged: Option<KeyId>,
+    /// In a thread: the coordinator whose message it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<ThreadRef>,
+    /// Whether the agent has said something in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub said: bool,
 }
 
 /// What a turn does.
@@ -207,13 +220,15 @@ pub enum Gate {
     Confirmed,
     /// A client or a worker carries it out, and its result is awaited.
     Client,
+    /// It waits for a thread, and the thread waits for clients.
+    Thread,
 }
 
 impl Gate {
     /// Whether a client has to do something before the tool use can go on.
     #[must_use]
     pub fn awaits_client(self) -> bool {
-        matches!(self, Self::Asking | Self::Client)
+        matches!(self, Self::Asking | Self::Client | Self::Thread)
     }
 }
 
@@ -295,6 +310,15 @@ pub enum Rejection {
     /// As many sessions as possible were opened on this one's behalf.
     #[error("{MAX_OPENED} sessions were opened on this session's behalf; more are not possible")]
     TooManyChildren,
+    /// As many threads as possible are there.
+    #[error("the session has {MAX_THREADS} threads; more are not possible until some are archived")]
+    TooManyThreads,
+    /// The session has no such thread, or the thread is archived.
+    #[error("the session has no such thread that could still work")]
+    NoThread,
+    /// A thread takes messages from its coordinator only.
+    #[error("a thread takes messages from its coordinator only")]
+    OfThread,
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]
     NotAsking,
@@ -333,6 +357,8 @@ impl State {
                 | Input::Interrupt { .. }
                 | Input::Confirm { .. }
                 | Input::Answer { .. }
+                | Input::InterruptThread { .. }
+                | Input::ArchiveThread { .. }
                 | Input::Update { .. }
                 | Input::Compact { .. }
         );
@@ -406,8 +432,30 @@ impl State {
                 outcome,
                 spent,
             } => next.finish_delegation(&tool_use, outcome, &spent, ctx)?,
-            Input::Lend { child, known } => next.lend(&child, known, ctx)?,
+            Input::Lend { child, known } => next.lend(&child, known, 2, ctx)?,
             Input::GiveBack { child, standing } => next.give_back(&child, standing.as_ref())?,
+            Input::Send(dispatch) => next.send(*dispatch, ctx)?,
+            Input::Mirror {
+                thread,
+                through,
+                news,
+            } => next.mirror(&thread, through, news, ctx)?,
+            Input::FinishErrand {
+                tool_use,
+                outcome,
+                through,
+                news,
+                standing,
+                active_ms,
+            } => {
+                let last = (through, news);
+                next.finish_errand(&tool_use, outcome, last, standing.as_ref(), active_ms, ctx)?;
+            }
+            Input::Delivered { thread, count } => next.delivered(&thread, count)?,
+            Input::ResumeThread { thread } => next.resume_thread(&thread, ctx)?,
+            Input::InterruptThread { id, thread } => next.interrupt_thread(id, &thread, ctx)?,
+            Input::ArchiveThread { thread } => next.archive_thread(&thread, ctx)?,
+            Input::CloseThread { thread } => next.close_thread(&thread)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Remark { failure } => next.remark(failure, ctx)?,
             Input::Wake => next.wake(ctx),
@@ -440,8 +488,7 @@ impl State {
     #[must_use]
     pub fn awaited(&self) -> Vec<EventId> {
         let open = self.open_tools().iter();
-        let awaited = open.filter(|tool| tool.gate.awaits_client());
-        awaited.map(|tool| tool.id.clone()).collect()
+        open.flat_map(|tool| self.awaited_of(tool)).collect()
     }
 
     /// Whether the engine has work to do for it.

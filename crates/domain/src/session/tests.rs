@@ -3,12 +3,13 @@
 mod opened;
 mod properties;
 mod tables;
+mod threads;
 
 use std::sync::Arc;
 
 use super::*;
 use crate::content::ContentBlock;
-use crate::event::{Body, Failure, FailureKind, Purpose, Seq, StopReason};
+use crate::event::{Body, Failure, FailureKind, Purpose, Seq, StopReason, ThreadStatus};
 use crate::id::EventId;
 use crate::policy::Permission;
 use crate::quota::{Bound, Exceeded, Price, Quota, Unreported};
@@ -41,6 +42,7 @@ pub(super) fn post(name: &str) -> Input {
         thinking_level: None,
         trace: None,
         charged: None,
+        from: None,
     }))
 }
 
@@ -310,8 +312,11 @@ fn reason(stop: &StopReason) -> String {
 fn word(id: &EventId, body: &Body) -> String {
     match body {
         Body::UserMessage { .. } => format!("user:{id}"),
-        Body::UserInterrupt { dropped } if dropped.is_empty() => "interrupt".into(),
-        Body::UserInterrupt { dropped } => format!("interrupt-{}", dropped.len()),
+        Body::UserInterrupt {
+            thread: Some(thread), ..
+        } => format!("interrupt:{thread}"),
+        Body::UserInterrupt { dropped, .. } if dropped.is_empty() => "interrupt".into(),
+        Body::UserInterrupt { dropped, .. } => format!("interrupt-{}", dropped.len()),
         Body::UserToolConfirmation { tool_use, allow, .. } => format!("{tool_use}={allow}"),
         Body::AgentMessage {
             interrupted: true, ..
@@ -324,6 +329,15 @@ fn word(id: &EventId, body: &Body) -> String {
         } => {
             format!("{}:{tool_use}", if *is_error { "error" } else { "result" })
         }
+        Body::ThreadCreated { thread, .. } => format!("new:{thread}"),
+        Body::ThreadStatus { thread, status, .. } => match status {
+            ThreadStatus::Running => format!("run:{thread}"),
+            ThreadStatus::Idle { stop_reason } => format!("idle:{thread}:{}", reason(stop_reason)),
+            ThreadStatus::Terminated => format!("over:{thread}"),
+        },
+        Body::ThreadToolUse { thread, tool_use, .. } => format!("shows:{id}:{thread}:{tool_use}"),
+        Body::ThreadMessageSent { to, .. } => format!("to:{to}"),
+        Body::ThreadMessageReceived { from, .. } => format!("from:{from}"),
         Body::StatusRunning => "RUN".into(),
         Body::StatusIdle { stop_reason, .. } => format!("IDLE:{}", reason(stop_reason)),
         Body::StatusTerminated => "OVER".into(),

@@ -123,10 +123,14 @@ impl Transition {
             message.id.clone(),
             Body::UserMessage {
                 content: message.content.clone(),
+                from: message.from.clone(),
             },
         );
         let (trace, charged) = (message.trace.clone(), message.charged.clone());
         self.run(message.id.clone(), Purpose::Reply, trace, charged, ctx);
+        if let Phase::Running { turn } = &mut self.state.phase {
+            turn.answers.clone_from(&message.from);
+        }
     }
 
     /// Puts a fresh turn in place and asks for it to be driven.
@@ -147,6 +151,8 @@ impl Transition {
             started_at: ctx.now,
             trace,
             charged,
+            answers: None,
+            said: false,
         };
         self.state.phase = Phase::Running { turn };
         self.effects.push(Effect::Drive);
@@ -155,6 +161,7 @@ impl Transition {
     /// Ends the turn. After a plain end the next waiting message follows without a pause; after any other end
     /// the session is seen idle first. A spent budget holds the queue until it is raised.
     pub(super) fn end_turn(&mut self, stop: StopReason, ctx: &mut Context<'_>) {
+        self.report(&stop, ctx);
         let holds = matches!(stop, StopReason::BudgetReached { .. });
         let waiting = if holds { None } else { self.state.queue.pop_front() };
         if stop != StopReason::EndTurn || waiting.is_none() {

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use oma_domain::audit::Entry;
 use oma_domain::event::{Body, Failure, FailureKind, StopReason};
 use oma_domain::quota::{Bound, Exceeded, Quota, Unreported};
-use oma_domain::session::{Context, Effect, Input, Rejection, State, Step, Transition};
+use oma_domain::session::{Context, Effect, Input, Phase, Rejection, State, Step, Transition};
 use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp};
 use oma_runtime::Committed;
@@ -59,7 +59,11 @@ impl Actor {
     pub(super) async fn apply(&mut self, input: Input, with: With) -> Result<Committed, Refusal> {
         if matches!(
             input,
-            Input::Post(_) | Input::BeginRequest { .. } | Input::Delegate { .. } | Input::Lend { .. }
+            Input::Post(_)
+                | Input::BeginRequest { .. }
+                | Input::Delegate { .. }
+                | Input::Send(_)
+                | Input::Lend { .. }
         ) {
             self.refresh_quota().await?;
             self.count_children().await?;
@@ -156,7 +160,7 @@ impl Actor {
             self.inner.deadline_set.notify_one();
         }
         measure::transition(&self.session.state, &state, &events, at);
-        self.session.state = Arc::clone(&state);
+        let before = std::mem::replace(&mut self.session.state, Arc::clone(&state));
         if let Some(last) = events.last() {
             self.session.head = last.seq;
             self.session.last_event_at = Some(at);
@@ -174,6 +178,11 @@ impl Actor {
         let notes = || events.iter().cloned().map(Note::Event);
         self.inner.hub.publish(&self.session.id, notes);
         self.note_effects(&effects);
+        self.close_threads(Some(&before));
+        let is_blocked = |state: &State| matches!(state.phase, Phase::Blocked { .. });
+        if is_blocked(&before) && !is_blocked(&state) {
+            self.tell_coordinator();
+        }
         if let Some(outcome) = compaction_outcome(&events) {
             self.settle_compaction(outcome);
         }
@@ -243,7 +252,10 @@ impl Actor {
             let found = self.inner.store.session(&self.session.workspace, &child).await?;
             let due = match &found {
                 Some(child) => at_rest(child) && child.state.turns > turns,
-                None => !self.inner.opening.has(&child),
+                None => {
+                    let is_thread = self.session.state.threads.contains_key(&child);
+                    !is_thread && !self.inner.opening.has(&child)
+                }
             };
             if due {
                 let standing = found.as_ref().map(standing);

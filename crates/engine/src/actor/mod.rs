@@ -11,12 +11,13 @@ mod commit;
 mod port;
 mod stop;
 mod submit;
+mod threads;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oma_domain::event::{Failure, FailureKind};
-use oma_domain::session::{Effect, Input, Partial, Session, Step};
+use oma_domain::session::{Effect, Input, Partial, Phase, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
 use oma_runtime::{Port as _, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -134,6 +135,10 @@ async fn work(
         }
         actor.due = true;
     }
+    actor.close_threads(None);
+    if !matches!(actor.session.state.phase, Phase::Blocked { .. }) {
+        actor.tell_coordinator();
+    }
     let stopping = actor.inner.closed.clone();
     loop {
         if actor.due && actor.drive.is_none() {
@@ -192,6 +197,8 @@ impl Actor {
             id: session.id.clone(),
             workspace: session.workspace.clone(),
             agent: Arc::clone(&session.agent),
+            roster: session.roster.clone(),
+            sandbox: session.sandbox().clone(),
             environment: session.environment.clone(),
             vaults: session.vaults.clone(),
             memories: session.memories.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oma_domain::audit::Entry;
 use oma_domain::page::Order;
 use oma_domain::session::{Input, Phase, Queued, Rejection};
-use oma_domain::{EventId, Seq, Timestamp, TraceParent};
+use oma_domain::{EventId, Seq, SessionId, Timestamp, TraceParent};
 use serde_json::json;
 
 use super::Actor;
@@ -43,6 +43,7 @@ impl Actor {
             }
         }
         let ids: Vec<EventId> = submissions.iter().map(|_| EventId::generate()).collect();
+        let routed: Vec<Option<SessionId>> = submissions.iter().map(|one| self.thread_of(one)).collect();
         // First it is seen whether all of it is legal: work is stopped only then.
         let mut plan = self.plan(&submissions, &ids, &trace, Stopped::default())?;
         let stops = plan.interrupts && self.session.state.turn().is_some();
@@ -66,7 +67,25 @@ impl Actor {
         self.count_stopped(opened).await;
         // Without events nothing happened, as when a session at rest is interrupted.
         let at = outcome?.events.first().map_or_else(now, |event| event.at);
-        Ok(ids.into_iter().map(|event| self.became(event, at)).collect())
+        let became = ids.into_iter().zip(routed);
+        Ok(became
+            .map(|(event, thread)| Submitted {
+                thread,
+                ..self.became(event, at)
+            })
+            .collect())
+    }
+
+    /// The thread that a submission is meant for.
+    fn thread_of(&self, submission: &Submission) -> Option<SessionId> {
+        let state = &self.session.state;
+        match submission {
+            Submission::Confirm { tool_use, .. } | Submission::Answer { tool_use, .. } => {
+                state.thread_awaiting(tool_use).map(|(thread, _)| thread.clone())
+            }
+            Submission::InterruptThread(thread) => Some(thread.clone()),
+            Submission::Message(_) | Submission::Interrupt => None,
+        }
     }
 
     /// What became of an event that was accepted.
@@ -75,6 +94,7 @@ impl Actor {
         Submitted {
             event,
             at: (!waits).then_some(at),
+            thread: None,
         }
     }
 
@@ -97,6 +117,9 @@ impl Actor {
             let id = id.clone();
             let input = match submission {
                 Submission::Message(post) => {
+                    if self.session.is_thread {
+                        return Err(Rejection::OfThread);
+                    }
                     if let Phase::Blocked { .. } = &state.phase {
                         return Err(Rejection::AwaitsAnswers(state.awaited()));
                     }
@@ -107,6 +130,7 @@ impl Actor {
                         thinking_level: post.thinking_level,
                         trace: trace.clone(),
                         charged: post.charged.clone(),
+                        from: None,
                     }))
                 }
                 Submission::Interrupt => {
@@ -119,6 +143,10 @@ impl Actor {
                     plan.interrupts = true;
                     stopped.take().unwrap_or_default().into_input(id, false)
                 }
+                Submission::InterruptThread(thread) => Input::InterruptThread {
+                    id,
+                    thread: thread.clone(),
+                },
                 Submission::Confirm {
                     tool_use,
                     allow,
@@ -166,7 +194,11 @@ impl Actor {
                 }
                 None => None,
             };
-            submitted.push(Submitted { event, at });
+            submitted.push(Submitted {
+                event,
+                at,
+                thread: None,
+            });
         }
         Ok(submitted)
     }

@@ -95,7 +95,7 @@ impl Puppet {
         }
         assert_eq!(port.history(head, 100).await?, []);
         let last = log.iter().rev().find_map(|event| match &*event.body {
-            Body::UserMessage { content } => Some(joined_text(content)),
+            Body::UserMessage { content, .. } => Some(joined_text(content)),
             _ => None,
         });
         let text = last.unwrap_or_default();

@@ -43,8 +43,9 @@ pub(crate) fn session(servers: Value) -> SessionInfo {
         channels: Value::Null,
         runtime: RuntimeKind::Native,
     };
+    let id = SessionId::generate();
     SessionInfo {
-        id: SessionId::generate(),
+        id: id.clone(),
         workspace: WorkspaceId::default_workspace(),
         agent: Arc::new(Agent {
             id: AgentId::generate(),
@@ -55,6 +56,8 @@ pub(crate) fn session(servers: Value) -> SessionInfo {
             updated_at: Timestamp(0),
             archived_at: None,
         }),
+        roster: Vec::new(),
+        sandbox: id,
         environment: None,
         vaults: Vec::new(),
         memories: Vec::new(),

@@ -145,6 +145,7 @@ pub fn event(session: &SessionId, seq: u64) -> Event {
         at: Timestamp(NOW.0 + i64::try_from(seq).unwrap_or(i64::MAX)),
         body: Arc::new(Body::UserMessage {
             content: vec![text(format!("message {seq}"))],
+            from: None,
         }),
     }
 }
@@ -192,6 +193,7 @@ pub fn queued(content: &str) -> Arc<Queued> {
         thinking_level: Some(ThinkingLevel::High),
         trace: None,
         charged: Some(KeyId::generate()),
+        from: None,
     })
 }
 
@@ -207,6 +209,8 @@ pub fn turn() -> Turn {
         started_at: NOW,
         trace: None,
         charged: None,
+        answers: None,
+        said: false,
     }
 }
 

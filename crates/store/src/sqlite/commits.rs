@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oma_domain::event::StopReason;
-use oma_domain::session::Phase;
+use oma_domain::session::{Phase, State};
 use oma_domain::webhook::Topic;
 use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, params};
@@ -50,9 +50,11 @@ enum Resumes {
 }
 
 impl Resumes {
-    fn from_phase(phase: &Phase) -> Self {
-        match phase {
+    fn of(state: &State) -> Self {
+        match &state.phase {
             Phase::Running { .. } => Self::Always,
+            // It has yet to tell them.
+            _ if state.has_threads_to_close() => Self::Always,
             // It waits for a client.
             Phase::Blocked { .. } => Self::Never,
             // Nothing starts before the budget is raised.
@@ -88,7 +90,7 @@ impl Entry {
             state: to_json("state", &*commit.state)?,
             output: commit.output,
             needs_agent: commit.needs_agent,
-            resumes: Resumes::from_phase(&commit.state.phase),
+            resumes: Resumes::of(&commit.state),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             deadline: commit.state.deadline(),
             archived: commit.state.archived_at.is_some(),

@@ -137,7 +137,7 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
                 );
                 seen.push(event.id.clone());
             }
-            Body::UserInterrupt { dropped: ids } => dropped.extend(ids.iter().cloned()),
+            Body::UserInterrupt { dropped: ids, .. } => dropped.extend(ids.iter().cloned()),
             _ => {}
         }
     }

@@ -110,6 +110,7 @@ fn overrides_are_logged_once_and_stay() {
             thinking_level: Some(ThinkingLevel::High),
             trace: None,
             charged: None,
+            from: None,
         }))
     };
     let machine = check(

@@ -1,7 +1,7 @@
 //! What clients post to a session.
 
-use oma_domain::EventId;
 use oma_domain::session::Outcome;
+use oma_domain::{EventId, Session, SessionId};
 use oma_engine::{Post, Submission};
 use serde_json::{Value, json};
 
@@ -32,15 +32,15 @@ pub(super) struct Posted {
     pub(super) echo: Value,
 }
 
-/// Reads the events of a request. `thread` is the session's primary one.
-pub(super) fn events(value: &Value, thread: &str) -> Result<Vec<Posted>> {
-    let event = |value: &Value, issues: &mut Tree| event(value, issues, thread);
+/// Reads the events of a request to a session.
+pub(super) fn events(value: &Value, session: &Session) -> Result<Vec<Posted>> {
+    let event = |value: &Value, issues: &mut Tree| event(value, issues, session);
     parse(value, &["events"], |object| {
         object.required("events", list(1, EVENTS, event))
     })
 }
 
-fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
+fn event(value: &Value, issues: &mut Tree, session: &Session) -> Option<Posted> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, TYPES)? {
         "user.message" => {
@@ -54,13 +54,18 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
         "user.interrupt" => {
             only(&mut object, &["type", "session_thread_id"]);
             let named = nullable(&mut object, "session_thread_id", text(1, limits::NAME))?;
-            if named.is_some_and(|named| named != thread) {
-                let problem = "This server interrupts the primary thread only, and with it all others";
-                object.issues().at("session_thread_id").push(problem);
-                return None;
-            }
+            let submission = match named {
+                None => Submission::Interrupt,
+                Some(name) => match named_thread(&name, session) {
+                    Ok(submission) => submission,
+                    Err(problem) => {
+                        object.issues().at("session_thread_id").push(problem);
+                        return None;
+                    }
+                },
+            };
             Some(Posted {
-                submission: Submission::Interrupt,
+                submission,
                 echo: json!({"type": "user.interrupt"}),
             })
         }
@@ -73,6 +78,24 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
             None
         }
     }
+}
+
+/// The thread that is to be interrupted. With the primary one all are, because it waits for whatever they do.
+fn named_thread(name: &str, session: &Session) -> std::result::Result<Submission, &'static str> {
+    for id in SessionId::of_thread(name) {
+        if id == session.id {
+            return Ok(Submission::Interrupt);
+        }
+        if session
+            .state
+            .threads
+            .get(&id)
+            .is_some_and(|thread| !thread.is_over)
+        {
+            return Ok(Submission::InterruptThread(id));
+        }
+    }
+    Err("There is no such thread in this session that could still work")
 }
 
 /// A message, its type looked at already. Who is charged for it is the caller's to add.

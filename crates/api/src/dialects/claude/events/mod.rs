@@ -20,7 +20,7 @@ use oma_engine::{Error, Submission, Submitted};
 use serde_json::{Value, json};
 
 use super::body::{Sent, bad};
-use super::{threads, time};
+use super::time;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
@@ -47,7 +47,7 @@ async fn send(
         return Err(archived(&id));
     }
     attachments::resolve(&state, &caller, &mut sent.value, "events").await?;
-    let posted = body::events(&sent.value, &threads::id_of(&id))?;
+    let posted = body::events(&sent.value, &session)?;
     let (submissions, echoes): (Vec<Submission>, Vec<Value>) = posted
         .into_iter()
         .map(|Posted { submission, echo }| (submission, echo))
@@ -79,10 +79,13 @@ async fn send(
 }
 
 /// An event as it was taken, with its id.
-fn echoed((Submitted { event, at }, fields): (Submitted, Value)) -> Value {
+fn echoed((Submitted { event, at, thread }, fields): (Submitted, Value)) -> Value {
     let mut echo = json!({"id": event.as_str()});
     if let (Value::Object(echo), Value::Object(fields)) = (&mut echo, fields) {
         echo.extend(fields);
+    }
+    if let Some(thread) = thread {
+        echo["session_thread_id"] = json!(thread.thread_name());
     }
     echo["processed_at"] = time::optional(at);
     echo
@@ -112,6 +115,9 @@ fn worded(error: Error, id: &SessionId, first_message: Option<usize>, has_custom
         Error::Rejected(Rejection::NotAwaited) if !has_custom => bad(
             "`tool_use_id` does not match any `agent.tool_use` event in this session that waits for its result",
         ),
+        Error::Rejected(rejection @ (Rejection::NoThread | Rejection::OfThread)) => {
+            bad(rejection.to_string())
+        }
         Error::Rejected(Rejection::NotAwaited) => bad(
             "`custom_tool_use_id` does not match any `agent.custom_tool_use` event in this session that waits for \
              its result",

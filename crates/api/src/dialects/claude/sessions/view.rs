@@ -33,7 +33,7 @@ pub(crate) fn session(session: &Session) -> Value {
         "budget": budget(session),
         "deployment_id": session.deployment.as_ref().map(DeploymentId::as_str),
         "stats": {
-            "active_seconds": time::seconds(totals.active_ms),
+            "active_seconds": time::seconds(totals.active_ms.saturating_add(state.threads_active_ms())),
             "duration_seconds": time::seconds(ended.millis_since(session.created_at)),
         },
         "usage": usage(&totals),

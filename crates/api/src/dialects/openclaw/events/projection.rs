@@ -174,7 +174,14 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
     let kind = event.body.kind();
     let plain = |content: Cow<'static, str>| EventView::plain(event, kind, content);
     let one = match &*event.body {
-        Body::ModelRequestStart { .. } | Body::ModelRequestEnd { .. } => return Vec::new(),
+        // Threads are sessions here, with events of their own.
+        Body::ModelRequestStart { .. }
+        | Body::ModelRequestEnd { .. }
+        | Body::ThreadCreated { .. }
+        | Body::ThreadStatus { .. }
+        | Body::ThreadToolUse { .. }
+        | Body::ThreadMessageSent { .. }
+        | Body::ThreadMessageReceived { .. } => return Vec::new(),
         Body::StatusIdle {
             stop_reason: StopReason::RequiresAction { .. },
             ..
@@ -185,8 +192,8 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             permission,
             ..
         } => return tool_use(event, name, input, *permission),
-        Body::UserMessage { content } => EventView::plain(event, kind, text_of(content)),
-        Body::UserInterrupt { dropped } => EventView {
+        Body::UserMessage { content, .. } => EventView::plain(event, kind, text_of(content)),
+        Body::UserInterrupt { dropped, .. } => EventView {
             dropped_event_ids: (!dropped.is_empty())
                 .then(|| dropped.iter().map(EventId::to_string).collect()),
             ..plain(match dropped.len() {
@@ -199,6 +206,7 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             tool_use,
             allow,
             deny_message,
+            ..
         } => EventView {
             tool_call_id: Some(tool_use.as_str().into()),
             approval_id: Some(tool_use.as_str().into()),
@@ -248,6 +256,7 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             content,
             is_error,
             remote,
+            ..
         } => EventView {
             tool_name: Some(name.as_str().into()),
             tool_call_id: Some(tool_use.as_str().into()),
