@@ -16,6 +16,14 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
         "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP TABLE session_memories;
+         DROP TABLE memory_copies;
+         DROP TABLE memories;
+         DROP TABLE memory_versions;
+         DROP TABLE memory_stores;
+         ALTER TABLE sessions DROP COLUMN memories;
+         DROP TABLE skill_versions;
+         DROP TABLE skills;
          DROP TABLE webhook_outbox;
          DROP TABLE webhook_endpoints;
          DROP TABLE deployment_runs;
