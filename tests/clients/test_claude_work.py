@@ -286,3 +286,43 @@ def test_other_environments_have_no_work(beta):
     assert beta.environments.work.list(own.id).data == []
     with pytest.raises(anthropic.NotFoundError):
         beta.environments.work.retrieve("work_nobody", environment_id=own.id)
+
+
+def test_a_worker_has_the_memory_stores_of_its_session(hosted, beta):
+    environment = self_hosted(beta)
+    notes, rules, other = [beta.memory_stores.create(name=f"{name} {uuid.uuid4()}") for name in ("n", "r", "o")]
+    agent = beta.agents.create(name="Coder", model="scripted/script", system=script([[BASH]]), tools=[TOOLSET])
+    session = beta.sessions.create(
+        agent=agent.id,
+        environment_id=environment.id,
+        resources=[
+            {"type": "memory_store", "memory_store_id": notes.id},
+            {"type": "memory_store", "memory_store_id": rules.id, "access": "read_only"},
+        ],
+        initial_events=[message("go")],
+    )
+    own = anthropic.Anthropic(base_url=hosted.url, api_key=environment_key(hosted, environment), max_retries=0)
+    with own:
+        item = own.beta.environments.work.poll(environment.id, block_ms=999)
+        assert item.data.id == session.id
+        with pytest.raises(anthropic.PermissionDeniedError):
+            own.beta.memory_stores.memories.list(notes.id)
+    with anthropic.Anthropic(base_url=hosted.url, auth_token=token_of(item), api_key=None, max_retries=0) as holder:
+        memories = holder.beta.memory_stores.memories
+        made = memories.create(notes.id, path="/a.md", content="kept")
+        assert memories.retrieve(made.id, memory_store_id=notes.id).content == "kept"
+        assert memories.update(made.id, memory_store_id=notes.id, content="changed").path == "/a.md"
+        assert memories.delete(made.id, memory_store_id=notes.id).id == made.id
+        assert list(memories.list(rules.id)) == []
+        with pytest.raises(anthropic.PermissionDeniedError):
+            memories.create(rules.id, path="/a.md", content="no")
+        for missing in (lambda: memories.list(other.id), lambda: holder.beta.memory_stores.retrieve(other.id)):
+            with pytest.raises(anthropic.NotFoundError):
+                missing()
+        for refused in (
+            lambda: holder.beta.memory_stores.list(),
+            lambda: holder.beta.memory_stores.delete(notes.id),
+            lambda: holder.beta.memory_stores.archive(notes.id),
+        ):
+            with pytest.raises(anthropic.PermissionDeniedError):
+                refused()
