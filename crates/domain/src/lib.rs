@@ -21,6 +21,7 @@ pub mod event;
 pub mod id;
 pub mod key;
 pub mod multiagent;
+pub mod outcome;
 pub mod page;
 pub mod policy;
 pub mod quota;
@@ -41,8 +42,8 @@ pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, RunId, SessionId, UserId,
-    VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, OutcomeId, RunId, SessionId,
+    UserId, VaultId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use multiagent::{Member, Multiagent};

@@ -49,7 +49,7 @@ pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
 pub use parents::{IssuedParentToken, OpenChild};
-pub use submission::{Submission, Submitted};
+pub use submission::{AgentUpdate, SessionUpdate, Submission, Submitted};
 pub use users::{SignedUp, Terms};
 
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::thinking::ThinkingLevel;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{
     AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
@@ -90,7 +91,7 @@ pub struct CreateSession {
     /// What the session runs in the place of that version's definition.
     pub spec: Option<oma_domain::agent::Spec>,
     /// What it may consume, beside its agent's budgets.
-    pub budget: Option<oma_domain::quota::Quota>,
+    pub budget: Option<NanoUsd>,
     /// A title for people.
     pub title: Option<String>,
     /// Whatever the client wants to remember with it.

@@ -16,6 +16,8 @@ mod acting;
 mod compaction;
 mod conversation;
 mod delegation;
+mod dossier;
+mod grading;
 mod meter;
 mod native;
 mod recent;

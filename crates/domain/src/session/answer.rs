@@ -1,7 +1,7 @@
 //! A client has carried out a custom tool.
 
 use super::input::Outcome;
-use super::state::{Context, Gate, Phase, Rejection, Step, Transition};
+use super::state::{Context, Gate, Phase, Rejection, Step, SystemNote, Transition};
 use crate::event::Body;
 use crate::id::EventId;
 
@@ -13,6 +13,7 @@ impl Transition {
         id: EventId,
         tool_use: &EventId,
         outcome: Outcome,
+        system: Option<SystemNote>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let (turn, blocked) = match &mut self.state.phase {
@@ -37,6 +38,7 @@ impl Transition {
                 is_error,
             },
         );
+        self.accompany(system);
         self.answered(open, None, blocked, ctx);
         Ok(())
     }

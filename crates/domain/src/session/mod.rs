@@ -9,10 +9,13 @@ mod archive;
 mod begin_request;
 mod compact;
 mod confirm;
+mod define_outcome;
 mod delegate;
+mod evaluate;
 mod fail;
 mod finish_request;
 mod finish_tool;
+mod hold;
 mod input;
 mod interrupt;
 mod lapse;
@@ -28,11 +31,11 @@ mod tests;
 use std::sync::Arc;
 
 pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
-pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
+pub use input::{AgentChange, Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
     Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
 };
-pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued};
+pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued, SystemNote};
 
 use crate::agent::Agent;
 use crate::environment::Environment;

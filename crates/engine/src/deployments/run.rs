@@ -149,7 +149,7 @@ impl Engine {
             version: Some(spec.agent_version),
             environment: Some(spec.environment.clone()),
             vaults: spec.vaults.clone(),
-            budget: spec.budget,
+            budget: spec.budget.and_then(|budget| budget.max_cost),
             created_by: charged.clone(),
             deployment: Some(deployment.id.clone()),
             ..CreateSession::of(spec.agent.clone())

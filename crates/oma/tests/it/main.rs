@@ -19,6 +19,7 @@ mod mcp;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
+mod outcomes;
 mod requests;
 mod server;
 mod signup;

@@ -248,6 +248,7 @@ impl Bench {
             thinking_level: None,
             trace: None,
             charged: None,
+            system: None,
         };
         self.log
             .feed(Input::Post(Arc::new(message)))

@@ -9,9 +9,10 @@ use oma_domain::event::{Body, Purpose};
 use oma_domain::page::Page;
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::quota::Quota;
-use oma_domain::session::{Phase, Queued, State, Step, Turn};
+use oma_domain::session::{Phase, Queued, State, Step, SystemNote, Turn};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::toolset::CustomTool;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{
     AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, Member, Multiagent, Seq, SessionId,
     Timestamp, WorkspaceId,
@@ -106,6 +107,7 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
             max_tokens: Some(1_000),
             ..Quota::default()
         }),
+        budget: Some(NanoUsd(7)),
         ephemeral: false,
         title: None,
         metadata: BTreeMap::new(),
@@ -157,6 +159,8 @@ pub fn commit(workspace: &WorkspaceId, session: &SessionId, head: u64, count: u6
             ..State::default()
         }),
         output: None,
+        evaluations: None,
+        agent: None,
         needs_agent: None,
         once: None,
         used: None,
@@ -186,6 +190,10 @@ pub fn queued(content: &str) -> Arc<Queued> {
         thinking_level: Some(ThinkingLevel::High),
         trace: None,
         charged: Some(KeyId::generate()),
+        system: Some(SystemNote {
+            id: EventId::generate(),
+            content: vec![text("between us")],
+        }),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oma_domain::agent::Agent;
 use oma_domain::event::StopReason;
 use oma_domain::session::Phase;
 use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
@@ -14,6 +15,7 @@ use super::failure::{Failure, to_json};
 use super::once::{self, Mark};
 use super::queue::{self, Change};
 use super::rows::number;
+use super::snapshots;
 use super::usage::{self, Addition};
 use crate::{Commit, Error, Result as StoreResult};
 
@@ -26,6 +28,8 @@ pub(super) struct Entry {
     queue: Vec<Change>,
     state: String,
     output: Option<Arc<str>>,
+    evaluations: Option<String>,
+    agent: Option<(Arc<Agent>, String)>,
     needs_agent: Option<AgentId>,
     resumes: Resumes,
     idle: bool,
@@ -84,6 +88,17 @@ impl Entry {
             queue: commit.queue.iter().map(Change::new).collect::<StoreResult<_>>()?,
             state: to_json("state", &*commit.state)?,
             output: commit.output,
+            evaluations: match &commit.evaluations {
+                Some(evaluations) => Some(to_json("list of evaluations", &**evaluations)?),
+                None => None,
+            },
+            agent: match commit.agent {
+                Some(agent) => {
+                    let body = to_json("agent", &agent)?;
+                    Some((agent, body))
+                }
+                None => None,
+            },
             needs_agent: commit.needs_agent,
             resumes: Resumes::from_phase(&commit.state.phase),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
@@ -133,8 +148,8 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     conn.prepare_cached(
         "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
                 idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output),
-                deadline = ?8, archived = ?9
-         WHERE session = ?10",
+                deadline = ?8, archived = ?9, evaluations = coalesce(?10, evaluations)
+         WHERE session = ?11",
     )?
     .execute(params![
         head,
@@ -146,8 +161,12 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         entry.output.as_deref(),
         entry.deadline.map(Timestamp::as_millis),
         entry.archived,
+        entry.evaluations,
         session,
     ])?;
+    if let Some((agent, body)) = &entry.agent {
+        snapshots::repin(conn, session, agent, body)?;
+    }
     if let Some(used) = &entry.used {
         usage::add(conn, &entry.workspace, session, used)?;
     }

@@ -37,6 +37,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V12__claude", include_str!("../../migrations/V12__claude.sql")),
     ("V15__threads", include_str!("../../migrations/V15__threads.sql")),
     (
+        "V16__outcomes",
+        include_str!("../../migrations/V16__outcomes.sql"),
+    ),
+    (
         "V20__deployments",
         include_str!("../../migrations/V20__deployments.sql"),
     ),

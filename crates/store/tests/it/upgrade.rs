@@ -20,6 +20,7 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          DROP TABLE deployments;
          DROP INDEX sessions_by_deployment;
          ALTER TABLE sessions DROP COLUMN deployment;
+         ALTER TABLE session_states DROP COLUMN evaluations;
          DROP TABLE session_rosters;
          ALTER TABLE sessions DROP COLUMN thread;
          DROP INDEX sessions_by_parent;

@@ -18,6 +18,7 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
         | "confirm_tool_failed"
         | "tool_result_not_awaited"
         | "awaits_answers"
+        | "outcome_active"
         | "session_not_running" => StatusCode::BAD_REQUEST,
         _ => fault.status(),
     }

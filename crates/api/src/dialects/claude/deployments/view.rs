@@ -33,7 +33,7 @@ pub(super) fn deployment(engine: &Engine, deployment: &Deployment) -> Value {
         "schedule": schedule,
         "resources": [],
         "vault_ids": spec.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
-        "budget": sessions::limit(spec.budget),
+        "budget": sessions::limit(spec.budget.and_then(|budget| budget.max_cost)),
         "metadata": spec.metadata,
         "status": if paused.is_some() { "paused" } else { "active" },
         "paused_reason": paused.map(|pause| match pause {

@@ -5,8 +5,9 @@
 //! primary thread, an idle status also says what was consumed. Changes of the model within a session are no frames.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use oma_domain::event::{Body, Failure, FailureKind, StopReason};
+use oma_domain::event::{Body, BudgetChange, Failure, FailureKind, Purpose, StopReason};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
 use oma_domain::{Event, EventId, Session};
@@ -54,7 +55,9 @@ impl View {
         let spec = &session.agent.spec;
         let names: Vec<&str> = spec.mcp_servers.keys().map(String::as_str).collect();
         let servers = oma_mcp::prefixes(&names).into_iter();
-        let servers = servers.zip(names.iter().map(|name| (*name).to_owned())).collect();
+        let servers = servers.zip(names.iter().map(|name| (*name).to_owned()));
+        let former = session.state.former_servers.clone();
+        let servers = former.into_iter().chain(servers).collect();
         Self {
             thread: threads::id_of(&session.id),
             agent_name: session.agent.shown_name().to_owned(),
@@ -62,6 +65,21 @@ impl View {
             as_thread,
             session,
         }
+    }
+
+    /// Takes notice of what a session has from an event on.
+    pub(crate) fn learn(&mut self, event: &Event) {
+        let Body::SessionUpdated {
+            agent: Some(agent), ..
+        } = &*event.body
+        else {
+            return;
+        };
+        let names: Vec<&str> = agent.spec.mcp_servers.keys().map(String::as_str).collect();
+        let prefixes = oma_mcp::prefixes(&names).into_iter();
+        self.servers
+            .extend(prefixes.zip(names.iter().map(|name| (*name).to_owned())));
+        self.session.agent = Arc::clone(agent);
     }
 
     /// The frames of an event, in order.
@@ -95,6 +113,47 @@ impl View {
         let one = |fields: Value| vec![(event.body.kind(), fields)];
         match &*event.body {
             Body::UserMessage { content } => one(json!({"content": content::view(content)})),
+            Body::SystemMessage { content } => one(json!({"content": content::view(content)})),
+            Body::UserDefineOutcome {
+                outcome,
+                description,
+                rubric,
+                max_iterations,
+                ..
+            } => {
+                let mut fields = content::outcome(description, rubric, *max_iterations);
+                fields["outcome_id"] = json!(outcome.as_str());
+                one(fields)
+            }
+            Body::OutcomeEvaluationStart { outcome, iteration }
+            | Body::OutcomeEvaluationOngoing { outcome, iteration } => {
+                one(json!({"outcome_id": outcome.as_str(), "iteration": iteration}))
+            }
+            Body::OutcomeEvaluationEnd {
+                start,
+                outcome,
+                iteration,
+                result,
+                explanation,
+                usage,
+            } => one(json!({
+                "outcome_evaluation_start_id": start.as_ref().map(EventId::as_str).unwrap_or_default(),
+                "outcome_id": outcome.as_str(),
+                "iteration": iteration,
+                "result": result.as_str(),
+                "explanation": explanation,
+                "usage": model_usage(usage),
+            })),
+            // What a grader is asked is no part of the agent's conversation; its spans say enough.
+            Body::OutcomeBegun { .. }
+            | Body::ModelRequestStart {
+                purpose: Purpose::Evaluation,
+                ..
+            }
+            | Body::ModelRequestEnd {
+                purpose: Purpose::Evaluation,
+                ..
+            } => Vec::new(),
             Body::UserInterrupt { .. } => one(json!({})),
             Body::UserToolConfirmation {
                 tool_use,
@@ -134,7 +193,11 @@ impl View {
                 ("session.status_running", json!({})),
                 ("session.thread_status_running", self.of_thread()),
             ],
-            Body::StatusIdle { stop_reason, totals } => {
+            Body::StatusIdle {
+                stop_reason,
+                totals,
+                budget,
+            } => {
                 let stop = self::stop(stop_reason);
                 let mut of_thread = self.of_thread();
                 if let (Value::Object(of_thread), Value::Object(stop)) = (&mut of_thread, &stop) {
@@ -142,7 +205,7 @@ impl View {
                 }
                 let mut frames = vec![("session.thread_status_idle", of_thread)];
                 if let Some(totals) = totals {
-                    let budget = sessions::budget(&self.session);
+                    let budget = sessions::limit(*budget);
                     let usage = json!({"usage": sessions::usage(totals), "budget": budget});
                     frames.push(("session.usage", usage));
                 }
@@ -153,13 +216,28 @@ impl View {
                 ("session.thread_status_terminated", self.of_thread()),
                 ("session.status_terminated", json!({})),
             ],
-            Body::SessionUpdated { title, metadata } => {
+            Body::SessionUpdated {
+                title,
+                metadata,
+                agent,
+                budget,
+            } => {
                 let mut fields = json!({});
                 if let Some(title) = title {
                     fields["title"] = json!((!title.is_empty()).then_some(title));
                 }
                 if let Some(metadata) = metadata {
                     fields["metadata"] = json!(metadata);
+                }
+                if let Some(agent) = agent {
+                    let session = Session {
+                        agent: Arc::clone(agent),
+                        ..self.session.clone()
+                    };
+                    fields["agent"] = sessions::agent(&session);
+                }
+                if let Some(BudgetChange { max_cost }) = budget {
+                    fields["budget"] = sessions::limit(*max_cost);
                 }
                 one(fields)
             }

@@ -6,14 +6,14 @@ use oma_domain::VaultId;
 use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
-use oma_engine::Post;
+use oma_engine::Submission;
 use serde_json::Value;
 
-use crate::dialects::claude::agents::{Overrides, overrides};
+use crate::dialects::claude::agents::{Overrides, overrides, tool_overrides};
 use crate::dialects::claude::body::{
     MetadataChanges, metadata, metadata_changes, nullable, object, only, parse, unsupported,
 };
-use crate::dialects::claude::events::message;
+use crate::dialects::claude::events::{define_outcome, message};
 use crate::fault::Result;
 use crate::limits;
 use crate::validate::checks::{discriminator, integer, list, one_of, text};
@@ -35,8 +35,8 @@ pub(super) struct NewSession {
     pub(super) title: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) vaults: Vec<VaultId>,
-    pub(super) messages: Vec<Post>,
-    pub(super) budget: Option<Quota>,
+    pub(super) events: Vec<Submission>,
+    pub(super) budget: Option<NanoUsd>,
 }
 
 /// Reads a session to create.
@@ -57,7 +57,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
         let title = nullable(object, "title", text(0, TITLE));
         let metadata = nullable(object, "metadata", metadata);
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
-        let messages = nullable(object, "initial_events", list(0, INITIAL_EVENTS, initial_event));
+        let events = nullable(object, "initial_events", initial_events);
         let budget = nullable(object, "budget", budget);
         unsupported(object, "resources");
         let (agent, version, overrides) = agent?;
@@ -69,7 +69,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
             title: title?.filter(|title| !title.is_empty()),
             metadata: metadata?.unwrap_or_default(),
             vaults: distinct(vaults?.unwrap_or_default()),
-            messages: messages?.unwrap_or_default(),
+            events: events?.unwrap_or_default(),
             budget: budget?,
         })
     })
@@ -132,30 +132,44 @@ pub(crate) fn vault(value: &Value, issues: &mut Tree) -> Option<VaultId> {
     vault
 }
 
-fn initial_event(value: &Value, issues: &mut Tree) -> Option<Post> {
+fn initial_events(value: &Value, issues: &mut Tree) -> Option<Vec<Submission>> {
+    let events: Vec<Submission> = list(0, INITIAL_EVENTS, initial_event)(value, issues)?;
+    let outcomes = events.iter().enumerate();
+    let mut outcomes = outcomes.filter(|(_, event)| matches!(event, Submission::DefineOutcome { .. }));
+    if let Some((second, _)) = outcomes.nth(1) {
+        let issues = issues.at(&second.to_string());
+        issues.push("There may be at most one user.define_outcome");
+        return None;
+    }
+    Some(events)
+}
+
+fn initial_event(value: &Value, issues: &mut Tree) -> Option<Submission> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, &["user.message", "user.define_outcome"])? {
-        "user.message" => message(&mut object),
-        _ => {
-            let problem = "This server does not support it yet";
-            object.issues().at("type").push(problem);
-            None
-        }
+        "user.message" => message(&mut object).map(Submission::Message),
+        _ => define_outcome(&mut object),
     }
 }
 
+/// A budget of something whose sessions will have it.
+pub(crate) fn quota(value: &Value, issues: &mut Tree) -> Option<Quota> {
+    let max_cost = budget(value, issues)?;
+    Some(Quota {
+        max_cost: Some(max_cost),
+        ..Quota::default()
+    })
+}
+
 /// A budget: so many whole cents.
-pub(crate) fn budget(value: &Value, issues: &mut Tree) -> Option<Quota> {
+fn budget(value: &Value, issues: &mut Tree) -> Option<NanoUsd> {
     let cents = object(&["type", "max_list_cost"], |object| {
         let kind = object.required("type", one_of(&["limit"]));
         let cost = object.required("max_list_cost", amount);
         kind?;
         cost
     })(value, issues)?;
-    Some(Quota {
-        max_cost: Some(NanoUsd(cents.saturating_mul(CENT))),
-        ..Quota::default()
-    })
+    Some(NanoUsd(cents.saturating_mul(CENT)))
 }
 
 fn amount(value: &Value, issues: &mut Tree) -> Option<u64> {
@@ -179,6 +193,8 @@ fn amount(value: &Value, issues: &mut Tree) -> Option<u64> {
 pub(super) struct UpdateSession {
     pub(super) title: Option<Option<String>>,
     pub(super) metadata: Change<MetadataChanges>,
+    pub(super) agent: Option<Overrides>,
+    pub(super) budget: Option<Option<NanoUsd>>,
 }
 
 /// Reads an update.
@@ -189,15 +205,16 @@ pub(super) fn update(value: &Value) -> Result<UpdateSession> {
         |object| {
             let title = object.change("title", text(0, TITLE));
             let metadata = object.change("metadata", metadata_changes);
-            for name in ["agent", "vault_ids"] {
-                unsupported(object, name);
-            }
-            if object.peek("budget").is_some() {
-                object
-                    .issues()
-                    .at("budget")
-                    .push("This server can't change a budget yet");
-            }
+            let agent = object.change("agent", |value, issues| {
+                self::object(&["tools", "mcp_servers"], tool_overrides)(value, issues)
+            });
+            let budget = object.change("budget", budget);
+            unsupported(object, "vault_ids");
+            let budget = match budget? {
+                Change::Keep => None,
+                Change::Clear => Some(None),
+                Change::Set(budget) => Some(Some(budget)),
+            };
             let title = match title? {
                 Change::Keep => None,
                 Change::Clear => Some(None),
@@ -206,6 +223,11 @@ pub(super) fn update(value: &Value) -> Result<UpdateSession> {
             Some(UpdateSession {
                 title,
                 metadata: metadata?,
+                agent: match agent? {
+                    Change::Set(agent) => Some(agent),
+                    Change::Keep | Change::Clear => None,
+                },
+                budget,
             })
         },
     )

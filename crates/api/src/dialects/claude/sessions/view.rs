@@ -1,6 +1,6 @@
 //! Sessions as clients read them.
 
-use oma_domain::quota::Quota;
+use oma_domain::outcome::Evaluation;
 use oma_domain::session::Phase;
 use oma_domain::usage::{NanoUsd, Totals};
 use oma_domain::{DeploymentId, Session, Timestamp, VaultId};
@@ -15,8 +15,6 @@ pub(crate) fn session(session: &Session) -> Value {
     let now = oma_engine::now();
     let totals = state.totals(now);
     let ended = state.archived_at.unwrap_or(now);
-    let mut agent = agents::definition(&session.agent);
-    agent["multiagent"] = agents::multiagent_of_session(session);
     json!({
         "id": session.id.as_str(),
         "type": "session",
@@ -24,11 +22,11 @@ pub(crate) fn session(session: &Session) -> Value {
         "title": state.title,
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
-        "agent": agent,
+        "agent": agent(session),
         "resources": [],
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
-        "outcome_evaluations": [],
-        "budget": budget(session),
+        "outcome_evaluations": state.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
+        "budget": limit(state.budget),
         "deployment_id": session.deployment.as_ref().map(DeploymentId::as_str),
         "stats": {
             "active_seconds": time::seconds(totals.active_ms),
@@ -39,6 +37,13 @@ pub(crate) fn session(session: &Session) -> Value {
         "updated_at": time::value(updated_at(session)),
         "archived_at": time::optional(state.archived_at),
     })
+}
+
+/// A session's agent, with all of those who may work in its threads.
+pub(crate) fn agent(session: &Session) -> Value {
+    let mut agent = agents::definition(&session.agent);
+    agent["multiagent"] = agents::multiagent_of_session(session);
+    agent
 }
 
 /// Where a session stands: waiting for a client counts as idle.
@@ -54,14 +59,29 @@ fn updated_at(session: &Session) -> Timestamp {
     session.last_event_at.unwrap_or(session.created_at)
 }
 
-/// The budget that the session was created with. The share that a parent leaves to a child is none.
-pub(crate) fn budget(session: &Session) -> Value {
-    limit(session.share.filter(|_| session.parent.is_none()))
+fn evaluation(evaluation: &Evaluation) -> Value {
+    let Evaluation {
+        outcome,
+        description,
+        iteration,
+        standing,
+        explanation,
+        completed_at,
+    } = evaluation;
+    json!({
+        "type": "outcome_evaluation",
+        "outcome_id": outcome.as_str(),
+        "description": description,
+        "iteration": iteration,
+        "result": standing.as_str(),
+        "explanation": explanation,
+        "completed_at": time::optional(*completed_at),
+    })
 }
 
-/// A budget of a cost, if it is one.
-pub(crate) fn limit(budget: Option<Quota>) -> Value {
-    match budget.and_then(|budget| budget.max_cost) {
+/// A session's own budget. The share that a parent leaves to a child is none.
+pub(crate) fn limit(budget: Option<NanoUsd>) -> Value {
+    match budget {
         Some(NanoUsd(nanos)) => json!({
             "type": "limit",
             "max_list_cost": {"amount": (nanos / CENT).to_string(), "currency": "USD"},
