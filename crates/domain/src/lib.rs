@@ -34,6 +34,7 @@ pub mod trace;
 pub mod usage;
 pub mod user;
 pub mod vault;
+pub mod web;
 pub mod workspace;
 
 pub use agent::Agent;

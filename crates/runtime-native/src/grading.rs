@@ -17,6 +17,7 @@ use oma_runtime::PortError;
 use serde_json::{Value, json};
 
 use crate::compaction::is_overflow;
+use crate::deliverables;
 use crate::dossier::Dossier;
 use crate::sampling::{answer, is_sampling};
 use crate::turn::{OVERHEAD_TOKENS, Run, output_limit};
@@ -64,9 +65,10 @@ impl Run<'_> {
             self.commit(Input::FailTurn { failure }).await?;
             return Ok(());
         };
+        let files = deliverables::read(self.native, self.session, bytes / 4).await;
         let mut request = Request {
             system: GRADER.to_owned(),
-            messages: messages(&dossier, goal.iteration),
+            messages: messages(&dossier, &files, goal.iteration),
             tools: vec![tool()],
             tool_choice: ToolChoice::Auto,
             thinking: self.thinking(state),
@@ -182,7 +184,7 @@ fn tool() -> ToolSpec {
 
 /// The grader's conversation: a message for each iteration, each answered by the verdict that it got. The work is in the
 /// last one.
-fn messages(dossier: &Dossier, iteration: u32) -> Vec<Message> {
+fn messages(dossier: &Dossier, files: &[String], iteration: u32) -> Vec<Message> {
     let Dossier {
         description,
         rubric,
@@ -221,6 +223,10 @@ fn messages(dossier: &Dossier, iteration: u32) -> Vec<Message> {
         shown.push_str("[What came before is left out.]\n\n");
     }
     shown.push_str(&work.join("\n\n"));
+    if !files.is_empty() {
+        shown.push_str("\n\nWhat it delivers:\n\n");
+        shown.push_str(&files.join("\n\n"));
+    }
     shown.push_str("\n\nGive your verdict now.");
     if let Some(Message::User(last)) = messages.last_mut() {
         last.push(text(shown));
@@ -323,12 +329,12 @@ mod tests {
             cut: true,
             verdicts: [(1, "No title.".to_owned())].into(),
         };
-        let first = messages(&dossier, 0);
+        let first = messages(&dossier, &[], 0);
         let Some(Message::User(blocks)) = first.first() else {
             panic!("{first:?}")
         };
         assert_eq!((first.len(), blocks.len()), (1, 2));
-        let third = messages(&dossier, 2);
+        let third = messages(&dossier, &["The file a:\nb".to_owned()], 2);
         assert_eq!(third.len(), 5);
         let shown = format!("{third:?}");
         for text in [
@@ -337,6 +343,7 @@ mod tests {
             "iteration 2",
             "[What came before is left out.]",
             "Done.",
+            "The file a:",
         ] {
             assert!(shown.contains(text), "{text}");
         }

@@ -16,6 +16,7 @@ mod acting;
 mod compaction;
 mod conversation;
 mod delegation;
+mod deliverables;
 mod dossier;
 mod grading;
 mod meter;

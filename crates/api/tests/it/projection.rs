@@ -222,6 +222,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
             Body::ModelRequestEnd {
                 request: id("evt_request"),
                 is_error: false,
+                purpose: oma_domain::event::Purpose::Reply,
                 usage,
                 cost: None,
             },

@@ -15,7 +15,7 @@ use crate::quota::{Bound, Exceeded, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
-use crate::usage::{CostTotal, NanoUsd, Totals, Usage};
+use crate::usage::{CostTotal, NanoUsd, Totals, Usage, WebUse};
 
 /// The most messages that may wait for a busy session.
 pub const MAX_QUEUE: usize = 256;
@@ -110,6 +110,9 @@ pub struct State {
     /// The most that the session may cost, as its client says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<NanoUsd>,
+    /// How often its web tools were used.
+    #[serde(default, skip_serializing_if = "WebUse::is_none")]
+    pub web: WebUse,
     /// The turn that a spent budget stopped; it goes on once the session's own budget is raised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Turn>,
@@ -489,6 +492,7 @@ impl State {
             usage: spent.usage,
             cost: spent.cost,
             active_ms: self.active_ms.saturating_add(working),
+            web: self.web,
         }
     }
 

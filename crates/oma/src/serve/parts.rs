@@ -58,8 +58,14 @@ impl Parts {
         let enforcement = local.enforcement();
         sandboxes::check_limits(config, enforcement)?;
         let pool = Pool::new(Arc::new(local), sandboxes::pool(config));
+        if let Some(grader) = &config.models.grader {
+            models
+                .check(grader)
+                .map_err(|problem| Failure::Other(format!("models.grader: {problem}")))?;
+        }
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
+            grader_model: config.models.grader.clone(),
             ..oma_runtime_native::Config::default()
         };
         let listed = models::listed(&models);

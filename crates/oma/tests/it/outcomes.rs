@@ -295,7 +295,12 @@ async fn an_outcome_can_be_stopped_while_the_grader_looks() {
 
 #[tokio::test]
 async fn work_goes_on_by_itself_when_the_budget_is_raised() {
-    let system = System::start().await;
+    // Behind this address nobody knows what a model costs unless the operator says it.
+    let prices = tempfile::NamedTempFile::new().expect("a file");
+    let table = format!("[\"anthropic/{MODEL}\"]\ninput = 3\noutput = 15\ncache_read = 3\ncache_write = 3\n");
+    std::fs::write(prices.path(), table).expect("written");
+    let path = prices.path().display().to_string();
+    let system = System::start_with(|options| options.set("OPENCLAW_PRICE_FILE", &path)).await;
     let client = system.client();
     let dear = |reply: Reply| {
         reply.usage(Some(Usage {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use oma_domain::outcome::{self, Ending, Evaluation};
 use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::{
-    Agent, AgentId, Member, Multiagent, OutcomeId, Seq, SessionId, Timestamp, WorkspaceId,
-};
+use oma_domain::{Agent, AgentId, Member, Multiagent, OutcomeId, Seq, SessionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{
     NOW, agent, collect, commit, environment, new_session, once, queued, running, stored_session,

@@ -6,6 +6,7 @@ mod environments;
 mod events;
 mod multiagent;
 mod order;
+mod outcomes;
 mod sessions;
 mod threads;
 mod transport;
@@ -151,7 +152,7 @@ pub(crate) fn stable(value: &Value) -> Value {
             Value::String(text) => {
                 let (id, index) = text.split_once(':').unwrap_or((text, ""));
                 let prefixes = [
-                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_",
+                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_", "outc_",
                 ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;

@@ -77,7 +77,7 @@ pub(crate) async fn read(
     };
     let mut rows = Rows::new(limit);
     // What waits has no place in the log yet: it comes after everything.
-    let mut waiting = if wanted.created == Span::default() {
+    let mut waiting: Vec<Value> = if wanted.created == Span::default() {
         let messages = engine.waiting(workspace, id).await?;
         messages.iter().flat_map(|message| queued(message)).collect()
     } else {

@@ -96,6 +96,7 @@ pub(crate) fn usage(totals: &Totals) -> Value {
         usage,
         cost,
         active_ms,
+        web,
     } = totals;
     let mut view = json!({
         "input_tokens": usage.input,
@@ -106,6 +107,10 @@ pub(crate) fn usage(totals: &Totals) -> Value {
             "ephemeral_1h_input_tokens": 0,
         },
         "active_seconds": time::seconds(*active_ms),
+        "server_tool_use": {
+            "web_search_requests": web.searches,
+            "web_fetch_requests": web.fetches,
+        },
     });
     if let Some(NanoUsd(nanos)) = cost.total() {
         let cents = nanos.saturating_add(CENT / 2) / CENT;
