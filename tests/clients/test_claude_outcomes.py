@@ -59,8 +59,11 @@ def test_work_is_revised_until_the_grader_is_satisfied(beta, environment):
     assert (evaluation.outcome_id, evaluation.result, evaluation.iteration) == (echo.outcome_id, "satisfied", 1)
     assert evaluation.completed_at and evaluation.description == "A haiku"
     # The list has what the stream had.
-    listed = [event.id for event in beta.sessions.events.list(session.id)]
-    assert [event.id for event in events] == listed
+    # (Streams of old versions of the SDK leave out what they do not know.)
+    def told(events):
+        return [event.id for event in events if event.type != "session.usage"]
+
+    assert told(events) == told(beta.sessions.events.list(session.id))
 
 
 def test_the_last_iteration_is_followed_by_one_answer(beta, environment):

@@ -6,7 +6,6 @@ use oma_domain::content::joined_text;
 use oma_domain::event::{Body, Cut, FailureKind, Kept, Purpose};
 use oma_domain::outcome::Ending;
 use oma_domain::tokens::at_most;
-use oma_domain::web::{Sources, ToolFilter, mentions};
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
@@ -459,43 +458,10 @@ impl Conversation {
         })
     }
 
-    /// Whether an address was mentioned by the user or in a tool's result, as far as these `sources` count. What a
-    /// summary says is the model's own word, and counts for nothing.
-    pub(crate) fn mentions(&self, url: &str, sources: &Sources, is_custom: impl Fn(&str) -> bool) -> bool {
-        let counts =
-            |filter: &Option<ToolFilter>, tool: &str| filter.as_ref().is_none_or(|filter| filter.has(tool));
-        let names_it = |block: &ContentBlock| match block {
-            ContentBlock::Document {
-                source: Source::Text { data },
-                ..
-            } => mentions(data, url),
-            ContentBlock::Document {
-                source: Source::Url { url: source },
-                ..
-            }
-            | ContentBlock::Image {
-                source: Source::Url { url: source },
-            } => mentions(source, url),
-            block => block.as_text().is_some_and(|text| mentions(&text, url)),
-        };
-        let summary = usize::from(self.summarised_by.is_some());
-        self.messages.iter().skip(summary).any(|message| {
-            let Message::User(blocks) = message else {
-                return false;
-            };
-            blocks.iter().any(|block| match block {
-                UserBlock::Content(content) => counts(&sources.user_input, "") && names_it(content),
-                UserBlock::System(text) => mentions(text, url),
-                UserBlock::ToolResult { name, content, .. } => {
-                    let filter = if is_custom(name) {
-                        &sources.client_tool_results
-                    } else {
-                        &sources.server_tool_results
-                    };
-                    counts(filter, name) && content.iter().any(names_it)
-                }
-            })
-        })
+    /// The messages without the summary that they may begin with.
+    pub(crate) fn heard(&self) -> &[Message] {
+        let summary = usize::from(self.summarised_by.is_some()).min(self.messages.len());
+        &self.messages[summary..]
     }
 
     /// About how much memory it takes, in bytes.

@@ -19,6 +19,7 @@ mod delegation;
 mod deliverables;
 mod dossier;
 mod grading;
+mod mentions;
 mod meter;
 mod native;
 mod recent;

@@ -24,6 +24,7 @@ fn idle(stop_reason: StopReason) -> Body {
     Body::StatusIdle {
         stop_reason,
         totals: None,
+        budget: None,
     }
 }
 

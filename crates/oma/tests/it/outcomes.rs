@@ -211,7 +211,11 @@ async fn an_iteration_goes_on_after_a_kill_at_any_point() {
             system.provider.push(reply);
         }
         let session = begin(system.client(), json!({})).await;
-        soon("the request", system.provider.wait_for_requests(asked + cut + 1)).await;
+        soon(
+            "the request",
+            system.provider.wait_for_requests((asked + cut + 1) as u64),
+        )
+        .await;
         system = system.crash().await;
         let client = system.client();
         rest(client, &session).await;
