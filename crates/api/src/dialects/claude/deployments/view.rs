@@ -55,6 +55,14 @@ fn initial_event(event: &InitialEvent) -> Value {
         InitialEvent::Message { content } => {
             json!({"type": "user.message", "content": events::content(content)})
         }
+        InitialEvent::DefineOutcome {
+            description,
+            rubric,
+            max_iterations,
+        } => events::outcome(description, rubric, *max_iterations),
+        InitialEvent::System { content } => {
+            json!({"type": "system.message", "content": events::content(content)})
+        }
     }
 }
 

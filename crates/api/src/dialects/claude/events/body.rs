@@ -1,8 +1,8 @@
 //! What clients post to a session.
 
-use oma_domain::EventId;
 use oma_domain::outcome::{DEFAULT_ITERATIONS, MAX_ITERATIONS};
 use oma_domain::session::Outcome;
+use oma_domain::{ContentBlock, EventId};
 use oma_engine::{Post, Submission};
 use serde_json::{Value, json};
 
@@ -113,8 +113,7 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
             Some(Posted { submission, echo })
         }
         "system.message" => {
-            only(&mut object, &["type", "content"]);
-            let content = object.required("content", list(1, SYSTEM_BLOCKS, content::of_system))?;
+            let content = system_message(&mut object)?;
             let echo = json!({"type": "system.message", "content": content::view(&content)});
             Some(Posted {
                 submission: Submission::System(content),
@@ -141,6 +140,12 @@ pub(crate) fn message(object: &mut Object<'_>) -> Option<Post> {
         charged: None,
         audit: None,
     })
+}
+
+/// A system message, its type looked at already.
+pub(crate) fn system_message(object: &mut Object<'_>) -> Option<Vec<ContentBlock>> {
+    only(object, &["type", "content"]);
+    object.required("content", list(1, SYSTEM_BLOCKS, content::of_system))
 }
 
 /// An outcome, its type looked at already. Who is charged for it is the caller's to add.

@@ -96,7 +96,7 @@ pub(super) fn of_system(value: &Value, issues: &mut Tree) -> Option<ContentBlock
 }
 
 /// An outcome as clients read it, but for its id.
-pub(super) fn outcome(description: &str, rubric: &str, max_iterations: u32) -> Value {
+pub(crate) fn outcome(description: &str, rubric: &str, max_iterations: u32) -> Value {
     json!({
         "type": "user.define_outcome",
         "description": description,

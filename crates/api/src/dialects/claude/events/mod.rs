@@ -6,8 +6,8 @@ pub(crate) mod page;
 pub(crate) mod projection;
 pub(crate) mod stream;
 
-pub(crate) use body::{define_outcome, message};
-pub(crate) use content::view as content;
+pub(crate) use body::{define_outcome, message, system_message};
+pub(crate) use content::{outcome, view as content};
 
 use axum::Json;
 use axum::Router;
