@@ -312,7 +312,7 @@ mod tests {
             vec![],
             vec![says("It is fine.")],
             vec![says("{not json")],
-            vec![uses("bash", good.clone())],
+            vec![uses("bash", good)],
             vec![uses(VERDICT_TOOL, json!({"result": "great"}))],
             vec![uses(VERDICT_TOOL, json!({"result": 1}))],
         ] {

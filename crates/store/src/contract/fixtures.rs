@@ -12,7 +12,6 @@ use oma_domain::quota::Quota;
 use oma_domain::session::{Phase, Queued, State, Step, SystemNote, Turn};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::toolset::CustomTool;
-use oma_domain::usage::NanoUsd;
 use oma_domain::{
     AgentId, ContentBlock, EnvironmentId, Event, EventId, KeyId, Member, Multiagent, Seq, SessionId,
     Timestamp, WorkspaceId,
@@ -107,7 +106,7 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
             max_tokens: Some(1_000),
             ..Quota::default()
         }),
-        budget: Some(NanoUsd(7)),
+        budget: None,
         ephemeral: false,
         title: None,
         metadata: BTreeMap::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use oma_domain::outcome::{self, Ending, Evaluation};
 use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
+use oma_domain::usage::NanoUsd;
 use oma_domain::{Agent, AgentId, Member, Multiagent, OutcomeId, Seq, SessionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{
@@ -22,6 +23,7 @@ pub async fn round_trip(store: Arc<dyn Store>) {
     new.environment = Some(Arc::clone(&environment));
     new.parent = Some(SessionId::generate());
     new.ephemeral = true;
+    new.budget = Some(NanoUsd(7));
     new.title = Some("Ärger".into());
     new.metadata = [("k".to_owned(), "v".to_owned())].into();
     store
