@@ -37,6 +37,15 @@ EXTENSIONS = {
 NULLABLE = {
     # A session that was made in another dialect without an environment.
     ("BetaManagedAgentsSession", "environment_id"),
+    # A skill whose versions are all deleted.
+    ("BetaSkill", "latest_version_id"),
+}
+
+# Lists of names that hold others than the declarations have, each with its reason in DIVERGENCES.md.
+WIDER = {
+    # Endpoints are told of all events here, not only of those of an organization.
+    ("BetaOrganizationWebhookEndpoint", "enabled_events"),
+    ("BetaNewOrganizationWebhookEndpoint", "enabled_events"),
 }
 
 # What an error may say besides; the SDK reads it (`error_code`), and declares it for a few errors only.
@@ -83,6 +92,10 @@ class Types:
             declared = definitions.get(name, {}).get("properties", {})
             if field in declared:
                 declared[field] = {"anyOf": [declared[field], {"type": "null"}]}
+        for name, field in WIDER:
+            declared = definitions.get(name, {}).get("properties", {})
+            if field in declared:
+                declared[field] = {"type": "array", "items": {"type": "string"}}
         self.definitions = definitions
         self._add_errors()
         # Paths with literal segments come before those with parameters in the same place.

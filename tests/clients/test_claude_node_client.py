@@ -8,7 +8,19 @@ import pytest
 from conftest import NODE_TIMEOUT
 from traffic import NODE
 
-SCENARIOS = ("agents", "turn", "confirmation", "runner", "sessions", "authentication")
+SCENARIOS = (
+    "agents",
+    "environments",
+    "previews",
+    "interrupt",
+    "threads",
+    "turn",
+    "confirmation",
+    "customTool",
+    "runner",
+    "sessions",
+    "authentication",
+)
 
 
 def node(*arguments: str, **env: str) -> str:

@@ -17,6 +17,7 @@ use oma_domain::usage::NanoUsd;
 use oma_domain::{Actor, KeyId, Scope, WorkspaceId};
 use oma_engine::keys;
 use oma_engine::parent_token::Claims;
+use oma_engine::work_token;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -25,6 +26,7 @@ use crate::AppState;
 use crate::audit::Notes;
 use crate::dialect::Dialect;
 use crate::fault::Fault;
+use crate::hands::{Call, Hands};
 use crate::rate::{self, Pass, Peer};
 
 /// The paths that need no key. They tell nothing about any workspace; those below `/auth` make new ones, where the
@@ -63,6 +65,8 @@ pub struct Caller {
     digest: Option<[u8; 32]>,
     /// What its parent token says, when it has nothing else.
     parent: Option<Arc<Claims>>,
+    /// What it carries out, when it may do nothing else.
+    hands: Option<Arc<Hands>>,
     notes: Notes,
 }
 
@@ -70,7 +74,12 @@ impl Caller {
     /// Whether it might still call: a key may be revoked, rotated or expire while its answer is on the way.
     pub(crate) fn is_welcome(&self, state: &AppState) -> bool {
         let in_time = |claims: &Arc<Claims>| oma_engine::now() < claims.expires_at;
+        let at_work = |hands: &Arc<Hands>| match &**hands {
+            Hands::Environment(_) => true,
+            Hands::Item(claims) => oma_engine::now() < claims.expires_at,
+        };
         self.parent.as_ref().is_none_or(in_time)
+            && self.hands.as_ref().is_none_or(at_work)
             && self
                 .digest
                 .is_none_or(|digest| matches!(state.engine.authenticate(digest), Ok(Some(_))))
@@ -107,6 +116,12 @@ impl Caller {
     #[must_use]
     pub fn parent(&self) -> Option<&Claims> {
         self.parent.as_deref()
+    }
+
+    /// Whether it carries out the tools of a self-hosted environment, and may do nothing else.
+    #[must_use]
+    pub fn is_hands(&self) -> bool {
+        self.hands.is_some()
     }
 
     /// Notes for the audit trail what the call made, or is about, where the path does not say it.
@@ -225,10 +240,19 @@ pub(crate) async fn require(
     if rate::EXEMPT.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let pass = match admit(&state, &mut request, dialect) {
-        Ok(pass) => pass,
+    let (pass, caller) = match admit(&state, &request, dialect) {
+        Ok(admitted) => admitted,
         Err(refusal) => return *refusal,
     };
+    if let Some(caller) = caller {
+        if let Some(hands) = &caller.hands {
+            let call = Call::of(&request, dialect);
+            if let Err(fault) = hands.permit(&state, &caller.workspace, call).await {
+                return refuse(fault, pass);
+            }
+        }
+        request.extensions_mut().insert(caller);
+    }
     let mut response = next.run(request).await;
     if let Some(pass) = pass {
         pass.tell(&mut response);
@@ -236,8 +260,20 @@ pub(crate) async fn require(
     response
 }
 
-/// Whether a request may pass, with what its answer says about the rate limit.
-fn admit(state: &AppState, request: &mut Request, dialect: Dialect) -> Result<Option<Pass>, Box<Response>> {
+fn refuse(fault: Fault, pass: Option<Pass>) -> Response {
+    let mut response = fault.into_response();
+    if let Some(pass) = pass {
+        pass.tell(&mut response);
+    }
+    response
+}
+
+/// Whether a request may pass, with what its answer says about the rate limit, and who sent it, unless anybody may.
+fn admit(
+    state: &AppState,
+    request: &Request,
+    dialect: Dialect,
+) -> Result<(Option<Pass>, Option<Caller>), Box<Response>> {
     let too_many = |refused: rate::TooMany| Box::new(refused.into_response());
     let peer = request.extensions().get::<Peer>();
     let address = rate::origin(peer, request.headers(), &state.config.trusted_proxies);
@@ -245,15 +281,9 @@ fn admit(state: &AppState, request: &mut Request, dialect: Dialect) -> Result<Op
     let unknown = limits.map(|limits| limits.unknown(address));
     let unknown = unknown.transpose().map_err(too_many)?;
     if OPEN_PATHS.contains(&request.uri().path()) {
-        return Ok(unknown);
+        return Ok((unknown, None));
     }
-    let refused = |fault: Fault, pass: Option<Pass>| {
-        let mut response = fault.into_response();
-        if let Some(pass) = pass {
-            pass.tell(&mut response);
-        }
-        Box::new(response)
-    };
+    let refused = |fault: Fault, pass: Option<Pass>| Box::new(refuse(fault, pass));
     let caller = authenticate(state, request, dialect).map_err(|fault| refused(fault, unknown))?;
     let known = limits.map(|limits| {
         limits.recognised(address);
@@ -267,8 +297,7 @@ fn admit(state: &AppState, request: &mut Request, dialect: Dialect) -> Result<Op
         let fault = Fault::new(StatusCode::FORBIDDEN, "forbidden", message);
         return Err(refused(fault, known));
     }
-    request.extensions_mut().insert(caller);
-    Ok(known)
+    Ok((known, Some(caller)))
 }
 
 fn is_for_parents(request: &Request) -> bool {
@@ -287,15 +316,28 @@ fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result
     let token = headers
         .get(PARENT_TOKEN)
         .filter(|_| dialect != Dialect::Claude && !has_credential(headers, dialect));
-    let ((workspace, actor, scope, digest), parent) = match token {
+    let (recognised, parent) = match token {
         Some(token) => {
             let claims = state.engine.verify_parent_token(token.as_bytes())?;
             let actor = Actor::Session(claims.parent_session_id.clone());
-            let recognised = (claims.workspace_id.clone(), actor, Scope::Write, None);
+            let recognised = Recognised {
+                workspace: claims.workspace_id.clone(),
+                actor,
+                scope: Scope::Write,
+                digest: None,
+                hands: None,
+            };
             (recognised, Some(Arc::new(claims)))
         }
         None => (recognise(state, headers, dialect)?, None),
     };
+    let Recognised {
+        workspace,
+        actor,
+        scope,
+        digest,
+        hands,
+    } = recognised;
     notes.caller(&workspace, &actor);
     tracing::Span::current().record("workspace_id", workspace.as_str());
     Ok(Caller {
@@ -304,6 +346,7 @@ fn authenticate(state: &AppState, request: &Request, dialect: Dialect) -> Result
         scope,
         digest,
         parent,
+        hands: hands.map(Arc::new),
         notes,
     })
 }
@@ -314,10 +357,35 @@ fn has_credential(headers: &HeaderMap, dialect: Dialect) -> bool {
         || (dialect == Dialect::Claude && headers.contains_key("x-api-key"))
 }
 
-type Recognised = (WorkspaceId, Actor, Scope, Option<[u8; 32]>);
+/// What a credential stands for.
+struct Recognised {
+    workspace: WorkspaceId,
+    actor: Actor,
+    scope: Scope,
+    digest: Option<[u8; 32]>,
+    hands: Option<Hands>,
+}
 
 fn operator(actor: Actor) -> Recognised {
-    (WorkspaceId::default_workspace(), actor, Scope::Admin, None)
+    Recognised {
+        workspace: WorkspaceId::default_workspace(),
+        actor,
+        scope: Scope::Admin,
+        digest: None,
+        hands: None,
+    }
+}
+
+/// Whoever carries out an item acts for its session.
+fn by_work_token(state: &AppState, token: &[u8]) -> Result<Recognised, Fault> {
+    let claims = state.engine.verify_work_token(token)?;
+    Ok(Recognised {
+        workspace: claims.workspace.clone(),
+        actor: Actor::Session(claims.session.clone()),
+        scope: Scope::Write,
+        digest: None,
+        hands: Some(Hands::Item(Box::new(claims))),
+    })
 }
 
 fn recognise(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<Recognised, Fault> {
@@ -328,10 +396,15 @@ fn recognise(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<
             Ok(text) if text.starts_with(keys::PREFIX.as_bytes()) => {
                 by_key(state, Sha256::digest(text).into())
             }
+            Ok(text) if text.starts_with(work_token::PREFIX.as_bytes()) => by_work_token(state, text),
             _ => Ok(operator(Actor::Local)),
         };
     };
-    let digest: [u8; 32] = Sha256::digest(credential(headers, dialect)?).into();
+    let credential = credential(headers, dialect)?;
+    if credential.starts_with(work_token::PREFIX.as_bytes()) {
+        return by_work_token(state, credential);
+    }
+    let digest: [u8; 32] = Sha256::digest(credential).into();
     // Digests are compared, so that neither the content nor the length shows in the time that it takes.
     if digest.ct_eq(expected).into() {
         return Ok(operator(Actor::Operator));
@@ -342,7 +415,13 @@ fn recognise(state: &AppState, headers: &HeaderMap, dialect: Dialect) -> Result<
 /// Looking a digest up tells nothing about the secrets behind the others: nobody can choose what it begins with.
 fn by_key(state: &AppState, digest: [u8; 32]) -> Result<Recognised, Fault> {
     match state.engine.authenticate(digest)? {
-        Some(found) => Ok((found.workspace, Actor::Key(found.key), found.scope, Some(digest))),
+        Some(found) => Ok(Recognised {
+            workspace: found.workspace,
+            actor: Actor::Key(found.key),
+            scope: found.scope,
+            digest: Some(digest),
+            hands: found.environment.map(Hands::Environment),
+        }),
         None => Err(refused("The API key is not valid").with_challenge("Bearer error=\"invalid_token\"")),
     }
 }

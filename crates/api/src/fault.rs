@@ -9,9 +9,9 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oma_domain::session::Rejection;
-use oma_engine::Error;
+use oma_engine::{Error, MemoryError, SkillError};
 use oma_sandbox::files;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::dialect::Dialect;
 use crate::request_id::RequestId;
@@ -145,7 +145,11 @@ impl From<Error> for Fault {
             Error::DeploymentArchived => fault(StatusCode::CONFLICT, "deployment_archived"),
             Error::TooManyDeployments(_) => fault(StatusCode::CONFLICT, "too_many_deployments"),
             Error::RunNotFound => fault(StatusCode::NOT_FOUND, "deployment_run_not_found"),
+            Error::WebhookNotFound => fault(StatusCode::NOT_FOUND, "webhook_not_found"),
+            Error::TooManyWebhooks(_) => fault(StatusCode::CONFLICT, "too_many_webhooks"),
             Error::Vault(error) => vault(error, text),
+            Error::Memory(error) => memory(&error, text),
+            Error::Skill(error) => skill(error, text),
             Error::SessionNotFound => fault(StatusCode::NOT_FOUND, "session_not_found"),
             Error::WorkspaceNotFound => fault(StatusCode::NOT_FOUND, "workspace_not_found"),
             Error::AuditNotFound => fault(StatusCode::NOT_FOUND, "audit_not_found"),
@@ -165,6 +169,12 @@ impl From<Error> for Fault {
             Error::EnvironmentInUse(_) => fault(StatusCode::CONFLICT, "environment_in_use"),
             Error::SessionExists => fault(StatusCode::CONFLICT, "session_exists"),
             Error::InvalidParentToken => fault(StatusCode::FORBIDDEN, "invalid_parent_token"),
+            Error::InvalidWorkToken => fault(StatusCode::UNAUTHORIZED, "invalid_work_token")
+                .with_challenge("Bearer error=\"invalid_token\""),
+            Error::WorkNotFound => fault(StatusCode::NOT_FOUND, "work_not_found"),
+            Error::NotSelfHosted => fault(StatusCode::BAD_REQUEST, "environment_not_self_hosted"),
+            Error::Work(_) => fault(StatusCode::CONFLICT, "work_state"),
+            Error::LeaseLost(_) => fault(StatusCode::PRECONDITION_FAILED, "heartbeat_precondition_failed"),
             Error::AgentNotAllowed => fault(StatusCode::FORBIDDEN, "agent_not_in_allowlist"),
             Error::MaxDepth => fault(StatusCode::FORBIDDEN, "max_subagent_depth_reached"),
             Error::NotParentsEnvironment => fault(StatusCode::FORBIDDEN, "forbidden"),
@@ -178,6 +188,7 @@ impl From<Error> for Fault {
             Error::Rejected(rejection) => rejected(&rejection, text),
             Error::KeyReused => fault(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Error::File(error) => file(error),
+            Error::Files(error) => kept_file(error, text),
             Error::CompactionFailed(_) => fault(StatusCode::BAD_GATEWAY, "compact_failed"),
             Error::Unavailable(_) => {
                 fault(StatusCode::SERVICE_UNAVAILABLE, "unavailable").with_retry_after(1)
@@ -198,6 +209,9 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
             Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", text).with_retry_after(5)
         }
         Rejection::TooManyChildren => Fault::new(StatusCode::CONFLICT, "too_many_children", text),
+        Rejection::TooManyThreads => Fault::new(StatusCode::CONFLICT, "too_many_threads", text),
+        Rejection::NoThread => Fault::new(StatusCode::NOT_FOUND, "thread_not_found", text),
+        Rejection::OfThread => Fault::new(StatusCode::CONFLICT, "session_is_a_thread", text),
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),
         Rejection::NotAwaited => Fault::new(StatusCode::CONFLICT, "tool_result_not_awaited", text),
         Rejection::AwaitsAnswers(_) => Fault::new(StatusCode::CONFLICT, "awaits_answers", text),
@@ -216,11 +230,58 @@ fn vault(error: oma_vault::Error, text: String) -> Fault {
         Vault::VaultNotFound => Fault::new(StatusCode::NOT_FOUND, "vault_not_found", text),
         Vault::CredentialNotFound => Fault::new(StatusCode::NOT_FOUND, "credential_not_found", text),
         Vault::Invalid { field, message } => Fault::invalid_field(&[field], message),
+        Vault::VaultArchived => Fault::new(StatusCode::CONFLICT, "vault_archived", text),
+        Vault::CredentialArchived => Fault::new(StatusCode::CONFLICT, "credential_archived", text),
+        Vault::CredentialExists => Fault::new(StatusCode::CONFLICT, "credential_exists", text),
         Vault::TooManyCredentials(_) => Fault::new(StatusCode::CONFLICT, "too_many_credentials", text),
         Vault::Conflict => Fault::new(StatusCode::CONFLICT, "credential_conflict", text),
         Vault::Refresh { .. } => Fault::new(StatusCode::BAD_GATEWAY, "credential_expired", text),
         Vault::AlreadyDone(_) | Vault::Unreadable(_) => Fault::internal(text),
         Vault::Store(error) => Error::from(error).into(),
+    }
+}
+
+fn memory(error: &MemoryError, text: String) -> Fault {
+    let missing = |code| Fault::new(StatusCode::NOT_FOUND, code, text.clone());
+    let refused = |code| Fault::new(StatusCode::CONFLICT, code, text.clone());
+    match error {
+        MemoryError::StoreNotFound => missing("memory_store_not_found"),
+        MemoryError::NotFound => missing("memory_not_found"),
+        MemoryError::VersionNotFound => missing("memory_version_not_found"),
+        MemoryError::StoreArchived => refused("memory_store_archived"),
+        MemoryError::PathConflict { memory, path } => refused("memory_path_conflict").with_details(json!({
+            "conflicting_memory_id": memory.as_str(),
+            "conflicting_path": path.as_str(),
+        })),
+        MemoryError::PreconditionFailed => refused("memory_precondition_failed"),
+        MemoryError::TooMany(_) => refused("too_many_memories"),
+        MemoryError::VersionInUse => refused("memory_version_in_use"),
+    }
+}
+
+fn skill(error: SkillError, text: String) -> Fault {
+    match error {
+        SkillError::NotFound => Fault::new(StatusCode::NOT_FOUND, "skill_not_found", text),
+        SkillError::VersionNotFound => Fault::new(StatusCode::NOT_FOUND, "skill_version_not_found", text),
+        SkillError::HasVersions(_) => Fault::new(StatusCode::CONFLICT, "skill_has_versions", text),
+    }
+}
+
+fn kept_file(error: oma_engine::files::Error, text: String) -> Fault {
+    use oma_engine::files::Error as Kept;
+    match error {
+        Kept::NotFound => Fault::new(StatusCode::NOT_FOUND, "file_not_found", text),
+        Kept::Expired => Fault::new(StatusCode::NOT_FOUND, "file_expired", text),
+        Kept::NotDownloadable => Fault::new(StatusCode::BAD_REQUEST, "file_not_downloadable", text),
+        Kept::TooLarge(_) => Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "file_too_large", text),
+        Kept::NoRoom(_) => Fault::new(StatusCode::INSUFFICIENT_STORAGE, "storage_quota_exceeded", text),
+        Kept::Invalid { .. } => Fault::new(StatusCode::BAD_REQUEST, "invalid_request", text),
+        Kept::ResourceNotFound => Fault::new(StatusCode::NOT_FOUND, "resource_not_found", text),
+        Kept::TooManyResources(_) => Fault::new(StatusCode::CONFLICT, "too_many_resources", text),
+        Kept::SessionNotFound => Error::SessionNotFound.into(),
+        Kept::DiskFull => Error::DiskFull.into(),
+        Kept::Store(error) => Error::from(error).into(),
+        Kept::Internal(cause) => Fault::internal(cause),
     }
 }
 
@@ -312,6 +373,8 @@ mod tests {
     use oma_domain::event::{Failure, FailureKind};
     use oma_domain::quota::Exceeded;
 
+    use oma_engine::files::Error as Kept;
+
     use super::*;
 
     #[test]
@@ -327,6 +390,8 @@ mod tests {
             (Error::DeploymentNotFound, 404, "deployment_not_found"),
             (Error::DeploymentArchived, 409, "deployment_archived"),
             (Error::TooManyDeployments(1), 409, "too_many_deployments"),
+            (Error::WebhookNotFound, 404, "webhook_not_found"),
+            (Error::TooManyWebhooks(1), 409, "too_many_webhooks"),
             (Error::RunNotFound, 404, "deployment_run_not_found"),
             (Error::WorkspaceNotFound, 404, "workspace_not_found"),
             (Error::AuditNotFound, 404, "audit_not_found"),
@@ -348,6 +413,21 @@ mod tests {
                 "credential_not_found",
             ),
             (
+                Error::Vault(oma_vault::Error::VaultArchived),
+                409,
+                "vault_archived",
+            ),
+            (
+                Error::Vault(oma_vault::Error::CredentialArchived),
+                409,
+                "credential_archived",
+            ),
+            (
+                Error::Vault(oma_vault::Error::CredentialExists),
+                409,
+                "credential_exists",
+            ),
+            (
                 Error::Vault(oma_vault::Error::TooManyCredentials(100)),
                 409,
                 "too_many_credentials",
@@ -357,6 +437,24 @@ mod tests {
                 507,
                 "disk_full",
             ),
+            (MemoryError::StoreNotFound.into(), 404, "memory_store_not_found"),
+            (SkillError::NotFound.into(), 404, "skill_not_found"),
+            (SkillError::VersionNotFound.into(), 404, "skill_version_not_found"),
+            (SkillError::HasVersions(1).into(), 409, "skill_has_versions"),
+            (MemoryError::NotFound.into(), 404, "memory_not_found"),
+            (
+                MemoryError::VersionNotFound.into(),
+                404,
+                "memory_version_not_found",
+            ),
+            (MemoryError::StoreArchived.into(), 409, "memory_store_archived"),
+            (
+                MemoryError::PreconditionFailed.into(),
+                409,
+                "memory_precondition_failed",
+            ),
+            (MemoryError::TooMany(1).into(), 409, "too_many_memories"),
+            (MemoryError::VersionInUse.into(), 409, "memory_version_in_use"),
             (Error::AgentArchived, 409, "agent_archived"),
             (
                 Error::VersionConflict {
@@ -404,6 +502,13 @@ mod tests {
             (Error::Rejected(Rejection::Archived), 409, "session_archived"),
             (Error::Rejected(Rejection::NotAsking), 409, "confirm_tool_failed"),
             (
+                Error::Rejected(Rejection::TooManyThreads),
+                409,
+                "too_many_threads",
+            ),
+            (Error::Rejected(Rejection::NoThread), 404, "thread_not_found"),
+            (Error::Rejected(Rejection::OfThread), 409, "session_is_a_thread"),
+            (
                 Error::Rejected(Rejection::NothingToCompact),
                 409,
                 "nothing_to_compact",
@@ -419,6 +524,13 @@ mod tests {
             (Error::NotParentsEnvironment, 403, "forbidden"),
             (Error::KeyReused, 422, "idempotency_key_reused"),
             (Error::File(files::Error::NotFound), 404, "file_not_found"),
+            (Error::Files(Kept::NotFound), 404, "file_not_found"),
+            (Error::Files(Kept::Expired), 404, "file_expired"),
+            (Error::Files(Kept::NotDownloadable), 400, "file_not_downloadable"),
+            (Error::Files(Kept::TooLarge(1)), 413, "file_too_large"),
+            (Error::Files(Kept::NoRoom(1)), 507, "storage_quota_exceeded"),
+            (Error::Files(Kept::ResourceNotFound), 404, "resource_not_found"),
+            (Error::Files(Kept::TooManyResources(1)), 409, "too_many_resources"),
             (
                 Error::File(files::Error::InvalidPath("x".into())),
                 400,

@@ -20,6 +20,7 @@ pub mod auth;
 pub mod dialect;
 pub mod dialects;
 pub mod fault;
+mod hands;
 mod infra;
 pub mod limits;
 mod listing;
@@ -183,6 +184,7 @@ fn guarded(routes: Router, state: &AppState) -> Router {
     routes
         .fallback(fault::unknown_path)
         .method_not_allowed_fallback(fault::wrong_method)
+        .layer(from_fn_with_state(state.clone(), audit::begin))
         .layer(from_fn_with_state(state.clone(), auth::require))
         .layer(from_fn_with_state(state.clone(), origin::guard))
         .layer(from_fn(panic::catch))

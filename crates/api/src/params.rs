@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use oma_domain::skill::Which;
 use oma_domain::{
-    AgentId, CredentialId, DeploymentId, EnvironmentId, KeyId, RunId, SessionId, VaultId, WorkspaceId,
+    AgentId, CredentialId, DeploymentId, EnvironmentId, FileId, KeyId, MemoryId, MemoryStoreId,
+    MemoryVersionId, ResourceId, RunId, SessionId, SkillId, VaultId, WebhookId, WorkspaceId,
 };
+use oma_engine::{Error, MemoryError, SkillError};
 
 use crate::fault::{Fault, Result};
 
@@ -27,7 +30,12 @@ pub(crate) async fn segment<S: Send + Sync>(parts: &mut Parts, name: &str, state
 }
 
 macro_rules! path_id {
-    ($(#[$doc:meta])* $name:ident, $id:ident, $segment:literal, $missing:ident) => {
+    (@error skill $missing:ident) => {
+        Error::from(SkillError::$missing)
+    };
+    (@error memory $missing:ident) => { Error::from(MemoryError::$missing) };
+    (@error $missing:ident) => { Error::$missing };
+    ($(#[$doc:meta])* $name:ident, $id:ident, $segment:literal, $($missing:ident)+) => {
         $(#[$doc])*
         pub(crate) struct $name(pub(crate) $id);
 
@@ -37,7 +45,7 @@ macro_rules! path_id {
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
                 // What can't be an id is an id that nothing has.
                 let text = segment(parts, $segment, state).await?;
-                $id::parse(&text).map(Self).map_err(|_| oma_engine::Error::$missing.into())
+                $id::parse(&text).map(Self).map_err(|_| path_id!(@error $($missing)+).into())
             }
         }
     };
@@ -60,6 +68,10 @@ path_id!(
     RunPath, RunId, "deployment_run_id", RunNotFound
 );
 path_id!(
+    /// The webhook endpoint that the path names.
+    WebhookPath, WebhookId, "webhook_endpoint_id", WebhookNotFound
+);
+path_id!(
     /// The session that the path names.
     SessionPath, SessionId, "session_id", SessionNotFound
 );
@@ -72,6 +84,73 @@ path_id!(
     WorkspacePath, WorkspaceId, "workspace_id", WorkspaceNotFound
 );
 
+path_id!(
+    /// The memory store that the path names.
+    MemoryStorePath, MemoryStoreId, "memory_store_id", memory StoreNotFound
+);
+
+path_id!(
+    /// The skill that the path names.
+    SkillPath, SkillId, "skill_id", skill NotFound
+);
+
+/// The version of a skill that the path names.
+pub(crate) struct SkillVersionPath {
+    pub(crate) skill: SkillId,
+    pub(crate) which: Which,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SkillVersionPath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let SkillPath(skill) = SkillPath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "version", state).await?;
+        match Which::parse(&text) {
+            Some(which) => Ok(Self { skill, which }),
+            None => Err(Error::from(SkillError::VersionNotFound).into()),
+        }
+    }
+}
+
+/// The memory that the path names.
+pub(crate) struct MemoryPath {
+    pub(crate) store: MemoryStoreId,
+    pub(crate) memory: MemoryId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MemoryPath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let MemoryStorePath(store) = MemoryStorePath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "memory_id", state).await?;
+        match MemoryId::parse(&text) {
+            Ok(memory) => Ok(Self { store, memory }),
+            Err(_) => Err(Error::from(MemoryError::NotFound).into()),
+        }
+    }
+}
+
+/// The version of a memory that the path names.
+pub(crate) struct MemoryVersionPath {
+    pub(crate) store: MemoryStoreId,
+    pub(crate) version: MemoryVersionId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MemoryVersionPath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let MemoryStorePath(store) = MemoryStorePath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "memory_version_id", state).await?;
+        match MemoryVersionId::parse(&text) {
+            Ok(version) => Ok(Self { store, version }),
+            Err(_) => Err(Error::from(MemoryError::VersionNotFound).into()),
+        }
+    }
+}
+
 /// The vault that the path names.
 pub(crate) struct VaultPath(pub(crate) VaultId);
 
@@ -82,6 +161,39 @@ impl<S: Send + Sync> FromRequestParts<S> for VaultPath {
         let text = segment(parts, "vault_id", state).await?;
         let missing = || oma_engine::Error::Vault(oma_vault::Error::VaultNotFound).into();
         VaultId::parse(&text).map(Self).map_err(|_| missing())
+    }
+}
+
+/// The file that the path names.
+pub(crate) struct FilePath(pub(crate) FileId);
+
+impl<S: Send + Sync> FromRequestParts<S> for FilePath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let text = segment(parts, "file_id", state).await?;
+        let missing = || oma_engine::Error::Files(oma_engine::files::Error::NotFound).into();
+        FileId::parse(&text).map(Self).map_err(|_| missing())
+    }
+}
+
+/// The resource of a session that the path names.
+pub(crate) struct ResourcePath {
+    pub(crate) session: SessionId,
+    pub(crate) resource: ResourceId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ResourcePath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let SessionPath(session) = SessionPath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "resource_id", state).await?;
+        let missing = || oma_engine::Error::Files(oma_engine::files::Error::ResourceNotFound).into();
+        match ResourceId::parse(&text) {
+            Ok(resource) => Ok(Self { session, resource }),
+            Err(_) => Err(missing()),
+        }
     }
 }
 

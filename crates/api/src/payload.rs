@@ -114,7 +114,8 @@ fn json(text: &str) -> Result<Value> {
     })
 }
 
-fn idempotency_key(
+/// The key of a request, bound to it by what tells its body from others.
+pub(crate) fn idempotency_key(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::provider::Provider;
-use crate::server::{Server, text};
+use crate::server::{Dialect, Server, text};
 use crate::stats::{Samples, Table};
 
 /// How often it is done.
@@ -57,9 +57,8 @@ pub(crate) async fn measure(oma: &Path, children: usize, table: &mut Table) -> R
 /// A turn of a new session; gives the number of results of tools.
 async fn turn(server: &Server, agent: &str) -> Result<usize> {
     let session = server.session(agent).await?;
-    let mut events = server.follow(&session).await?;
-    let path = format!("/v1/sessions/{session}/events");
-    server.post(&path, json!({"content": "go"})).await?;
+    let mut events = server.follow(Dialect::Openclaw, &session).await?;
+    server.say(Dialect::Openclaw, &session, "go").await?;
     let mut results = 0;
     loop {
         match events.next().await.context("the stream ended")??.as_str() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use oma_domain::event::Body;
@@ -11,8 +11,8 @@ use oma_store::sqlite::Sqlite;
 use oma_store::{Commit, Store};
 
 use crate::provider::Provider;
-use crate::server::Server;
-use crate::stats::{Samples, Table};
+use crate::server::{Dialect, Server};
+use crate::stats::{AIM, SAME, Samples, Table};
 
 const BATCH: usize = 500;
 
@@ -28,18 +28,17 @@ pub(crate) async fn measure(oma: &Path, events: usize, table: &mut Table) -> Res
     };
     let cursors = fill(data.path(), &id, events).await?;
     let server = Server::start(oma, data.path(), &provider.url).await?;
-    let mut samples = Samples::default();
+    let [mut samples, mut claude] = [Samples::default(), Samples::default()];
+    let deeper = depths(&server, &id).await?;
     for round in 0..3 {
-        for cursor in &cursors {
-            let began = Instant::now();
-            let page = server
-                .get(&format!("/v1/sessions/{id}/events?limit=100&after={cursor}"))
-                .await?;
-            let taken = began.elapsed();
-            let rows = page["events"].as_array().context("no events")?.len();
-            anyhow::ensure!(rows == 100, "a page of {rows}");
+        for (cursor, deeper) in cursors.iter().zip(&deeper) {
+            let path = format!("/v1/sessions/{id}/events?limit=100&after={cursor}");
+            let taken = page(&server, Dialect::Openclaw, &path, "events").await?;
+            let path = format!("/v1/sessions/{id}/events?limit=100&page={deeper}");
+            let taken_in_claude = page(&server, Dialect::Claude, &path, "data").await?;
             if round > 0 {
                 samples.add(taken);
+                claude.add(taken_in_claude);
             }
         }
     }
@@ -49,7 +48,32 @@ pub(crate) async fn measure(oma: &Path, events: usize, table: &mut Table) -> Res
         "< 3 ms",
         None,
     );
+    table.row(SAME, &claude, AIM, Some(("openclaw dialect", &samples)));
     Ok(())
+}
+
+/// Times a page of 100 whose rows are in this field.
+async fn page(server: &Server, dialect: Dialect, path: &str, field: &str) -> Result<Duration> {
+    let began = Instant::now();
+    let page = server.get_as(dialect, path).await?;
+    let taken = began.elapsed();
+    let rows = page[field].as_array().context("no events")?.len();
+    anyhow::ensure!(rows == 100, "a page of {rows}");
+    Ok(taken)
+}
+
+/// Cursors of the Claude dialect, one for each thousand events of a session but the last.
+async fn depths(server: &Server, session: &str) -> Result<Vec<String>> {
+    let path = format!("/v1/sessions/{session}/events?limit=1000");
+    let mut cursors = Vec::new();
+    let mut page = server.get_as(Dialect::Claude, &path).await?;
+    while let Some(next) = page["next_page"].as_str() {
+        cursors.push(next.to_owned());
+        page = server
+            .get_as(Dialect::Claude, &format!("{path}&page={next}"))
+            .await?;
+    }
+    Ok(cursors)
 }
 
 /// Writes a long log and returns cursors spread over its depth.
@@ -74,7 +98,7 @@ async fn fill(data: &Path, session: &str, events: usize) -> Result<Vec<EventId>>
                 head.0,
                 "text ".repeat(20)
             ))];
-            let body = Arc::new(Body::UserMessage { content });
+            let body = Arc::new(Body::UserMessage { content, from: None });
             let event = EventId::generate();
             if written % (events / 40).max(1) == 0 && written + 101 < events {
                 cursors.push(event.clone());

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
 use crate::provider::Provider;
-use crate::server::Server;
-use crate::stats::{Samples, Table};
+use crate::server::{Dialect, Server};
+use crate::stats::{SAME, Samples, Table};
 
 /// How many requests are under way while the sessions are made.
 const PARALLEL: usize = 16;
@@ -26,13 +25,8 @@ pub(crate) async fn measure(oma: &Path, sessions: usize, followers: usize, table
         let agent_ref = agent.as_str();
         let run = |_| async move {
             let session = server_ref.session(agent_ref).await?;
-            let mut events = server_ref.follow(&session).await?;
-            server_ref
-                .post(
-                    &format!("/v1/sessions/{session}/events"),
-                    json!({"content": "hi"}),
-                )
-                .await?;
+            let mut events = server_ref.follow(Dialect::Openclaw, &session).await?;
+            server_ref.say(Dialect::Openclaw, &session, "hi").await?;
             while let Some(event) = events.next().await {
                 if event? == "session.status_idle" {
                     break;
@@ -76,12 +70,27 @@ pub(crate) async fn measure(oma: &Path, sessions: usize, followers: usize, table
         "< 1 s",
         None,
     );
-    let server = Server::start(oma, data.path(), &provider.url).await?;
+    let ids = &ids[..followers.min(ids.len())];
+    for (dialect, what) in [
+        (Dialect::Openclaw, format!("{} idle followers", ids.len())),
+        (Dialect::Claude, SAME.to_owned()),
+    ] {
+        // Each on a server of its own, so that one's memory is not the other's.
+        let server = Server::start(oma, data.path(), &provider.url).await?;
+        let (share, each) = followed(&server, ids, dialect).await?;
+        let beside = format!("{each:.1} KiB each");
+        table.figure(&what, format!("{share:.2} % of a core"), "< 2 %", &beside);
+    }
+    Ok(())
+}
+
+/// Follows idle sessions for a while; gives the share of a processor in percent and the memory of each in KiB.
+async fn followed(server: &Server, ids: &[String], dialect: Dialect) -> Result<(f64, f64)> {
     let before = server.memory_kib()?;
-    let mut streams = Vec::with_capacity(followers);
-    for id in ids.iter().take(followers) {
-        // Only what comes after the last event, so that the stream stays open without a word.
-        let mut events = server.follow(id).await?;
+    let mut streams = Vec::with_capacity(ids.len());
+    for id in ids {
+        // One dialect tells what is over first, the other says a word of greeting; then nothing happens.
+        let mut events = server.follow(dialect, id).await?;
         events.next().await.context("the stream ended")??;
         streams.push(tokio::spawn(
             async move { while events.next().await.is_some() {} },
@@ -91,12 +100,5 @@ pub(crate) async fn measure(oma: &Path, sessions: usize, followers: usize, table
     let cpu = server.cpu()?;
     tokio::time::sleep(WATCH).await;
     let share = (server.cpu()? - cpu).as_secs_f64() / WATCH.as_secs_f64() * 100.0;
-    let each = memory as f64 / streams.len().max(1) as f64;
-    table.figure(
-        &format!("{} idle followers", streams.len()),
-        format!("{share:.2} % of a core"),
-        "< 2 %",
-        &format!("{each:.1} KiB each"),
-    );
-    Ok(())
+    Ok((share, memory as f64 / streams.len().max(1) as f64))
 }

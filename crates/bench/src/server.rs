@@ -6,8 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures_util::{Stream, StreamExt};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sse_stream::SseByteStream;
+
+/// The dialect that a request speaks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Dialect {
+    Openclaw,
+    Claude,
+}
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -73,12 +81,12 @@ impl Server {
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Value> {
-        let answer = self
-            .http
-            .post(format!("{}{path}", self.url))
-            .json(&body)
-            .send()
-            .await?;
+        self.post_as(Dialect::Openclaw, path, body).await
+    }
+
+    pub(crate) async fn post_as(&self, dialect: Dialect, path: &str, body: Value) -> Result<Value> {
+        let request = self.request(dialect, Method::POST, path);
+        let answer = request.json(&body).send().await?;
         let status = answer.status();
         let text = answer.text().await?;
         if !status.is_success() {
@@ -87,14 +95,17 @@ impl Server {
         Ok(serde_json::from_str(&text)?)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
-        let answer = self
-            .http
-            .get(format!("{}{path}", self.url))
-            .send()
-            .await?
-            .error_for_status()?;
-        Ok(answer.json().await?)
+    pub(crate) async fn get_as(&self, dialect: Dialect, path: &str) -> Result<Value> {
+        let answer = self.request(dialect, Method::GET, path).send().await?;
+        Ok(answer.error_for_status()?.json().await?)
+    }
+
+    fn request(&self, dialect: Dialect, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match dialect {
+            Dialect::Openclaw => request,
+            Dialect::Claude => request.header("anthropic-version", "2026-10-21"),
+        }
     }
 
     pub(crate) async fn agent(&self) -> Result<String> {
@@ -107,13 +118,31 @@ impl Server {
         text(&session, "session_id")
     }
 
+    /// Says something to a session.
+    pub(crate) async fn say(&self, dialect: Dialect, session: &str, text: &str) -> Result<()> {
+        let body = match dialect {
+            Dialect::Openclaw => json!({"content": text}),
+            Dialect::Claude => {
+                json!({"events": [{"type": "user.message", "content": [{"type": "text", "text": text}]}]})
+            }
+        };
+        self.post_as(dialect, &format!("/v1/sessions/{session}/events"), body)
+            .await?;
+        Ok(())
+    }
+
     /// The types of the session's events as they come.
     pub(crate) async fn follow(
         &self,
+        dialect: Dialect,
         session: &str,
     ) -> Result<impl Stream<Item = Result<String>> + Unpin + use<>> {
-        let url = format!("{}/v1/sessions/{session}/events?stream=true", self.url);
-        let answer = self.http.get(url).send().await?.error_for_status()?;
+        let path = match dialect {
+            Dialect::Openclaw => format!("/v1/sessions/{session}/events?stream=true"),
+            Dialect::Claude => format!("/v1/sessions/{session}/events/stream"),
+        };
+        let answer = self.request(dialect, Method::GET, &path).send().await?;
+        let answer = answer.error_for_status()?;
         Ok(SseByteStream::new(answer.bytes_stream()).map(|event| Ok(event?.event.unwrap_or_default())))
     }
 

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+/// The row below a figure's, which says what it is in the Claude dialect.
+pub(crate) const SAME: &str = "  the same in the Claude dialect";
+/// How much longer that may take.
+pub(crate) const AIM: &str = "< x1.10";
+
 /// Durations of one thing, done many times.
 #[derive(Default)]
 pub(crate) struct Samples(Vec<Duration>);
@@ -40,7 +45,7 @@ impl Table {
             Some((name, samples)) => {
                 let other = samples.percentile(50);
                 let ratio = half.as_secs_f64() / other.as_secs_f64().max(1e-9);
-                format!("{name} {} (x{ratio:.1})", show(other))
+                format!("{name} {} (x{ratio:.2})", show(other))
             }
             None => "-".to_owned(),
         };

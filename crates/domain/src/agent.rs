@@ -8,6 +8,7 @@ use crate::id::{AgentId, WorkspaceId};
 use crate::multiagent::Multiagent;
 use crate::policy::PermissionPolicy;
 use crate::quota::Quota;
+use crate::skill::Pin;
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::toolset::CustomTool;
@@ -41,6 +42,9 @@ pub struct Spec {
     /// Whatever the client wants to remember with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// The skills that it may read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<Pin>,
     /// Tools that the client carries out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub custom_tools: Vec<CustomTool>,

@@ -138,6 +138,10 @@ error_kinds! {
     AgentArchived = "agent_archived_error", lasts: true;
     /// A vault is gone.
     VaultNotFound = "vault_not_found_error", lasts: true;
+    /// A version of a skill that the agent has is gone.
+    SkillNotFound = "skill_not_found_error", lasts: true;
+    /// A vault is archived.
+    VaultArchived = "vault_archived_error", lasts: true;
     /// A budget or a bound leaves no room for now.
     SessionRateLimited = "session_rate_limited_error", lasts: false;
     /// This server can't run the session as it is asked for.

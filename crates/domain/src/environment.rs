@@ -62,6 +62,25 @@ pub enum Networking {
     },
 }
 
+/// Where the tools of its sessions run that need a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Hosting {
+    /// In sandboxes of the platform.
+    #[default]
+    Cloud,
+    /// In a worker of the developer's, which polls for work and sends results.
+    SelfHosted,
+}
+
+impl Hosting {
+    /// Whether it is the platform's.
+    #[must_use]
+    pub fn is_cloud(&self) -> bool {
+        *self == Self::Cloud
+    }
+}
+
 /// What a client gives to create an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -76,6 +95,9 @@ pub struct Spec {
     /// Whatever the client wants to remember with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// Where its sessions' tools run. Never changes.
+    #[serde(default, skip_serializing_if = "Hosting::is_cloud")]
+    pub hosting: Hosting,
 }
 
 /// An environment.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::content::ContentBlock;
-use crate::id::{EventId, OutcomeId, SessionId};
+use crate::id::{AgentId, EventId, OutcomeId, SessionId};
 use crate::outcome::Ending;
 use crate::policy::Permission;
 use crate::quota::Exceeded;
@@ -203,6 +203,30 @@ pub struct BudgetChange {
     pub max_cost: Option<NanoUsd>,
 }
 
+/// A thread that sent a message, and the name of its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadRef {
+    /// The session that the thread is.
+    pub thread: SessionId,
+    /// The name.
+    pub agent_name: String,
+}
+
+/// Where a thread stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ThreadStatus {
+    /// It works.
+    Running,
+    /// It rests, or waits for clients.
+    Idle {
+        /// Why.
+        stop_reason: StopReason,
+    },
+    /// It is archived.
+    Terminated,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
@@ -212,6 +236,9 @@ pub enum Body {
     UserMessage {
         /// What it says.
         content: Vec<ContentBlock>,
+        /// In a thread: the coordinator that it comes from instead of a user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<ThreadRef>,
     },
     /// A client stopped the turn.
     #[serde(rename = "user.interrupt")]
@@ -219,6 +246,9 @@ pub enum Body {
         /// Queued messages that the client dropped with it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped: Vec<EventId>,
+        /// The thread that it is meant for, unless it is this session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<SessionId>,
     },
     /// A client's answer to a tool use that asks.
     #[serde(rename = "user.tool_confirmation")]
@@ -230,8 +260,11 @@ pub enum Body {
         /// What the model is told when it may not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny_message: Option<String>,
+        /// The thread that it is meant for, unless it is this session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<SessionId>,
     },
-    /// A client's result of a custom tool: that tool use's one result.
+    /// A client's result of a tool that it carries out: that tool use's one result.
     #[serde(rename = "user.custom_tool_result")]
     UserCustomToolResult {
         /// The tool use.
@@ -243,6 +276,13 @@ pub enum Body {
         /// Whether the tool failed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
+        /// Whether the tool is a built-in one, which a worker carries out because the session's environment is
+        /// self-hosted, rather than a custom one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remote: bool,
+        /// The thread that it is meant for, unless it is this session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<SessionId>,
     },
     /// The operator of the client's application says something to the model, beside the system prompt.
     #[serde(rename = "system.message")]
@@ -330,6 +370,61 @@ pub enum Body {
         /// Whether the tool failed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
+    },
+    /// A thread of this session was made.
+    #[serde(rename = "session.thread_created")]
+    ThreadCreated {
+        /// The session that it is.
+        thread: SessionId,
+        /// The name of its agent.
+        agent_name: String,
+    },
+    /// A thread of this session has begun or stopped to work, or was archived.
+    #[serde(rename = "session.thread_status")]
+    ThreadStatus {
+        /// The thread.
+        thread: SessionId,
+        /// The name of its agent.
+        agent_name: String,
+        /// Where it stands. Tool uses are named by the events that show them in this log.
+        status: ThreadStatus,
+    },
+    /// A tool use of a thread that waits for a client. Clients answer it under this event's id.
+    #[serde(rename = "session.thread_tool_use")]
+    ThreadToolUse {
+        /// The thread.
+        thread: SessionId,
+        /// Its agent.
+        agent: AgentId,
+        /// The tool use's own id.
+        tool_use: EventId,
+        /// The tool.
+        name: String,
+        /// Its arguments: a JSON object.
+        input: serde_json::Value,
+        /// Whether the client carries it out; otherwise it asks.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        custom: bool,
+    },
+    /// A message was sent to a thread, or from a thread to its coordinator.
+    #[serde(rename = "agent.thread_message_sent")]
+    ThreadMessageSent {
+        /// The session that it was sent to.
+        to: SessionId,
+        /// The name of the agent there.
+        agent_name: String,
+        /// What it says.
+        content: Vec<ContentBlock>,
+    },
+    /// A thread has answered. The model reads it as the result of the tool use that sent the message.
+    #[serde(rename = "agent.thread_message_received")]
+    ThreadMessageReceived {
+        /// The thread.
+        from: SessionId,
+        /// The name of its agent.
+        agent_name: String,
+        /// What it says.
+        content: Vec<ContentBlock>,
     },
     /// The session has begun to work.
     #[serde(rename = "session.status_running")]
@@ -485,6 +580,11 @@ impl Body {
             Self::AgentThinking { .. } => "agent.thinking",
             Self::AgentToolUse { .. } => "agent.tool_use",
             Self::AgentToolResult { .. } => "agent.tool_result",
+            Self::ThreadCreated { .. } => "session.thread_created",
+            Self::ThreadStatus { .. } => "session.thread_status",
+            Self::ThreadToolUse { .. } => "session.thread_tool_use",
+            Self::ThreadMessageSent { .. } => "agent.thread_message_sent",
+            Self::ThreadMessageReceived { .. } => "agent.thread_message_received",
             Self::StatusRunning => "session.status_running",
             Self::StatusIdle { .. } => "session.status_idle",
             Self::StatusTerminated => "session.status_terminated",

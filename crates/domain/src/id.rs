@@ -130,12 +130,40 @@ id!(
     UserId, "usr"
 );
 id!(
+    /// A file of the files API.
+    FileId, "file"
+);
+id!(
+    /// Something that a session's sandbox is given.
+    ResourceId, "sesrsc"
+);
+id!(
     /// A vault.
     VaultId, "vlt"
 );
 id!(
     /// A credential of a vault.
     CredentialId, "crd"
+);
+id!(
+    /// A store of memories.
+    MemoryStoreId, "memstore"
+);
+id!(
+    /// A memory, over all its versions.
+    MemoryId, "mem"
+);
+id!(
+    /// A change of a memory.
+    MemoryVersionId, "memver"
+);
+id!(
+    /// A skill, over all its versions.
+    SkillId, "skill"
+);
+id!(
+    /// A version of a skill.
+    SkillVersionId, "skver"
 );
 id!(
     /// A deployment.
@@ -148,6 +176,18 @@ id!(
 id!(
     /// What a session is to achieve.
     OutcomeId, "outc"
+);
+id!(
+    /// A webhook endpoint.
+    WebhookId, "whk"
+);
+id!(
+    /// A notice to a webhook endpoint, the same at every attempt.
+    DeliveryId, "whe"
+);
+id!(
+    /// An item of a self-hosted environment's work queue.
+    WorkId, "work"
 );
 id!(
     /// The tenant that a row belongs to.
@@ -193,6 +233,27 @@ impl OutcomeId {
         let mut id = format!("outc_{name}");
         id.truncate(MAX_LEN);
         Self(Arc::from(id))
+    }
+}
+
+/// What the names of threads begin with.
+const THREAD: &str = "sthr_";
+/// What the ids of sessions begin with.
+const SESSION: &str = "ses_";
+
+impl SessionId {
+    /// The name that the session has as a thread.
+    #[must_use]
+    pub fn thread_name(&self) -> String {
+        let name = self.as_str();
+        format!("{THREAD}{}", name.strip_prefix(SESSION).unwrap_or(name))
+    }
+
+    /// The sessions that a thread's name may mean: ids that clients chose have no prefix.
+    pub fn of_thread(name: &str) -> impl Iterator<Item = Self> + use<> {
+        let name = name.strip_prefix(THREAD).unwrap_or_default().to_owned();
+        let ids = [format!("{SESSION}{name}"), name];
+        ids.into_iter().filter_map(|id| Self::parse(&id).ok())
     }
 }
 

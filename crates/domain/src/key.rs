@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{KeyId, SessionId, WorkspaceId};
+use crate::id::{EnvironmentId, KeyId, SessionId, WorkspaceId};
 use crate::quota::Monthly;
 use crate::time::Timestamp;
 
@@ -60,7 +60,7 @@ pub enum Actor {
     Operator,
     /// Whoever holds this key.
     Key(KeyId),
-    /// Whoever holds a parent token of this session.
+    /// Whoever holds a parent token of this session, or carries out its tools.
     Session(SessionId),
     /// Somebody on a server that asks for no key.
     Local,
@@ -71,6 +71,18 @@ impl Actor {
     #[must_use]
     pub fn is_operator(&self) -> bool {
         matches!(self, Self::Operator | Self::Local)
+    }
+
+    /// The actor whom [`Display`](fmt::Display) words like this.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text == "operator" => Some(Self::Operator),
+            None if text == "local" => Some(Self::Local),
+            Some(("key", id)) => KeyId::parse(id).ok().map(Self::Key),
+            Some(("session", id)) => SessionId::parse(id).ok().map(Self::Session),
+            _ => None,
+        }
     }
 }
 
@@ -97,6 +109,8 @@ pub struct ApiKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// The self-hosted environment whose workers hold it. Such a key may do their work and nothing else.
+    pub environment: Option<EnvironmentId>,
     /// What may be consumed with it in a month.
     pub budget: Monthly,
     /// When it was created.
@@ -144,12 +158,28 @@ mod tests {
     }
 
     #[test]
+    fn actors_read_back() {
+        for actor in [
+            Actor::Operator,
+            Actor::Key(KeyId::generate()),
+            Actor::Session(SessionId::generate()),
+            Actor::Local,
+        ] {
+            assert_eq!(Actor::parse(&actor.to_string()), Some(actor));
+        }
+        for text in ["", "key:", "Operator", "ip:127.0.0.1"] {
+            assert_eq!(Actor::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_key_ends_at_its_expiry_and_by_revocation() {
         let mut key = ApiKey {
             id: KeyId::generate(),
             workspace: WorkspaceId::default_workspace(),
             name: "ci".into(),
             scope: Scope::Write,
+            environment: None,
             budget: Monthly::default(),
             created_at: Timestamp(0),
             rotated_at: None,

@@ -18,14 +18,18 @@ pub mod cron;
 pub mod deployment;
 pub mod environment;
 pub mod event;
+pub mod file;
 pub mod id;
 pub mod key;
+pub mod memory;
 pub mod multiagent;
 pub mod outcome;
 pub mod page;
 pub mod policy;
 pub mod quota;
+pub mod resource;
 pub mod session;
+pub mod skill;
 pub mod thinking;
 pub mod time;
 pub mod tokens;
@@ -35,6 +39,8 @@ pub mod usage;
 pub mod user;
 pub mod vault;
 pub mod web;
+pub mod webhook;
+pub mod work;
 pub mod workspace;
 
 pub use agent::Agent;
@@ -42,13 +48,18 @@ pub use content::ContentBlock;
 pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
+pub use file::File;
 pub use id::{
-    AgentId, AuditId, CredentialId, DeploymentId, EnvironmentId, EventId, KeyId, OutcomeId, RunId, SessionId,
-    UserId, VaultId, WorkspaceId,
+    AgentId, AuditId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId, KeyId,
+    MemoryId, MemoryStoreId, MemoryVersionId, OutcomeId, ResourceId, RunId, SessionId, SkillId,
+    SkillVersionId, UserId, VaultId, WebhookId, WorkId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
+pub use memory::{Memory, MemoryStore};
 pub use multiagent::{Member, Multiagent};
+pub use resource::Resource;
 pub use session::Session;
+pub use skill::Skill;
 pub use time::Timestamp;
 pub use trace::TraceParent;
 pub use vault::{Credential, Vault};

@@ -26,10 +26,14 @@ pub struct Vault {
     pub user: Option<String>,
     /// A name for people; may be empty.
     pub name: String,
+    /// Whatever the client wants to remember with it.
+    pub metadata: BTreeMap<String, String>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it, or one of its credentials, was changed.
     pub updated_at: Timestamp,
+    /// When it was archived, which took its secrets away for good.
+    pub archived_at: Option<Timestamp>,
 }
 
 /// A secret with the place that it is for, without the secret itself.
@@ -43,16 +47,20 @@ pub struct Credential {
     pub workspace: WorkspaceId,
     /// What it is and where it may go.
     pub spec: Spec,
+    /// Whatever the client wants to remember with it.
+    pub metadata: BTreeMap<String, String>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was changed; a refresh is a change.
     pub updated_at: Timestamp,
+    /// When it was archived, which took its secrets away for good.
+    pub archived_at: Option<Timestamp>,
 }
 
 /// What a credential is and where it may go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// A name for people.
+    /// A name for people; may be empty.
     pub name: String,
     /// The URLs that it is for: this one and those below its path. As the client wrote it.
     pub match_url: String,
@@ -97,6 +105,9 @@ pub struct Refresh {
     pub client_auth: ClientAuth,
     /// The scopes to ask for.
     pub scopes: Option<Vec<String>>,
+    /// What the token is for (RFC 8707).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
 }
 
 /// How an OAuth client proves who it is.

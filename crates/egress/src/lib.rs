@@ -17,6 +17,7 @@ pub mod address;
 pub mod dial;
 pub mod error;
 pub mod policy;
+mod post;
 pub mod resolve;
 pub mod target;
 #[cfg(test)]

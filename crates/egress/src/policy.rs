@@ -1,14 +1,14 @@
 //! What the operator allows beyond public hosts on the ports of the web.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::address::{canonical, is_public};
-use crate::target::{self, Host};
+use crate::target::{self, Host, Target};
 
 /// Ports that every public host may be reached at.
 pub const PORTS: [u16; 2] = [80, 443];
@@ -153,6 +153,22 @@ impl Policy {
     #[must_use]
     pub fn trusts_name(&self, name: &str, port: u16) -> bool {
         self.allow.iter().any(|rule| rule.has_name(name, port))
+    }
+
+    /// Whether this is a loopback address that the operator allows, or `localhost`: what is sent there crosses no
+    /// network, so it may be sent in the clear.
+    #[must_use]
+    pub fn allows_loopback(&self, target: &Target) -> bool {
+        match &target.host {
+            Host::Address(address) => address.is_loopback() && self.allows(*address, target.port),
+            Host::Name(name) => {
+                // The guard dials loopback for this name only; those below it may lead anywhere.
+                let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                name == "localhost"
+                    && (self.trusts_name(name, target.port)
+                        || loopback.iter().any(|address| self.allows(*address, target.port)))
+            }
+        }
     }
 
     /// Whether this address may be dialled at this port.

@@ -15,6 +15,9 @@ use crate::agents::not_found;
 use crate::error::{Error, Result};
 use crate::{Engine, now};
 
+/// The outcome of a call that the end of the server cut off.
+const CUT_OFF: &str = "cut_off";
+
 impl Engine {
     /// Writes an entry, which is durable when this returns. It is written also when the caller goes away meanwhile.
     ///
@@ -31,6 +34,31 @@ impl Engine {
                 "an audit entry's write did not end: {error}"
             ))),
         }
+    }
+
+    /// Notes a call that is about to begin: should the server die before it ends, the next one tells of it. The note
+    /// is durable when anything is that the call changes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the store takes nothing.
+    pub async fn record_beginning(&self, entry: &Entry) -> Result<()> {
+        Ok(self.inner.store.open_audit(entry).await?)
+    }
+
+    /// Records the calls that were under way when the last server died, whose outcome nobody knows. Call it once,
+    /// before calls are taken. Returns how many.
+    ///
+    /// # Errors
+    /// A store failure; calling it again is safe.
+    pub async fn record_cut_off(&self) -> Result<u64> {
+        let count = self.inner.store.close_audit(CUT_OFF).await?;
+        if count > 0 {
+            tracing::warn!(
+                count,
+                "calls were cut off by the end of the last server; the audit trail has them"
+            );
+        }
+        Ok(count)
     }
 
     /// Writes an entry behind the back of a caller that can't wait. Call it within the runtime.

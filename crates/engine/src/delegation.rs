@@ -151,6 +151,10 @@ impl Engine {
             environment: parent.environment.clone(),
             // Credentials are not handed on.
             vaults: Vec::new(),
+            memories: Vec::new(),
+            resources: Vec::new(),
+            files: Vec::new(),
+            file_room: 0,
             parent: Some(parent.id.clone()),
             is_thread: false,
             delegation_depth,
@@ -226,7 +230,15 @@ fn outcome(session: &Session) -> Option<Outcome> {
     let Phase::Idle { stop: Some(stop) } = &session.state.phase else {
         return None;
     };
-    let said = session.state.output.as_deref().unwrap_or_default();
+    if let StopReason::RequiresAction { .. } = stop {
+        // A blocked session is not idle.
+        return None;
+    }
+    Some(verdict(stop, session.state.output.as_deref().unwrap_or_default()))
+}
+
+/// What an agent's work has led to that stopped for this reason, having said this last.
+pub(crate) fn verdict(stop: &StopReason, said: &str) -> Outcome {
     let because = |reason: String| {
         let so_far = if said.is_empty() {
             String::new()
@@ -235,7 +247,7 @@ fn outcome(session: &Session) -> Option<Outcome> {
         };
         Outcome::error(format!("{reason}{so_far}"))
     };
-    Some(match stop {
+    match stop {
         StopReason::EndTurn | StopReason::MaxTokens => Outcome::text(said),
         StopReason::Refusal { explanation } => because(format!(
             "The agent declined. {}",
@@ -246,7 +258,6 @@ fn outcome(session: &Session) -> Option<Outcome> {
             because(format!("The agent's {} budget was used up.", cap.as_str()))
         }
         StopReason::Failed { failure } => because(format!("The agent failed: {}.", failure.message)),
-        // A blocked session is not idle.
-        StopReason::RequiresAction { .. } => return None,
-    })
+        StopReason::RequiresAction { .. } => because("The agent waits for a client.".to_owned()),
+    }
 }

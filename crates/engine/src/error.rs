@@ -3,6 +3,9 @@
 use oma_domain::event::Failure;
 use oma_domain::session::Rejection;
 
+use crate::memories::MemoryError;
+use crate::skills::SkillError;
+
 /// What can go wrong in the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,9 +47,21 @@ pub enum Error {
     /// No such run in this workspace.
     #[error("no run has this id")]
     RunNotFound,
+    /// No such webhook endpoint in this workspace.
+    #[error("no webhook endpoint has this id")]
+    WebhookNotFound,
+    /// The workspace has as many webhook endpoints as it may have.
+    #[error("the workspace has {0} webhook endpoints; more are not possible")]
+    TooManyWebhooks(u32),
     /// A vault or credential.
     #[error(transparent)]
     Vault(oma_vault::Error),
+    /// A memory store or something in it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A skill or a version of one.
+    #[error(transparent)]
+    Skill(#[from] SkillError),
     /// No such session in this workspace.
     #[error("no session has this id")]
     SessionNotFound,
@@ -85,6 +100,21 @@ pub enum Error {
     /// The parent token is not one of this server's, has expired, or its session is gone.
     #[error("the parent token is not valid")]
     InvalidParentToken,
+    /// The work token is not one of this server's, has expired, or its item is somebody else's.
+    #[error("the work token is not valid")]
+    InvalidWorkToken,
+    /// No such work item in this environment.
+    #[error("no work item has this id")]
+    WorkNotFound,
+    /// Only environments whose tools run with their developers have work.
+    #[error("the environment is not self-hosted")]
+    NotSelfHosted,
+    /// The work item does not stand so.
+    #[error(transparent)]
+    Work(#[from] oma_domain::work::Refusal),
+    /// The work item's last heartbeat is not the one that its worker knows of: the item, as it stands.
+    #[error("the last heartbeat is not the expected one: the lease is lost")]
+    LeaseLost(Box<oma_domain::work::Work>),
     /// The agent is not one of those that the parent may call.
     #[error("the parent may not call this agent")]
     AgentNotAllowed,
@@ -117,6 +147,9 @@ pub enum Error {
     /// A file of the session's workspace.
     #[error(transparent)]
     File(#[from] oma_sandbox::files::Error),
+    /// A file of the files API, or what a session is given.
+    #[error(transparent)]
+    Files(oma_files::Error),
     /// The summary that a client asked for could not be made.
     #[error("the compaction failed: {}", .0.message)]
     CompactionFailed(Failure),
@@ -144,18 +177,36 @@ impl From<oma_store::Error> for Error {
         match error {
             Store::Full => Self::DiskFull,
             Store::AgentGone => Self::AgentNotFound,
+            Store::VaultArchived => Self::Vault(oma_vault::Error::VaultArchived),
             Store::VaultGone => Self::Vault(oma_vault::Error::VaultNotFound),
+            Store::MemoryStoreGone => MemoryError::StoreNotFound.into(),
             Store::ReadOnly(_) => Self::ReadOnly,
             Store::Unavailable(reason) => Self::Unavailable(reason),
             Store::TooManySessions(most) => Self::TooManySessions(most),
             Store::Limit(most) => Self::TooManyKeys(most),
             Store::InUse(count) => Self::EnvironmentInUse(count),
+            Store::NoRoom(most) => Self::Files(oma_files::Error::NoRoom(most)),
             Store::NameTaken => Self::EnvironmentExists,
             Store::NotFound
             | Store::Conflict
             | Store::TooMany(_)
+            | Store::Archived
+            | Store::PathTaken { .. }
+            | Store::Unexpected
             | Store::AlreadyDone(_)
             | Store::Internal(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<oma_files::Error> for Error {
+    fn from(error: oma_files::Error) -> Self {
+        match error {
+            oma_files::Error::Store(error) => error.into(),
+            oma_files::Error::DiskFull => Self::DiskFull,
+            oma_files::Error::SessionNotFound => Self::SessionNotFound,
+            oma_files::Error::Internal(cause) => Self::Internal(cause),
+            error => Self::Files(error),
         }
     }
 }

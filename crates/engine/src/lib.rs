@@ -22,12 +22,14 @@ mod delegation;
 mod deployments;
 mod environments;
 pub mod error;
+pub mod files;
 mod follow;
 mod hub;
 mod keyed;
 pub mod keys;
 mod ledger;
 mod measure;
+mod memories;
 mod once;
 pub mod parent_token;
 mod parents;
@@ -36,11 +38,16 @@ mod recovery;
 mod registry;
 mod roster;
 mod sessions;
+mod skills;
 mod submission;
+mod threads;
 mod turns;
 mod usage;
 mod users;
 mod vaults;
+mod webhooks;
+mod work;
+pub mod work_token;
 mod workspaces;
 
 pub use clock::Clock;
@@ -48,9 +55,13 @@ pub use deployments::timezone;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
+pub use memories::{AttachMemory, MemoryEdit, MemoryError, MemoryFilter, VersionFilter};
 pub use parents::{IssuedParentToken, OpenChild};
+pub use skills::{NewSkill, SkillError};
 pub use submission::{AgentUpdate, SessionUpdate, Submission, Submitted};
 pub use users::{SignedUp, Terms};
+pub use webhooks::{EndpointChange, NewEndpoint};
+pub use work::{HandedOut, Queue};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,12 +72,13 @@ use oma_domain::usage::NanoUsd;
 use oma_domain::{
     AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
+use oma_egress::Guard;
 pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
 pub use oma_store::{
-    DeploymentFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
+    DeploymentFilter, FileFilter, ListFilter, RunFilter, SessionFilter, Span, Standing, UsageFilter, UsageRow,
 };
 use oma_vault::Vaults;
 use tokio_util::sync::CancellationToken;
@@ -100,6 +112,10 @@ pub struct CreateSession {
     pub environment: Option<EnvironmentId>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it is to have.
+    pub memories: Vec<AttachMemory>,
+    /// What its sandbox is given.
+    pub resources: Vec<files::NewResource>,
     /// An id that the client chose; a fresh one otherwise.
     pub id: Option<SessionId>,
     /// Whether it goes away by itself some time after it became idle.
@@ -123,6 +139,8 @@ impl CreateSession {
             metadata: BTreeMap::new(),
             environment: None,
             vaults: Vec::new(),
+            memories: Vec::new(),
+            resources: Vec::new(),
             id: None,
             ephemeral: false,
             created_by: None,
@@ -249,6 +267,10 @@ pub struct Deps {
     pub models: Vec<ModelInfo>,
     /// The vaults.
     pub vaults: Vaults,
+    /// The files.
+    pub files: oma_files::Files,
+    /// Through which webhooks are sent.
+    pub guard: Arc<Guard>,
 }
 
 /// The engine. Cheap to clone.
@@ -262,6 +284,8 @@ pub(crate) struct Inner {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) models: Vec<ModelInfo>,
     pub(crate) vaults: Vaults,
+    pub(crate) files: oma_files::Files,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
     pub(crate) hub: Arc<hub::Hub>,
@@ -283,6 +307,8 @@ pub(crate) struct Inner {
     pub(crate) schedule_changed: tokio::sync::Notify,
     /// What the clock showed when schedules were looked at last; beyond all times before that.
     pub(crate) schedules_seen: std::sync::atomic::AtomicI64,
+    /// Who polls for work.
+    pub(crate) polls: work::Polls,
 }
 
 impl Engine {
@@ -294,6 +320,8 @@ impl Engine {
             runtime,
             models,
             vaults,
+            files,
+            guard,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
         Self {
@@ -302,6 +330,8 @@ impl Engine {
                 runtime,
                 models,
                 vaults,
+                files,
+                guard,
                 config,
                 registry: registry::Registry::default(),
                 hub: Arc::new(hub::Hub::default()),
@@ -317,6 +347,7 @@ impl Engine {
                 deadline_set: tokio::sync::Notify::new(),
                 schedule_changed: tokio::sync::Notify::new(),
                 schedules_seen: std::sync::atomic::AtomicI64::new(i64::MAX),
+                polls: work::Polls::default(),
             }),
         }
     }

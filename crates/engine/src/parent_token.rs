@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use oma_domain::{AgentId, SessionId, Timestamp, WorkspaceId};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -70,6 +71,12 @@ impl Secret {
         Ok(SecretString::from(token))
     }
 
+    /// Signs other claims. Each kind refuses fields that it does not know, so that none passes for another.
+    pub(crate) fn seal_json(&self, claims: &impl Serialize) -> Result<String, String> {
+        let payload = serde_json::to_vec(claims).map_err(|error| error.to_string())?;
+        Ok(self.seal(&payload))
+    }
+
     fn seal(&self, payload: &[u8]) -> String {
         let signature = self.mac(payload).finalize().into_bytes();
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -86,6 +93,12 @@ impl Secret {
     /// Reads a token; `None` when it is not one of ours or has expired.
     #[must_use]
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Option<Claims> {
+        let claims: Claims = self.open_json(token)?;
+        (now < claims.expires_at).then_some(claims)
+    }
+
+    /// Reads claims of a kind; `None` when they are not ours or of another kind.
+    pub(crate) fn open_json<T: DeserializeOwned>(&self, token: &[u8]) -> Option<T> {
         if token.len() > MAX_LEN {
             return None;
         }
@@ -94,8 +107,7 @@ impl Secret {
         let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         self.mac(&payload).verify_slice(&signature).ok()?;
-        let claims: Claims = serde_json::from_slice(&payload).ok()?;
-        (now < claims.expires_at).then_some(claims)
+        serde_json::from_slice(&payload).ok()
     }
 }
 

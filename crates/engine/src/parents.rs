@@ -61,7 +61,7 @@ impl Engine {
         Ok(())
     }
 
-    fn parent_secret(&self) -> Result<&Secret> {
+    pub(crate) fn parent_secret(&self) -> Result<&Secret> {
         let secret = self.inner.parent_secret.get();
         secret.ok_or_else(|| Error::Unavailable("the secret of parent tokens is not loaded yet".into()))
     }
@@ -150,6 +150,10 @@ impl Engine {
             environment: parent.environment.clone(),
             // Credentials are not handed on.
             vaults: Vec::new(),
+            memories: Vec::new(),
+            resources: Vec::new(),
+            files: Vec::new(),
+            file_room: 0,
             parent: Some(parent.id.clone()),
             is_thread: false,
             delegation_depth,
@@ -350,14 +354,15 @@ impl Engine {
 pub(crate) struct Opening(Mutex<HashSet<SessionId>>);
 
 /// A child that is about to be stored, until this is dropped.
-struct Begun<'a>(&'a Opening, SessionId);
+pub(crate) struct Begun<'a>(&'a Opening, SessionId);
 
 impl Opening {
     fn lock(&self) -> MutexGuard<'_, HashSet<SessionId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, child: &SessionId) -> Begun<'_> {
+    /// Says that a child is about to be stored, until what this gives is dropped.
+    pub(crate) fn begin(&self, child: &SessionId) -> Begun<'_> {
         self.lock().insert(child.clone());
         Begun(self, child.clone())
     }

@@ -111,6 +111,7 @@ impl Engine {
     async fn sweep_once(&self) -> Result<()> {
         self.note_key_use().await?;
         self.remove_expired_users().await?;
+        self.inner.files.tidy(now()).await?;
         let config = &self.inner.config;
         self.forget_audit(config.audit_age).await?;
         let at = now();
@@ -143,6 +144,8 @@ impl Engine {
             .store
             .forget_done(before(config.idempotency_age))
             .await?;
+        let superseded = before(crate::memories::VERSIONS_KEPT);
+        self.inner.store.forget_memory_versions(superseded).await?;
         Ok(())
     }
 

@@ -22,8 +22,9 @@ impl Engine {
     /// # Errors
     /// [`Error::EnvironmentNotFound`], [`Error::EnvironmentArchived`], [`Error::AgentNotFound`],
     /// [`Error::AgentArchived`],
-    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault, [`Error::SessionExists`],
-    /// [`Error::KeyReused`]; [`Error::Unavailable`] when the server is stopping, because no message would be taken.
+    /// [`Error::Unsupported`], [`Error::Vault`] when there is no such vault or it is archived, [`Error::SessionExists`],
+    /// [`Error::KeyReused`]; [`Error::Files`] for a file that it can't be given; [`Error::Unavailable`] when the server
+    /// is stopping, because no message would be taken.
     pub async fn create_session(
         &self,
         workspace: &WorkspaceId,
@@ -37,7 +38,11 @@ impl Engine {
         }
         let session = self.new_session(workspace, create).await?;
         let record = once::record(SCOPE, key.as_ref(), json!(session.id));
-        match (store.create_session(&session, record.as_ref()).await, key) {
+        let created = store.create_session(&session, record.as_ref()).await;
+        if created.is_err() {
+            self.inner.files.give_up(&session.files).await;
+        }
+        match (created, key) {
             (Ok(()), _) => self.session(workspace, &session.id).await,
             (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
                 self.replayed_session(workspace, &once::replay(record, &key)?)
@@ -50,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// A session that can be created, and is not yet.
+    /// A session that can be created, and is not yet. Whoever does not create it has to give up its files.
     pub(crate) async fn new_session(
         &self,
         workspace: &WorkspaceId,
@@ -83,18 +88,28 @@ impl Engine {
         if create.budget.is_some() && !self.inner.runtime.has_price(&agent.spec.model) {
             return Err(Error::NotBudgetable(agent.spec.model));
         }
+        self.check_skills(workspace, &agent.spec.skills).await?;
         for vault in &create.vaults {
-            self.vault(workspace, vault).await?;
+            self.open_vault(workspace, vault).await?;
         }
+        let memories = self.attach_memories(workspace, create.memories).await?;
         let delegation_depth = agent.spec.max_subagent_depth;
         let roster = self.roster_of(workspace, &agent).await?;
+        let id = create.id.unwrap_or_else(SessionId::generate);
+        let files = &self.inner.files;
+        // The last that can fail: what it makes goes again only with the session.
+        let given = files.prepare(workspace, &id, create.resources, now()).await?;
         Ok(NewSession {
-            id: create.id.unwrap_or_else(SessionId::generate),
+            id,
             workspace: workspace.clone(),
             agent: Arc::new(agent),
             roster,
             environment,
             vaults: create.vaults,
+            memories,
+            resources: given.resources,
+            files: given.files,
+            file_room: files.limits().room,
             parent: None,
             is_thread: false,
             delegation_depth,
@@ -164,7 +179,12 @@ impl Engine {
             let stopped = self.session(workspace, id).await?;
             self.settle_with_parent(&stopped).await?;
         }
-        self.ask(workspace, id, |reply| Command::Delete { reply }).await
+        self.ask(workspace, id, |reply| Command::Delete { reply }).await?;
+        // What can't be removed now is tried again by the sweep.
+        if let Err(error) = self.inner.files.release().await {
+            tracing::warn!(session_id = %id, %error, "the files of a deleted session are not all gone yet");
+        }
+        Ok(())
     }
 
     /// Posts a message. It is durable when this returns, and takes effect exactly once.
@@ -295,8 +315,9 @@ impl Engine {
     /// # Errors
     /// [`Error::SessionNotFound`].
     pub async fn logs(&self, workspace: &WorkspaceId, id: &SessionId, tail: usize) -> Result<String> {
-        self.session(workspace, id).await?;
-        Ok(self.inner.runtime.logs(id, tail).await.unwrap_or_default())
+        let session = self.session(workspace, id).await?;
+        let logs = self.inner.runtime.logs(session.sandbox(), tail).await;
+        Ok(logs.unwrap_or_default())
     }
 
     /// The files of a session's workspace.
@@ -312,7 +333,8 @@ impl Engine {
         let session = self.session(workspace, id).await;
         match session {
             Ok(session) if session.agent.id == *agent => {
-                self.inner.runtime.workspace(id).await.map_err(Error::Internal)
+                let workspace = self.inner.runtime.workspace(session.sandbox()).await;
+                workspace.map_err(Error::Internal)
             }
             Ok(_) | Err(Error::SessionNotFound) => {
                 self.agent(workspace, agent).await?;

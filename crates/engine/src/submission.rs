@@ -20,7 +20,9 @@ pub enum Submission {
     Message(Post),
     /// Stops the turn that is under way, if there is one; waiting messages stay.
     Interrupt,
-    /// Answers a tool use that asks.
+    /// Stops one thread, if it does something. Its coordinator goes on.
+    InterruptThread(SessionId),
+    /// Answers a tool use that asks, of the session or of one of its threads.
     Confirm {
         /// The tool use.
         tool_use: EventId,
@@ -29,12 +31,14 @@ pub enum Submission {
         /// What the model is told when it may not.
         deny_message: Option<String>,
     },
-    /// Brings the result of a custom tool.
+    /// Brings the result of a custom tool, or of one that a worker carries out.
     Answer {
         /// The tool use.
         tool_use: EventId,
         /// Its result.
         outcome: Outcome,
+        /// Whether a worker carries it out.
+        remote: bool,
     },
     /// A system message, which accompanies the message or the custom tool's result before it.
     System(Vec<ContentBlock>),
@@ -87,6 +91,8 @@ pub struct Submitted {
     pub event: EventId,
     /// When it took effect; `None` while it waits.
     pub at: Option<Timestamp>,
+    /// The thread that it went to, unless it is the session.
+    pub thread: Option<SessionId>,
 }
 
 impl Engine {

@@ -64,6 +64,7 @@ impl Engine {
             id: KeyId::generate(),
             workspace: workspace.id.clone(),
             name: id.to_string(),
+            environment: None,
             scope: Scope::Write,
             budget: Monthly::default(),
             created_at: at,

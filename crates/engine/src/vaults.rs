@@ -2,7 +2,8 @@
 
 use oma_domain::page::{Order, Page};
 use oma_domain::{Credential, CredentialId, Vault, VaultId, WorkspaceId};
-use oma_vault::{CredentialChange, NewCredential, NewVault};
+use oma_vault::probe::Validation;
+use oma_vault::{Admission, CredentialChange, MetadataChange, NewCredential, NewVault, VaultFilter};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -57,14 +58,26 @@ impl Engine {
         Ok(self.inner.vaults.get(workspace, id).await?)
     }
 
-    /// Vaults by creation; with `user` only those of this user.
+    /// A vault that new sessions may name.
+    ///
+    /// # Errors
+    /// [`Error::Vault`], also when it is archived.
+    pub(crate) async fn open_vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Vault> {
+        let vault = self.vault(workspace, id).await?;
+        match vault.archived_at {
+            Some(_) => Err(oma_vault::Error::VaultArchived.into()),
+            None => Ok(vault),
+        }
+    }
+
+    /// Vaults by creation.
     ///
     /// # Errors
     /// [`Error::Vault`] when the cursor is unknown.
     pub async fn vaults(
         &self,
         workspace: &WorkspaceId,
-        user: Option<&str>,
+        filter: &VaultFilter,
         order: Order,
         after: Option<&VaultId>,
         limit: u32,
@@ -72,16 +85,30 @@ impl Engine {
         Ok(self
             .inner
             .vaults
-            .list(workspace, user, order, after, limit)
+            .list(workspace, filter, order, after, limit)
             .await?)
     }
 
-    /// Renames a vault.
+    /// Changes a vault's name, if one is given, and its metadata.
     ///
     /// # Errors
     /// [`Error::Vault`].
-    pub async fn rename_vault(&self, workspace: &WorkspaceId, id: &VaultId, name: &str) -> Result<Vault> {
-        Ok(self.inner.vaults.rename(workspace, id, name).await?)
+    pub async fn update_vault(
+        &self,
+        workspace: &WorkspaceId,
+        id: &VaultId,
+        name: Option<&str>,
+        metadata: &MetadataChange,
+    ) -> Result<Vault> {
+        Ok(self.inner.vaults.update(workspace, id, name, metadata).await?)
+    }
+
+    /// Archives a vault with its credentials, whose secrets are gone then.
+    ///
+    /// # Errors
+    /// [`Error::Vault`].
+    pub async fn archive_vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Vault> {
+        Ok(self.inner.vaults.archive(workspace, id).await?)
     }
 
     /// Removes a vault with its credentials.
@@ -101,6 +128,7 @@ impl Engine {
         workspace: &WorkspaceId,
         vault: &VaultId,
         new: NewCredential,
+        admission: Admission,
         key: Option<IdempotencyKey>,
     ) -> Result<Credential> {
         let (store, vaults) = (&*self.inner.store, &self.inner.vaults);
@@ -115,7 +143,7 @@ impl Engine {
         }
         let id = CredentialId::generate();
         let record = once::record(&scope, key.as_ref(), json!(id));
-        let added = vaults.add_credential(workspace, vault, id, new, record.as_ref());
+        let added = vaults.add_credential(workspace, vault, id, new, admission, record.as_ref());
         match (added.await, key) {
             (Err(oma_vault::Error::AlreadyDone(record)), Some(key)) => {
                 let receipt = once::replay(record, &key)?;
@@ -149,7 +177,7 @@ impl Engine {
         Ok(self.inner.vaults.credential(workspace, vault, id).await?)
     }
 
-    /// Credentials of a vault by creation, oldest first.
+    /// Credentials of a vault by creation, if asked so without archived ones.
     ///
     /// # Errors
     /// [`Error::Vault`], also when the cursor is unknown.
@@ -157,13 +185,15 @@ impl Engine {
         &self,
         workspace: &WorkspaceId,
         vault: &VaultId,
+        only_active: bool,
+        order: Order,
         after: Option<&CredentialId>,
         limit: u32,
     ) -> Result<Page<Credential, CredentialId>> {
         Ok(self
             .inner
             .vaults
-            .credentials(workspace, vault, after, limit)
+            .credentials(workspace, vault, only_active, order, after, limit)
             .await?)
     }
 
@@ -180,6 +210,32 @@ impl Engine {
     ) -> Result<Credential> {
         let updated = self.inner.vaults.update_credential(workspace, vault, id, change);
         Ok(updated.await?)
+    }
+
+    /// Tries a credential against its MCP server.
+    ///
+    /// # Errors
+    /// [`Error::Vault`].
+    pub async fn validate_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<Validation> {
+        Ok(self.inner.vaults.validate(workspace, vault, id).await?)
+    }
+
+    /// Archives a credential: its secrets are gone, and another one may be for the same place.
+    ///
+    /// # Errors
+    /// [`Error::Vault`].
+    pub async fn archive_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<Credential> {
+        Ok(self.inner.vaults.archive_credential(workspace, vault, id).await?)
     }
 
     /// Removes a credential.

@@ -2,12 +2,13 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
+use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::policy::MCP_PREFIX;
 use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, Spending};
 use oma_runtime::{Answer, Port, PortError, SessionInfo, aside};
@@ -19,7 +20,7 @@ use tracing::Instrument as _;
 
 use crate::spans;
 use crate::turn::Run;
-use crate::{Native, delegation};
+use crate::{Native, delegation, threads};
 
 /// The most tool uses of one session at work at once; the others follow.
 const PARALLEL: usize = 16;
@@ -27,6 +28,9 @@ const PARALLEL: usize = 16;
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a turn waits for its hand to forget.
 const FORGET_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What tools of MCP servers are called where names are few: theirs are their servers' words.
+const MCP: &str = "mcp";
 
 const UNKNOWN_FATE_OF_CALL: &str = "The server restarted during this call of an MCP server. It may or may not have \
 taken effect, in whole or in part: check before you call it again.";
@@ -112,15 +116,28 @@ impl Run<'_> {
                 let offered = self.offered.clone().unwrap_or_default();
                 let is_lost = lost.contains(&tool.id);
                 let unheard_of = self.is_unheard_of(&tool);
-                let delegates = tool.name == CALL_AGENT && delegation::is_offered(session);
+                let calls = tool.name == CALL_AGENT && delegation::is_offered(session);
+                let sends = tool.name == SEND_TO_AGENT && session.coordinates();
+                let delegates = calls || sends;
                 at_work += usize::from(!delegates);
                 running.push(async move {
-                    if delegates {
+                    if sends {
+                        let done = threads::send(port, &tool).await;
+                        return (delegates, done);
+                    }
+                    if calls {
                         let answer = call_agent(port, &tool).await;
-                        return (tool.id, delegates, answer);
+                        let done = answer.map(|Answer { outcome, spent }| Input::FinishDelegation {
+                            tool_use: tool.id,
+                            outcome,
+                            spent,
+                        });
+                        return (delegates, done);
                     }
                     let outcome = if let Some(refusal) = unheard_of {
                         refusal
+                    } else if tool.name == LIST_AGENTS && session.coordinates() {
+                        threads::list(session, &port.state().0)
                     } else if !is_call(&tool) {
                         let lease = async {
                             if is_lost {
@@ -135,8 +152,8 @@ impl Run<'_> {
                     } else {
                         native.call_server(session, &offered, &tool).await
                     };
-                    let spent = Spending::default();
-                    (tool.id, delegates, Ok(Answer { outcome, spent }))
+                    let tool_use = tool.id;
+                    (delegates, Ok(Input::FinishTool { tool_use, outcome }))
                 });
             }
             if running.is_empty() && ended.is_empty() {
@@ -151,24 +168,15 @@ impl Run<'_> {
                 beside(&mut running, &mut ended, self.port.take_place()).await;
                 has_left = false;
             }
-            let Some((tool_use, delegated, answer)) = ended.pop_front() else {
+            let Some((delegated, done)) = ended.pop_front() else {
                 tokio::select! {
                     Some(one) = running.next() => ended.push_back(one),
                     () = self.port.changed() => {}
                 }
                 continue;
             };
-            let Answer { outcome, spent } = answer?;
-            let input = if delegated {
-                Input::FinishDelegation {
-                    tool_use,
-                    outcome,
-                    spent,
-                }
-            } else {
-                at_work -= 1;
-                Input::FinishTool { tool_use, outcome }
-            };
+            let input = done?;
+            at_work -= usize::from(!delegated);
             let committed = beside(&mut running, &mut ended, self.port.commit(input)).await?;
             self.conversation.extend(&committed.events);
         }
@@ -189,7 +197,12 @@ impl Run<'_> {
     /// can be had later.
     async fn sandbox_of_before(&self) -> Option<Lease> {
         let lease = self.native.sandbox(self.session, self.port).await.ok();
-        lease.filter(|lease| lease.origin() != Origin::Replaced)
+        let replaced = self
+            .native
+            .replaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lease.filter(|lease| lease.origin() != Origin::Replaced && !replaced.contains(&self.session.sandbox))
     }
 }
 
@@ -198,6 +211,15 @@ impl Native {
     async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, Outcome> {
         let spec = self.sandbox_spec(session);
         let acquired = aside(port, self.pool.acquire(&spec)).await;
+        let is_shared = session.coordinates() || session.sandbox != session.id;
+        if is_shared
+            && acquired
+                .as_ref()
+                .is_ok_and(|lease| lease.origin() == Origin::Replaced)
+        {
+            let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+            replaced.insert(session.sandbox.clone());
+        }
         acquired.map_err(|error| {
             tracing::error!(%error, "a sandbox could not be had");
             Outcome::error(unavailable(&error))
@@ -219,7 +241,10 @@ impl Native {
             metrics::counter!("tool_uses_total", "tool" => name).increment(1);
             match toolbox.place(&tool.name) {
                 Place::Sandbox => match sandbox.await {
-                    Ok(lease) => run_in_sandbox(&lease, tool).await,
+                    Ok(lease) => {
+                        let outcome = run_in_sandbox(&lease, tool).await;
+                        self.keep_memories(session, outcome).await
+                    }
                     Err(refusal) => refusal,
                 },
                 // These only read, so after a restart they are simply made again.
@@ -238,9 +263,15 @@ impl Native {
 
     /// Has an MCP server run one of its tools.
     async fn call_server(&self, session: &SessionInfo, offered: &oma_mcp::Tools, tool: &OpenTool) -> Outcome {
-        metrics::counter!("tool_uses_total", "tool" => "mcp").increment(1);
-        let outcome = offered.call(&tool.name, &tool.input).await;
-        self.spill(session, &tool.id, outcome).await
+        metrics::counter!("tool_uses_total", "tool" => MCP).increment(1);
+        let calling = async {
+            let outcome = offered.call(&tool.name, &tool.input).await;
+            self.spill(session, &tool.id, outcome).await
+        };
+        let span = spans::tool(MCP, &tool.id);
+        let outcome = calling.instrument(span.clone()).await;
+        spans::used(&span, &outcome);
+        outcome
     }
 
     /// Ends the commands of a dropped drive and returns what they had printed.
@@ -255,7 +286,7 @@ impl Native {
             return Vec::new();
         }
         // Right after a restart too: the pool knows the sandboxes that have outlived it. Without one, nothing runs.
-        let Some(lease) = self.pool.peek(&session.id).await else {
+        let Some(lease) = self.pool.peek(&session.sandbox).await else {
             return Vec::new();
         };
         let cancels = open.into_iter().map(|tool| {
@@ -283,11 +314,16 @@ impl Native {
             }
         });
         let ended = futures_util::future::join_all(cancels).await;
+        self.keep_memories_behind(session);
         ended.into_iter().flatten().collect()
     }
 
     /// Lets the hand forget results that are committed.
     async fn forget_results(&self, session: &SessionInfo) {
+        // Others may have results waiting in the sandbox of a thread. When its coordinator has acted, none works.
+        if session.sandbox != session.id {
+            return;
+        }
         let forget = async {
             match self.pool.peek(&session.id).await {
                 Some(lease) => lease.forget_all_but(&[]).await,
@@ -321,13 +357,22 @@ async fn beside<F: Future, T>(
 
 async fn call_agent(port: &dyn Port, tool: &OpenTool) -> Result<Answer, PortError> {
     metrics::counter!("tool_uses_total", "tool" => CALL_AGENT).increment(1);
-    match delegation::parse(&tool.input) {
-        Ok((agent, task)) => port.delegate(&tool.id, agent, task).await,
-        Err(message) => Ok(Answer {
-            outcome: Outcome::error(message),
-            spent: Spending::default(),
-        }),
+    let calling = async {
+        match delegation::parse(&tool.input) {
+            Ok((agent, task)) => port.delegate(&tool.id, agent, task).await,
+            Err(message) => Ok(Answer {
+                outcome: Outcome::error(message),
+                spent: Spending::default(),
+            }),
+        }
+    };
+    // The other agent's turn is a part of this trace, below this span.
+    let span = spans::tool(CALL_AGENT, &tool.id);
+    let answer = calling.instrument(span.clone()).await;
+    if let Ok(answer) = &answer {
+        spans::used(&span, &answer.outcome);
     }
+    answer
 }
 
 async fn run_in_sandbox(lease: &Lease, tool: &OpenTool) -> Outcome {

@@ -130,7 +130,7 @@ impl Conversation {
         };
         let found = port.history(Seq(at.0.saturating_sub(1)), 1).await?;
         let content = match found.first().map(|event| (event.seq, &*event.body)) {
-            Some((seq, Body::UserMessage { content })) if seq == at => content.clone(),
+            Some((seq, Body::UserMessage { content, .. })) if seq == at => content.clone(),
             Some((
                 seq,
                 Body::UserDefineOutcome {
@@ -154,7 +154,7 @@ impl Conversation {
     fn absorb(&mut self, event: &Event) {
         self.seen = event.seq;
         match &*event.body {
-            Body::UserMessage { content } => self.hear(event.seq, content.clone()),
+            Body::UserMessage { content, .. } => self.hear(event.seq, content.clone()),
             Body::SystemMessage { content } => {
                 self.weigh(content);
                 let unanswered = self.unanswered;
@@ -243,6 +243,8 @@ impl Conversation {
                 name,
                 content,
                 is_error,
+                thread: None,
+                ..
             } => {
                 self.weigh(content);
                 let Some(call_id) = self.calls.remove(tool_use) else {
@@ -296,7 +298,14 @@ impl Conversation {
             Body::Error { failure, .. } if failure.kind == FailureKind::MediaRefused => {
                 self.leave_media_out()
             }
-            Body::UserInterrupt { .. }
+            // What threads do, their model reads; here it is told what they answer, as the results of its tool uses.
+            Body::ThreadCreated { .. }
+            | Body::ThreadStatus { .. }
+            | Body::ThreadToolUse { .. }
+            | Body::ThreadMessageSent { .. }
+            | Body::ThreadMessageReceived { .. }
+            | Body::UserCustomToolResult { thread: Some(_), .. }
+            | Body::UserInterrupt { .. }
             | Body::UserToolConfirmation { .. }
             | Body::StatusRunning
             | Body::StatusIdle { .. }

@@ -31,6 +31,7 @@ fn log(bodies: Vec<(&str, Body)>) -> Vec<Event> {
 fn user(text: &str) -> Body {
     Body::UserMessage {
         content: vec![ContentBlock::text(text)],
+        from: None,
     }
 }
 
@@ -284,6 +285,7 @@ fn shrinking_leaves_out_what_is_long() {
             "m1",
             Body::UserMessage {
                 content: vec![ContentBlock::text("short"), image],
+                from: None,
             },
         ),
         ("a", uses("r1", "call_a")),

@@ -22,10 +22,12 @@ mod grading;
 mod mentions;
 mod meter;
 mod native;
+mod prompt;
 mod recent;
 mod sampling;
 mod shrink;
 mod spans;
+mod threads;
 mod turn;
 mod weight;
 

@@ -1,7 +1,7 @@
 //! The runtime itself: what it works with, and its side of the `Runtime` trait.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
@@ -9,6 +9,7 @@ use oma_domain::content::joined_text;
 use oma_domain::environment::{Environment, Networking};
 use oma_domain::session::{OpenTool, Outcome};
 use oma_domain::{ContentBlock, EventId, SessionId};
+use oma_furnish::Memories;
 use oma_mcp::Hub;
 use oma_models::Registry;
 use oma_models::retry::Policy;
@@ -20,6 +21,7 @@ use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
 
 use crate::conversation::Conversation;
+use crate::prompt;
 use crate::recent::Recent;
 use crate::turn::Run;
 
@@ -56,6 +58,10 @@ pub struct Native {
     pub(crate) mcp: Hub,
     pub(crate) config: Config,
     pub(crate) recent: Recent,
+    pub(crate) memories: Option<Memories>,
+    /// Sandboxes of several threads that have taken the place of others, which this process has learnt of: only one
+    /// of the threads hears of it from the pool, and all have to know.
+    pub(crate) replaced: Mutex<HashSet<SessionId>>,
 }
 
 impl Native {
@@ -76,13 +82,44 @@ impl Native {
             pool,
             mcp,
             recent: Recent::new(config.recent_bytes),
+            replaced: Mutex::default(),
             config,
+            memories: None,
         }
+    }
+
+    /// Takes back what sessions write into these memory stores.
+    #[must_use]
+    pub fn with_memories(mut self, memories: Memories) -> Self {
+        self.memories = Some(memories);
+        self
+    }
+
+    /// Takes back what a session wrote into its memory stores when no result of a tool waits for it.
+    pub(crate) fn keep_memories_behind(&self, session: &SessionInfo) {
+        if let Some(memories) = &self.memories {
+            memories.collect_behind(self.sandbox_spec(session), session.memories.clone());
+        }
+    }
+
+    /// Adds to a result of a tool that ran in the sandbox what has to be said of the memories that it wrote. They are
+    /// in the store when this returns.
+    pub(crate) async fn keep_memories(&self, session: &SessionInfo, mut outcome: Outcome) -> Outcome {
+        let Some(memories) = &self.memories else {
+            return outcome;
+        };
+        let spec = self.sandbox_spec(session);
+        let notes = memories.collect(&spec, &session.memories).await;
+        if !notes.is_empty() {
+            let text = format!("<memory>\n{}\n</memory>", notes.join("\n"));
+            outcome.content.push(ContentBlock::text(text));
+        }
+        outcome
     }
 
     pub(crate) fn sandbox_spec(&self, session: &SessionInfo) -> Spec {
         Spec {
-            session: session.id.clone(),
+            session: session.sandbox.clone(),
             workspace: session.workspace.clone(),
         }
     }
@@ -96,7 +133,7 @@ impl Native {
             return outcome;
         }
         let path = spill::path(tool);
-        let written = match self.pool.provider().workspace(&session.id).await {
+        let written = match self.pool.provider().workspace(&session.sandbox).await {
             Ok(files) => files
                 .write(&path, text.clone().into())
                 .await
@@ -186,6 +223,7 @@ impl Runtime for Native {
             native: self,
             session,
             port: &*port,
+            system: prompt::system(session),
             toolbox: Toolbox::new(&session.agent.spec, &self.tools),
             conversation: self
                 .recent
@@ -208,7 +246,10 @@ impl Runtime for Native {
             reduction: 0,
             bar_tools: false,
         };
-        match run.go().await {
+        let went = run.go().await;
+        // Something in the sandbox may have written after its tool had ended.
+        self.keep_memories_behind(session);
+        match went {
             Ok(()) => self.recent.put(session, run.conversation),
             Err(PortError::Gone(reason)) => tracing::info!(%reason, "a turn was left"),
             Err(PortError::Rejected(rejection)) => {
@@ -258,6 +299,10 @@ impl Runtime for Native {
 
     async fn discard(&self, session: &SessionId) -> Result<(), String> {
         self.mcp.discard(session);
+        self.replaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(session);
         self.pool
             .destroy(session)
             .await

@@ -112,6 +112,7 @@ impl Run<'_> {
                     opaque,
                 } => {
                     let custom = spec.is_custom_tool(&name);
+                    let remote = !custom && self.is_remote(&name);
                     let permission = match custom {
                         true => Permission::Allow,
                         false => self.permission(&name),
@@ -123,6 +124,7 @@ impl Run<'_> {
                         call_id,
                         permission,
                         custom,
+                        remote,
                         opaque,
                     }
                 }
@@ -199,11 +201,21 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether a worker of the developer's carries a tool out, rather than a sandbox of ours.
+    fn is_remote(&self, tool: &str) -> bool {
+        let environment = self.session.environment.as_deref();
+        environment.is_some_and(|environment| !environment.spec.hosting.is_cloud())
+            && self.toolbox.place(tool) == Place::Sandbox
+    }
+
     /// Starts the session's sandbox while the model still writes what the tool is to do, if there is room for it:
     /// a sandbox starts sooner than arguments are written, and a session that only talks never has one.
     fn warm_sandbox(&self, tool: &str) {
         let policy = &self.session.agent.spec.permission_policy;
-        if self.toolbox.place(tool) == Place::Sandbox && policy.evaluate(tool) == Permission::Allow {
+        if self.toolbox.place(tool) == Place::Sandbox
+            && !self.is_remote(tool)
+            && policy.evaluate(tool) == Permission::Allow
+        {
             self.native.pool.try_warm(&self.native.sandbox_spec(self.session));
         }
     }

@@ -17,7 +17,7 @@ use oma_tools::Toolbox;
 
 use crate::Native;
 use crate::conversation::Conversation;
-use crate::delegation;
+use crate::{delegation, threads};
 
 /// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
 pub(crate) const OVERHEAD_TOKENS: u64 = 500;
@@ -49,6 +49,8 @@ pub(crate) struct Run<'a> {
     pub(crate) native: &'a Native,
     pub(crate) session: &'a SessionInfo,
     pub(crate) port: &'a dyn Port,
+    /// The system prompt: the same in all requests of the session.
+    pub(crate) system: String,
     pub(crate) toolbox: Toolbox,
     pub(crate) conversation: Conversation,
     /// The session's MCP servers, if its agent names some.
@@ -171,7 +173,7 @@ impl Run<'_> {
         let tools = self.tools().into_iter().map(|tool| {
             at_most(&tool.name) + at_most(&tool.description) + at_most(&tool.input_schema.to_string())
         });
-        at_most(&self.session.agent.spec.instructions) + tools.sum::<u64>()
+        at_most(&self.system) + tools.sum::<u64>()
     }
 
     /// The tools that the model is told of: the built-in ones, the call of other agents, those that the client carries
@@ -197,6 +199,7 @@ impl Run<'_> {
         });
         built_in
             .chain(delegation::definition(self.session))
+            .chain(threads::definitions(self.session))
             .chain(custom)
             .chain(of_servers)
             .collect()
@@ -204,6 +207,10 @@ impl Run<'_> {
 
     /// What the agent's policy says of a tool.
     pub(crate) fn permission(&self, name: &str) -> Permission {
+        // They are in no set of tools: who is in the list of members says enough.
+        if threads::is_one(self.session, name) {
+            return Permission::Allow;
+        }
         let policy = &self.session.agent.spec.permission_policy;
         match &self.offered {
             Some(offered) => offered.permission(policy, name),
@@ -221,7 +228,7 @@ impl Run<'_> {
         max_tokens: Option<u32>,
     ) -> Request {
         Request {
-            system: self.session.agent.spec.instructions.clone(),
+            system: self.system.clone(),
             messages,
             tools: self.tools(),
             tool_choice,

@@ -18,8 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
 use oma_domain::environment::Environment;
+use oma_domain::memory::Attachment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
-use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
+use oma_domain::{Event, EventId, KeyId, Member, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
 use oma_sandbox::files::Workspace;
 use oma_sandbox::pool::Counts;
 
@@ -32,16 +33,50 @@ pub struct SessionInfo {
     pub workspace: WorkspaceId,
     /// The agent version that it runs.
     pub agent: Arc<Agent>,
+    /// The other agents that may work in its threads.
+    pub roster: Vec<Arc<Agent>>,
+    /// The session whose sandbox it works in: itself, or the one that it is a thread of.
+    pub sandbox: SessionId,
     /// The environment that it runs in.
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it has.
+    pub memories: Vec<Attachment>,
     /// The key that it was opened with.
     pub created_by: Option<KeyId>,
     /// How deep it may delegate.
     pub delegation_depth: u32,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+impl SessionInfo {
+    /// Whether its agent has others work in threads: a thread itself has none.
+    #[must_use]
+    pub fn coordinates(&self) -> bool {
+        self.sandbox == self.id && !self.agent.members().is_empty()
+    }
+
+    /// Those who may work in its threads.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        let of = move |member: &Member| match member {
+            Member::This => Some(&self.agent),
+            Member::Agent { id, .. } => self.roster.iter().find(|agent| agent.id == *id),
+        };
+        self.agent.members().iter().filter_map(of)
+    }
+}
+
+/// Who a message goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipient {
+    /// A new thread of a member, by the member's id or name.
+    New(String),
+    /// The newest thread of a member that is not archived, or a new one.
+    Newest(String),
+    /// A thread, by its name.
+    Thread(String),
 }
 
 /// What came of having another agent do a task.
@@ -135,6 +170,15 @@ pub trait Port: Send + Sync {
     /// # Errors
     /// [`PortError`]: the tool use is not open any more, or the engine is gone.
     async fn delegate(&self, tool_use: &EventId, agent: &str, task: &str) -> Result<Answer, PortError>;
+
+    /// Sends the message of an open tool use to a thread, which belongs to this session and shares its sandbox, and
+    /// waits until the thread rests, which can take long: the turn should leave its place meanwhile. Asked again for the
+    /// same tool use, also after a restart, it waits for the same thread and sends nothing twice. Returns the input that
+    /// ends the tool use. Whether there is such a member or thread is the engine's to say.
+    ///
+    /// # Errors
+    /// [`PortError`]: the tool use is not open any more, or the engine is gone.
+    async fn send(&self, tool_use: &EventId, to: Recipient, message: &str) -> Result<Input, PortError>;
 
     /// Lets another session's turn have this one's place among the turns at work, because this one only waits.
     fn leave_place(&self);

@@ -164,6 +164,15 @@ pub trait Provider: Send + Sync + 'static {
     /// [`Error`] when it can't be opened.
     async fn workspace(&self, session: &SessionId) -> Result<std::sync::Arc<dyn files::Workspace>, Error>;
 
+    /// Whether the session has such places: it has had a sandbox, or somebody has put something there.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told.
+    async fn has_mounts(&self, session: &SessionId) -> Result<bool, Error> {
+        let _ = session;
+        Ok(false)
+    }
+
     /// The host's access to a place below `/mnt`, made when it does not exist. A sandbox that runs already shows
     /// what is put there, except in a memory store's folder that this has just made.
     ///

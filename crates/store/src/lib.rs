@@ -1,6 +1,7 @@
 //! The durable record: agents, environments, sessions, their event logs and queues, idempotency keys, and
-//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, and (in [`trail`]) the
-//! audit trail.
+//! (in [`access`]) workspaces and API keys, (in [`deployments`]) deployments and their runs, (in [`memories`]) memory
+//! stores, (in [`skills`]) skills, (in [`files`]) what is known of files, (in [`webhooks`]) webhook endpoints and their
+//! outbox, and (in [`trail`]) the audit trail.
 //!
 //! [`Store`] is the contract; [`sqlite`] implements it for one machine, and a PostgreSQL store can follow
 //! behind the same trait. [`contract`] is the suite that every implementation must pass.
@@ -24,18 +25,28 @@ pub mod access;
 pub mod contract;
 pub mod deployments;
 pub mod error;
+pub mod files;
+pub mod memories;
 pub mod records;
+pub mod skills;
 pub mod sqlite;
 pub mod trail;
+pub mod webhooks;
+pub mod work;
 
 pub use access::{Access, KeyDigest, StoredKey};
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 pub use error::Error;
+pub use files::{FileFilter, Files, Output};
+pub use memories::Memories;
 pub use records::{
-    Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing, StoredCredential,
-    UsageFilter, UsageRow, Used, VaultKey,
+    Admission, Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing,
+    StoredCredential, UsageFilter, UsageRow, Used, VaultFilter, VaultKey,
 };
+pub use skills::Skills;
 pub use trail::{AuditFilter, Trail};
+pub use webhooks::Webhooks;
+pub use work::{WorkQueue, WorkStats};
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
@@ -53,7 +64,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
-pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
+pub trait Store:
+    Access + Deployments + Files + Memories + Skills + Trail + Webhooks + WorkQueue + Send + Sync + 'static
+{
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///
     /// # Errors
@@ -147,38 +160,46 @@ pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
     async fn create_vault(&self, vault: &Vault, key: &DataKey, once: Option<&Once>) -> Result<()>;
     /// A vault.
     async fn vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Option<Vault>>;
-    /// Vaults by creation; with `user` only those of this user.
+    /// Vaults by creation.
     async fn vaults(
         &self,
         workspace: &WorkspaceId,
-        user: Option<&str>,
+        filter: &VaultFilter,
         order: Order,
         after: Option<&VaultId>,
         limit: u32,
     ) -> Result<Page<Vault, VaultId>>;
-    /// Renames a vault and returns it.
+    /// Gives a vault the name and the metadata of `after`, whose `updated_at` is when. Those of `before` must be
+    /// what is stored.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when something else is stored by now; [`Error::NotFound`]; [`Error::VaultArchived`].
+    async fn update_vault(&self, before: &Vault, after: &Vault) -> Result<()>;
+    /// Archives a vault and its credentials, whose secrets are removed. Archived again it keeps its first time.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    async fn rename_vault(
-        &self,
-        workspace: &WorkspaceId,
-        id: &VaultId,
-        name: &str,
-        at: Timestamp,
-    ) -> Result<Vault>;
+    async fn archive_vault(&self, workspace: &WorkspaceId, id: &VaultId, at: Timestamp) -> Result<Vault>;
     /// Removes a vault with its credentials and its data key. Sessions that name it find it gone. Returns
     /// whether it was there.
     async fn delete_vault(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<bool>;
     /// The data key of a vault.
     async fn vault_key(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Option<DataKey>>;
 
-    /// Adds a credential at revision 1; the vault counts as changed. `most` is how many a vault may have.
+    /// Adds a credential at revision 1; the vault counts as changed. `place` is what it is for, spelled in one way
+    /// only.
     ///
     /// # Errors
     /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken;
-    /// [`Error::NotFound`] when there is no such vault; [`Error::TooMany`].
-    async fn add_credential(&self, stored: &StoredCredential, most: u32, once: Option<&Once>) -> Result<()>;
+    /// [`Error::NotFound`] when there is no such vault; [`Error::VaultArchived`]; [`Error::TooMany`] and
+    /// [`Error::NameTaken`] by `admission`.
+    async fn add_credential(
+        &self,
+        stored: &StoredCredential,
+        place: &str,
+        admission: Admission,
+        once: Option<&Once>,
+    ) -> Result<()>;
     /// A credential of a vault, with its secrets.
     async fn credential(
         &self,
@@ -186,21 +207,35 @@ pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
         vault: &VaultId,
         id: &CredentialId,
     ) -> Result<Option<StoredCredential>>;
-    /// Credentials of a vault by creation, oldest first, with their secrets. Empty when there is no such vault.
+    /// Credentials of a vault by creation, with their secrets, if asked so without archived ones. Empty when there is
+    /// no such vault.
     async fn credentials(
         &self,
         workspace: &WorkspaceId,
         vault: &VaultId,
+        only_active: bool,
+        order: Order,
         after: Option<&CredentialId>,
         limit: u32,
     ) -> Result<Page<StoredCredential, CredentialId>>;
-    /// What may be shown of all credentials of a vault, oldest first. Their number is bounded when they are added.
+    /// What may be shown of all credentials of a vault that are not archived, oldest first. Their number is bounded
+    /// when they are added.
     async fn credential_specs(&self, workspace: &WorkspaceId, vault: &VaultId) -> Result<Vec<Credential>>;
     /// Writes a credential: `stored.revision` must be one above the stored one. The vault counts as changed.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it is not; [`Error::NotFound`] when there is no such credential.
+    /// [`Error::Conflict`] when it is not, and when the credential is archived, which a revision is, too;
+    /// [`Error::NotFound`] when there is no such credential.
     async fn update_credential(&self, stored: &StoredCredential) -> Result<()>;
+    /// Archives a credential and removes its secrets; the vault counts as changed. Archived again it keeps its first
+    /// time. `None` when there is no such credential.
+    async fn archive_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+        at: Timestamp,
+    ) -> Result<Option<Credential>>;
     /// Removes a credential; the vault counts as changed. Returns whether it was there.
     async fn delete_credential(
         &self,
@@ -233,7 +268,8 @@ pub trait Store: Access + Trail + Deployments + Send + Sync + 'static {
     /// # Errors
     /// [`Error::AlreadyDone`] when the key is taken; [`Error::Conflict`] when the id is taken, in whichever
     /// workspace, because sandboxes go by it alone; [`Error::NotFound`] when the environment has been deleted,
-    /// [`Error::VaultGone`] when a vault has.
+    /// [`Error::VaultGone`] when a vault has, [`Error::VaultArchived`] when one was archived; [`Error::NoRoom`] for its
+    /// copies of files.
     async fn create_session(&self, session: &NewSession, once: Option<&Once>) -> Result<()>;
     /// A session; its queue is left empty.
     async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Option<Session>>;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use oma_domain::agent::Agent;
 use oma_domain::audit::Entry as AuditEntry;
 use oma_domain::environment::Environment;
+use oma_domain::memory::Attachment;
 use oma_domain::outcome::Evaluation;
 use oma_domain::quota::Quota;
 use oma_domain::session::{QueueChange, State};
 use oma_domain::usage::{CostTotal, NanoUsd, Usage};
 use oma_domain::vault::{DataKey, Secrets};
 use oma_domain::{
-    AgentId, Credential, DeploymentId, Event, KeyId, Seq, SessionId, Timestamp, VaultId, WorkspaceId,
+    AgentId, Credential, DeploymentId, Event, File, KeyId, MemoryStoreId, Resource, Seq, SessionId,
+    Timestamp, VaultId, WorkspaceId,
 };
 
 /// An idempotency key and what is remembered under it.
@@ -54,6 +56,14 @@ pub struct NewSession {
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it has.
+    pub memories: Vec<Attachment>,
+    /// What its sandbox is given.
+    pub resources: Vec<Resource>,
+    /// Its own copies of files that are among that.
+    pub files: Vec<File>,
+    /// What all files of its workspace may have in all, in bytes.
+    pub file_room: u64,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent.
@@ -91,6 +101,8 @@ pub struct SessionFilter {
     pub deployment: Option<DeploymentId>,
     /// Only those of this version of the agent.
     pub agent_version: Option<u32>,
+    /// Only those that have this memory store.
+    pub memory_store: Option<MemoryStoreId>,
     /// Only those created then.
     pub created: Span,
     /// Only those that stand at one of these; all without any.
@@ -124,6 +136,24 @@ pub struct ListFilter {
     pub only_active: bool,
     /// Only those created then.
     pub created: Span,
+}
+
+/// Which vaults to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VaultFilter {
+    /// Only those of this user.
+    pub user: Option<String>,
+    /// Whether archived ones are left out.
+    pub only_active: bool,
+}
+
+/// Under which conditions a credential is added. Archived ones count in neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The most that a vault may have.
+    pub most: u32,
+    /// Whether no other one of the vault may be for the same place.
+    pub unique: bool,
 }
 
 /// A credential as it is stored.

@@ -23,7 +23,14 @@ pub struct AuditFilter {
 /// The audit trail. Its rows are chained by hash over all workspaces, in the order in which they were added.
 #[async_trait]
 pub trait Trail: Send + Sync + 'static {
-    /// Adds an entry at the end.
+    /// Notes a call that is about to begin, with what is known of it; its outcome and metadata are not kept. Whatever
+    /// is written after this has returned is durable only if the note is.
+    async fn open_audit(&self, entry: &Entry) -> Result<()>;
+    /// Adds the entries of all calls that are noted and did not end, oldest first, with this outcome. For a start, when
+    /// none is under way. Returns how many.
+    async fn close_audit(&self, outcome: &str) -> Result<u64>;
+    /// Adds an entry at the end. If its call was noted, it has ended. An entry whose id is another's already gets one of
+    /// its own.
     async fn append_audit(&self, entry: &Entry) -> Result<()>;
     /// Entries of a workspace, newest first; `after` is the last id of the page before.
     ///

@@ -1,10 +1,56 @@
 //! Changing a credential in place.
 
-use oma_domain::Timestamp;
-use oma_domain::vault::{ClientAuth, Field, Kind, Spec};
+use std::collections::BTreeMap;
+
+use oma_domain::vault::{ClientAuth, Field, Kind};
+use oma_domain::{Credential, Timestamp};
 use secrecy::SecretString;
 
 use crate::error::{Error, Result};
+
+/// What becomes of what is known of an access token's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expiry {
+    /// It stays, unless there is another access token, whose end is not known.
+    #[default]
+    OfToken,
+    /// It stays, whatever token there is.
+    Keep,
+    /// It is not known.
+    Unknown,
+    /// The token ends then.
+    At(Timestamp),
+}
+
+/// What becomes of metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum MetadataChange {
+    /// It stays.
+    #[default]
+    Keep,
+    /// All of it goes.
+    Clear,
+    /// These pairs are set; those without a value go.
+    Merge(Vec<(String, Option<String>)>),
+}
+
+impl MetadataChange {
+    /// Changes metadata.
+    pub fn apply(&self, metadata: &mut BTreeMap<String, String>) {
+        match self {
+            Self::Keep => {}
+            Self::Clear => metadata.clear(),
+            Self::Merge(pairs) => {
+                for (name, value) in pairs {
+                    match value {
+                        Some(value) => metadata.insert(name.clone(), value.clone()),
+                        None => metadata.remove(name),
+                    };
+                }
+            }
+        }
+    }
+}
 
 /// What changes about a credential. Where its secrets go does not: a secret that can't be read must not be sent
 /// elsewhere by whoever may change it.
@@ -16,19 +62,23 @@ pub struct CredentialChange {
     pub token: Option<SecretString>,
     /// Another access token.
     pub access_token: Option<SecretString>,
-    /// When the access token ends. Another access token without it has no known end.
-    pub expires_at: Option<Timestamp>,
+    /// When the access token ends.
+    pub expires_at: Expiry,
     /// Another refresh token.
     pub refresh_token: Option<SecretString>,
     /// Another secret of the OAuth client.
     pub client_secret: Option<SecretString>,
     /// Other scopes.
     pub scopes: Option<Vec<String>>,
+    /// What becomes of its metadata.
+    pub metadata: MetadataChange,
 }
 
 impl CredentialChange {
     /// Changes what may be shown, and returns the secrets that change.
-    pub(crate) fn apply(&self, spec: &mut Spec) -> Result<Vec<(Field, &SecretString)>> {
+    pub(crate) fn apply(&self, credential: &mut Credential) -> Result<Vec<(Field, &SecretString)>> {
+        self.metadata.apply(&mut credential.metadata);
+        let spec = &mut credential.spec;
         if let Some(name) = &self.name {
             spec.name.clone_from(name);
         }
@@ -41,7 +91,7 @@ impl CredentialChange {
             Kind::StaticBearer => {
                 let foreign = [
                     ("accessToken", self.access_token.is_some()),
-                    ("expiresAt", self.expires_at.is_some()),
+                    ("expiresAt", matches!(self.expires_at, Expiry::At(_))),
                     ("refreshToken", self.refresh_token.is_some()),
                     ("clientSecret", self.client_secret.is_some()),
                     ("scopes", self.scopes.is_some()),
@@ -55,10 +105,13 @@ impl CredentialChange {
                 if self.token.is_some() {
                     return Err(not_for("token"));
                 }
-                // The end of another token says nothing of this one.
-                if self.expires_at.is_some() || self.access_token.is_some() {
-                    *expires_at = self.expires_at;
-                }
+                *expires_at = match self.expires_at {
+                    Expiry::At(end) => Some(end),
+                    Expiry::Unknown => None,
+                    // The end of another token says nothing of this one.
+                    Expiry::OfToken if self.access_token.is_some() => None,
+                    Expiry::OfToken | Expiry::Keep => *expires_at,
+                };
                 changed.extend(self.access_token.as_ref().map(|token| (Field::Token, token)));
                 match refresh {
                     Some(refresh) => {

@@ -20,6 +20,15 @@ pub enum Error {
         /// What is wrong with it, without repeating it.
         message: String,
     },
+    /// The vault is archived.
+    #[error("the vault is archived")]
+    VaultArchived,
+    /// The credential is archived, its secrets are gone.
+    #[error("the credential is archived")]
+    CredentialArchived,
+    /// Another credential of the vault is for the same place.
+    #[error("the vault has a credential for this URL already")]
+    CredentialExists,
     /// The vault is full.
     #[error("the vault has {0} credentials already, which is the most")]
     TooManyCredentials(u32),
@@ -63,6 +72,8 @@ pub enum RefreshFailure {
         status: u16,
         /// The error code, if it is one that OAuth defines.
         code: Option<&'static str>,
+        /// The media type of its answer, if it is a common one; empty otherwise.
+        media_type: &'static str,
     },
     /// What the token endpoint answered is no token.
     #[error("the token endpoint's answer can't be used: {0}")]
@@ -86,6 +97,8 @@ impl From<oma_store::Error> for Error {
         match error {
             oma_store::Error::AlreadyDone(record) => Self::AlreadyDone(record),
             oma_store::Error::TooMany(most) => Self::TooManyCredentials(most),
+            oma_store::Error::VaultArchived => Self::VaultArchived,
+            oma_store::Error::NameTaken => Self::CredentialExists,
             error => Self::Store(error),
         }
     }

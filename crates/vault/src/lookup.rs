@@ -75,10 +75,12 @@ impl Vaults {
             let Some((_, id)) = matching.max_by_key(|(specificity, _)| *specificity) else {
                 return Ok(None);
             };
-            if let Some(stored) = store.credential(workspace, vault, id).await? {
+            if let Some(stored) = store.credential(workspace, vault, id).await?
+                && stored.credential.archived_at.is_none()
+            {
                 return Ok(Some(stored));
             }
-            // It was removed meanwhile, so another one may count.
+            // It was removed or archived meanwhile, so another one may count.
         }
         Err(Error::Conflict)
     }
@@ -131,6 +133,9 @@ impl Vaults {
             Err(Error::CredentialNotFound) => return Ok(None),
             stored => stored?,
         };
+        if stored.credential.archived_at.is_some() {
+            return Ok(None);
+        }
         if stored.revision != bearer.revision {
             return self.good(stored).await.map(Some);
         }
@@ -144,7 +149,7 @@ impl Vaults {
 }
 
 impl Inner {
-    async fn bearer(&self, stored: &StoredCredential) -> Result<Bearer> {
+    pub(crate) async fn bearer(&self, stored: &StoredCredential) -> Result<Bearer> {
         let chamber = self
             .chamber(&stored.credential.workspace, &stored.credential.vault)
             .await?;

@@ -1,7 +1,9 @@
 //! What callers give: vaults and credentials to make.
 
+use std::collections::BTreeMap;
+
 use oma_domain::Timestamp;
-use oma_domain::vault::{ClientAuth, Field, Kind, Refresh, Spec};
+use oma_domain::vault::{ClientAuth, Field, Kind, Refresh};
 use secrecy::SecretString;
 
 /// A vault to create.
@@ -11,6 +13,8 @@ pub struct NewVault {
     pub user: Option<String>,
     /// A name for people.
     pub name: String,
+    /// Whatever the client wants to remember with it.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A credential to add.
@@ -22,6 +26,8 @@ pub struct NewCredential {
     pub match_url: String,
     /// What it is.
     pub secret: NewSecret,
+    /// Whatever the client wants to remember with it.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// The secrets of a credential to add.
@@ -56,6 +62,8 @@ pub struct NewRefresh {
     pub client_secret: ClientSecret,
     /// The scopes to ask for.
     pub scopes: Option<Vec<String>>,
+    /// What the token is for (RFC 8707).
+    pub resource: Option<String>,
 }
 
 /// How an OAuth client proves who it is, with what.
@@ -69,10 +77,10 @@ pub enum ClientSecret {
     Post(SecretString),
 }
 
-/// What may be shown of a credential to add, and its secrets.
-pub(crate) fn take_apart(new: NewCredential) -> (Spec, Vec<(Field, SecretString)>) {
+/// What may be shown of a secret to add, and what may not.
+pub(crate) fn take_apart(secret: NewSecret) -> (Kind, Vec<(Field, SecretString)>) {
     let mut plain = Vec::new();
-    let kind = match new.secret {
+    let kind = match secret {
         NewSecret::StaticBearer { token } => {
             plain.push((Field::Token, token));
             Kind::StaticBearer
@@ -101,15 +109,11 @@ pub(crate) fn take_apart(new: NewCredential) -> (Spec, Vec<(Field, SecretString)
                     client_id: refresh.client_id,
                     client_auth,
                     scopes: refresh.scopes,
+                    resource: refresh.resource,
                 }
             });
             Kind::McpOauth { expires_at, refresh }
         }
     };
-    let spec = Spec {
-        name: new.name,
-        match_url: new.match_url,
-        kind,
-    };
-    (spec, plain)
+    (kind, plain)
 }

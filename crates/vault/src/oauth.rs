@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use oma_domain::vault::{ClientAuth, Refresh};
 use oma_egress::Guard;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -84,6 +84,7 @@ async fn ask(
     }
     let mut response = request.send().await.map_err(|error| unreachable(&error))?;
     let status = response.status().as_u16();
+    let media_type = media_type(response.headers());
     let mut body = Zeroizing::new(Vec::new());
     while let Some(piece) = response.chunk().await.map_err(|error| unreachable(&error))? {
         if body.len() + piece.len() > MAX_ANSWER {
@@ -91,7 +92,26 @@ async fn ask(
         }
         body.extend_from_slice(&piece);
     }
-    read(status, &body)
+    read(status, media_type, &body)
+}
+
+/// The media types that are repeated to clients. Others may say anything.
+const MEDIA_TYPES: [&str; 5] = [
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "text/html",
+    "text/plain",
+    "text/event-stream",
+];
+
+/// The media type of an answer, if it is a common one; empty otherwise.
+pub(crate) fn media_type(headers: &HeaderMap) -> &'static str {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = text.unwrap_or_default().split(';').next().unwrap_or_default();
+    let known = MEDIA_TYPES
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(essence.trim()));
+    known.unwrap_or_default()
 }
 
 /// The guard's own word where there is one; never the URL.
@@ -130,6 +150,9 @@ fn form(refresh: &Refresh, token: &SecretString, client_secret: Option<&SecretSt
     if let Some(scopes) = refresh.scopes.as_ref().filter(|scopes| !scopes.is_empty()) {
         form.append_pair("scope", &scopes.join(" "));
     }
+    if let Some(resource) = &refresh.resource {
+        form.append_pair("resource", resource);
+    }
     Zeroizing::new(form.finish())
 }
 
@@ -147,13 +170,17 @@ fn basic(client: &str, secret: &SecretString) -> Result<HeaderValue, RefreshFail
 }
 
 /// Reads an answer, which is JSON or, from some issuers, a form.
-pub(crate) fn read(status: u16, body: &[u8]) -> Result<Issued, RefreshFailure> {
+pub(crate) fn read(status: u16, media_type: &'static str, body: &[u8]) -> Result<Issued, RefreshFailure> {
     let fields = Fields::of(body);
     // Some issuers answer errors with 200.
     let code = fields.text("error");
     if !(200..300).contains(&status) || code.is_some() {
         let code = code.and_then(|code| CODES.into_iter().find(|known| *known == code));
-        return Err(RefreshFailure::Refused { status, code });
+        return Err(RefreshFailure::Refused {
+            status,
+            code,
+            media_type,
+        });
     }
     let access_token = fields
         .text("access_token")
@@ -295,7 +322,7 @@ mod tests {
             (302, "", Err("the token endpoint answered 302")),
             (503, "busy", Err("the token endpoint answered 503")),
         ] {
-            let found = read(status, body.as_bytes());
+            let found = read(status, "", body.as_bytes());
             let found = found
                 .as_ref()
                 .map(|issued| {
@@ -317,6 +344,7 @@ mod tests {
             client_id: "c 1".into(),
             client_auth,
             scopes: Some(scopes.iter().map(|scope| (*scope).to_owned()).collect()),
+            resource: (client_auth == ClientAuth::None).then(|| "https://a.example/".into()),
         };
         let (token, secret) = (SecretString::from("r&1"), SecretString::from("s:1"));
         for (auth, scopes, expected) in [
@@ -328,7 +356,7 @@ mod tests {
             (
                 ClientAuth::None,
                 &["a", "b"],
-                "grant_type=refresh_token&refresh_token=r%261&client_id=c+1&scope=a+b",
+                "grant_type=refresh_token&refresh_token=r%261&client_id=c+1&scope=a+b&resource=https%3A%2F%2Fa.example%2F",
             ),
             (
                 ClientAuth::ClientSecretBasic,

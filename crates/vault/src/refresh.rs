@@ -152,6 +152,9 @@ impl Inner {
         let stored = self
             .stored(&credential.workspace, &credential.vault, &credential.id)
             .await?;
+        if stored.credential.archived_at.is_some() {
+            return Err(Error::CredentialArchived);
+        }
         let chamber = self.chamber(&credential.workspace, &credential.vault).await?;
         let Kind::McpOauth {
             refresh: Some(refresh),
@@ -225,7 +228,12 @@ impl Inner {
             match error {
                 oma_store::Error::NotFound => return Err(Error::CredentialNotFound),
                 // A conflict brings a newer row; everything else may pass.
-                oma_store::Error::Conflict => base = self.stored(workspace, vault, id).await?,
+                oma_store::Error::Conflict => {
+                    base = self.stored(workspace, vault, id).await?;
+                    if base.credential.archived_at.is_some() {
+                        return Err(Error::CredentialArchived);
+                    }
+                }
                 error => {
                     let Some(wait) = waits.next() else {
                         tracing::error!(credential = %id, vault = %vault, %error, "refreshed tokens are lost: they can't be stored");

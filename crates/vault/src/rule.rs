@@ -4,10 +4,9 @@
 //! below it, segment by segment: `https://a.example/mcp` is for `/mcp` and `/mcp/x`, not for `/mcpx`, nor for
 //! `https://a.example.evil.example/mcp`. Both sides are compared in canonical form, as the dial guard reads them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use oma_egress::Guard;
-use oma_egress::target::{Host, Target};
+use oma_egress::target::Target;
+use url::form_urlencoded::byte_serialize;
 
 /// Why a text is no rule. It is for whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +42,18 @@ impl Rule {
         Ok(Self { target, segments })
     }
 
+    /// The place that the rule stands for, spelled in one way only.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let Target { url, host, port, .. } = &self.target;
+        let mut place = format!("{}://{host}:{port}", url.scheme());
+        for segment in &self.segments {
+            place.push('/');
+            place.extend(byte_serialize(segment));
+        }
+        place
+    }
+
     /// Whether a request that matches could be made, by what is known without a lookup.
     ///
     /// # Errors
@@ -52,27 +63,13 @@ impl Rule {
         guard
             .check(self.target.url.as_str())
             .map_err(|error| InvalidRule(format!("It can never match: {error}")))?;
-        if self.target.url.scheme() != "https" && !self.is_allowed_loopback(guard) {
+        if self.target.url.scheme() != "https" && !guard.policy().allows_loopback(&self.target) {
             return Err(InvalidRule(
                 "A token is sent over https only, except to a loopback address that the operator allows"
                     .to_owned(),
             ));
         }
         Ok(())
-    }
-
-    fn is_allowed_loopback(&self, guard: &Guard) -> bool {
-        let (policy, port) = (guard.policy(), self.target.port);
-        match &self.target.host {
-            Host::Address(address) => address.is_loopback() && policy.allows(*address, port),
-            Host::Name(name) => {
-                // The guard dials loopback for this name only; those below it may lead anywhere.
-                let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-                name == "localhost"
-                    && (policy.trusts_name(name, port)
-                        || loopback.iter().any(|address| policy.allows(*address, port)))
-            }
-        }
     }
 
     /// Whether the credential is for this URL.
@@ -188,6 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn equal_places_are_spelled_alike() {
+        let place = |text: &str| Rule::parse(text).unwrap().place();
+        for (text, expected) in [
+            ("https://a.example", "https://a.example:443"),
+            ("HTTPS://A.Example.:443/", "https://a.example:443"),
+            ("https://a.example/mcp/", "https://a.example:443/mcp"),
+            ("https://a.example/m%63p", "https://a.example:443/mcp"),
+            ("https://a.example/a%20b", "https://a.example:443/a+b"),
+            ("https://a.example/a+b", "https://a.example:443/a%2Bb"),
+            ("https://a.example//mcp", "https://a.example:443//mcp"),
+            ("http://127.1:9/x", "http://127.0.0.1:9/x"),
+        ] {
+            assert_eq!(place(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_rule() {
         for text in [
             "",
@@ -254,6 +268,20 @@ mod tests {
                 let target = Target::parse(&text).expect("a rule is a URL");
                 prop_assert!(rule.matches(&target));
             }
+        }
+
+        /// Two rules have one place exactly when each is for what the other is for.
+        #[test]
+        fn one_place_is_one_spelling(
+            one in "https://[ab]\\.example(:443)?(/[a-b.%25+ ]{0,3}){0,2}", other in "https://[ab]\\.example(:443)?(/[a-b.%25+ ]{0,3}){0,2}",
+        ) {
+            let (Ok(rule), Ok(target), Ok(other_rule), Ok(other_target)) =
+                (Rule::parse(&one), Target::parse(&one), Rule::parse(&other), Target::parse(&other))
+            else {
+                return Ok(());
+            };
+            let both = rule.matches(&other_target) && other_rule.matches(&target);
+            prop_assert_eq!(rule.place() == other_rule.place(), both);
         }
 
         /// A match is of the same origin, and its path continues the rule's at a slash only.

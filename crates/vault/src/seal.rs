@@ -172,6 +172,36 @@ impl Chamber {
         Ok(SecretString::from(text))
     }
 
+    /// Seals a secret of the server's own for a place.
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub(crate) fn seal_own(&self, place: &[&str], secret: &SecretString) -> Result<Sealed, NoRandomness> {
+        let bound = self.own_bound(place);
+        seal(
+            self.key.expose_secret(),
+            &bound,
+            secret.expose_secret().as_bytes(),
+        )
+    }
+
+    /// Opens a secret of the server's own.
+    ///
+    /// # Errors
+    /// [`Unreadable`], also when it was sealed for another place.
+    pub(crate) fn open_own(&self, place: &[&str], sealed: &Sealed) -> Result<SecretString, Unreadable> {
+        let plain = open(self.key.expose_secret(), &self.own_bound(place), sealed)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| Unreadable)?;
+        Ok(SecretString::from(text))
+    }
+
+    fn own_bound(&self, place: &[&str]) -> Vec<u8> {
+        let version = self.version.to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![b"oma server secret 1", &version];
+        parts.extend(place.iter().map(|part| part.as_bytes()));
+        bind(&parts)
+    }
+
     fn secret_bound(&self, credential: &CredentialId, spec: &Spec, field: Field) -> Vec<u8> {
         // Where a secret may be sent is bound as well: otherwise whoever can write to the database, and has no
         // key, could have it sent to themselves.
@@ -220,6 +250,7 @@ mod tests {
             kind: Kind::McpOauth {
                 expires_at: Some(Timestamp(1)),
                 refresh: Some(Refresh {
+                    resource: None,
                     token_endpoint: endpoint.into(),
                     client_id: "c".into(),
                     client_auth: ClientAuth::ClientSecretPost,

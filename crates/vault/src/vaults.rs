@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::page::{Order, Page};
-use oma_domain::vault::{Field, Kind, MAX_CREDENTIALS, Secrets, Spec, Vault};
+use oma_domain::vault::{Field, Kind, Secrets, Spec, Vault};
 use oma_domain::{Credential, CredentialId, Timestamp, VaultId, WorkspaceId};
 use oma_egress::Guard;
-use oma_store::{Once, Store, StoredCredential};
+use oma_store::{Admission, Once, Store, StoredCredential, VaultFilter};
 use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 
-use crate::change::CredentialChange;
+use crate::change::{CredentialChange, MetadataChange};
 use crate::error::{Error, RefreshFailure, Result};
 use crate::master::MasterKey;
 use crate::new::{NewCredential, NewVault, take_apart};
@@ -86,8 +86,10 @@ impl Vaults {
             workspace: workspace.clone(),
             user: new.user,
             name: new.name,
+            metadata: new.metadata,
             created_at: at,
             updated_at: at,
+            archived_at: None,
         };
         let (_, key) = Chamber::create(&self.inner.master, workspace, &vault.id).map_err(no_randomness)?;
         self.inner.store.create_vault(&vault, &key, once).await?;
@@ -103,14 +105,14 @@ impl Vaults {
         found.ok_or(Error::VaultNotFound)
     }
 
-    /// Vaults by creation; with `user` only those of this user.
+    /// Vaults by creation.
     ///
     /// # Errors
     /// [`Error::VaultNotFound`] when the cursor is unknown.
     pub async fn list(
         &self,
         workspace: &WorkspaceId,
-        user: Option<&str>,
+        filter: &VaultFilter,
         order: Order,
         after: Option<&VaultId>,
         limit: u32,
@@ -118,18 +120,54 @@ impl Vaults {
         let page = self
             .inner
             .store
-            .vaults(workspace, user, order, after, limit)
+            .vaults(workspace, filter, order, after, limit)
             .await;
         page.map_err(missing(Error::VaultNotFound))
     }
 
-    /// Renames a vault.
+    /// Changes a vault's name, if one is given, and its metadata. What changes nothing is no change.
+    ///
+    /// # Errors
+    /// [`Error::VaultNotFound`], [`Error::VaultArchived`], [`Error::Conflict`].
+    pub async fn update(
+        &self,
+        workspace: &WorkspaceId,
+        id: &VaultId,
+        name: Option<&str>,
+        metadata: &MetadataChange,
+    ) -> Result<Vault> {
+        for _ in 0..ATTEMPTS {
+            let current = self.get(workspace, id).await?;
+            if current.archived_at.is_some() {
+                return Err(Error::VaultArchived);
+            }
+            let mut next = current.clone();
+            if let Some(name) = name {
+                name.clone_into(&mut next.name);
+            }
+            metadata.apply(&mut next.metadata);
+            if next == current {
+                return Ok(current);
+            }
+            next.updated_at = next.updated_at.max(now());
+            match self.inner.store.update_vault(&current, &next).await {
+                Ok(()) => return Ok(next),
+                // Somebody was faster: the change is made to what is there now.
+                Err(oma_store::Error::Conflict) => {}
+                Err(error) => return Err(missing(Error::VaultNotFound)(error)),
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    /// Archives a vault with its credentials, whose secrets are gone then. Sessions that name it go on without them,
+    /// no new one may name it. Archived again it keeps its first time.
     ///
     /// # Errors
     /// [`Error::VaultNotFound`].
-    pub async fn rename(&self, workspace: &WorkspaceId, id: &VaultId, name: &str) -> Result<Vault> {
-        let renamed = self.inner.store.rename_vault(workspace, id, name, now()).await;
-        renamed.map_err(missing(Error::VaultNotFound))
+    pub async fn archive(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Vault> {
+        let archived = self.inner.store.archive_vault(workspace, id, now()).await;
+        archived.map_err(missing(Error::VaultNotFound))
     }
 
     /// Removes a vault with its credentials. Sessions that name it go on without them.
@@ -146,21 +184,44 @@ impl Vaults {
     /// Adds a credential.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::VaultNotFound`], [`Error::TooManyCredentials`], [`Error::AlreadyDone`].
+    /// [`Error::Invalid`], [`Error::VaultNotFound`], [`Error::VaultArchived`], [`Error::TooManyCredentials`] and
+    /// [`Error::CredentialExists`] by `admission`, [`Error::AlreadyDone`].
     pub async fn add_credential(
         &self,
         workspace: &WorkspaceId,
         vault: &VaultId,
         id: CredentialId,
         new: NewCredential,
+        admission: Admission,
         once: Option<&Once>,
     ) -> Result<Credential> {
-        let (spec, plain) = take_apart(new);
-        self.check(&spec)?;
+        let NewCredential {
+            name,
+            match_url,
+            secret,
+            metadata,
+        } = new;
+        let (kind, plain) = take_apart(secret);
+        let spec = Spec {
+            name,
+            match_url,
+            kind,
+        };
+        let place = self.check(&spec)?;
         for (field, secret) in &plain {
             check_secret(&spec.kind, *field, secret)?;
         }
         let chamber = self.inner.chamber(workspace, vault).await?;
+        if admission.unique {
+            // The store compares what is new; those of before are spelled as their clients did.
+            let others = self.inner.store.credential_specs(workspace, vault).await?;
+            let same = |other: &Credential| {
+                Rule::parse(&other.spec.match_url).is_ok_and(|rule| rule.place() == place)
+            };
+            if others.iter().any(same) {
+                return Err(Error::CredentialExists);
+            }
+        }
         let at = now();
         let mut secrets = Secrets::new();
         for (field, secret) in &plain {
@@ -173,8 +234,10 @@ impl Vaults {
                 vault: vault.clone(),
                 workspace: workspace.clone(),
                 spec,
+                metadata,
                 created_at: at,
                 updated_at: at,
+                archived_at: None,
             },
             secrets,
             revision: 1,
@@ -182,17 +245,19 @@ impl Vaults {
         let added = self
             .inner
             .store
-            .add_credential(&stored, MAX_CREDENTIALS, once)
+            .add_credential(&stored, &place, admission, once)
             .await;
         added.map_err(missing(Error::VaultNotFound))?;
         Ok(stored.credential)
     }
 
-    fn check(&self, spec: &Spec) -> Result<()> {
+    /// Whether a credential may be for what it says, and the place that this is.
+    fn check(&self, spec: &Spec) -> Result<String> {
         let invalid = |field, message| Error::Invalid { field, message };
         let rule = Rule::parse(&spec.match_url).map_err(|error| invalid("matchUrl", error.to_string()))?;
         rule.admit(&self.inner.guard)
             .map_err(|error| invalid("matchUrl", error.to_string()))?;
+        let place = rule.place();
         if let Kind::McpOauth {
             refresh: Some(refresh),
             ..
@@ -208,7 +273,7 @@ impl Vaults {
             rule.admit(&self.inner.guard)
                 .map_err(|error| invalid("tokenEndpoint", error.to_string()))?;
         }
-        Ok(())
+        Ok(place)
     }
 
     /// A credential.
@@ -221,17 +286,26 @@ impl Vaults {
         vault: &VaultId,
         id: &CredentialId,
     ) -> Result<Credential> {
+        Ok(self.found(workspace, vault, id).await?.credential)
+    }
+
+    /// A credential as it is stored, or which of the two there is not.
+    pub(crate) async fn found(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<StoredCredential> {
         match self.inner.stored(workspace, vault, id).await {
-            Ok(stored) => Ok(stored.credential),
             Err(Error::CredentialNotFound) => {
                 self.get(workspace, vault).await?;
                 Err(Error::CredentialNotFound)
             }
-            Err(error) => Err(error),
+            found => found,
         }
     }
 
-    /// Credentials of a vault by creation, oldest first.
+    /// Credentials of a vault by creation, if asked so without archived ones.
     ///
     /// # Errors
     /// [`Error::VaultNotFound`]; [`Error::CredentialNotFound`] when the cursor is unknown.
@@ -239,11 +313,16 @@ impl Vaults {
         &self,
         workspace: &WorkspaceId,
         vault: &VaultId,
+        only_active: bool,
+        order: Order,
         after: Option<&CredentialId>,
         limit: u32,
     ) -> Result<Page<Credential, CredentialId>> {
         self.get(workspace, vault).await?;
-        let page = self.inner.store.credentials(workspace, vault, after, limit).await;
+        let store = &self.inner.store;
+        let page = store
+            .credentials(workspace, vault, only_active, order, after, limit)
+            .await;
         let page = page.map_err(missing(Error::CredentialNotFound))?;
         Ok(Page {
             rows: page.rows.into_iter().map(|stored| stored.credential).collect(),
@@ -254,7 +333,8 @@ impl Vaults {
     /// Changes a credential in place. Whoever presents it next presents the new one.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::VaultNotFound`], [`Error::CredentialNotFound`], [`Error::Conflict`].
+    /// [`Error::Invalid`], [`Error::VaultNotFound`], [`Error::CredentialNotFound`], [`Error::CredentialArchived`],
+    /// [`Error::Conflict`].
     pub async fn update_credential(
         &self,
         workspace: &WorkspaceId,
@@ -263,14 +343,11 @@ impl Vaults {
         change: &CredentialChange,
     ) -> Result<Credential> {
         for _ in 0..ATTEMPTS {
-            let mut stored = match self.inner.stored(workspace, vault, id).await {
-                Err(Error::CredentialNotFound) => {
-                    self.get(workspace, vault).await?;
-                    return Err(Error::CredentialNotFound);
-                }
-                stored => stored?,
-            };
-            let plain = change.apply(&mut stored.credential.spec)?;
+            let mut stored = self.found(workspace, vault, id).await?;
+            if stored.credential.archived_at.is_some() {
+                return Err(Error::CredentialArchived);
+            }
+            let plain = change.apply(&mut stored.credential)?;
             let chamber = self.inner.chamber(workspace, vault).await?;
             for (field, secret) in plain {
                 check_secret(&stored.credential.spec.kind, field, secret)?;
@@ -288,6 +365,25 @@ impl Vaults {
             }
         }
         Err(Error::Conflict)
+    }
+
+    /// Archives a credential: its secrets are gone, and another one may be for the same place. Archived again it keeps
+    /// its first time.
+    ///
+    /// # Errors
+    /// [`Error::VaultNotFound`], [`Error::CredentialNotFound`].
+    pub async fn archive_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<Credential> {
+        let store = &self.inner.store;
+        if let Some(archived) = store.archive_credential(workspace, vault, id, now()).await? {
+            return Ok(archived);
+        }
+        self.get(workspace, vault).await?;
+        Err(Error::CredentialNotFound)
     }
 
     /// Removes a credential.

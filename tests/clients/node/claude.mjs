@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import Anthropic from "@anthropic-ai/sdk";
+import { accumulateManagedAgentsEvent } from "@anthropic-ai/sdk/lib/sessions/accumulate";
 
 const baseURL = process.env.OMA_URL;
 const apiKey = process.env.OMA_TOKEN ?? "unused";
@@ -66,6 +67,70 @@ const scenarios = {
     });
   },
 
+  async environments() {
+    const name = `node ${randomUUID()}`;
+    const made = await client.beta.environments.create({ name, description: "d", metadata: { a: "1" } });
+    assert.equal(made.config.networking.type, "unrestricted");
+    await assert.rejects(client.beta.environments.create({ name }), (error) => {
+      assert.ok(error instanceof Anthropic.ConflictError);
+      assert.equal(error.headers.get("x-should-retry"), "false");
+      return true;
+    });
+    const updated = await client.beta.environments.update(made.id, { description: null, metadata: { a: null, b: "2" } });
+    assert.deepEqual([updated.description, updated.metadata], [null, { b: "2" }]);
+    const listed = [];
+    for await (const found of client.beta.environments.list({ limit: 1 })) listed.push(found.id);
+    assert.ok(listed.includes(made.id));
+    assert.ok((await client.beta.environments.archive(made.id)).archived_at);
+    await assert.rejects(client.beta.environments.update(made.id, { name: "late" }), Anthropic.BadRequestError);
+    assert.equal((await client.beta.environments.delete(made.id)).type, "environment_deleted");
+    await assert.rejects(client.beta.environments.retrieve(made.id), Anthropic.NotFoundError);
+  },
+
+  async previews() {
+    const text = "word ".repeat(200);
+    const session = await scripted([[[{ text }]]]);
+    let shown;
+    const lengths = [];
+    for (const event of await answered(session, [message("go")], { event_deltas: ["agent.message", "agent.thinking"] })) {
+      shown = accumulateManagedAgentsEvent(shown, event);
+      if (event.type === "event_delta") {
+        assert.ok(text.startsWith(shown.content[0].text));
+        lengths.push(shown.content[0].text.length);
+      }
+    }
+    assert.ok(lengths.length > 1);
+    assert.deepEqual(lengths, lengths.toSorted((one, other) => one - other));
+    assert.equal(shown.content[0].text, text);
+  },
+
+  async interrupt() {
+    const session = await scripted([[[{ text: "begun " }, { delay_ms: 600_000 }]], [[{ text: "second" }]]]);
+    const stream = await client.beta.sessions.events.stream(session.id, { event_deltas: ["agent.message"] });
+    await client.beta.sessions.events.send(session.id, { events: [message("go")] });
+    const seen = [];
+    for await (const event of stream) {
+      seen.push(event);
+      if (event.type === "event_delta" && of(seen, "event_delta").length === 1) {
+        const events = [{ type: "user.interrupt" }, message("on")];
+        const sent = await client.beta.sessions.events.send(session.id, { events });
+        assert.deepEqual(sent.data.map((echo) => echo.type), ["user.interrupt", "user.message"]);
+      }
+      if (event.type === "session.status_idle" && of(seen, "agent.message").length === 2) break;
+    }
+    assert.deepEqual(of(seen, "agent.message").map((event) => event.content[0].text), ["begun ", "second"]);
+    assert.deepEqual(of(seen, "session.status_idle").map((event) => event.stop_reason.type), ["end_turn", "end_turn"]);
+  },
+
+  async threads() {
+    const session = await scripted([[[{ text: "hi" }]]]);
+    await answered(session, [message("go")]);
+    const { data } = await client.beta.sessions.threads.list(session.id);
+    assert.deepEqual(data.map((thread) => thread.parent_thread_id), [null]);
+    const own = await client.beta.sessions.threads.events.list(data[0].id, { session_id: session.id });
+    assert.equal(of(own.data, "agent.message")[0].content[0].text, "hi");
+  },
+
   async turn() {
     const session = await scripted([
       [[{ tool: "bash", input: { command: "echo there" } }], [{ text: "It says {{last_tool_result}}" }]],
@@ -89,10 +154,29 @@ const scenarios = {
     const session = await scripted(turns, { tools: [ask] });
     const [use] = of(await answered(session, [message("go")]), "agent.tool_use");
     assert.equal(use.evaluated_permission, "ask");
+    await assert.rejects(
+      client.beta.sessions.events.send(session.id, { events: [message("more")] }),
+      /waiting on responses to events/,
+    );
     const events = await answered(session, [
       { type: "user.tool_confirmation", tool_use_id: use.id, result: "allow" },
     ]);
     assert.equal(of(events, "agent.tool_result")[0].content[0].text.trim(), "done");
+  },
+
+  async customTool() {
+    const turns = [[[{ tool: "open_ticket", input: { title: "it broke" } }], [{ text: "Ticket: {{last_tool_result}}" }]]];
+    const session = await scripted(turns, { tools: [ticket] });
+    const events = await answered(session, [message("go")]);
+    const [use] = of(events, "agent.custom_tool_use");
+    assert.deepEqual(events.at(-1).stop_reason, { type: "requires_action", event_ids: [use.id] });
+    const result = {
+      type: "user.custom_tool_result",
+      custom_tool_use_id: use.id,
+      content: [{ type: "text", text: "No. 7" }],
+    };
+    assert.equal(of(await answered(session, [result]), "agent.message")[0].content[0].text, "Ticket: No. 7");
+    await assert.rejects(client.beta.sessions.events.send(session.id, { events: [result] }), Anthropic.BadRequestError);
   },
 
   async runner() {

@@ -42,13 +42,41 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/deployments/{deployment_id}/pause") => ("deployment.pause", Some("deployment_id")),
         ("POST", "/v1/deployments/{deployment_id}/unpause") => ("deployment.unpause", Some("deployment_id")),
         ("POST", "/v1/deployments/{deployment_id}/run") => ("deployment.run", Some("deployment_id")),
+        ("POST", "/v1/organizations/webhooks") => ("webhook.create", None),
+        ("POST", "/v1/organizations/webhooks/{webhook_endpoint_id}") => {
+            ("webhook.update", Some("webhook_endpoint_id"))
+        }
+        ("DELETE", "/v1/organizations/webhooks/{webhook_endpoint_id}") => {
+            ("webhook.delete", Some("webhook_endpoint_id"))
+        }
+        ("POST", "/v1/organizations/webhooks/{webhook_endpoint_id}/regenerate_signing_secret") => {
+            ("webhook.rotate", Some("webhook_endpoint_id"))
+        }
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}") => ("work.update", Some("work_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/ack") => ("work.ack", Some("work_id")),
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/heartbeat") => {
+            ("work.heartbeat", Some("work_id"))
+        }
+        ("POST", "/v1/environments/{environment_id}/work/{work_id}/stop") => ("work.stop", Some("work_id")),
         ("POST", "/v1/vaults") => ("vault.create", None),
         ("PATCH", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
+        ("POST", "/v1/vaults/{vault_id}") => ("vault.update", Some("vault_id")),
+        ("POST", "/v1/vaults/{vault_id}/archive") => ("vault.archive", Some("vault_id")),
         ("DELETE", "/v1/vaults/{vault_id}") => ("vault.delete", Some("vault_id")),
         // The vault, until the handler knows the credential.
         ("POST", "/v1/vaults/{vault_id}/credentials") => ("credential.create", Some("vault_id")),
         ("PATCH", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
             ("credential.update", Some("credential_id"))
+        }
+        ("POST", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
+            ("credential.update", Some("credential_id"))
+        }
+        ("POST", "/v1/vaults/{vault_id}/credentials/{credential_id}/archive") => {
+            ("credential.archive", Some("credential_id"))
+        }
+        // It may replace the tokens.
+        ("POST", "/v1/vaults/{vault_id}/credentials/{credential_id}/mcp_oauth_validate") => {
+            ("credential.validate", Some("credential_id"))
         }
         ("DELETE", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
             ("credential.delete", Some("credential_id"))
@@ -60,10 +88,44 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/sessions/{session_id}/threads/{thread_id}/archive") => {
             ("session.thread.archive", Some("thread_id"))
         }
+        ("POST", "/v1/files") => ("file.create", None),
+        ("DELETE", "/v1/files/{file_id}") => ("file.delete", Some("file_id")),
+        // The session, until the handler knows the resource.
+        ("POST", "/v1/sessions/{session_id}/resources") => ("session.resource.add", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/resources/{resource_id}") => {
+            ("session.resource.update", Some("resource_id"))
+        }
+        ("DELETE", "/v1/sessions/{session_id}/resources/{resource_id}") => {
+            ("session.resource.remove", Some("resource_id"))
+        }
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/parent_token") => ("session.parent_token", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
+        ("POST", "/v1/memory_stores") => ("memory_store.create", None),
+        ("POST", "/v1/memory_stores/{memory_store_id}") => ("memory_store.update", Some("memory_store_id")),
+        ("DELETE", "/v1/memory_stores/{memory_store_id}") => ("memory_store.delete", Some("memory_store_id")),
+        ("POST", "/v1/memory_stores/{memory_store_id}/archive") => {
+            ("memory_store.archive", Some("memory_store_id"))
+        }
+        // The store, until the handler knows the memory.
+        ("POST", "/v1/memory_stores/{memory_store_id}/memories") => {
+            ("memory.create", Some("memory_store_id"))
+        }
+        ("POST", "/v1/memory_stores/{memory_store_id}/memories/{memory_id}") => {
+            ("memory.update", Some("memory_id"))
+        }
+        ("DELETE", "/v1/memory_stores/{memory_store_id}/memories/{memory_id}") => {
+            ("memory.delete", Some("memory_id"))
+        }
+        ("POST", "/v1/memory_stores/{memory_store_id}/memory_versions/{memory_version_id}/redact") => {
+            ("memory_version.redact", Some("memory_version_id"))
+        }
+        ("POST", "/v1/skills") => ("skill.create", None),
+        ("DELETE", "/v1/skills/{skill_id}") => ("skill.delete", Some("skill_id")),
+        // The skill, until the handler knows the version.
+        ("POST", "/v1/skills/{skill_id}/versions") => ("skill_version.create", Some("skill_id")),
+        ("DELETE", "/v1/skills/{skill_id}/versions/{version}") => ("skill_version.delete", Some("version")),
         ("POST", "/v1/chat/completions") => ("chat.completion", None),
         ("POST", "/auth/anonymous") => ("user.create", None),
         ("POST", "/v1/workspaces") => ("workspace.create", None),

@@ -1,6 +1,10 @@
 //! Recording what is done: one entry of the audit trail for every call that changes something, or tried to, written
 //! before the client is answered.
 //!
+//! A call of somebody known is noted before it changes anything ([`begin`]), without waiting: the note goes to the disk
+//! with the change or before it. When the call ends, its entry takes the place of the note; when the server dies, the
+//! next one makes an entry of it with the outcome `cut_off`.
+//!
 //! An entry says who, what, to what and with what outcome. It is made of ids, codes and names; bodies and headers,
 //! where secrets are, are not looked at.
 //!
@@ -10,7 +14,8 @@
 //! A posted message is the most frequent of these calls. Its entry is written by the transaction that accepts it: a
 //! second one would have its sender wait for the disk twice.
 //!
-//! Invariant: a client that was told of a success finds it in the trail.
+//! Invariant: a client that was told of a success finds it in the trail, and so is what was done with a key and nobody
+//! was told of.
 
 mod actions;
 mod notes;
@@ -23,6 +28,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use oma_domain::AuditId;
 use oma_domain::audit::Entry;
 use oma_engine::Engine;
 
@@ -93,6 +99,19 @@ impl Drop for Call {
     }
 }
 
+/// Notes a call that changes something, when its caller is known and it is about to be carried out.
+pub(crate) async fn begin(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if let Some(notes) = request.extensions().get::<Notes>().cloned()
+        && let Some(entry) = notes.beginning()
+    {
+        if let Err(error) = state.engine.record_beginning(&entry).await {
+            return Fault::from(error).into_response();
+        }
+        notes.begun();
+    }
+    next.run(request).await
+}
+
 /// Records a call.
 pub(crate) async fn record(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -112,6 +131,7 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
     let address = rate::origin(peer, &parts.headers, &state.config.trusted_proxies);
     let request_id = parts.extensions.get::<RequestId>();
     let about = Arc::new(About {
+        id: AuditId::generate(),
         action: action.name,
         request_id: request_id.map(ToString::to_string).unwrap_or_default(),
         address: format!("ip:{address}"),
@@ -133,10 +153,11 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
         None if response.status().is_success() => SUCCESS,
         None => "failed",
     };
-    if outcome == SUCCESS && notes.known().recorded {
+    let known = notes.known();
+    if outcome == SUCCESS && known.recorded {
         return response;
     }
-    if outcome == "rate_limited" || notes.known().caller.is_none() {
+    if !known.has_begun && (outcome == "rate_limited" || known.caller.is_none()) {
         match state.refusals.admit() {
             None => return response,
             Some(0) => {}

@@ -12,6 +12,8 @@ pub(super) const SUCCESS: &str = "ok";
 /// What a call says of itself before anybody has looked into it.
 #[derive(Debug)]
 pub(super) struct About {
+    /// What its entry and the note of its beginning are called.
+    pub(super) id: AuditId,
     pub(super) action: &'static str,
     pub(super) request_id: String,
     /// Where it comes from, as entries word it.
@@ -28,7 +30,7 @@ impl About {
             None => (WorkspaceId::default_workspace(), self.address.clone()),
         };
         Entry {
-            id: AuditId::generate(),
+            id: self.id.clone(),
             workspace,
             at: oma_engine::now(),
             request_id: Some(self.request_id.clone()),
@@ -49,6 +51,8 @@ pub(super) struct Known {
     pub(super) metadata: Map<String, Value>,
     /// The entry of its success stands in the trail.
     pub(super) recorded: bool,
+    /// The store knows that the call is under way.
+    pub(super) has_begun: bool,
     /// What it is; nothing where calls are not recorded.
     about: Option<Arc<About>>,
 }
@@ -72,6 +76,18 @@ impl Notes {
         let known = self.known();
         let about = known.about.clone()?;
         Some(about.entry(known, SUCCESS))
+    }
+
+    /// What is known of the call before it is carried out, when somebody known makes it.
+    pub(super) fn beginning(&self) -> Option<Entry> {
+        let known = self.known();
+        let about = known.about.clone().filter(|_| known.caller.is_some())?;
+        Some(about.entry(known, ""))
+    }
+
+    /// The store knows that the call is under way.
+    pub(super) fn begun(&self) {
+        self.change(|known| known.has_begun = true);
     }
 
     /// That entry has been written.

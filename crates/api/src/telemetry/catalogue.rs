@@ -206,6 +206,22 @@ pub const METRICS: &[Metric] = &[
         &[],
         "How late scheduled runs were made.",
     ),
+    // Webhooks
+    counter(
+        "webhook_deliveries_total",
+        &[one_of(
+            "outcome",
+            &[
+                "delivered",
+                "failed",
+                "given_up",
+                "refused",
+                "expired",
+                "overflow",
+            ],
+        )],
+        "Attempts to deliver notices to webhook endpoints, and notices that were given up.",
+    ),
     // Start
     counter(
         "startup_turns_resumed_total",

@@ -95,16 +95,32 @@ fn bodies() -> Vec<(&'static str, Body)> {
         },
     ];
     vec![
-        ("user message", Body::UserMessage { content: text("Hi") }),
+        (
+            "user message",
+            Body::UserMessage {
+                content: text("Hi"),
+                from: None,
+            },
+        ),
         (
             "user message with attachments",
-            Body::UserMessage { content: mixed },
+            Body::UserMessage {
+                content: mixed,
+                from: None,
+            },
         ),
-        ("interrupt", Body::UserInterrupt { dropped: vec![] }),
+        (
+            "interrupt",
+            Body::UserInterrupt {
+                dropped: vec![],
+                thread: None,
+            },
+        ),
         (
             "interrupt that drops",
             Body::UserInterrupt {
                 dropped: vec![id("evt_a"), id("evt_b")],
+                thread: None,
             },
         ),
         (
@@ -113,6 +129,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 tool_use: id("evt_use"),
                 allow: true,
                 deny_message: None,
+                thread: None,
             },
         ),
         (
@@ -121,6 +138,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 tool_use: id("evt_use"),
                 allow: false,
                 deny_message: Some("no".into()),
+                thread: None,
             },
         ),
         ("message", message(Some(usage), Some(2_500_000), false)),

@@ -14,16 +14,16 @@ use oma_domain::outcome::{Stage, Verdict};
 use oma_domain::policy::Permission;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
 use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
-use oma_domain::{EventId, Seq, SessionId};
+use oma_domain::{Event, EventId, Seq, SessionId};
 use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::{Entry, Error, Workspace};
 use oma_sandbox::pool::Counts;
 use serde_json::json;
 
-/// Messages with these words: `hang` never gets its answer, `fail` fails, `tool` uses a tool first, `ticket` uses a custom
-/// tool first, `long` is
-/// cut off by the output limit, `free` costs an unknown amount, `panic` panics in the log request. Anything
-/// else is echoed.
+/// Messages with these words: `hang` never gets its answer, `fail` fails, `flaky` fails once and is tried again, `tool` uses
+/// a tool first, `twice` two tools at once, `ticket` a custom tool, `crowded` has what was said summed up first, `long` is
+/// cut off by the output limit, `declined` is refused, `free` costs an unknown amount, `panic` panics in the log request.
+/// Anything else is echoed.
 #[derive(Default)]
 pub(crate) struct Puppet {
     pub(crate) files: Arc<Memory>,
@@ -49,8 +49,7 @@ impl Puppet {
                     }
                 }
                 Step::Ready => {
-                    self.answer(session, port, head, turn.purpose, turn.requests > 0)
-                        .await?
+                    self.answer(session, port, head, turn.purpose).await?;
                 }
             }
         }
@@ -62,14 +61,23 @@ impl Puppet {
         port: &dyn Port,
         head: Seq,
         purpose: Purpose,
-        again: bool,
     ) -> Result<(), PortError> {
         let log = port.history(Seq(head.0.saturating_sub(50)), 100).await?;
-        let said = log.iter().rev().find_map(|event| match &*event.body {
-            Body::UserMessage { content } => Some(joined_text(content)),
-            _ => None,
-        });
-        let said = said.unwrap_or_default();
+        let is_said = |event: &&Event| matches!(&*event.body, Body::UserMessage { .. });
+        let said = match log.iter().rev().find(is_said).map(|event| &*event.body) {
+            Some(Body::UserMessage { content, .. }) => joined_text(content),
+            _ => String::new(),
+        };
+        // What the turn has come to.
+        let since = || log.iter().rev().take_while(|event| !is_said(event));
+        let used = since().any(|event| matches!(&*event.body, Body::AgentToolUse { .. }));
+        let failed = since().any(|event| matches!(&*event.body, Body::Error { .. }));
+        let summed_up = since().any(|event| matches!(&*event.body, Body::Compaction { .. }));
+        let purpose = if said.contains("crowded") && !summed_up {
+            Purpose::Compaction
+        } else {
+            purpose
+        };
         let (state, _) = port.state();
         let model = state
             .model
@@ -126,6 +134,20 @@ impl Puppet {
             .await?;
             return Ok(());
         }
+        if said.contains("flaky") && !failed {
+            let failure = Failure {
+                kind: FailureKind::ModelOverloaded,
+                message: "the provider is busy".into(),
+            };
+            port.commit(Input::FailRequest {
+                request,
+                failure,
+                spent: Spent::Nothing,
+                retry: true,
+            })
+            .await?;
+            return Ok(());
+        }
         let message = EventId::generate();
         port.delta(Delta::MessageStart {
             event: message.clone(),
@@ -146,23 +168,30 @@ impl Puppet {
             text: format!("re: {said}"),
             opaque: None,
         }];
-        if !again && said.contains("tool") {
+        if !used && said.contains("tool") {
             blocks[0] = ReplyBlock::Thinking {
                 id: EventId::generate(),
                 text: "hm".into(),
                 opaque: None,
             };
-            blocks.push(ReplyBlock::ToolUse {
-                id: EventId::generate(),
-                name: "bash".into(),
-                input: json!({"command": "true"}),
-                call_id: "call_1".into(),
-                permission: session.agent.spec.permission_policy.evaluate("bash"),
-                custom: false,
-                opaque: None,
-            });
+            let times = if said.contains("twice") { 2 } else { 1 };
+            for time in 1..=times {
+                blocks.push(ReplyBlock::ToolUse {
+                    id: EventId::generate(),
+                    name: "bash".into(),
+                    input: json!({"command": "true"}),
+                    call_id: if time == 1 { "call_1" } else { "call_3" }.into(),
+                    permission: session.agent.spec.permission_policy.evaluate("bash"),
+                    custom: false,
+                    remote: session
+                        .environment
+                        .as_ref()
+                        .is_some_and(|environment| !environment.spec.hosting.is_cloud()),
+                    opaque: None,
+                });
+            }
         }
-        if !again && said.contains("ticket") {
+        if !used && said.contains("ticket") {
             blocks.push(ReplyBlock::ToolUse {
                 id: EventId::generate(),
                 name: "ticket".into(),
@@ -170,11 +199,14 @@ impl Puppet {
                 call_id: "call_2".into(),
                 permission: Permission::Allow,
                 custom: session.agent.spec.is_custom_tool("ticket"),
+                remote: false,
                 opaque: None,
             });
         }
         let stop = if said.contains("long") {
             ReplyStop::MaxTokens
+        } else if said.contains("declined") {
+            ReplyStop::Refusal { explanation: None }
         } else {
             ReplyStop::Done
         };

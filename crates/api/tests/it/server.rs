@@ -78,11 +78,21 @@ impl Server {
             input_modalities: vec!["text".into()],
         };
         let vaults = vaults(&store).await;
+        let limits = oma_engine::files::Limits {
+            max_file: 1 << 20,
+            room: 3 << 20,
+            ..Default::default()
+        };
+        let files = oma_engine::files::Files::open(folder.path(), limits, Arc::clone(&store), None);
         let deps = Deps {
             vaults,
+            files: files.unwrap(),
             store,
             runtime: Arc::new(Puppet::default()),
             models: vec![model("test/puppet"), model("test/family/large")],
+            guard: Arc::new(oma_egress::Guard::new(oma_egress::Policy {
+                allow: vec!["127.0.0.1".parse().unwrap()],
+            })),
         };
         let mut config = ApiConfig {
             stream_linger: Duration::from_millis(50),

@@ -267,7 +267,7 @@ async fn a_vault_over_its_life() {
     let at = made["created_at"].clone();
     assert_eq!(
         made,
-        json!({"vault_id": id, "user_id": "user-1", "name": "", "created_at": at, "updated_at": at})
+        json!({"vault_id": id, "user_id": "user-1", "name": "", "created_at": at, "updated_at": at, "archived_at": null})
     );
     let path = format!("/v1/vaults/{id}");
     assert_eq!(server.get(&path).await.json(), made);
@@ -323,7 +323,7 @@ async fn credentials_over_their_lives() {
         json!({
             "credential_id": fixed_id, "vault_id": vault, "name": "n", "type": "static_bearer",
             "match_url": "https://a.example/mcp", "created_at": fixed["created_at"],
-            "updated_at": fixed["updated_at"],
+            "updated_at": fixed["updated_at"], "archived_at": null,
         })
     );
     let with_scopes = changed(&oauth(), "scopes", json!(["a", "b"]));

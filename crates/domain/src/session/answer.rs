@@ -1,4 +1,4 @@
-//! A client has carried out a custom tool.
+//! A client has carried out a custom tool, or a worker one that runs with the developer.
 
 use super::input::Outcome;
 use super::state::{Context, Gate, Phase, Rejection, Step, SystemNote, Transition};
@@ -13,9 +13,14 @@ impl Transition {
         id: EventId,
         tool_use: &EventId,
         outcome: Outcome,
+        remote: bool,
         system: Option<SystemNote>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
+        let Some(outcome) = self.route_answer(&id, tool_use, outcome, remote, ctx)? else {
+            self.accompany(system);
+            return Ok(());
+        };
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::NotAwaited),
             Phase::Running { turn } => (turn, false),
@@ -24,7 +29,9 @@ impl Transition {
         let Step::Acting { open } = &mut turn.step else {
             return Err(Rejection::NotAwaited);
         };
-        let awaited = |tool: &super::OpenTool| tool.id == *tool_use && tool.gate == Gate::Client;
+        let awaited = |tool: &super::OpenTool| {
+            tool.id == *tool_use && tool.gate == Gate::Client && tool.remote == remote
+        };
         let index = open.iter().position(awaited).ok_or(Rejection::NotAwaited)?;
         let mut open = std::mem::take(open);
         let tool = open.remove(index);
@@ -36,6 +43,8 @@ impl Transition {
                 name: tool.name,
                 content,
                 is_error,
+                remote,
+                thread: None,
             },
         );
         self.accompany(system);

@@ -31,9 +31,11 @@ impl Transition {
                         self.close_tool(&tool, Outcome::error(INTERRUPTED), ctx);
                     }
                 }
+                self.release_threads(ctx);
                 self.end_turn(StopReason::Interrupted, ctx);
             }
         }
+        self.archive_threads(ctx);
         self.state.archived_at = Some(ctx.now);
         self.push(ctx, Body::StatusTerminated);
         Ok(())

@@ -16,6 +16,9 @@ impl Transition {
         deny_message: Option<String>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
+        if self.route_confirmation(&id, &tool_use, (allow, &deny_message), ctx)? {
+            return Ok(());
+        }
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::NotAsking),
             Phase::Running { turn } => (turn, false),
@@ -29,7 +32,12 @@ impl Transition {
         let mut open = std::mem::take(open);
         let mut denied = None;
         if allow {
-            open[index].gate = if blocked { Gate::Confirmed } else { Gate::Open };
+            let tool = &mut open[index];
+            tool.gate = match (tool.remote, blocked) {
+                (true, _) => Gate::Client,
+                (false, true) => Gate::Confirmed,
+                (false, false) => Gate::Open,
+            };
         } else {
             denied = Some(open.remove(index));
         }
@@ -43,6 +51,7 @@ impl Transition {
                 tool_use,
                 allow,
                 deny_message,
+                thread: None,
             },
         );
         let denied = denied.map(|tool| (tool, Outcome::error(explanation)));

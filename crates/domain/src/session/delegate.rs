@@ -187,13 +187,14 @@ impl Transition {
         }
     }
 
-    /// Sets aside what a child that was opened with a parent token may consume: for a new one half of what is left,
-    /// because nobody knows how many will follow; for one that has rested what is left of its own share, if that is
-    /// still there to be had.
+    /// Sets aside what a child that was opened with a parent token, or a thread, may consume: for a new one an equal
+    /// part of what is left (half of it when nobody knows how many will follow); for one that has rested what is left
+    /// of its own share, if that is still there to be had.
     pub(super) fn lend(
         &mut self,
         child: &SessionId,
         known: Option<(Option<Quota>, Standing)>,
+        parts: u64,
         ctx: &Context<'_>,
     ) -> Result<(), Rejection> {
         let opened = &self.state.delegated.opened;
@@ -201,7 +202,7 @@ impl Transition {
             if opened.len() >= MAX_OPENED {
                 return Err(Rejection::TooManyChildren);
             }
-            let share = self.part(2, ctx);
+            let share = self.part(parts, ctx);
             if share.max_cost == Some(NanoUsd(0)) {
                 return Err(Rejection::QuotaExceeded(Exceeded::Cost));
             }

@@ -75,6 +75,7 @@ impl Transition {
                 }
             }
         }
+        self.release_threads(ctx);
         self.push(
             ctx,
             Body::Error {

@@ -82,11 +82,13 @@ impl Transition {
                     call_id,
                     permission,
                     custom,
+                    remote,
                     opaque,
                 } => {
                     let (gate, timeout) = match permission {
                         Permission::Allow | Permission::Ask if custom => (Gate::Client, None),
                         Permission::Ask => (Gate::Asking, ctx.confirmation_timeout_ms),
+                        Permission::Allow if remote => (Gate::Client, None),
                         Permission::Allow | Permission::Deny => (Gate::Open, None),
                     };
                     let tool = OpenTool {
@@ -95,6 +97,7 @@ impl Transition {
                         input: input.clone(),
                         gate,
                         asks_until: timeout.map(|millis| ctx.now.plus_millis(millis)),
+                        remote,
                     };
                     match permission {
                         Permission::Deny => denied.push(tool),
@@ -118,6 +121,7 @@ impl Transition {
         }
         if !text_of_answer.is_empty() {
             self.state.output = Some(text_of_answer.into());
+            self.running_turn()?.said = true;
         }
         self.push(
             ctx,

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::delegate::{Spending, Standing};
 use super::state::{Queued, SystemNote};
+use super::threads::{Dispatch, News};
 use crate::agent::Agent;
 use crate::content::ContentBlock;
-use crate::event::{Failure, Kept, Opaque, Purpose};
+use crate::event::{Failure, Kept, Opaque, Purpose, Seq};
 use crate::id::{EventId, KeyId, SessionId};
 use crate::outcome::{Definition, Verdict};
 use crate::policy::Permission;
@@ -46,7 +49,7 @@ pub enum Input {
         /// What the model is told otherwise.
         deny_message: Option<String>,
     },
-    /// A client has carried out a custom tool.
+    /// A client has carried out a custom tool, or a worker a built-in one.
     Answer {
         /// The id of the event that records it.
         id: EventId,
@@ -56,6 +59,8 @@ pub enum Input {
         outcome: Outcome,
         /// What accompanies it.
         system: Option<SystemNote>,
+        /// Whether it is a built-in tool's.
+        remote: bool,
     },
     /// A client changes what is said about the session.
     Update {
@@ -171,6 +176,61 @@ pub enum Input {
         /// How it stands, unless it is gone.
         standing: Option<Standing>,
     },
+    /// A tool use sends a message to a thread.
+    Send(Box<Dispatch>),
+    /// Something happened in a thread.
+    Mirror {
+        /// The thread.
+        thread: SessionId,
+        /// Up to where in its log.
+        through: Seq,
+        /// What, in order.
+        news: Vec<News>,
+    },
+    /// A thread rests, and the tool use that waited for it has its result.
+    FinishErrand {
+        /// The tool use.
+        tool_use: EventId,
+        /// Its result.
+        outcome: Outcome,
+        /// Up to where in the thread's log.
+        through: Seq,
+        /// What happened in the thread last.
+        news: Vec<News>,
+        /// How the thread stands; none when it was deleted.
+        standing: Option<Standing>,
+        /// How long it has worked, in milliseconds.
+        active_ms: u64,
+    },
+    /// A thread has been told the first of what clients have said to it.
+    Delivered {
+        /// The thread.
+        thread: SessionId,
+        /// How much it was told.
+        count: usize,
+    },
+    /// A thread that waited for clients goes on by itself.
+    ResumeThread {
+        /// The thread.
+        thread: SessionId,
+    },
+    /// A client stops one thread.
+    InterruptThread {
+        /// The id of the event that records it.
+        id: EventId,
+        /// The thread.
+        thread: SessionId,
+    },
+    /// A client archives one thread.
+    ArchiveThread {
+        /// The thread.
+        thread: SessionId,
+    },
+    /// The session of an archived thread is archived, too.
+    CloseThread {
+        /// The thread.
+        thread: SessionId,
+    },
     /// The turn can't go on, for a reason outside a model request.
     FailTurn {
         /// Why.
@@ -195,7 +255,7 @@ pub struct AgentChange {
 }
 
 /// What a tool gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What the model is shown.
     pub content: Vec<ContentBlock>,
@@ -298,6 +358,8 @@ pub enum ReplyBlock {
         permission: Permission,
         /// Whether the client carries it out.
         custom: bool,
+        /// Whether it is a built-in tool that a worker of the developer's carries out.
+        remote: bool,
         /// What the provider wants back with it.
         opaque: Option<Opaque>,
     },

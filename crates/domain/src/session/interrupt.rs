@@ -23,7 +23,13 @@ impl Transition {
             // Only messages that a spent budget holds back can wait for an idle session.
             Phase::Idle { .. } if clear_queue && !self.state.queue.is_empty() => {
                 let dropped = self.drop_queue();
-                self.push_as(id, Body::UserInterrupt { dropped });
+                self.push_as(
+                    id,
+                    Body::UserInterrupt {
+                        dropped,
+                        thread: None,
+                    },
+                );
                 return Ok(());
             }
             Phase::Idle { .. } => return Err(Rejection::NotRunning),
@@ -81,7 +87,14 @@ impl Transition {
         } else {
             Vec::new()
         };
-        self.push_as(id, Body::UserInterrupt { dropped });
+        self.push_as(
+            id,
+            Body::UserInterrupt {
+                dropped,
+                thread: None,
+            },
+        );
+        self.release_threads(ctx);
         self.end_turn(StopReason::Interrupted, ctx);
         Ok(())
     }

@@ -21,6 +21,7 @@ mod interrupt;
 mod lapse;
 mod post;
 mod state;
+mod threads;
 mod turn;
 mod update;
 mod wake;
@@ -33,16 +34,19 @@ use std::sync::Arc;
 pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
 pub use input::{AgentChange, Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
-    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Rejection, State, Step, Transition, Turn,
+    Context, Effect, Gate, MAX_QUEUE, MAX_QUEUE_BYTES, NewEvent, OpenTool, Phase, QueueChange, Queued,
+    Rejection, State, Step, Transition, Turn,
 };
-pub use state::{MAX_QUEUE, MAX_QUEUE_BYTES, Queued, SystemNote};
+pub use threads::{Awaited, Dispatch, MAX_THREADS, News, Order, Thread, Threads};
 
 use crate::agent::Agent;
 use crate::environment::Environment;
 use crate::event::Seq;
 use crate::id::{DeploymentId, KeyId, SessionId, VaultId, WorkspaceId};
+use crate::memory::Attachment;
 use crate::multiagent::Member;
 use crate::quota::Quota;
+use crate::resource::Resource;
 use crate::time::Timestamp;
 
 /// A session: what it was created with and where it stands.
@@ -60,6 +64,10 @@ pub struct Session {
     pub environment: Option<Arc<Environment>>,
     /// The vaults whose credentials its MCP servers are called with, in the order in which they are asked.
     pub vaults: Vec<VaultId>,
+    /// The memory stores that it has, in the order in which they were named.
+    pub memories: Vec<Attachment>,
+    /// What its sandbox is given, in the order in which it got it.
+    pub resources: Vec<Resource>,
     /// The session that delegated to it.
     pub parent: Option<SessionId>,
     /// Whether it is a thread of its parent, whose sandbox and vaults it shares.

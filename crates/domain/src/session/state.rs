@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::delegate::{Delegated, MAX_OPENED};
 use super::input::Input;
+use super::threads::{MAX_THREADS, Threads};
 use crate::content::ContentBlock;
-use crate::event::{Body, Purpose, Seq, StopReason};
+use crate::event::{Body, Purpose, Seq, StopReason, ThreadRef};
 use crate::id::{EventId, KeyId};
 use crate::outcome::{Evaluation, Goal};
 use crate::quota::{Bound, Exceeded, Quota, Unreported};
@@ -40,6 +41,9 @@ pub struct Queued {
     /// The key that posted it, which is charged for its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charged: Option<KeyId>,
+    /// In a thread: the coordinator that sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ThreadRef>,
     /// What accompanies it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemNote>,
@@ -86,6 +90,9 @@ pub struct State {
     /// What children consumed and may consume.
     #[serde(default, skip_serializing_if = "Delegated::is_empty")]
     pub delegated: Delegated,
+    /// Its threads.
+    #[serde(default, skip_serializing_if = "Threads::is_empty")]
+    pub threads: Threads,
     /// The budgets that left too little for the next model request: nothing goes on before they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Quota>,
@@ -180,6 +187,12 @@ pub struct Turn {
     /// The key that is charged for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charged: Option<KeyId>,
+    /// In a thread: the coordinator whose message it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<ThreadRef>,
+    /// Whether the agent has said something in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub said: bool,
 }
 
 /// What a turn does.
@@ -225,6 +238,9 @@ pub struct OpenTool {
     /// While it waits for a confirmation: when it counts as denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asks_until: Option<Timestamp>,
+    /// Whether it is a built-in tool that a worker of the developer's carries out, once it may run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remote: bool,
 }
 
 /// Whether a tool use may run.
@@ -237,15 +253,17 @@ pub enum Gate {
     Asking,
     /// It was confirmed while others still wait.
     Confirmed,
-    /// The client carries it out, and its result is awaited.
+    /// A client or a worker carries it out, and its result is awaited.
     Client,
+    /// It waits for a thread, and the thread waits for clients.
+    Thread,
 }
 
 impl Gate {
     /// Whether a client has to do something before the tool use can go on.
     #[must_use]
     pub fn awaits_client(self) -> bool {
-        matches!(self, Self::Asking | Self::Client)
+        matches!(self, Self::Asking | Self::Client | Self::Thread)
     }
 }
 
@@ -327,11 +345,20 @@ pub enum Rejection {
     /// As many sessions as possible were opened on this one's behalf.
     #[error("{MAX_OPENED} sessions were opened on this session's behalf; more are not possible")]
     TooManyChildren,
+    /// As many threads as possible are there.
+    #[error("the session has {MAX_THREADS} threads; more are not possible until some are archived")]
+    TooManyThreads,
+    /// The session has no such thread, or the thread is archived.
+    #[error("the session has no such thread that could still work")]
+    NoThread,
+    /// A thread takes messages from its coordinator only.
+    #[error("a thread takes messages from its coordinator only")]
+    OfThread,
     /// No open tool use of that id waits for a confirmation.
     #[error("no tool use with this id waits for a confirmation")]
     NotAsking,
-    /// No open use of a custom tool has that id.
-    #[error("no use of a custom tool with this id waits for its result")]
+    /// No open use of a tool that clients carry out has that id.
+    #[error("no use of a tool that clients carry out has this id and waits for its result")]
     NotAwaited,
     /// The turn waits for clients' answers, so it takes no message now.
     #[error("the session waits for answers to its tool uses")]
@@ -374,6 +401,8 @@ impl State {
                 | Input::Interrupt { .. }
                 | Input::Confirm { .. }
                 | Input::Answer { .. }
+                | Input::InterruptThread { .. }
+                | Input::ArchiveThread { .. }
                 | Input::Update { .. }
                 | Input::DefineOutcome(_)
                 | Input::Compact { .. }
@@ -408,8 +437,9 @@ impl State {
                 id,
                 tool_use,
                 outcome,
+                remote,
                 system,
-            } => next.answer(id, &tool_use, outcome, system, ctx)?,
+            } => next.answer(id, &tool_use, outcome, remote, system, ctx)?,
             Input::Update {
                 title,
                 metadata,
@@ -465,8 +495,30 @@ impl State {
                 outcome,
                 spent,
             } => next.finish_delegation(&tool_use, outcome, &spent, ctx)?,
-            Input::Lend { child, known } => next.lend(&child, known, ctx)?,
+            Input::Lend { child, known } => next.lend(&child, known, 2, ctx)?,
             Input::GiveBack { child, standing } => next.give_back(&child, standing.as_ref())?,
+            Input::Send(dispatch) => next.send(*dispatch, ctx)?,
+            Input::Mirror {
+                thread,
+                through,
+                news,
+            } => next.mirror(&thread, through, news, ctx)?,
+            Input::FinishErrand {
+                tool_use,
+                outcome,
+                through,
+                news,
+                standing,
+                active_ms,
+            } => {
+                let last = (through, news);
+                next.finish_errand(&tool_use, outcome, last, standing.as_ref(), active_ms, ctx)?;
+            }
+            Input::Delivered { thread, count } => next.delivered(&thread, count)?,
+            Input::ResumeThread { thread } => next.resume_thread(&thread, ctx)?,
+            Input::InterruptThread { id, thread } => next.interrupt_thread(id, &thread, ctx)?,
+            Input::ArchiveThread { thread } => next.archive_thread(&thread, ctx)?,
+            Input::CloseThread { thread } => next.close_thread(&thread)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Remark { failure } => next.remark(failure, ctx)?,
             Input::Wake => next.wake(ctx),
@@ -500,8 +552,7 @@ impl State {
     #[must_use]
     pub fn awaited(&self) -> Vec<EventId> {
         let open = self.open_tools().iter();
-        let awaited = open.filter(|tool| tool.gate.awaits_client());
-        awaited.map(|tool| tool.id.clone()).collect()
+        open.flat_map(|tool| self.awaited_of(tool)).collect()
     }
 
     /// Whether the engine has work to do for it.

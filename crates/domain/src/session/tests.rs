@@ -3,12 +3,13 @@
 mod opened;
 mod properties;
 mod tables;
+mod threads;
 
 use std::sync::Arc;
 
 use super::*;
 use crate::content::ContentBlock;
-use crate::event::{Body, BudgetChange, Failure, FailureKind, Purpose, Seq, StopReason};
+use crate::event::{Body, BudgetChange, Failure, FailureKind, Purpose, Seq, StopReason, ThreadStatus};
 use crate::id::{EventId, OutcomeId};
 use crate::outcome::{Definition, Stage, Verdict};
 use crate::policy::Permission;
@@ -43,6 +44,7 @@ pub(super) fn post(name: &str) -> Input {
         trace: None,
         charged: None,
         system: None,
+        from: None,
     }))
 }
 
@@ -176,7 +178,34 @@ pub(super) fn tool(name: &str, permission: Permission) -> ReplyBlock {
         call_id: name.into(),
         permission,
         custom: false,
+        remote: false,
         opaque: None,
+    }
+}
+
+/// A use of a built-in tool that a worker of the developer's carries out.
+pub(super) fn remote(name: &str, permission: Permission) -> ReplyBlock {
+    match tool(name, permission) {
+        ReplyBlock::ToolUse {
+            id,
+            name,
+            input,
+            call_id,
+            permission,
+            custom,
+            opaque,
+            ..
+        } => ReplyBlock::ToolUse {
+            id,
+            name,
+            input,
+            call_id,
+            permission,
+            custom,
+            remote: true,
+            opaque,
+        },
+        other => other,
     }
 }
 
@@ -189,6 +218,7 @@ pub(super) fn custom(name: &str) -> ReplyBlock {
         call_id: name.into(),
         permission: Permission::Allow,
         custom: true,
+        remote: false,
         opaque: None,
     }
 }
@@ -198,6 +228,18 @@ pub(super) fn answer(tool: &str) -> Input {
         id: id(&format!("a-{tool}")),
         tool_use: id(tool),
         outcome: Outcome::text("ok"),
+        remote: false,
+        system: None,
+    }
+}
+
+/// The result of a worker.
+pub(super) fn worked(tool: &str) -> Input {
+    Input::Answer {
+        id: id(&format!("a-{tool}")),
+        tool_use: id(tool),
+        outcome: Outcome::text("ok"),
+        remote: true,
         system: None,
     }
 }
@@ -342,8 +384,11 @@ fn word(id: &EventId, body: &Body) -> String {
     match body {
         Body::UserMessage { .. } => format!("user:{id}"),
         Body::SystemMessage { .. } => format!("system:{id}"),
-        Body::UserInterrupt { dropped } if dropped.is_empty() => "interrupt".into(),
-        Body::UserInterrupt { dropped } => format!("interrupt-{}", dropped.len()),
+        Body::UserInterrupt {
+            thread: Some(thread), ..
+        } => format!("interrupt:{thread}"),
+        Body::UserInterrupt { dropped, .. } if dropped.is_empty() => "interrupt".into(),
+        Body::UserInterrupt { dropped, .. } => format!("interrupt-{}", dropped.len()),
         Body::UserToolConfirmation { tool_use, allow, .. } => format!("{tool_use}={allow}"),
         Body::AgentMessage {
             interrupted: true, ..
@@ -356,6 +401,15 @@ fn word(id: &EventId, body: &Body) -> String {
         } => {
             format!("{}:{tool_use}", if *is_error { "error" } else { "result" })
         }
+        Body::ThreadCreated { thread, .. } => format!("new:{thread}"),
+        Body::ThreadStatus { thread, status, .. } => match status {
+            ThreadStatus::Running => format!("run:{thread}"),
+            ThreadStatus::Idle { stop_reason } => format!("idle:{thread}:{}", reason(stop_reason)),
+            ThreadStatus::Terminated => format!("over:{thread}"),
+        },
+        Body::ThreadToolUse { thread, tool_use, .. } => format!("shows:{id}:{thread}:{tool_use}"),
+        Body::ThreadMessageSent { to, .. } => format!("to:{to}"),
+        Body::ThreadMessageReceived { from, .. } => format!("from:{from}"),
         Body::StatusRunning => "RUN".into(),
         Body::StatusIdle { stop_reason, .. } => format!("IDLE:{}", reason(stop_reason)),
         Body::StatusTerminated => "OVER".into(),

@@ -133,11 +133,15 @@ impl Transition {
             message.id.clone(),
             Body::UserMessage {
                 content: message.content.clone(),
+                from: message.from.clone(),
             },
         );
         self.accompany(message.system.clone());
         let (trace, charged) = (message.trace.clone(), message.charged.clone());
         self.run(message.id.clone(), Purpose::Reply, trace, charged, ctx);
+        if let Phase::Running { turn } = &mut self.state.phase {
+            turn.answers.clone_from(&message.from);
+        }
     }
 
     /// Puts a fresh turn in place and asks for it to be driven.
@@ -158,6 +162,8 @@ impl Transition {
             started_at: ctx.now,
             trace,
             charged,
+            answers: None,
+            said: false,
         };
         self.state.phase = Phase::Running { turn };
         self.effects.push(Effect::Drive);
@@ -168,6 +174,7 @@ impl Transition {
     /// meanwhile, and what a budget had stopped. A spent budget holds all of that until it is raised.
     pub(super) fn end_turn(&mut self, stop: StopReason, ctx: &mut Context<'_>) {
         self.settle_outcome(&stop, ctx);
+        self.report(&stop, ctx);
         let holds = matches!(stop, StopReason::BudgetReached { .. });
         // Only a summary can be made while a turn waits for its budget.
         let kept = self.state.suspended.is_some();

@@ -30,6 +30,8 @@ pub(crate) async fn beginning(
         is_thread: new.is_thread,
         environment: new.environment.clone(),
         vaults: new.vaults.clone(),
+        memories: new.memories.clone(),
+        resources: new.resources.clone(),
         parent: new.parent.clone(),
         delegation_depth: new.delegation_depth,
         share: new.share,

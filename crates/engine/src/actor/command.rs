@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::audit::Entry;
 use oma_domain::quota::Quota;
-use oma_domain::session::{Input, Phase, Queued, Rejection, Standing};
+use oma_domain::session::{Input, Order, Phase, Queued, Rejection, Standing};
 use oma_domain::{EventId, KeyId, Session, SessionId, Timestamp, TraceParent, WorkspaceId};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -81,6 +81,28 @@ pub(crate) enum Command {
         standing: Option<Standing>,
         reply: oneshot::Sender<Result<()>>,
     },
+    /// In a thread: take a message of the coordinator, unless it was taken before.
+    Deliver {
+        message: Box<Queued>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// In a thread: do what clients have said to it. What was done before, or is too late, is nothing.
+    Order {
+        orders: Vec<Order>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Archive a thread.
+    ArchiveThread {
+        thread: SessionId,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Forget a thread that is archived.
+    CloseThread {
+        thread: SessionId,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// A thread that waited for clients does not any more. Nobody waits for an answer.
+    LookAt { thread: SessionId },
     /// Go on with a turn that a restart cut off. The actor does so by itself when it is loaded; the answer says
     /// that it is.
     Wake { reply: oneshot::Sender<Result<()>> },
@@ -97,6 +119,7 @@ impl Command {
             | Self::Lend { .. }
             | Self::Compact { .. }
             | Self::Expire { .. }
+            | Self::Deliver { .. }
             | Self::Wake { .. }
             | Self::Begin { .. } => true,
             Self::Submit { submissions, .. } => submissions.iter().any(Submission::is_work),
@@ -106,6 +129,10 @@ impl Command {
             | Self::Interrupt { .. }
             | Self::Update { .. }
             | Self::Archive { .. }
+            | Self::Order { .. }
+            | Self::ArchiveThread { .. }
+            | Self::CloseThread { .. }
+            | Self::LookAt { .. }
             | Self::Delete { .. } => false,
         }
     }
@@ -126,8 +153,13 @@ impl Command {
             | Self::Compact { reply, .. }
             | Self::Delete { reply }
             | Self::Expire { reply, .. }
+            | Self::Deliver { reply, .. }
+            | Self::Order { reply, .. }
+            | Self::ArchiveThread { reply, .. }
+            | Self::CloseThread { reply, .. }
             | Self::Wake { reply }
             | Self::Begin { reply } => drop(reply.send(Err(error))),
+            Self::LookAt { .. } => {}
         }
     }
 }
@@ -275,6 +307,23 @@ impl Actor {
                     .await;
                 let _gone = reply.send(counted.map(|_| ()).map_err(Error::from));
             }
+            Command::Deliver { message, reply } => {
+                let outcome = self.deliver(*message).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::Order { orders, reply } => {
+                let outcome = self.follow_orders(orders).await;
+                let _gone = reply.send(outcome);
+            }
+            Command::ArchiveThread { thread, reply } => {
+                let archived = self.apply(Input::ArchiveThread { thread }, With::default()).await;
+                let _gone = reply.send(archived.map(|_| ()).map_err(Error::from));
+            }
+            Command::CloseThread { thread, reply } => {
+                let closed = self.apply(Input::CloseThread { thread }, With::default()).await;
+                let _gone = reply.send(closed.map(|_| ()).map_err(Error::from));
+            }
+            Command::LookAt { thread } => self.look_at(thread).await,
             Command::Wake { reply } | Command::Begin { reply } => drop(reply.send(Ok(()))),
         }
     }
@@ -303,6 +352,9 @@ impl Actor {
             self.record(post.audit).await?;
             return posted_before(&receipt);
         }
+        if self.session.is_thread {
+            return Err(Rejection::OfThread.into());
+        }
         let busy = !matches!(self.session.state.phase, Phase::Idle { .. });
         if post.only_if_idle && busy {
             return Err(Rejection::Busy.into());
@@ -321,6 +373,7 @@ impl Actor {
             trace,
             charged: post.charged,
             system: None,
+            from: None,
         };
         self.apply(Input::Post(Arc::new(message)), with).await?;
         Ok(Posted {

@@ -7,7 +7,7 @@ use oma_domain::agent::Agent;
 use oma_domain::audit::Entry;
 use oma_domain::event::{Body, Failure, FailureKind, StopReason};
 use oma_domain::quota::{Bound, Exceeded, Quota, Unreported};
-use oma_domain::session::{Context, Effect, Input, Rejection, State, Step, Transition};
+use oma_domain::session::{Context, Effect, Input, Phase, Rejection, State, Step, Transition};
 use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp};
 use oma_runtime::{Committed, SessionInfo};
@@ -63,6 +63,7 @@ impl Actor {
             Input::Post(_)
                 | Input::BeginRequest { .. }
                 | Input::Delegate { .. }
+                | Input::Send(_)
                 | Input::Lend { .. }
                 | Input::Update { budget: Some(_), .. }
         ) {
@@ -162,7 +163,7 @@ impl Actor {
             self.inner.deadline_set.notify_one();
         }
         measure::transition(&self.session.state, &state, &events, at);
-        self.session.state = Arc::clone(&state);
+        let before = std::mem::replace(&mut self.session.state, Arc::clone(&state));
         if let Some(agent) = agent {
             self.take_agent(agent);
         }
@@ -183,6 +184,11 @@ impl Actor {
         let notes = || events.iter().cloned().map(Note::Event);
         self.inner.hub.publish(&self.session.id, notes);
         self.note_effects(&effects);
+        self.close_threads(Some(&before));
+        let is_blocked = |state: &State| matches!(state.phase, Phase::Blocked { .. });
+        if is_blocked(&before) && !is_blocked(&state) {
+            self.tell_coordinator();
+        }
         if let Some(outcome) = compaction_outcome(&events) {
             self.settle_compaction(outcome);
         }
@@ -262,7 +268,10 @@ impl Actor {
             let found = self.inner.store.session(&self.session.workspace, &child).await?;
             let due = match &found {
                 Some(child) => at_rest(child) && child.state.turns > turns,
-                None => !self.inner.opening.has(&child),
+                None => {
+                    let is_thread = self.session.state.threads.contains_key(&child);
+                    !is_thread && !self.inner.opening.has(&child)
+                }
             };
             if due {
                 let standing = found.as_ref().map(standing);

@@ -11,12 +11,13 @@ mod commit;
 mod port;
 mod stop;
 mod submit;
+mod threads;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oma_domain::event::{Failure, FailureKind};
-use oma_domain::session::{Effect, Input, Partial, Session, Step};
+use oma_domain::session::{Effect, Input, Partial, Phase, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
 use oma_runtime::{Port as _, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -134,6 +135,10 @@ async fn work(
         }
         actor.due = true;
     }
+    actor.close_threads(None);
+    if !matches!(actor.session.state.phase, Phase::Blocked { .. }) {
+        actor.tell_coordinator();
+    }
     let stopping = actor.inner.closed.clone();
     loop {
         if actor.due && actor.drive.is_none() {
@@ -141,6 +146,11 @@ async fn work(
         }
         let busy = actor.drive.is_some();
         if !busy && actor.inner.registry.leave(key, mailbox) {
+            // It has come to rest; what it has made can be kept.
+            if actor.generation > 0 && !actor.deleted {
+                let (workspace, id) = key.clone();
+                actor.inner.collect_outputs(workspace, id);
+            }
             return;
         }
         tokio::select! {
@@ -187,8 +197,11 @@ impl Actor {
             id: session.id.clone(),
             workspace: session.workspace.clone(),
             agent: Arc::clone(&session.agent),
+            roster: session.roster.clone(),
+            sandbox: session.sandbox().clone(),
             environment: session.environment.clone(),
             vaults: session.vaults.clone(),
+            memories: session.memories.clone(),
             created_by: session.created_by.clone(),
             delegation_depth: session.delegation_depth,
             created_at: session.created_at,
@@ -255,6 +268,9 @@ impl Actor {
             if stalled {
                 tokio::time::sleep(STALL_PAUSE).await;
             }
+            inner
+                .want_hands(&info.workspace, info.environment.as_deref(), &info.id)
+                .await;
             port.take_place().await;
             inner.runtime.drive(&info, port, recovering).await;
         };

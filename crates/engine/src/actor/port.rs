@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use oma_domain::page::Order;
 use oma_domain::session::{Input, Partial, State};
 use oma_domain::{Event, EventId, Seq, tokens};
-use oma_runtime::{Answer, Committed, Delta, Port, PortError, SessionInfo};
+use oma_runtime::{Answer, Committed, Delta, Port, PortError, Recipient, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commit::Refusal;
@@ -16,7 +16,7 @@ use super::{Arriving, Partials};
 use crate::delegation::Errand;
 use crate::hub::Note;
 use crate::turns::Place;
-use crate::{Engine, Inner};
+use crate::{Engine, Inner, threads};
 
 /// How long to wait before a commit that met a full disk is tried again: at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -239,6 +239,20 @@ impl Port for ActorPort {
         Box::pin(engine.run_errand(&errand))
             .await
             .map_err(|error| PortError::Gone(error.to_string()))
+    }
+
+    async fn send(&self, tool_use: &EventId, to: Recipient, message: &str) -> Result<Input, PortError> {
+        let turn = self.view.borrow().state.turn().cloned();
+        let errand = threads::Errand {
+            engine: Engine {
+                inner: Arc::clone(&self.inner),
+            },
+            port: self,
+            info: &self.info,
+            tool_use,
+            charged: turn.and_then(|turn| turn.charged),
+        };
+        Box::pin(errand.run(&to, message)).await
     }
 
     fn leave_place(&self) {

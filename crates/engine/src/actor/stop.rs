@@ -182,6 +182,7 @@ impl Actor {
             // There is nothing left to count it in.
             self.stop_opened().await;
         }
+        self.delete_threads().await?;
         let Self { inner, session, .. } = &*self;
         if let Err(reason) = inner.runtime.discard(&session.id).await {
             tracing::error!(%reason, "a deleted session's sandbox could not be removed");
@@ -194,6 +195,7 @@ impl Actor {
             .await?;
         self.inner.hub.publish(&self.session.id, || [Note::Deleted]);
         self.deleted = true;
+        self.tell_coordinator();
         if removed {
             Ok(())
         } else {

@@ -9,7 +9,7 @@ use oma_domain::outcome::Definition;
 use oma_domain::page::Order;
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::session::{AgentChange, Input, Phase, Queued, Rejection, SystemNote};
-use oma_domain::{EventId, OutcomeId, Seq, Timestamp, TraceParent};
+use oma_domain::{EventId, OutcomeId, Seq, SessionId, Timestamp, TraceParent};
 use serde_json::json;
 
 use super::Actor;
@@ -49,6 +49,7 @@ impl Actor {
             }
         }
         let ids: Vec<EventId> = submissions.iter().map(|_| EventId::generate()).collect();
+        let routed: Vec<Option<SessionId>> = submissions.iter().map(|one| self.thread_of(one)).collect();
         // First it is seen whether all of it is legal: work is stopped only then.
         let mut plan = self.plan(&submissions, &ids, &trace, Stopped::default())?;
         let stops = plan.interrupts && self.session.state.turn().is_some();
@@ -70,7 +71,28 @@ impl Actor {
         self.count_stopped(opened).await;
         // Without events nothing happened, as when a session at rest is interrupted.
         let at = outcome?.events.first().map_or_else(now, |event| event.at);
-        Ok(ids.into_iter().map(|event| self.became(event, at)).collect())
+        let became = ids.into_iter().zip(routed);
+        Ok(became
+            .map(|(event, thread)| Submitted {
+                thread,
+                ..self.became(event, at)
+            })
+            .collect())
+    }
+
+    /// The thread that a submission is meant for.
+    fn thread_of(&self, submission: &Submission) -> Option<SessionId> {
+        let state = &self.session.state;
+        match submission {
+            Submission::Confirm { tool_use, .. } | Submission::Answer { tool_use, .. } => {
+                state.thread_awaiting(tool_use).map(|(thread, _)| thread.clone())
+            }
+            Submission::InterruptThread(thread) => Some(thread.clone()),
+            Submission::Message(_)
+            | Submission::Interrupt
+            | Submission::System(_)
+            | Submission::DefineOutcome { .. } => None,
+        }
     }
 
     /// What became of an event that was accepted.
@@ -82,6 +104,7 @@ impl Actor {
         Submitted {
             event,
             at: (!waits).then_some(at),
+            thread: None,
         }
     }
 
@@ -111,6 +134,9 @@ impl Actor {
             };
             let input = match submission {
                 Submission::Message(post) => {
+                    if self.session.is_thread {
+                        return Err(Rejection::OfThread);
+                    }
                     if let Phase::Blocked { .. } = &state.phase {
                         return Err(Rejection::AwaitsAnswers(state.awaited()));
                     }
@@ -122,6 +148,7 @@ impl Actor {
                         trace: trace.clone(),
                         charged: post.charged.clone(),
                         system,
+                        from: None,
                     }))
                 }
                 Submission::Interrupt => {
@@ -134,6 +161,10 @@ impl Actor {
                     plan.interrupts = true;
                     stopped.take().unwrap_or_default().into_input(id, false)
                 }
+                Submission::InterruptThread(thread) => Input::InterruptThread {
+                    id,
+                    thread: thread.clone(),
+                },
                 Submission::Confirm {
                     tool_use,
                     allow,
@@ -144,14 +175,22 @@ impl Actor {
                     allow: *allow,
                     deny_message: deny_message.clone(),
                 },
-                Submission::Answer { tool_use, outcome } => Input::Answer {
+                Submission::Answer {
+                    tool_use,
+                    outcome,
+                    remote,
+                } => Input::Answer {
                     id,
                     tool_use: tool_use.clone(),
                     outcome: outcome.clone(),
                     system,
+                    remote: *remote,
                 },
                 // It goes with what it accompanies.
                 Submission::System(_) => continue,
+                Submission::DefineOutcome { .. } if self.session.is_thread => {
+                    return Err(Rejection::OfThread);
+                }
                 Submission::DefineOutcome {
                     description,
                     rubric,
@@ -193,7 +232,11 @@ impl Actor {
                 }
                 None => None,
             };
-            submitted.push(Submitted { event, at });
+            submitted.push(Submitted {
+                event,
+                at,
+                thread: None,
+            });
         }
         Ok(submitted)
     }

@@ -120,7 +120,7 @@ impl Engine {
         }
         for vault in &spec.vaults {
             if before.is_none_or(|before| !before.vaults.contains(vault)) {
-                self.vault(workspace, vault).await?;
+                self.open_vault(workspace, vault).await?;
             }
         }
         Ok(())

@@ -224,8 +224,13 @@ fn refused(error: Error) -> Result<Failure> {
         // There is no kind for an agent that is gone.
         Error::AgentNotFound | Error::AgentArchived => ErrorKind::AgentArchived,
         Error::Vault(oma_vault::Error::VaultNotFound) => ErrorKind::VaultNotFound,
+        Error::Vault(oma_vault::Error::VaultArchived) => ErrorKind::VaultArchived,
         Error::TooManySessions(_) => ErrorKind::SessionRateLimited,
         Error::Rejected(oma_domain::session::Rejection::QuotaExceeded(_)) => ErrorKind::SessionRateLimited,
+        Error::Unsupported {
+            field: crate::skills::FIELD,
+            ..
+        } => ErrorKind::SkillNotFound,
         Error::Rejected(_) | Error::Unsupported { .. } | Error::InvalidModel(_) => {
             ErrorKind::SessionCreationRejected
         }

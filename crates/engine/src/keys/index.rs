@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use oma_domain::{KeyId, Scope, Timestamp, WorkspaceId};
+use oma_domain::{EnvironmentId, KeyId, Scope, Timestamp, WorkspaceId};
 use oma_store::{KeyDigest, StoredKey};
 
 /// What a valid key entitles its holder to.
@@ -19,6 +19,8 @@ pub struct Credential {
     pub workspace: WorkspaceId,
     /// What it may do there.
     pub scope: Scope,
+    /// The environment for whose workers alone it is.
+    pub environment: Option<EnvironmentId>,
 }
 
 /// The time of a key that nobody has used yet.
@@ -79,6 +81,7 @@ impl Table {
                 key: key.id.clone(),
                 workspace: key.workspace.clone(),
                 scope: key.scope,
+                environment: key.environment.clone(),
             },
             digest: stored.digest,
             previous: stored.previous.zip(key.previous_until),
@@ -188,6 +191,7 @@ mod tests {
                 workspace: WorkspaceId::default_workspace(),
                 name: "ci".into(),
                 scope: Scope::Write,
+                environment: None,
                 budget: oma_domain::quota::Monthly::default(),
                 created_at: Timestamp(0),
                 rotated_at: None,

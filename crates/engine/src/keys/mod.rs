@@ -9,7 +9,7 @@ pub(crate) mod index;
 
 use oma_domain::page::Page;
 use oma_domain::quota::Monthly;
-use oma_domain::{ApiKey, KeyId, Scope, Timestamp, WorkspaceId};
+use oma_domain::{ApiKey, EnvironmentId, KeyId, Scope, Timestamp, WorkspaceId};
 use oma_store::{KeyDigest, StoredKey};
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
@@ -40,6 +40,8 @@ pub struct NewKey {
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// The self-hosted environment whose workers are to hold it, and which it is good for alone.
+    pub environment: Option<EnvironmentId>,
     /// What may be consumed with it in a month.
     pub budget: Monthly,
     /// When it stops working.
@@ -98,6 +100,7 @@ impl Engine {
             workspace: new.workspace,
             name: new.name,
             scope: new.scope,
+            environment: new.environment,
             budget: new.budget,
             created_at: now(),
             rotated_at: None,

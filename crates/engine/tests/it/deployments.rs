@@ -43,6 +43,7 @@ async fn hello(stage: &Stage, cron: Option<&str>) -> Spec {
         description: String::new(),
         packages: None,
         networking: Networking::Unrestricted,
+        hosting: Default::default(),
         metadata: Default::default(),
     };
     let environment = stage

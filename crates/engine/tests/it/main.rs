@@ -6,3 +6,4 @@ mod follow;
 mod puppet;
 mod recovery;
 mod sessions;
+mod webhooks;

@@ -95,7 +95,7 @@ impl Puppet {
         }
         assert_eq!(port.history(head, 100).await?, []);
         let last = log.iter().rev().find_map(|event| match &*event.body {
-            Body::UserMessage { content } => Some(joined_text(content)),
+            Body::UserMessage { content, .. } => Some(joined_text(content)),
             _ => None,
         });
         let text = last.unwrap_or_default();
@@ -198,6 +198,7 @@ impl Puppet {
         if !used && (text.contains("tool") || text.contains("ask")) {
             blocks.push(ReplyBlock::ToolUse {
                 custom: false,
+                remote: false,
                 id: EventId::generate(),
                 name: "bash".into(),
                 input: serde_json::json!({}),
@@ -298,14 +299,26 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn over(folder: &std::path::Path, config: Config) -> Self {
+        let guard = oma_egress::Guard::new(oma_egress::Policy::default());
+        Self::dialling(folder, config, Arc::new(guard)).await
+    }
+
+    pub(crate) async fn dialling(
+        folder: &std::path::Path,
+        config: Config,
+        guard: Arc<oma_egress::Guard>,
+    ) -> Self {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder, &Default::default()).unwrap());
         let puppet = Puppet::new();
         let vaults = vaults(&store).await;
+        let files = oma_engine::files::Files::open(folder, Default::default(), Arc::clone(&store), None);
         let deps = Deps {
             vaults,
+            files: files.unwrap(),
             store: Arc::clone(&store),
             runtime: puppet.clone(),
             models: Vec::new(),
+            guard,
         };
         Self {
             engine: Engine::new(deps, config),
@@ -378,6 +391,7 @@ pub(crate) fn spec() -> agent::Spec {
         name: None,
         permission_policy: PermissionPolicy::default(),
         callable_agents: vec![],
+        skills: Vec::new(),
         multiagent: None,
         max_subagent_depth: 0,
         mcp_servers: serde_json::Map::new(),
@@ -411,9 +425,9 @@ pub(crate) fn is_idle(event: &Event) -> bool {
     matches!(&*event.body, Body::StatusIdle { .. })
 }
 
-/// Vaults under a key that the test forgets.
+/// Vaults under one key, which stages over the same folder share.
 async fn vaults(store: &Arc<dyn Store>) -> oma_vault::Vaults {
-    let key = oma_vault::MasterKey::generate().unwrap().to_text();
+    let key = "5a".repeat(32).into();
     let unlocked = oma_vault::key_file::unlock(&**store, &oma_vault::key_file::Source::Given(key)).await;
     let guard = oma_egress::Guard::new(oma_egress::Policy::default());
     oma_vault::Vaults::new(Arc::clone(store), unlocked.unwrap().master, Arc::new(guard))

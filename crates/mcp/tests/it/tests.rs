@@ -34,6 +34,7 @@ pub(crate) fn session(servers: Value) -> SessionInfo {
         name: None,
         permission_policy: PermissionPolicy::AlwaysAllow,
         callable_agents: Vec::new(),
+        skills: Vec::new(),
         multiagent: None,
         max_subagent_depth: 0,
         mcp_servers,
@@ -42,8 +43,9 @@ pub(crate) fn session(servers: Value) -> SessionInfo {
         channels: Value::Null,
         runtime: RuntimeKind::Native,
     };
+    let id = SessionId::generate();
     SessionInfo {
-        id: SessionId::generate(),
+        id: id.clone(),
         workspace: WorkspaceId::default_workspace(),
         agent: Arc::new(Agent {
             id: AgentId::generate(),
@@ -54,8 +56,11 @@ pub(crate) fn session(servers: Value) -> SessionInfo {
             updated_at: Timestamp(0),
             archived_at: None,
         }),
+        roster: Vec::new(),
+        sandbox: id,
         environment: None,
         vaults: Vec::new(),
+        memories: Vec::new(),
         created_by: None,
         delegation_depth: 0,
         created_at: Timestamp(0),

@@ -31,8 +31,11 @@ enum Action {
         /// Its name
         name: String,
         /// What it may do: `read` looks, `write` also changes, `admin` also manages keys
-        #[arg(long, value_enum)]
-        scope: Scope,
+        #[arg(long, value_enum, required_unless_present = "environment")]
+        scope: Option<Scope>,
+        /// The self-hosted environment whose workers are to hold it: it is good for their work and for nothing else
+        #[arg(long, value_name = "ID")]
+        environment: Option<String>,
         /// When it stops working, from now (`12h`, `30d`); never without it
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         expires_in: Option<Duration>,
@@ -105,10 +108,16 @@ impl Key {
             Action::Create {
                 name,
                 scope,
+                environment,
                 expires_in,
                 budget,
             } => {
+                // A key of an environment has no other scope.
+                let scope = scope.unwrap_or(Scope::Write);
                 let mut body = json!({ "name": name, "scope": scope.name() });
+                if let Some(environment) = environment {
+                    body["environmentId"] = json!(environment);
+                }
                 if let Some(workspace) = &workspace {
                     body["workspaceId"] = json!(workspace);
                 }
@@ -200,6 +209,7 @@ fn describe(key: &Value) -> String {
         ("workspace", fact(key, "workspace_id")),
         ("name", fact(key, "name")),
         ("scope", fact(key, "scope")),
+        ("environment", fact(key, "environment_id")),
         ("monthly budget", budget::describe(key)),
         ("created", time(key, "created_at")),
         ("rotated", time(key, "rotated_at")),

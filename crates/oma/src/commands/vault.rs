@@ -283,6 +283,15 @@ fn token(path: &Path) -> Result<String, Failure> {
     Ok(token.to_owned())
 }
 
+/// Whether a vault or a credential is in use.
+fn state(shown: &Value) -> &'static str {
+    if shown["archived_at"].is_null() {
+        "active"
+    } else {
+        "archived"
+    }
+}
+
 fn vault_table(list: &Value) -> String {
     let rows: Vec<Vec<String>> = list["vaults"]
         .as_array()
@@ -293,11 +302,12 @@ fn vault_table(list: &Value) -> String {
                 cell(vault, "vault_id"),
                 cell(vault, "user_id"),
                 cell(vault, "name"),
+                state(vault).to_owned(),
                 time(vault, "updated_at"),
             ]
         })
         .collect();
-    table(&["id", "user", "name", "updated"], &rows)
+    table(&["id", "user", "name", "state", "updated"], &rows)
 }
 
 fn credential_table(vault: &Value) -> String {
@@ -311,11 +321,12 @@ fn credential_table(vault: &Value) -> String {
                 cell(credential, "type"),
                 cell(credential, "name"),
                 cell(credential, "match_url"),
+                state(credential).to_owned(),
                 time(credential, "expires_at"),
             ]
         })
         .collect();
-    table(&["id", "type", "name", "for", "expires"], &rows)
+    table(&["id", "type", "name", "for", "state", "expires"], &rows)
 }
 
 fn describe(vault: &Value) -> String {
@@ -324,6 +335,7 @@ fn describe(vault: &Value) -> String {
         ("user", fact(vault, "user_id")),
         ("name", fact(vault, "name")),
         ("created", time(vault, "created_at")),
+        ("state", state(vault).to_owned()),
         ("updated", time(vault, "updated_at")),
     ])
 }
@@ -336,6 +348,7 @@ fn describe_credential(credential: &Value) -> String {
         ("name", fact(credential, "name")),
         ("for", fact(credential, "match_url")),
         ("expires", time(credential, "expires_at")),
+        ("state", state(credential).to_owned()),
         ("updated", time(credential, "updated_at")),
     ])
 }

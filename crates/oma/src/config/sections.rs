@@ -43,8 +43,12 @@ section! {
         run_timeout: Duration { default "10m"; between "1s", "1d"; env "OPENCLAW_RUN_TIMEOUT_MS"; }
         /// The longest JSON body of a request.
         max_body: Bytes { default "32MiB"; between "64KiB", "1GiB"; env "OPENCLAW_MAX_BODY"; }
-        /// The longest file that the files API reads or writes.
+        /// The longest file of a workspace that can be read or written at once.
         max_file: Bytes { default "64MiB"; between "64KiB", "4GiB"; env "OPENCLAW_MAX_FILE"; }
+        /// The longest file that may be uploaded, and that is kept of what a session makes.
+        max_upload: Bytes { default "500MiB"; between "64KiB", "64GiB"; env "OPENCLAW_MAX_UPLOAD"; }
+        /// What all uploaded and kept files of a workspace may have in all.
+        max_stored: Bytes { default "10GiB"; between "1MiB", "1024TiB"; env "OPENCLAW_MAX_STORED"; }
         /// How long a client may pause while it sends a body.
         body_idle_timeout: Duration { default "30s"; between "100ms", "1h"; env "OPENCLAW_BODY_IDLE_TIMEOUT_MS"; }
         /// How long a body may take in all.

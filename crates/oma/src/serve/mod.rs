@@ -13,6 +13,7 @@
 //! issuer of tokens does not answer; a second signal ends it at once.
 
 pub(crate) mod announce;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod json_log;
 pub(crate) mod logging;
@@ -97,7 +98,14 @@ async fn serve(
     ));
     let sweeper = tokio::spawn({
         let engine = parts.engine.clone();
-        async move { tokio::join!(engine.sweep(), engine.keep_deadlines(), engine.keep_schedules()) }
+        async move {
+            tokio::join!(
+                engine.sweep(),
+                engine.keep_deadlines(),
+                engine.keep_schedules(),
+                engine.keep_webhooks()
+            )
+        }
     });
     let recovery = tokio::spawn(recover(parts.engine.clone()));
     let upkeep = tokio::spawn(oma_api::telemetry::upkeep(

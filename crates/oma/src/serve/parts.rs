@@ -8,10 +8,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
 use oma_egress::Guard;
 use oma_engine::{Deps, Engine};
+use oma_furnish::{Memories, Skills};
 use oma_models::retry::Policy;
 use oma_runtime_native::Native;
-use oma_sandbox::Pool;
 use oma_sandbox::local::Local;
+use oma_sandbox::mounts::Furnish;
+use oma_sandbox::{Pool, Provider};
 use oma_store::sqlite::{Options, Sqlite};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{mcp, models, sandboxes, signup, tools, vaults};
+use crate::serve::{files, mcp, models, sandboxes, signup, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -57,12 +59,22 @@ impl Parts {
             .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
         let enforcement = local.enforcement();
         sandboxes::check_limits(config, enforcement)?;
-        let pool = Pool::new(Arc::new(local), sandboxes::pool(config));
         if let Some(grader) = &config.models.grader {
             models
                 .check(grader)
                 .map_err(|problem| Failure::Other(format!("models.grader: {problem}")))?;
         }
+        let local: Arc<dyn Provider> = Arc::new(local);
+        let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
+        let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
+        let skills = Skills::new(durable, Arc::clone(&local));
+        let files = files::open(config, &store, &local).await?;
+        let furnishers: Vec<Arc<dyn Furnish>> = vec![
+            Arc::new(files.clone()),
+            Arc::new(memories.clone()),
+            Arc::new(skills),
+        ];
+        let pool = Pool::furnished(local, sandboxes::pool(config), furnishers);
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
             grader_model: config.models.grader.clone(),
@@ -73,13 +85,16 @@ impl Parts {
             allow: config.tools.dial_allow.0.clone(),
         }));
         let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
-        let mcp = mcp::hub(config, guard, pool.clone(), vaults.clone());
-        let runtime = Native::new(models, Policy::default(), tools, pool, mcp, native);
+        let mcp = mcp::hub(config, Arc::clone(&guard), pool.clone(), vaults.clone());
+        let runtime =
+            Native::new(models, Policy::default(), tools, pool, mcp, native).with_memories(memories);
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),
             models: listed,
             vaults: vaults.clone(),
+            files,
+            guard,
         };
         let engine = Engine::new(deps, engine(config));
         // Before anybody presents one.
@@ -88,6 +103,11 @@ impl Parts {
             .await
             .map_err(|error| Failure::Other(format!("the API keys can't be loaded: {error}")))?;
         tracing::debug!(keys, "API keys loaded");
+        // Before any call is under way.
+        engine
+            .record_cut_off()
+            .await
+            .map_err(|error| Failure::Other(format!("the audit trail can't be written: {error}")))?;
         let api = AppState::new(
             engine.clone(),
             api(config, address, api_token, signup),

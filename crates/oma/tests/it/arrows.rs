@@ -6,10 +6,11 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "oma",
     "oma-api",
     "oma-engine",
+    "oma-files",
     "oma-runtime-native",
     "oma-mcp",
     "oma-runtime",

@@ -382,3 +382,68 @@ async fn what_is_done_is_in_the_trail() {
         "{found}"
     );
 }
+
+/// Every entry of the trail.
+async fn trail(client: &Client) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = client.get(&format!("/v1/audit?limit=1000{after}")).await.good();
+        rows.extend(page["events"].as_array().expect("events").iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return rows,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_kill_leaves_no_change_without_an_entry() {
+    let mut system = start(&[]).await;
+    let mut told = Vec::new();
+    for round in 0..6_u64 {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..40 {
+            let body = json!({"model": "scripted/echo"});
+            let request = system.client().request(Method::POST, "/v1/agents").json(&body);
+            calls.spawn(Client::try_send(request));
+        }
+        // Moments from before the first change to after some of them.
+        tokio::time::sleep(Duration::from_millis(round * 4)).await;
+        system = system.crash().await;
+        while let Some(call) = calls.join_next().await {
+            if let Ok(answer) = call.expect("no panic") {
+                told.push(answer.good()["agent_id"].as_str().expect("an id").to_owned());
+            }
+        }
+    }
+    let rows = trail(system.client()).await;
+    let of = |outcome: &str| rows.iter().filter(|row| row["outcome"] == outcome).count();
+    let named: Vec<&str> = rows
+        .iter()
+        .filter(|row| row["outcome"] == "ok")
+        .filter_map(|row| row["target"].as_str())
+        .collect();
+    for id in &told {
+        assert!(
+            named.contains(&id.as_str()),
+            "{id} was told and is not in the trail"
+        );
+    }
+    let agents = system.client().get("/v1/agents?limit=1000").await.good();
+    let agents = agents["count"].as_u64().expect("a number");
+    let nameless = agents - named.len() as u64;
+    assert!(
+        nameless <= of("cut_off") as u64,
+        "{agents} agents, {} entries, {} calls were cut off",
+        named.len(),
+        of("cut_off")
+    );
+    // Every call that was cut off is told of once.
+    let mut requests: Vec<&str> = rows.iter().filter_map(|row| row["request_id"].as_str()).collect();
+    requests.sort_unstable();
+    let count = requests.len();
+    requests.dedup();
+    assert_eq!(requests.len(), count);
+    system.stop().await;
+}

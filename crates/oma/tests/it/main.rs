@@ -16,6 +16,7 @@ mod fake_server;
 mod governance;
 mod isolation;
 mod mcp;
+mod memories;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
@@ -25,6 +26,7 @@ mod server;
 mod signup;
 mod stopping;
 mod system;
+mod tenant_files;
 mod tenants;
 mod terminal;
 mod vaults;

@@ -265,6 +265,55 @@ async fn a_turn_goes_on_in_its_trace_after_a_crash() {
     );
 }
 
+/// Whoever is called works in the trace of the turn that called.
+#[tokio::test]
+async fn sessions_of_called_agents_are_in_the_trace_of_their_caller() {
+    let sent = Sent::default();
+    let url = sent.collect().await;
+    let system = System::start_with(|options| options.set("OTEL_EXPORTER_OTLP_ENDPOINT", &url)).await;
+    let client = system.client();
+    let called = client.agent(json!({"model": "scripted/echo"})).await;
+    let call = json!({"tool": "call_agent", "input": {"agent": called, "task": "say it"}});
+    let caller = json!({
+        "model": "scripted/script",
+        "instructions": json!([[[call], {"text": "done"}]]).to_string(),
+        "callableAgents": [called],
+        "maxSubagentDepth": 1,
+    });
+    let agent = client.agent(caller).await;
+    let session = client.session(&agent).await;
+    let chat = Chat {
+        client: client.clone(),
+        agent,
+        session,
+    };
+    let mut frames = chat.follow().await;
+    post_traced(&chat, "go").await;
+    frames.until(is_end).await;
+    system.server.terminate().await;
+    let spans = sent.spans();
+    let of_trace: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
+    let named = |name: &str| -> Vec<&Span> {
+        let named = of_trace.iter().filter(|span| span.name == name);
+        named.copied().collect()
+    };
+    let (turns, calls) = (named("invoke_agent"), named("execute_tool call_agent"));
+    assert_eq!((turns.len(), calls.len()), (2, 1), "{of_trace:?}");
+    let of_child: Vec<&&Span> = turns
+        .iter()
+        .filter(|turn| turn.parent_span_id == calls[0].span_id)
+        .collect();
+    assert_eq!(of_child.len(), 1, "the child's turn is below the call");
+    let chats = of_trace.iter().filter(|span| span.name.starts_with("chat "));
+    assert_eq!(
+        chats
+            .filter(|chat| chat.parent_span_id == of_child[0].span_id)
+            .count(),
+        1,
+        "and its model request below that"
+    );
+}
+
 #[tokio::test]
 async fn a_collector_that_is_away_costs_nothing_but_telemetry() {
     let system = System::start_with(|options| {

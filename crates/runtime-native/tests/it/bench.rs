@@ -22,7 +22,7 @@ use oma_mcp::{Hub, NoTokens};
 use oma_models::config::Section;
 use oma_models::retry::Policy;
 use oma_models::{Config, Registry};
-use oma_runtime::{Answer, Committed, Delta, Port, PortError, Runtime, SessionInfo};
+use oma_runtime::{Answer, Committed, Delta, Port, PortError, Recipient, Runtime, SessionInfo};
 use oma_runtime_native::Native;
 use oma_sandbox::files::Workspace;
 use oma_sandbox::{Attached, Error as SandboxError, Pool, PoolConfig, Provider};
@@ -137,6 +137,10 @@ impl Port for Log {
     async fn delegate(&self, _: &EventId, _: &str, _: &str) -> Result<Answer, PortError> {
         Err(PortError::Gone("nobody can be called here".into()))
     }
+    async fn send(&self, _: &EventId, _: Recipient, _: &str) -> Result<Input, PortError> {
+        unreachable!("nobody works in threads here")
+    }
+
     fn leave_place(&self) {}
     async fn take_place(&self) {}
 }
@@ -211,6 +215,7 @@ impl Bench {
                 name: None,
                 permission_policy: PermissionPolicy::AlwaysAllow,
                 callable_agents: Vec::new(),
+                skills: Vec::new(),
                 multiagent: None,
                 max_subagent_depth: 0,
                 mcp_servers: serde_json::Map::new(),
@@ -228,11 +233,14 @@ impl Bench {
             log: Arc::new(log),
             native: Arc::new(native),
             info: SessionInfo {
-                id: session,
+                id: session.clone(),
                 workspace: WorkspaceId::default_workspace(),
                 agent: Arc::new(agent),
+                roster: Vec::new(),
+                sandbox: session,
                 environment: None,
                 vaults: Vec::new(),
+                memories: Vec::new(),
                 created_by: None,
                 delegation_depth: 0,
                 created_at: Timestamp(0),
@@ -249,6 +257,7 @@ impl Bench {
             trace: None,
             charged: None,
             system: None,
+            from: None,
         };
         self.log
             .feed(Input::Post(Arc::new(message)))

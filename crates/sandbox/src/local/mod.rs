@@ -220,6 +220,10 @@ impl Provider for Local {
         })?))
     }
 
+    async fn has_mounts(&self, session: &SessionId) -> Result<bool, Error> {
+        Ok(self.inner.mounts_path(session).is_dir())
+    }
+
     async fn mount(&self, session: &SessionId, place: &Place) -> Result<Arc<dyn files::Workspace>, Error> {
         let (path, uid) = self.inner.make_mount(session, place)?;
         let limits = self.inner.config.limits.clone();

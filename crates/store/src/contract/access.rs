@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oma_domain::quota::Monthly;
 use oma_domain::usage::NanoUsd;
 use oma_domain::user::{GithubAccount, Tier, User};
-use oma_domain::{ApiKey, KeyId, Scope, Timestamp, UserId, Workspace, WorkspaceId};
+use oma_domain::{ApiKey, EnvironmentId, KeyId, Scope, Timestamp, UserId, Workspace, WorkspaceId};
 
 use super::fixtures::{NOW, agent, new_session, once};
 use crate::{Error, KeyDigest, Store, StoredKey, assert_refused};
@@ -39,6 +39,7 @@ fn key(workspace: &WorkspaceId) -> StoredKey {
             workspace: workspace.clone(),
             name: "ci".into(),
             scope: Scope::Write,
+            environment: Some(EnvironmentId::generate()),
             budget: Monthly::default(),
             created_at: NOW,
             rotated_at: None,

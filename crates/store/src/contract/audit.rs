@@ -73,6 +73,38 @@ pub async fn listing(store: Arc<dyn Store>) {
     );
 }
 
+/// A call that is noted and does not end is told of by the next start; one that ends is told of once.
+pub async fn calls_that_do_not_end(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let mut ended = entry(&workspace, 2, "agent.create", None);
+    let cut_off = entry(&workspace, 1, "session.create", Some("s"));
+    for entry in [&ended, &cut_off] {
+        store.open_audit(entry).await.unwrap();
+    }
+    let listed = async || {
+        let all = AuditFilter::default();
+        store.audit(&workspace, &all, None, 10).await.unwrap().rows
+    };
+    assert_eq!(listed().await, [], "nothing is told of a call that is under way");
+    ended.target = Some("a".into());
+    store.append_audit(&ended).await.unwrap();
+    assert_eq!(listed().await, [ended.clone()]);
+    assert!(store.close_audit("cut_off").await.unwrap() >= 1);
+    let mut expected = cut_off.clone();
+    expected.outcome = "cut_off".into();
+    expected.metadata = None;
+    assert_eq!(listed().await, [ended.clone(), expected.clone()]);
+    store.close_audit("again").await.unwrap();
+    assert_eq!(listed().await, [ended.clone(), expected.clone()]);
+    store.append_audit(&ended).await.unwrap();
+    let [again, rest @ ..] = &listed().await[..] else {
+        panic!("three entries");
+    };
+    assert_eq!(rest, [ended.clone(), expected]);
+    assert_ne!(again.id, ended.id, "it is another entry of the same call");
+    assert_eq!(again.request_id, ended.request_id);
+}
+
 /// Filters hold together.
 pub async fn filters(store: Arc<dyn Store>) {
     let (workspace, _) = furnish(&store).await;

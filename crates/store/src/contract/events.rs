@@ -97,6 +97,7 @@ pub async fn large_bodies(store: Arc<dyn Store>) {
         let size = usize::try_from(seq).unwrap() << 20;
         commit.events[0].body = Arc::new(Body::UserMessage {
             content: vec![text("ä".repeat(size / 2))],
+            from: None,
         });
         sizes.push(commit.events[0].body.clone());
         store.commit(commit).await.unwrap();

@@ -46,6 +46,7 @@ pub fn agent(workspace: &WorkspaceId) -> Agent {
                 timeout_ms: Some(60_000),
             },
             callable_agents: vec!["agt_other".into()],
+            skills: Vec::new(),
             multiagent: Some(Multiagent::Coordinator {
                 agents: vec![Member::This],
             }),
@@ -81,6 +82,7 @@ pub fn environment(workspace: &WorkspaceId) -> Environment {
                 allow_package_managers: false,
             },
             metadata: [("a".to_owned(), "b".to_owned())].into(),
+            hosting: environment::Hosting::SelfHosted,
         },
         created_at: NOW,
         updated_at: NOW,
@@ -98,6 +100,10 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
         roster: Vec::new(),
         environment: None,
         vaults: Vec::new(),
+        memories: Vec::new(),
+        resources: Vec::new(),
+        files: Vec::new(),
+        file_room: u64::MAX,
         parent: None,
         is_thread: false,
         delegation_depth: 3,
@@ -140,6 +146,7 @@ pub fn event(session: &SessionId, seq: u64) -> Event {
         at: Timestamp(NOW.0 + i64::try_from(seq).unwrap_or(i64::MAX)),
         body: Arc::new(Body::UserMessage {
             content: vec![text(format!("message {seq}"))],
+            from: None,
         }),
     }
 }
@@ -193,6 +200,7 @@ pub fn queued(content: &str) -> Arc<Queued> {
             id: EventId::generate(),
             content: vec![text("between us")],
         }),
+        from: None,
     })
 }
 
@@ -208,6 +216,8 @@ pub fn turn() -> Turn {
         started_at: NOW,
         trace: None,
         charged: None,
+        answers: None,
+        said: false,
     }
 }
 

@@ -232,6 +232,7 @@ pub async fn deadlines(store: Arc<dyn Store>) {
                 input: serde_json::json!({}),
                 gate: Gate::Asking,
                 asks_until: Some(asks_until),
+                remote: false,
             }],
         };
         let mut change = commit(&workspace, &id, 0, 1);

@@ -2,6 +2,7 @@
 
 use oma_domain::agent::Agent;
 use oma_domain::page::{Order, Page};
+use oma_domain::webhook::Topic;
 use oma_domain::{AgentId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -9,6 +10,7 @@ use super::deployments;
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
+use super::webhooks;
 use crate::{Error, ListFilter, Result as StoreResult};
 
 /// An agent, ready to be stored.
@@ -47,6 +49,7 @@ pub(super) fn create(conn: &Connection, row: &AgentRow, once: Option<&Mark>) -> 
         agent.archived_at.map(Timestamp::as_millis),
     ])?;
     add_version(conn, conn.last_insert_rowid(), row)?;
+    webhooks::tell(conn, &agent.workspace, &[Topic::AgentCreated], agent.id.as_str())?;
     once::remember(conn, once)
 }
 
@@ -162,7 +165,8 @@ pub(super) fn update(conn: &Connection, row: &AgentRow) -> Result<(), Failure> {
     }
     conn.prepare_cached("UPDATE agents SET version = ?, updated_at = ? WHERE key = ?")?
         .execute(params![agent.version, agent.updated_at.as_millis(), key])?;
-    add_version(conn, key, row)
+    add_version(conn, key, row)?;
+    webhooks::tell(conn, &agent.workspace, &[Topic::AgentUpdated], agent.id.as_str())
 }
 
 pub(super) fn archive(
@@ -171,10 +175,15 @@ pub(super) fn archive(
     id: &AgentId,
     at: Timestamp,
 ) -> Result<Agent, Failure> {
-    conn.prepare_cached(
-        "UPDATE agents SET archived_at = ?1, updated_at = ?1 WHERE workspace = ?2 AND id = ?3 AND archived_at IS NULL",
-    )?
-    .execute(params![at.as_millis(), workspace.as_str(), id.as_str()])?;
+    let archived = conn
+        .prepare_cached(
+            "UPDATE agents SET archived_at = ?1, updated_at = ?1
+             WHERE workspace = ?2 AND id = ?3 AND archived_at IS NULL",
+        )?
+        .execute(params![at.as_millis(), workspace.as_str(), id.as_str()])?;
+    if archived > 0 {
+        webhooks::tell(conn, workspace, &[Topic::AgentArchived], id.as_str())?;
+    }
     deployments::archive_of_agent(conn, workspace, id, at)?;
     find(conn, workspace, id)?.ok_or_else(|| Error::NotFound.into())
 }
@@ -193,6 +202,7 @@ pub(super) fn delete(
         .execute([key])?;
     conn.prepare_cached("DELETE FROM agents WHERE key = ?")?
         .execute([key])?;
+    webhooks::tell(conn, workspace, &[Topic::AgentDeleted], id.as_str())?;
     Ok(true)
 }
 

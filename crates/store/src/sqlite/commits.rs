@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use oma_domain::agent::Agent;
 use oma_domain::event::StopReason;
-use oma_domain::session::Phase;
+use oma_domain::session::{Phase, State};
+use oma_domain::webhook::Topic;
 use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, params};
 
@@ -17,6 +18,7 @@ use super::queue::{self, Change};
 use super::rows::number;
 use super::snapshots;
 use super::usage::{self, Addition};
+use super::webhooks;
 use crate::{Commit, Error, Result as StoreResult};
 
 /// A commit, checked and ready to be stored.
@@ -35,6 +37,7 @@ pub(super) struct Entry {
     idle: bool,
     deadline: Option<Timestamp>,
     archived: bool,
+    topics: Vec<Topic>,
     once: Option<Mark>,
     used: Option<Addition>,
     audit: Option<EntryRow>,
@@ -51,9 +54,11 @@ enum Resumes {
 }
 
 impl Resumes {
-    fn from_phase(phase: &Phase) -> Self {
-        match phase {
+    fn of(state: &State) -> Self {
+        match &state.phase {
             Phase::Running { .. } => Self::Always,
+            // It has yet to tell them.
+            _ if state.has_threads_to_close() => Self::Always,
             // It waits for a client.
             Phase::Blocked { .. } => Self::Never,
             // Nothing starts before the budget is raised.
@@ -100,10 +105,16 @@ impl Entry {
                 None => None,
             },
             needs_agent: commit.needs_agent,
-            resumes: Resumes::from_phase(&commit.state.phase),
+            resumes: Resumes::of(&commit.state),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             deadline: commit.state.deadline(),
             archived: commit.state.archived_at.is_some(),
+            topics: commit
+                .events
+                .iter()
+                .flat_map(|event| Topic::of_event(&event.body))
+                .copied()
+                .collect(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
             used: commit.used.as_ref().map(Addition::new).transpose()?,
             audit: commit.audit.map(EntryRow::new).transpose()?,
@@ -122,6 +133,7 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         head,
         ephemeral,
         created_at,
+        is_own,
     } = stored(conn, entry)?;
     // A repeated call finds its key first: that the log has gone on since is its own doing.
     once::check(conn, entry.once.as_ref())?;
@@ -167,6 +179,9 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     if let Some((agent, body)) = &entry.agent {
         snapshots::repin(conn, session, agent, body)?;
     }
+    if is_own {
+        webhooks::tell(conn, &entry.workspace, &entry.topics, entry.session.as_str())?;
+    }
     if let Some(used) = &entry.used {
         usage::add(conn, &entry.workspace, session, used)?;
     }
@@ -182,11 +197,13 @@ struct Stored {
     head: Seq,
     ephemeral: bool,
     created_at: i64,
+    /// Whether it works for no other session.
+    is_own: bool,
 }
 
 fn stored(conn: &Connection, entry: &Entry) -> Result<Stored, Failure> {
     let mut statement = conn.prepare_cached(
-        "SELECT s.key, s.ephemeral, s.created_at, t.head FROM sessions s JOIN session_states t ON t.session = s.key
+        "SELECT s.key, s.ephemeral, s.created_at, s.parent IS NULL AS is_own, t.head FROM sessions s JOIN session_states t ON t.session = s.key
          WHERE s.workspace = ? AND s.id = ?",
     )?;
     let mut rows = statement.query(params![entry.workspace.as_str(), entry.session.as_str()])?;
@@ -198,5 +215,6 @@ fn stored(conn: &Connection, entry: &Entry) -> Result<Stored, Failure> {
         head: Seq(number(row, "head")?),
         ephemeral: row.get("ephemeral")?,
         created_at: row.get("created_at")?,
+        is_own: row.get("is_own")?,
     })
 }

@@ -16,7 +16,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const WAL_KEPT: i64 = 64 << 20;
 
 /// The most prepared statements that one connection keeps; above the number that we have.
-const STATEMENTS: usize = 96;
+const STATEMENTS: usize = 320;
 
 /// The connection of the writer: it makes the database what it should be.
 pub(super) fn writer(path: &Path, options: &Options) -> Result<Connection, Failure> {

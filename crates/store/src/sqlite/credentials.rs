@@ -1,21 +1,24 @@
 //! Credentials: what may be shown, and the ciphertexts of their secrets.
 
-use oma_domain::page::Page;
+use oma_domain::page::{Order, Page};
 use oma_domain::vault::Secrets;
+use oma_domain::webhook::Topic;
 use oma_domain::{Credential, CredentialId, Timestamp, VaultId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{id, number, page, page_limit, text, unknown_cursor};
+use super::rows::{id, number, page, page_limit, start, text, unknown_cursor};
 use super::vaults;
-use crate::{Error, Result as StoreResult, StoredCredential};
+use super::webhooks::{self, About};
+use crate::{Admission, Error, Result as StoreResult, StoredCredential};
 
 /// A credential, ready to be stored.
 pub(super) struct CredentialRow {
     credential: Credential,
     revision: i64,
     spec: String,
+    metadata: Option<String>,
     secrets: String,
 }
 
@@ -26,6 +29,7 @@ impl CredentialRow {
             revision: i64::try_from(stored.revision)
                 .map_err(|_| Error::Internal("a credential has changed too often".into()))?,
             spec: to_json("credential", &stored.credential.spec)?,
+            metadata: vaults::metadata_text(&stored.credential.metadata)?,
             secrets: to_json("sealed secret", &stored.secrets)?,
         })
     }
@@ -34,7 +38,8 @@ impl CredentialRow {
 pub(super) fn add(
     conn: &Connection,
     row: &CredentialRow,
-    most: u32,
+    place: &str,
+    admission: Admission,
     once: Option<&Mark>,
 ) -> Result<(), Failure> {
     let credential = &row.credential;
@@ -46,15 +51,26 @@ pub(super) fn add(
         return Err(Error::Conflict.into());
     }
     let vault = vaults::key(conn, &credential.workspace, &credential.vault)?.ok_or(Error::NotFound)?;
-    let count: i64 = conn
-        .prepare_cached("SELECT count(*) FROM credentials WHERE vault = ?")?
-        .query_row([vault], |row| row.get(0))?;
-    if count >= i64::from(most) {
-        return Err(Error::TooMany(most).into());
+    let (archived, count, same): (bool, i64, f64) = conn
+        .prepare_cached(
+            "SELECT (SELECT archived_at IS NOT NULL FROM vaults WHERE key = ?1), count(*), total(place = ?2)
+             FROM credentials WHERE vault = ?1 AND archived_at IS NULL",
+        )?
+        .query_row(params![vault, place], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    if archived {
+        return Err(Error::VaultArchived.into());
+    }
+    if admission.unique && same > 0.0 {
+        return Err(Error::NameTaken.into());
+    }
+    if count >= i64::from(admission.most) {
+        return Err(Error::TooMany(admission.most).into());
     }
     conn.prepare_cached(
-        "INSERT INTO credentials (workspace, vault, id, revision, created_at, updated_at, spec, secrets)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO credentials (workspace, vault, id, revision, created_at, updated_at, spec, metadata, place, secrets)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         credential.workspace.as_str(),
@@ -64,13 +80,21 @@ pub(super) fn add(
         credential.created_at.as_millis(),
         credential.updated_at.as_millis(),
         row.spec,
+        row.metadata,
+        place,
         row.secrets,
     ])?;
     vaults::touch(conn, vault, credential.updated_at)?;
+    let about = About {
+        resource: credential.id.as_str(),
+        vault: Some(credential.vault.as_str()),
+    };
+    webhooks::tell_about(conn, &credential.workspace, &[Topic::CredentialCreated], about)?;
     once::remember(conn, once)
 }
 
-const WHOLE: &str = "SELECT id, revision, created_at, updated_at, spec, secrets FROM credentials";
+const WHOLE: &str =
+    "SELECT id, revision, created_at, updated_at, archived_at, spec, metadata, secrets FROM credentials";
 
 pub(super) fn find(
     conn: &Connection,
@@ -97,24 +121,34 @@ fn read(
 ) -> Result<(StoredCredential, usize), Failure> {
     let sealed = text(row, "secrets")?;
     let secrets: Secrets = from_json("sealed secret", sealed)?;
+    let (credential, size) = read_spec(row, workspace, vault)?;
     let stored = StoredCredential {
-        credential: read_spec(row, workspace, vault)?,
+        credential,
         secrets,
         revision: number(row, "revision")?,
     };
-    Ok((stored, text(row, "spec")?.len() + sealed.len()))
+    Ok((stored, size + sealed.len()))
 }
 
-/// Reads what may be shown of a credential.
-fn read_spec(row: &Row<'_>, workspace: &WorkspaceId, vault: &VaultId) -> Result<Credential, Failure> {
-    Ok(Credential {
+/// Reads what may be shown of a credential, and its size.
+fn read_spec(
+    row: &Row<'_>,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+) -> Result<(Credential, usize), Failure> {
+    let (metadata, size) = vaults::metadata(row)?;
+    let spec = text(row, "spec")?;
+    let credential = Credential {
         id: id(row, "id", CredentialId::parse)?,
         vault: vault.clone(),
         workspace: workspace.clone(),
-        spec: from_json("credential", text(row, "spec")?)?,
+        spec: from_json("credential", spec)?,
+        metadata,
         created_at: Timestamp(row.get("created_at")?),
         updated_at: Timestamp(row.get("updated_at")?),
-    })
+        archived_at: row.get::<_, Option<i64>>("archived_at")?.map(Timestamp),
+    };
+    Ok((credential, size + spec.len()))
 }
 
 pub(super) fn specs(
@@ -126,12 +160,13 @@ pub(super) fn specs(
         return Ok(Vec::new());
     };
     let mut statement = conn.prepare_cached(
-        "SELECT id, created_at, updated_at, spec FROM credentials WHERE workspace = ? AND vault = ? ORDER BY key",
+        "SELECT id, created_at, updated_at, archived_at, spec, metadata FROM credentials
+         WHERE workspace = ? AND vault = ? AND archived_at IS NULL ORDER BY key",
     )?;
     let mut rows = statement.query(params![workspace.as_str(), key])?;
     let mut specs = Vec::new();
     while let Some(row) = rows.next()? {
-        specs.push(read_spec(row, workspace, vault)?);
+        specs.push(read_spec(row, workspace, vault)?.0);
     }
     Ok(specs)
 }
@@ -140,18 +175,30 @@ pub(super) fn list(
     conn: &Connection,
     workspace: &WorkspaceId,
     vault: &VaultId,
+    only_active: bool,
+    order: Order,
     after: Option<&CredentialId>,
     limit: u32,
 ) -> Result<Page<StoredCredential, CredentialId>, Failure> {
     let limit = page_limit(limit);
     let vault_key = vaults::key(conn, workspace, vault)?;
     let after = match (after, vault_key) {
-        (Some(id), Some(vault_key)) => key(conn, vault_key, id)?.ok_or_else(unknown_cursor)?,
+        (Some(id), Some(vault_key)) => Some(key(conn, vault_key, id)?.ok_or_else(unknown_cursor)?),
         (Some(_), None) => return Err(unknown_cursor()),
-        (None, _) => 0,
+        (None, _) => None,
+    };
+    let after = start(after, order);
+    let active = if only_active {
+        " AND archived_at IS NULL"
+    } else {
+        ""
+    };
+    let (beyond, direction) = match order {
+        Order::Ascending => (">", ""),
+        Order::Descending => ("<", " DESC"),
     };
     let mut statement = conn.prepare_cached(&format!(
-        "{WHOLE} WHERE workspace = ? AND vault = ? AND key > ? ORDER BY key LIMIT ?"
+        "{WHOLE} WHERE workspace = ? AND vault = ? AND key {beyond} ?{active} ORDER BY key{direction} LIMIT ?"
     ))?;
     let rows = statement.query(params![workspace.as_str(), vault_key, after, limit + 1])?;
     page(
@@ -168,13 +215,14 @@ pub(super) fn update(conn: &Connection, row: &CredentialRow) -> Result<(), Failu
     let key = key(conn, vault, &credential.id)?.ok_or(Error::NotFound)?;
     let changed = conn
         .prepare_cached(
-            "UPDATE credentials SET revision = ?, updated_at = max(updated_at, ?), spec = ?, secrets = ?
-             WHERE key = ? AND revision = ? - 1",
+            "UPDATE credentials SET revision = ?, updated_at = max(updated_at, ?), spec = ?, metadata = ?, secrets = ?
+             WHERE key = ? AND revision = ? - 1 AND archived_at IS NULL",
         )?
         .execute(params![
             row.revision,
             credential.updated_at.as_millis(),
             row.spec,
+            row.metadata,
             row.secrets,
             key,
             row.revision,
@@ -185,6 +233,38 @@ pub(super) fn update(conn: &Connection, row: &CredentialRow) -> Result<(), Failu
     vaults::touch(conn, vault, credential.updated_at)
 }
 
+/// What archiving does to those that are not archived yet: its secrets go, and whoever is about to write finds another
+/// revision.
+const ARCHIVE: &str = "UPDATE credentials
+    SET archived_at = ?1, updated_at = max(updated_at, ?1), secrets = '{}', revision = revision + 1
+    WHERE archived_at IS NULL";
+
+pub(super) fn archive(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+    at: Timestamp,
+) -> Result<Option<Credential>, Failure> {
+    let Some(vault_key) = vaults::key(conn, workspace, vault)? else {
+        return Ok(None);
+    };
+    let archived = conn
+        .prepare_cached(&format!("{ARCHIVE} AND vault = ?2 AND id = ?3"))?
+        .execute(params![at.as_millis(), vault_key, id.as_str()])?;
+    if archived > 0 {
+        vaults::touch(conn, vault_key, at)?;
+    }
+    Ok(find(conn, workspace, vault, id)?.map(|stored| stored.credential))
+}
+
+/// Archives all credentials of a vault.
+pub(super) fn archive_all(conn: &Connection, vault: i64, at: Timestamp) -> Result<(), Failure> {
+    conn.prepare_cached(&format!("{ARCHIVE} AND vault = ?2"))?
+        .execute(params![at.as_millis(), vault])?;
+    Ok(())
+}
+
 pub(super) fn delete(
     conn: &Connection,
     workspace: &WorkspaceId,
@@ -192,15 +272,20 @@ pub(super) fn delete(
     id: &CredentialId,
     at: Timestamp,
 ) -> Result<bool, Failure> {
-    let Some(vault) = vaults::key(conn, workspace, vault)? else {
+    let Some(vault_key) = vaults::key(conn, workspace, vault)? else {
         return Ok(false);
     };
-    let Some(key) = key(conn, vault, id)? else {
+    let Some(key) = key(conn, vault_key, id)? else {
         return Ok(false);
     };
     conn.prepare_cached("DELETE FROM credentials WHERE key = ?")?
         .execute([key])?;
-    vaults::touch(conn, vault, at)?;
+    vaults::touch(conn, vault_key, at)?;
+    let about = About {
+        resource: id.as_str(),
+        vault: Some(vault.as_str()),
+    };
+    webhooks::tell_about(conn, workspace, &[Topic::CredentialDeleted], about)?;
     Ok(true)
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use oma_domain::deployment::{Run, Tick};
 use oma_domain::page::{Order, Page};
+use oma_domain::webhook::Topic;
 use oma_domain::{AgentId, Deployment, DeploymentId, KeyId, RunId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
@@ -11,7 +12,7 @@ use super::once::{self, Mark};
 use super::rows::{
     ends, id, number, optional_id, optional_text, page, page_limit, start, text, unknown_cursor,
 };
-use super::{Sqlite, runs};
+use super::{Sqlite, runs, webhooks};
 use crate::deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 use crate::{Error, Once, Result as StoreResult};
 
@@ -68,6 +69,8 @@ fn create(conn: &Connection, row: &DeploymentRow, most: u32, once: Option<&Mark>
         deployment.last_run_at.map(Timestamp::as_millis),
         row.spec,
     ])?;
+    let topics = [Topic::DeploymentCreated];
+    webhooks::tell(conn, &deployment.workspace, &topics, deployment.id.as_str())?;
     once::remember(conn, once)
 }
 
@@ -93,15 +96,8 @@ fn revision(deployment: &Deployment) -> Result<i64, Failure> {
 pub(super) fn update(conn: &Connection, row: &DeploymentRow) -> Result<(), Failure> {
     let deployment = &row.deployment;
     let revision = revision(deployment)?;
-    let stored: Option<i64> = conn
-        .prepare_cached("SELECT revision FROM deployments WHERE workspace = ? AND id = ?")?
-        .query_row(
-            params![deployment.workspace.as_str(), deployment.id.as_str()],
-            |row| row.get(0),
-        )
-        .optional()?;
-    let stored = stored.ok_or(Error::NotFound)?;
-    if stored.checked_add(1) != Some(revision) {
+    let stored = find(conn, &deployment.workspace, &deployment.id)?.ok_or(Error::NotFound)?;
+    if stored.revision.checked_add(1) != Some(deployment.revision) {
         return Err(Error::Conflict.into());
     }
     if deployment.archived_at.is_none() {
@@ -125,7 +121,24 @@ pub(super) fn update(conn: &Connection, row: &DeploymentRow) -> Result<(), Failu
         deployment.workspace.as_str(),
         deployment.id.as_str(),
     ])?;
-    Ok(())
+    let topics = topics(&stored, deployment);
+    webhooks::tell(conn, &deployment.workspace, &topics, deployment.id.as_str())
+}
+
+/// What a change is told as. That a run moved it on is told by the run.
+fn topics(before: &Deployment, after: &Deployment) -> Vec<Topic> {
+    let mut topics = Vec::new();
+    if after.archived_at != before.archived_at {
+        topics.push(Topic::DeploymentArchived);
+    } else if after.paused.is_some() && before.paused.is_none() {
+        topics.push(Topic::DeploymentPaused);
+    } else if after.paused.is_none() && before.paused.is_some() {
+        topics.push(Topic::DeploymentUnpaused);
+    }
+    if after.spec != before.spec {
+        topics.push(Topic::DeploymentUpdated);
+    }
+    topics
 }
 
 /// Archives the deployments of an agent that is archived or goes.
@@ -135,12 +148,20 @@ pub(super) fn archive_of_agent(
     agent: &AgentId,
     at: Timestamp,
 ) -> Result<(), Failure> {
-    conn.prepare_cached(
+    let mut statement = conn.prepare_cached(
         "UPDATE deployments SET archived_at = ?1, updated_at = ?1, paused = NULL, scheduled_at = NULL, fires_at = NULL,
                 revision = revision + 1
-         WHERE workspace = ?2 AND agent_id = ?3 AND archived_at IS NULL",
-    )?
-    .execute(params![at.as_millis(), workspace.as_str(), agent.as_str()])?;
+         WHERE workspace = ?2 AND agent_id = ?3 AND archived_at IS NULL RETURNING id",
+    )?;
+    let archived: Vec<String> = statement
+        .query_map(
+            params![at.as_millis(), workspace.as_str(), agent.as_str()],
+            |row| row.get(0),
+        )?
+        .collect::<Result<_, _>>()?;
+    for id in &archived {
+        webhooks::tell(conn, workspace, &[Topic::DeploymentArchived], id)?;
+    }
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 
 use oma_domain::environment::Environment;
 use oma_domain::page::{Order, Page};
+use oma_domain::webhook::Topic;
 use oma_domain::{EnvironmentId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
+use super::webhooks;
 use crate::{Error, ListFilter, Result as StoreResult};
 
 const WHOLE: &str = "SELECT e.id, e.created_at, e.updated_at, e.archived_at, e.spec FROM environments e";
@@ -63,7 +65,12 @@ pub(super) fn update(
         old.workspace.as_str(),
         old.id.as_str(),
     ])?;
-    Ok(())
+    let topic = if old.archived_at == new.archived_at {
+        Topic::EnvironmentUpdated
+    } else {
+        Topic::EnvironmentArchived
+    };
+    webhooks::tell(conn, &old.workspace, &[topic], old.id.as_str())
 }
 
 pub(super) fn create(
@@ -95,6 +102,8 @@ pub(super) fn create(
         environment.archived_at.map(Timestamp::as_millis),
         row.spec,
     ])?;
+    let topics = [Topic::EnvironmentCreated];
+    webhooks::tell(conn, &environment.workspace, &topics, environment.id.as_str())?;
     once::remember(conn, once)
 }
 
@@ -184,6 +193,7 @@ pub(super) fn delete(
     if sessions > 0 {
         return Err(Error::InUse(sessions).into());
     }
+    // Sessions have taken their items with them, and keys of its workers open nothing else.
     conn.prepare_cached("DELETE FROM environments WHERE key = ?")?
         .execute([key])?;
     Ok(true)

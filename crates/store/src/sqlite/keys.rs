@@ -2,17 +2,17 @@
 
 use oma_domain::page::Page;
 use oma_domain::quota::Monthly;
-use oma_domain::{ApiKey, KeyId, Scope, Timestamp, WorkspaceId};
+use oma_domain::{ApiKey, EnvironmentId, KeyId, Scope, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Failure, unreadable};
 use super::once::{self, Mark};
-use super::rows::{id, number, page, page_limit, text, unknown_cursor};
+use super::rows::{id, number, optional_id, page, page_limit, text, unknown_cursor};
 use super::workspaces;
 use crate::{Error, KeyDigest, StoredKey};
 
 const COLUMNS: &str = "workspace, id, name, scope, digest, previous, previous_until, created_at, rotated_at, \
-                       expires_at, revoked_at, last_used_at, max_cost, max_tokens";
+                       expires_at, revoked_at, last_used_at, max_cost, max_tokens, environment";
 
 pub(super) fn create(
     conn: &Connection,
@@ -35,8 +35,9 @@ pub(super) fn create(
         return Err(Error::Conflict.into());
     }
     conn.prepare_cached(
-        "INSERT INTO api_keys (workspace, id, name, scope, digest, created_at, expires_at, max_cost, max_tokens) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO api_keys (workspace, id, name, scope, digest, created_at, expires_at, max_cost, max_tokens, \
+                               environment) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         key.workspace.as_str(),
@@ -48,6 +49,7 @@ pub(super) fn create(
         key.expires_at.map(Timestamp::as_millis),
         workspaces::stored_cost(&key.budget),
         workspaces::stored_tokens(&key.budget),
+        key.environment.as_ref().map(EnvironmentId::as_str),
     ])?;
     once::remember(conn, once)
 }
@@ -224,6 +226,7 @@ fn read(row: &Row<'_>) -> Result<(StoredKey, usize), Failure> {
         id: id(row, "id", KeyId::parse)?,
         workspace: id(row, "workspace", WorkspaceId::parse)?,
         name: name.to_owned(),
+        environment: optional_id(row, "environment", EnvironmentId::parse)?,
         budget: workspaces::budget(row)?,
         scope: Scope::parse(scope).ok_or_else(|| unreadable("scope", scope))?,
         created_at: Timestamp(row.get("created_at")?),

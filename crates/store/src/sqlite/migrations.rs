@@ -35,7 +35,14 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V11__audit_by_action.sql"),
     ),
     ("V12__claude", include_str!("../../migrations/V12__claude.sql")),
+    (
+        "V14__governance",
+        include_str!("../../migrations/V14__governance.sql"),
+    ),
     ("V15__threads", include_str!("../../migrations/V15__threads.sql")),
+    ("V17__files", include_str!("../../migrations/V17__files.sql")),
+    ("V18__memory", include_str!("../../migrations/V18__memory.sql")),
+    ("V19__skills", include_str!("../../migrations/V19__skills.sql")),
     (
         "V16__outcomes",
         include_str!("../../migrations/V16__outcomes.sql"),
@@ -44,6 +51,11 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V20__deployments",
         include_str!("../../migrations/V20__deployments.sql"),
     ),
+    (
+        "V21__webhooks",
+        include_str!("../../migrations/V21__webhooks.sql"),
+    ),
+    ("V22__work", include_str!("../../migrations/V22__work.sql")),
 ];
 
 /// Brings the database to the newest schema.

@@ -29,22 +29,28 @@ mod deployments;
 mod environments;
 mod events;
 mod failure;
+mod files;
 mod folder;
 mod kept;
 mod keys;
+mod memory;
 mod migrations;
 mod once;
 mod queue;
 mod reader;
+mod resources;
 mod rows;
 mod runs;
 mod sessions;
+mod skills;
 mod snapshots;
 mod store;
 mod usage;
 mod users;
 mod vault_keys;
 mod vaults;
+mod webhooks;
+mod work;
 mod workspaces;
 mod writer;
 
@@ -61,6 +67,7 @@ use checkpointer::Checkpointer;
 use failure::Failure;
 use folder::{Folder, Lock};
 use reader::Readers;
+use tokio::sync::Notify;
 use writer::Writer;
 
 use crate::Result;
@@ -100,6 +107,8 @@ pub struct Sqlite {
     // Dropped first: the writer's connection is then the last one, and leaves a folder without a write-ahead log.
     readers: Readers,
     writer: Writer,
+    /// Told when notices may have been added to the outbox.
+    outbox: Arc<Notify>,
 }
 
 impl Sqlite {
@@ -124,10 +133,20 @@ impl Sqlite {
             .map(|_| connection::reader(&database, options))
             .collect::<Result<Vec<_>, _>>()?;
         let checkpointer = Checkpointer::start(connection::checkpointer(&database)?)?;
-        let writer = Writer::start(conn, checkpointer, Arc::clone(folder), lock, options.patience)?;
+        let outbox = Arc::new(Notify::new());
+        let told = Arc::clone(&outbox);
+        let writer = Writer::start(
+            conn,
+            checkpointer,
+            Arc::clone(folder),
+            lock,
+            told,
+            options.patience,
+        )?;
         Ok(Self {
             readers: Readers::new(conns, Arc::clone(folder), options.patience),
             writer,
+            outbox,
         })
     }
 

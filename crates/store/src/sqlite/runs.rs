@@ -2,6 +2,7 @@
 
 use oma_domain::deployment::{ErrorKind, Outcome, Run, Trigger};
 use oma_domain::page::{Order, Page};
+use oma_domain::webhook::Topic;
 use oma_domain::{AgentId, DeploymentId, RunId, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
@@ -11,6 +12,7 @@ use super::failure::{Failure, unreadable};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, start, unknown_cursor};
 use super::sessions::{self, SessionRow};
+use super::webhooks;
 use crate::deployments::{NewRun, RunFilter};
 use crate::{Error, Result as StoreResult};
 
@@ -73,6 +75,11 @@ pub(super) fn record(conn: &Connection, row: &NewRunRow, once: Option<&Mark>) ->
         error,
         message,
     ])?;
+    let topics: &[Topic] = match run.outcome {
+        Outcome::Session(_) => &[Topic::RunStarted, Topic::RunSucceeded],
+        Outcome::Failed { .. } => &[Topic::RunStarted, Topic::RunFailed],
+    };
+    webhooks::tell(conn, &run.workspace, topics, run.id.as_str())?;
     once::remember(conn, once)
 }
 

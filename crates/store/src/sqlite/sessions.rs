@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use oma_domain::page::{Order, Page};
 use oma_domain::session::{Queued, State};
-use oma_domain::{AgentId, DeploymentId, KeyId, Seq, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::webhook::Topic;
+use oma_domain::{
+    AgentId, DeploymentId, KeyId, MemoryStoreId, Seq, Session, SessionId, Timestamp, WorkspaceId,
+};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, queue, vaults, workspaces};
+use super::{environments, events, files, memory, queue, resources, vaults, webhooks, work, workspaces};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
@@ -21,6 +24,7 @@ pub(super) struct SessionRow {
     agent: String,
     roster: Vec<String>,
     vaults: Option<String>,
+    memories: Option<String>,
     state: String,
     share: Option<String>,
 }
@@ -38,6 +42,10 @@ impl SessionRow {
             vaults: match session.vaults.as_slice() {
                 [] => None,
                 vaults => Some(to_json("list of vaults", &vaults)?),
+            },
+            memories: match session.memories.as_slice() {
+                [] => None,
+                memories => Some(to_json("list of memory stores", &memories)?),
             },
             state: to_json(
                 "state",
@@ -74,14 +82,28 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         None => None,
     };
     for vault in &session.vaults {
-        // So may these.
-        vaults::key(conn, &session.workspace, vault)?.ok_or(Error::VaultGone)?;
+        // So may these, or archived.
+        match vaults::find(conn, &session.workspace, vault)? {
+            None => return Err(Error::VaultGone.into()),
+            Some(vault) if vault.archived_at.is_some() => return Err(Error::VaultArchived.into()),
+            Some(_) => {}
+        }
+    }
+    // A thread has the stores of its parent, whatever has become of them.
+    let memories = if session.is_thread {
+        &[]
+    } else {
+        session.memories.as_slice()
+    };
+    for attached in memories {
+        // And these.
+        memory::attachable(conn, &session.workspace, &attached.store)?;
     }
     let snapshot = snapshots::pin(conn, &session.agent, &row.agent)?;
     conn.prepare_cached(
-        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, parent, ephemeral, created_at,
+        "INSERT INTO sessions (workspace, id, agent_id, snapshot, environment, vaults, memories, parent, ephemeral, created_at,
                                delegation_depth, share, created_by, thread, deployment)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         session.workspace.as_str(),
@@ -90,6 +112,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         snapshot,
         environment,
         row.vaults,
+        row.memories,
         session.parent.as_ref().map(SessionId::as_str),
         session.ephemeral,
         session.created_at.as_millis(),
@@ -100,6 +123,9 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.deployment.as_ref().map(DeploymentId::as_str),
     ])?;
     let key = conn.last_insert_rowid();
+    for attached in memories {
+        memory::attach(conn, &session.workspace, key, &attached.store)?;
+    }
     for (position, (agent, body)) in session.roster.iter().zip(&row.roster).enumerate() {
         snapshots::pin_member(conn, key, position, agent, body)?;
     }
@@ -112,12 +138,32 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
         session.ephemeral.then_some(session.created_at.as_millis()),
         row.state,
     ])?;
+    let key = conn.query_row(
+        "SELECT key FROM sessions WHERE id = ?",
+        [session.id.as_str()],
+        |row| row.get::<_, i64>(0),
+    )?;
+    for file in &session.files {
+        files::add(conn, file, Some(key), None, session.file_room)?;
+    }
+    for resource in &session.resources {
+        resources::add(conn, &session.workspace, key, resource)?;
+    }
+    // Those that work for another session are no clients' own.
+    if session.parent.is_none() {
+        webhooks::tell(
+            conn,
+            &session.workspace,
+            &[Topic::SessionCreated],
+            session.id.as_str(),
+        )?;
+    }
     once::remember(conn, once)
 }
 
 const WHOLE: &str =
-    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.parent, s.thread, s.delegation_depth, s.share, s.created_by,
-            s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output, t.evaluations
+    "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.memories, s.parent, s.thread, s.delegation_depth, s.share,
+            s.created_by, s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output, t.evaluations
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
 pub(super) fn find(
@@ -172,6 +218,11 @@ fn read(
             Some(vaults) => from_json("list of vaults", vaults)?,
             None => Vec::new(),
         },
+        memories: match optional_text(row, "memories")? {
+            Some(memories) => from_json("list of memory stores", memories)?,
+            None => Vec::new(),
+        },
+        resources: resources::list(shared.conn(), row.get("key")?)?,
         parent: optional_id(row, "parent", SessionId::parse)?,
         is_thread: row.get("thread")?,
         delegation_depth: row.get("delegation_depth")?,
@@ -228,6 +279,11 @@ pub(super) fn list(
     if filter.agent_version.is_some() {
         values.push(&filter.agent_version);
     }
+    let store = filter.memory_store.as_ref().map(MemoryStoreId::as_str);
+    if store.is_some() {
+        values.push(&workspace_text);
+        values.push(&store);
+    }
     let (from, until) = ends(filter.created);
     if filter.created != Span::default() {
         values.push(&from);
@@ -281,6 +337,11 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
     } else {
         ""
     };
+    let store = if filter.memory_store.is_some() {
+        " AND s.key IN (SELECT session FROM session_memories WHERE workspace = ? AND store = ?)"
+    } else {
+        ""
+    };
     let created = if filter.created == Span::default() {
         ""
     } else {
@@ -300,24 +361,31 @@ pub(super) fn list_sql(filter: &SessionFilter, order: Order, continued: bool) ->
         conditions => format!(" AND ({})", conditions.join(" OR ")),
     };
     format!(
-        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{deployment}{version}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
+        "{WHOLE} WHERE s.workspace = ?{agent}{ephemeral}{parent}{deployment}{version}{store}{created}{standing}{cursor} ORDER BY s.key{direction} LIMIT ?"
     )
 }
 
 pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId) -> Result<bool, Failure> {
-    let found: Option<(i64, i64)> = conn
-        .prepare_cached("SELECT key, snapshot FROM sessions WHERE workspace = ? AND id = ?")?
+    let found: Option<(i64, i64, bool)> = conn
+        .prepare_cached("SELECT key, snapshot, parent IS NULL FROM sessions WHERE workspace = ? AND id = ?")?
         .query_row(params![workspace.as_str(), id.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
-    let Some((key, snapshot)) = found else {
+    let Some((key, snapshot, is_own)) = found else {
         return Ok(false);
     };
+    if is_own {
+        webhooks::tell(conn, workspace, &[Topic::SessionDeleted], id.as_str())?;
+    }
     events::clear(conn, key)?;
     queue::clear(conn, key)?;
     once::forget_session(conn, workspace, id)?;
     let roster = snapshots::clear_roster(conn, key)?;
+    memory::detach(conn, key)?;
+    resources::clear(conn, key)?;
+    files::clear(conn, key)?;
+    work::forget_session(conn, workspace, id)?;
     conn.prepare_cached("DELETE FROM session_states WHERE session = ?")?
         .execute([key])?;
     conn.prepare_cached("DELETE FROM sessions WHERE key = ?")?

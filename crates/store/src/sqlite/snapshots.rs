@@ -103,6 +103,11 @@ impl<'c> Shared<'c> {
         }
     }
 
+    /// The connection that all is read from.
+    pub(super) fn conn(&self) -> &'c Connection {
+        self.conn
+    }
+
     pub(super) fn agent(&mut self, key: i64) -> Result<Arc<Agent>, Failure> {
         if let Some(agent) = self.agents.get(&key) {
             return Ok(Arc::clone(agent));

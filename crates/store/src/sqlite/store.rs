@@ -16,8 +16,8 @@ use super::{
     vaults,
 };
 use crate::{
-    Commit, ListFilter, NewSession, Once, OnceRecord, Result, SessionFilter, Store, StoredCredential,
-    UsageFilter, UsageRow, VaultKey,
+    Admission, Commit, ListFilter, NewSession, Once, OnceRecord, Result, SessionFilter, Store,
+    StoredCredential, UsageFilter, UsageRow, VaultFilter, VaultKey,
 };
 
 impl Sqlite {
@@ -154,7 +154,7 @@ impl Store for Sqlite {
 
     async fn create_vault(&self, vault: &Vault, key: &DataKey, once: Option<&Once>) -> Result<()> {
         let once = once::Mark::of(&vault.workspace, once)?;
-        let (vault, key) = (vault.clone(), key.clone());
+        let (vault, key) = (vaults::VaultRow::new(vault)?, key.clone());
         self.writer
             .run(move |conn| vaults::create(conn, &vault, &key, once.as_ref()))
             .await
@@ -170,27 +170,28 @@ impl Store for Sqlite {
     async fn vaults(
         &self,
         workspace: &WorkspaceId,
-        user: Option<&str>,
+        filter: &VaultFilter,
         order: Order,
         after: Option<&VaultId>,
         limit: u32,
     ) -> Result<Page<Vault, VaultId>> {
-        let (workspace, user, after) = (workspace.clone(), user.map(str::to_owned), after.cloned());
+        let (workspace, filter, after) = (workspace.clone(), filter.clone(), after.cloned());
         self.readers
-            .run(move |conn| vaults::list(conn, &workspace, user.as_deref(), order, after.as_ref(), limit))
+            .run(move |conn| vaults::list(conn, &workspace, &filter, order, after.as_ref(), limit))
             .await
     }
 
-    async fn rename_vault(
-        &self,
-        workspace: &WorkspaceId,
-        id: &VaultId,
-        name: &str,
-        at: Timestamp,
-    ) -> Result<Vault> {
-        let (workspace, id, name) = (workspace.clone(), id.clone(), name.to_owned());
+    async fn update_vault(&self, before: &Vault, after: &Vault) -> Result<()> {
+        let (before, after) = (before.clone(), vaults::VaultRow::new(after)?);
         self.writer
-            .run(move |conn| vaults::rename(conn, &workspace, &id, &name, at))
+            .run(move |conn| vaults::update(conn, &before, &after))
+            .await
+    }
+
+    async fn archive_vault(&self, workspace: &WorkspaceId, id: &VaultId, at: Timestamp) -> Result<Vault> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.writer
+            .run(move |conn| vaults::archive(conn, &workspace, &id, at))
             .await
     }
 
@@ -208,11 +209,18 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn add_credential(&self, stored: &StoredCredential, most: u32, once: Option<&Once>) -> Result<()> {
+    async fn add_credential(
+        &self,
+        stored: &StoredCredential,
+        place: &str,
+        admission: Admission,
+        once: Option<&Once>,
+    ) -> Result<()> {
         let row = credentials::CredentialRow::new(stored)?;
+        let place = place.to_owned();
         let once = once::Mark::of(&stored.credential.workspace, once)?;
         self.writer
-            .run(move |conn| credentials::add(conn, &row, most, once.as_ref()))
+            .run(move |conn| credentials::add(conn, &row, &place, admission, once.as_ref()))
             .await
     }
 
@@ -232,12 +240,24 @@ impl Store for Sqlite {
         &self,
         workspace: &WorkspaceId,
         vault: &VaultId,
+        only_active: bool,
+        order: Order,
         after: Option<&CredentialId>,
         limit: u32,
     ) -> Result<Page<StoredCredential, CredentialId>> {
         let (workspace, vault, after) = (workspace.clone(), vault.clone(), after.cloned());
         self.readers
-            .run(move |conn| credentials::list(conn, &workspace, &vault, after.as_ref(), limit))
+            .run(move |conn| {
+                credentials::list(
+                    conn,
+                    &workspace,
+                    &vault,
+                    only_active,
+                    order,
+                    after.as_ref(),
+                    limit,
+                )
+            })
             .await
     }
 
@@ -251,6 +271,19 @@ impl Store for Sqlite {
     async fn update_credential(&self, stored: &StoredCredential) -> Result<()> {
         let row = credentials::CredentialRow::new(stored)?;
         self.writer.run(move |conn| credentials::update(conn, &row)).await
+    }
+
+    async fn archive_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+        at: Timestamp,
+    ) -> Result<Option<Credential>> {
+        let (workspace, vault, id) = (workspace.clone(), vault.clone(), id.clone());
+        self.writer
+            .run(move |conn| credentials::archive(conn, &workspace, &vault, &id, at))
+            .await
     }
 
     async fn delete_credential(

@@ -117,14 +117,23 @@ pub(super) fn remove_workspace(conn: &Connection, workspace: &WorkspaceId) -> Re
     }
     // What refers to others goes before them.
     for table in [
+        "webhook_outbox",
+        "webhook_endpoints",
         "deployment_runs",
         "deployments",
         "credentials",
         "vaults",
         "agent_versions",
         "agents",
+        "work",
         "environments",
         "agent_snapshots",
+        "memory_copies",
+        "memories",
+        "memory_versions",
+        "memory_stores",
+        "skill_versions",
+        "skills",
         "once",
         "usage",
         "users",

@@ -1,21 +1,55 @@
 //! Vaults, each with its sealed data key.
 
+use std::collections::BTreeMap;
+
 use oma_domain::page::{Order, Page};
 use oma_domain::vault::{DataKey, MasterKeyId, Sealed, Vault};
+use oma_domain::webhook::Topic;
 use oma_domain::{Timestamp, VaultId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
-use super::failure::Failure;
+use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{id, number, optional_text, page, page_limit, text, unknown_cursor};
-use super::vault_keys;
-use crate::Error;
+use super::{credentials, vault_keys, webhooks};
+use crate::{Error, Result as StoreResult, VaultFilter};
 
-const WHOLE: &str = "SELECT id, user, name, created_at, updated_at FROM vaults";
+const WHOLE: &str = "SELECT id, user, name, metadata, created_at, updated_at, archived_at FROM vaults";
+
+/// A vault, ready to be stored.
+pub(super) struct VaultRow {
+    vault: Vault,
+    metadata: Option<String>,
+}
+
+impl VaultRow {
+    pub(super) fn new(vault: &Vault) -> StoreResult<Self> {
+        Ok(Self {
+            vault: vault.clone(),
+            metadata: metadata_text(&vault.metadata)?,
+        })
+    }
+}
+
+/// Metadata as it is stored: nothing when there is none.
+pub(super) fn metadata_text(metadata: &BTreeMap<String, String>) -> StoreResult<Option<String>> {
+    if metadata.is_empty() {
+        return Ok(None);
+    }
+    to_json("metadata", metadata).map(Some)
+}
+
+/// Reads metadata, and its size.
+pub(super) fn metadata(row: &Row<'_>) -> Result<(BTreeMap<String, String>, usize), Failure> {
+    match optional_text(row, "metadata")? {
+        Some(text) => Ok((from_json("metadata", text)?, text.len())),
+        None => Ok((BTreeMap::new(), 0)),
+    }
+}
 
 pub(super) fn create(
     conn: &Connection,
-    vault: &Vault,
+    VaultRow { vault, metadata }: &VaultRow,
     key: &DataKey,
     once: Option<&Mark>,
 ) -> Result<(), Failure> {
@@ -28,20 +62,23 @@ pub(super) fn create(
         return Err(Error::Conflict.into());
     }
     conn.prepare_cached(
-        "INSERT INTO vaults (workspace, id, user, name, created_at, updated_at, data_key_version, master_key, data_key)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO vaults (workspace, id, user, name, metadata, created_at, updated_at, data_key_version, master_key,
+                             data_key)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         vault.workspace.as_str(),
         vault.id.as_str(),
         vault.user,
         vault.name,
+        metadata,
         vault.created_at.as_millis(),
         vault.updated_at.as_millis(),
         key.version,
         key.master.as_str(),
         key.sealed.as_str(),
     ])?;
+    webhooks::tell(conn, &vault.workspace, &[Topic::VaultCreated], vault.id.as_str())?;
     once::remember(conn, once)
 }
 
@@ -59,22 +96,25 @@ pub(super) fn find(
 
 /// Reads a vault, and its size.
 fn read(row: &Row<'_>, workspace: &WorkspaceId) -> Result<(Vault, usize), Failure> {
+    let (metadata, more) = metadata(row)?;
     let vault = Vault {
         id: id(row, "id", VaultId::parse)?,
         workspace: workspace.clone(),
         user: optional_text(row, "user")?.map(str::to_owned),
         name: text(row, "name")?.to_owned(),
+        metadata,
         created_at: Timestamp(row.get("created_at")?),
         updated_at: Timestamp(row.get("updated_at")?),
+        archived_at: row.get::<_, Option<i64>>("archived_at")?.map(Timestamp),
     };
-    let size = vault.name.len() + vault.user.as_ref().map_or(0, String::len);
+    let size = more + vault.name.len() + vault.user.as_ref().map_or(0, String::len);
     Ok((vault, size))
 }
 
 pub(super) fn list(
     conn: &Connection,
     workspace: &WorkspaceId,
-    user: Option<&str>,
+    VaultFilter { user, only_active }: &VaultFilter,
     order: Order,
     after: Option<&VaultId>,
     limit: u32,
@@ -89,7 +129,10 @@ pub(super) fn list(
     let mut sql = format!("{WHOLE} WHERE workspace = ?");
     if user.is_some() {
         sql.push_str(" AND user = ?");
-        values.push(&user);
+        values.push(user);
+    }
+    if *only_active {
+        sql.push_str(" AND archived_at IS NULL");
     }
     let direction = match order {
         Order::Ascending => "",
@@ -109,17 +152,45 @@ pub(super) fn list(
     page(rows, limit, |row| read(row, workspace), |vault| vault.id.clone())
 }
 
-pub(super) fn rename(
+pub(super) fn update(conn: &Connection, before: &Vault, after: &VaultRow) -> Result<(), Failure> {
+    let (workspace, id) = (&before.workspace, &before.id);
+    let current = find(conn, workspace, id)?.ok_or(Error::NotFound)?;
+    if current.archived_at.is_some() {
+        return Err(Error::VaultArchived.into());
+    }
+    if (&current.name, &current.metadata) != (&before.name, &before.metadata) {
+        return Err(Error::Conflict.into());
+    }
+    let VaultRow { vault, metadata } = after;
+    conn.prepare_cached(
+        "UPDATE vaults SET name = ?, metadata = ?, updated_at = max(updated_at, ?) WHERE workspace = ? AND id = ?",
+    )?
+    .execute(params![
+        vault.name,
+        metadata,
+        vault.updated_at.as_millis(),
+        workspace.as_str(),
+        id.as_str(),
+    ])?;
+    Ok(())
+}
+
+pub(super) fn archive(
     conn: &Connection,
     workspace: &WorkspaceId,
     id: &VaultId,
-    name: &str,
     at: Timestamp,
 ) -> Result<Vault, Failure> {
-    conn.prepare_cached("UPDATE vaults SET name = ? WHERE workspace = ? AND id = ?")?
-        .execute(params![name, workspace.as_str(), id.as_str()])?;
-    if let Some(key) = key(conn, workspace, id)? {
-        touch(conn, key, at)?;
+    let key = key(conn, workspace, id)?.ok_or(Error::NotFound)?;
+    let archived = conn
+        .prepare_cached(
+            "UPDATE vaults SET archived_at = ?1, updated_at = max(updated_at, ?1)
+             WHERE key = ?2 AND archived_at IS NULL",
+        )?
+        .execute(params![at.as_millis(), key])?;
+    if archived > 0 {
+        credentials::archive_all(conn, key, at)?;
+        webhooks::tell(conn, workspace, &[Topic::VaultArchived], id.as_str())?;
     }
     Ok(find(conn, workspace, id)?.ok_or(Error::NotFound)?)
 }
@@ -141,6 +212,7 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &VaultId) -
         .execute(params![workspace.as_str(), id.as_str()])?;
     conn.prepare_cached("DELETE FROM vaults WHERE key = ?")?
         .execute([key])?;
+    webhooks::tell(conn, workspace, &[Topic::VaultDeleted], id.as_str())?;
     Ok(true)
 }
 

@@ -15,12 +15,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::checkpointer::Checkpointer;
 use super::failure::Failure;
 use super::folder::{Folder, Lock};
+use super::webhooks;
 use crate::{Error, Result};
 
 /// How many pieces of work may wait.
@@ -105,6 +106,37 @@ where
     }
 }
 
+/// A piece of work that nobody waits for.
+struct Behind<F> {
+    work: F,
+    failure: Option<Error>,
+}
+
+impl<F> Work for Behind<F>
+where
+    F: FnMut(&Connection) -> Result<(), Failure> + Send,
+{
+    fn claim(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, conn: &Connection, folder: &Folder) -> Verdict {
+        let work = &mut self.work;
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(conn)));
+        self.failure = match outcome {
+            Ok(outcome) => outcome.map_err(|failure| failure.into_error(folder)).err(),
+            Err(_) => Some(Error::Internal("a write panicked".into())),
+        };
+        self.failure.clone().map_or(Verdict::Done, Verdict::Failed)
+    }
+
+    fn answer(self: Box<Self>, failure: Option<Error>) {
+        if let Some(error) = failure.or(self.failure) {
+            tracing::error!(%error, "a write that nobody waits for failed");
+        }
+    }
+}
+
 impl Writer {
     /// Starts the thread. `patience` is how long work may wait before it is begun.
     ///
@@ -115,6 +147,7 @@ impl Writer {
         checkpointer: Checkpointer,
         folder: Arc<Folder>,
         lock: Lock,
+        outbox: Arc<Notify>,
         patience: Duration,
     ) -> Result<Self> {
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -123,6 +156,8 @@ impl Writer {
             checkpointer,
             folder,
             lock,
+            outbox,
+            newest_notice: 0,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -172,6 +207,24 @@ impl Writer {
         answer.unwrap_or_else(|_| Err(closed()))
     }
 
+    /// Accepts `work` and does not wait for it. What is accepted later is in the same transaction or a later one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when too much waits, or the store is closed.
+    pub(super) async fn accept<F>(&self, work: F) -> Result<()>
+    where
+        F: FnMut(&Connection) -> Result<(), Failure> + Send + 'static,
+    {
+        let closed = || Error::Unavailable("the store is closed".into());
+        let sender = self.sender.as_ref().ok_or_else(closed)?;
+        let permit = timeout(self.patience, sender.reserve())
+            .await
+            .map_err(|_| Error::Unavailable("too many writes are waiting".into()))?
+            .map_err(|_| closed())?;
+        permit.send(Message::Work(Box::new(Behind { work, failure: None })));
+        Ok(())
+    }
+
     /// Carries out what was accepted, and closes the database.
     pub(super) async fn close(&self) {
         let Some(sender) = &self.sender else { return };
@@ -199,10 +252,13 @@ struct Desk {
     checkpointer: Checkpointer,
     folder: Arc<Folder>,
     lock: Lock,
+    outbox: Arc<Notify>,
+    /// The newest notice in the outbox, as far as this has looked.
+    newest_notice: i64,
 }
 
 impl Desk {
-    fn serve(self, mut receiver: mpsc::Receiver<Message>) {
+    fn serve(mut self, mut receiver: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(GROUP);
         let mut closers = Vec::new();
         loop {
@@ -222,13 +278,14 @@ impl Desk {
                 }
             }
             self.commit(group);
+            self.look_into_outbox();
             self.checkpointer.after_commit(&self.conn);
         }
         let Self {
             conn,
             checkpointer,
-            folder: _,
             lock,
+            ..
         } = self;
         checkpointer.close();
         if let Err((_, error)) = conn.close() {
@@ -238,6 +295,23 @@ impl Desk {
         for done in closers {
             // Whoever asked may have gone away.
             let _ = done.send(());
+        }
+    }
+
+    /// Tells whoever empties the outbox when something has come into it. Whoever does that looks into it once by
+    /// themselves, so a look that fails costs time and no notice.
+    fn look_into_outbox(&mut self) {
+        match webhooks::newest(&self.conn) {
+            Ok(newest) if newest > self.newest_notice => {
+                self.newest_notice = newest;
+                self.outbox.notify_one();
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                let error = failure.into_error(&self.folder);
+                tracing::warn!(%error, "the outbox of webhooks could not be looked into");
+                self.outbox.notify_one();
+            }
         }
     }
 

@@ -19,6 +19,7 @@ fn large(workspace: &WorkspaceId, session: &SessionId, head: u64, size: usize) -
     let mut commit = commit(workspace, session, head, 1);
     commit.events[0].body = Arc::new(Body::UserMessage {
         content: vec![text("x".repeat(size))],
+        from: None,
     });
     commit.once = Some(once(&format!("session.post:{session}"), &head.to_string()));
     commit

@@ -16,11 +16,19 @@ async fn an_older_database_keeps_its_sessions_outputs() {
     let conn = Connection::open(temp.path().join("store.db")).unwrap();
     conn.execute_batch(
         "DELETE FROM refinery_schema_history WHERE version >= 2;
+         DROP TABLE webhook_outbox;
+         DROP TABLE webhook_endpoints;
          DROP TABLE deployment_runs;
          DROP TABLE deployments;
          DROP INDEX sessions_by_deployment;
          ALTER TABLE sessions DROP COLUMN deployment;
          ALTER TABLE session_states DROP COLUMN evaluations;
+         DROP TABLE session_resources;
+         DROP TABLE files;
+         DROP TABLE file_totals;
+         DROP TABLE released_files;
+         DROP TABLE expired_files;
+         DROP TABLE work;
          DROP TABLE session_rosters;
          ALTER TABLE sessions DROP COLUMN thread;
          DROP INDEX sessions_by_parent;
@@ -32,6 +40,7 @@ async fn an_older_database_keeps_its_sessions_outputs() {
          ALTER TABLE sessions DROP COLUMN delegation_depth;
          ALTER TABLE sessions DROP COLUMN share;
          DROP TABLE audit;
+         DROP TABLE audit_open;
          DROP TABLE audit_ends;
          DROP TABLE users;
          DROP TABLE api_keys;

@@ -7,5 +7,6 @@ mod crash;
 mod issuer;
 mod keys;
 mod matching;
+mod probe;
 mod refresh;
 mod setup;

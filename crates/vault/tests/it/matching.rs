@@ -5,7 +5,7 @@ use oma_vault::{CredentialChange, Error, NewSecret};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::setup::{Setup, bearer, oauth};
+use crate::setup::{MANY, Setup, bearer, oauth};
 
 #[tokio::test]
 async fn the_longest_rule_of_the_first_vault_counts() {
@@ -61,7 +61,14 @@ async fn a_rule_that_can_never_match_is_refused() {
     let refused = async |new| {
         let added = setup
             .vaults
-            .add_credential(&setup.workspace, &vault, CredentialId::generate(), new, None)
+            .add_credential(
+                &setup.workspace,
+                &vault,
+                CredentialId::generate(),
+                new,
+                MANY,
+                None,
+            )
             .await;
         match added {
             Err(Error::Invalid { field, message }) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use oma_domain::VaultId;
 use oma_domain::vault::Kind;
-use oma_vault::{Bearer, ClientSecret, CredentialChange, Error, NewSecret, RefreshFailure, Vaults};
+use oma_vault::{Bearer, ClientSecret, CredentialChange, Error, Expiry, NewSecret, RefreshFailure, Vaults};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinSet;
 use url::Url;
@@ -384,7 +384,7 @@ async fn a_change_during_a_refresh_is_kept() {
     let theirs = CredentialChange {
         access_token: Some(SecretString::from("theirs")),
         refresh_token: Some(SecretString::from("their-refresh")),
-        expires_at: Some(soon(3600)),
+        expires_at: Expiry::At(soon(3600)),
         ..Default::default()
     };
     let (found, _, setup, vault, issuer) = changed_meanwhile(theirs).await;

@@ -1,5 +1,6 @@
 //! A store with vaults over it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,12 +10,18 @@ use oma_egress::{Guard, Policy};
 use oma_store::Store;
 use oma_store::sqlite::{Options, Sqlite};
 use oma_vault::key_file::{Source, unlock};
-use oma_vault::{ClientSecret, NewCredential, NewRefresh, NewSecret, NewVault, Vaults};
+use oma_vault::{Admission, ClientSecret, NewCredential, NewRefresh, NewSecret, NewVault, Vaults};
 use secrecy::SecretString;
 use tempfile::TempDir;
 use url::Url;
 
 use crate::issuer::{access, refresh};
+
+/// How credentials are added here, where many may be for the same place.
+pub(crate) const MANY: Admission = Admission {
+    most: 100,
+    unique: false,
+};
 
 pub(crate) struct Setup {
     pub(crate) vaults: Vaults,
@@ -59,6 +66,7 @@ impl Setup {
         let new = NewVault {
             user: Some("user".into()),
             name: String::new(),
+            metadata: BTreeMap::new(),
         };
         let id = VaultId::generate();
         self.vaults
@@ -71,7 +79,7 @@ impl Setup {
     pub(crate) async fn add(&self, vault: &VaultId, new: NewCredential) -> CredentialId {
         let id = CredentialId::generate();
         self.vaults
-            .add_credential(&self.workspace, vault, id.clone(), new, None)
+            .add_credential(&self.workspace, vault, id.clone(), new, MANY, None)
             .await
             .unwrap();
         id
@@ -86,7 +94,7 @@ impl Setup {
         let at = stored.credential.updated_at;
         let removed = self.store.delete_credential(&self.workspace, vault, id, at).await;
         assert!(removed.unwrap());
-        self.store.add_credential(&stored, 1, None).await.unwrap();
+        self.store.add_credential(&stored, "", MANY, None).await.unwrap();
     }
 
     /// The token that a URL gets.
@@ -108,6 +116,7 @@ pub(crate) fn bearer(match_url: &str, token: &str) -> NewCredential {
         secret: NewSecret::StaticBearer {
             token: SecretString::from(token),
         },
+        metadata: BTreeMap::new(),
     }
 }
 
@@ -125,8 +134,10 @@ pub(crate) fn oauth(endpoint: &str, seconds: i64) -> NewCredential {
                 client_id: "client".into(),
                 client_secret: ClientSecret::Post(SecretString::from("canary-client-secret")),
                 scopes: Some(vec!["read".into(), "write".into()]),
+                resource: None,
             }),
         },
+        metadata: BTreeMap::new(),
     }
 }
 

@@ -12,14 +12,23 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
         "agent_archived"
         | "deployment_archived"
         | "environment_archived"
+        | "memory_store_archived"
+        | "memory_version_in_use"
+        | "skill_has_versions"
+        | "too_many_memories"
         | "session_archived"
+        | "vault_archived"
+        | "credential_archived"
+        | "too_many_credentials"
         | "session_busy"
         | "quota_exceeded"
         | "confirm_tool_failed"
         | "tool_result_not_awaited"
         | "awaits_answers"
         | "outcome_active"
-        | "session_not_running" => StatusCode::BAD_REQUEST,
+        | "session_not_running"
+        | "storage_quota_exceeded"
+        | "too_many_resources" => StatusCode::BAD_REQUEST,
         _ => fault.status(),
     }
 }
@@ -27,9 +36,14 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
 /// A fault in Anthropic's shape.
 pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
     let kind = match status(fault) {
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::METHOD_NOT_ALLOWED => {
-            "invalid_request_error"
+        StatusCode::CONFLICT if fault.code() == "memory_path_conflict" => "memory_path_conflict_error",
+        StatusCode::CONFLICT if fault.code() == "memory_precondition_failed" => {
+            "memory_precondition_failed_error"
         }
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNPROCESSABLE_ENTITY
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::PRECONDITION_FAILED => "invalid_request_error",
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
@@ -39,15 +53,25 @@ pub(crate) fn body(fault: &Fault, request_id: &str) -> Value {
         StatusCode::GATEWAY_TIMEOUT => "timeout_error",
         _ => "api_error",
     };
-    json!({
-        "type": "error",
-        "error": {
-            "type": kind,
-            "message": fault.message(),
-            "details": {"error_code": fault.code()},
-        },
-        "request_id": request_id,
-    })
+    let mut details = json!({"error_code": fault.code()});
+    if let Some(state) = fault
+        .details()
+        .filter(|_| status(fault) == StatusCode::PRECONDITION_FAILED)
+    {
+        details["current_state"] = state.clone();
+    }
+    let mut error = json!({
+        "type": kind,
+        "message": fault.message(),
+        "details": details,
+    });
+    // The SDKs' type of this error has two fields more: what is in the way.
+    if fault.code() == "memory_path_conflict"
+        && let (Some(Value::Object(conflict)), Value::Object(error)) = (fault.details(), &mut error)
+    {
+        error.extend(conflict.clone());
+    }
+    json!({"type": "error", "error": error, "request_id": request_id})
 }
 
 /// Whether trying again can't help although the SDKs would: they repeat every conflict.

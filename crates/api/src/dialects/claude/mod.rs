@@ -11,13 +11,19 @@ mod deployments;
 mod environments;
 pub(crate) mod error;
 mod events;
+mod files;
+mod memory;
 mod model;
 mod page;
 mod query;
 mod sessions;
+mod skills;
 mod threads;
 mod time;
 mod tools;
+mod vaults;
+mod webhooks;
+mod work;
 
 use axum::Router;
 
@@ -30,7 +36,13 @@ pub(crate) fn router(state: AppState) -> Router {
         .merge(environments::routes())
         .merge(sessions::routes())
         .merge(events::routes())
+        .merge(files::routes())
         .merge(threads::routes())
         .merge(deployments::routes())
+        .merge(memory::routes())
+        .merge(skills::routes())
+        .merge(vaults::routes())
+        .merge(webhooks::routes())
+        .merge(work::routes())
         .with_state(state)
 }

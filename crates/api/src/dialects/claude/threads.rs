@@ -27,27 +27,10 @@ use crate::auth::Caller;
 use crate::fault::{Fault, Result};
 use crate::params::{SessionPath, segment};
 
-/// What the ids of threads begin with.
-const PREFIX: &str = "sthr_";
-/// What the ids of sessions begin with.
-const SESSION: &str = "ses_";
 /// The most threads of a page, and how many there are when the client does not say.
 const MOST: u32 = 1_000;
 /// How deep threads may nest; agents can't delegate deeper.
 const DEPTH: usize = 16;
-
-/// The id of a session's primary thread.
-pub(crate) fn id_of(session: &SessionId) -> String {
-    let name = session.as_str();
-    format!("{PREFIX}{}", name.strip_prefix(SESSION).unwrap_or(name))
-}
-
-/// The session that a thread is. Ids that clients chose for their sessions have no prefix.
-fn sessions_named(thread: &str) -> impl Iterator<Item = SessionId> {
-    let name = thread.strip_prefix(PREFIX).unwrap_or_default().to_owned();
-    let ids = [format!("{SESSION}{name}"), name];
-    ids.into_iter().filter_map(|id| SessionId::parse(&id).ok())
-}
 
 /// The routes of this module.
 pub(super) fn routes() -> Router<AppState> {
@@ -83,7 +66,7 @@ impl FromRequestParts<AppState> for Thread {
         let caller = Caller::from_request_parts(parts, state).await?;
         let (engine, workspace) = (&state.engine, caller.workspace());
         engine.session(workspace, &root).await?;
-        for id in sessions_named(&name) {
+        for id in SessionId::of_thread(&name) {
             let session = match engine.session(workspace, &id).await {
                 Ok(session) => session,
                 Err(Error::SessionNotFound) => continue,
@@ -120,10 +103,10 @@ fn view(root: &SessionId, session: &Session) -> Value {
     let ended = state.archived_at.unwrap_or(now);
     let parent = session.parent.as_ref().filter(|_| session.id != *root);
     json!({
-        "id": id_of(&session.id),
+        "id": session.id.thread_name(),
         "type": "session_thread",
         "session_id": root.as_str(),
-        "parent_thread_id": parent.map(id_of),
+        "parent_thread_id": parent.map(SessionId::thread_name),
         "agent": agents::definition(&session.agent),
         "status": sessions::status(session),
         "stats": {
@@ -204,14 +187,18 @@ async fn archive(
             "The primary thread can't be archived by itself; archive the session",
         ));
     }
-    match state
-        .engine
-        .archive_session(caller.workspace(), &session.id)
-        .await
-    {
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    // Only its coordinator can have a thread; what an agent called for its own sake is a session beside.
+    let archived = match &session.parent {
+        Some(coordinator) if session.is_thread => {
+            engine.archive_thread(workspace, coordinator, &session.id).await
+        }
+        _ => engine.archive_session(workspace, &session.id).await,
+    };
+    match archived {
         Ok(archived) => Ok(Json(view(&root, &archived))),
         Err(Error::Rejected(Rejection::Busy)) => Err(bad(
-            "The thread cannot be archived while its status is running; interrupt the session first",
+            "The thread cannot be archived while its status is running; interrupt it first",
         )),
         Err(error) => Err(error.into()),
     }

@@ -45,7 +45,8 @@ pub struct EntryView {
     /// The id of what it was done to.
     #[schema(required)]
     target: Option<String>,
-    /// `ok`, the code of the error, or `client_gone` when the client left before it was answered.
+    /// `ok`, the code of the error, `client_gone` when the client left before it was answered, or
+    /// `cut_off` when the server ended before that.
     outcome: String,
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,

@@ -295,7 +295,7 @@ async fn bad_agents_are_refused() {
         (
             "skills",
             json!([{"type": "anthropic", "skill_id": "pdf"}]),
-            "skills",
+            "skills.0.skill_id",
         ),
         (
             "multiagent",

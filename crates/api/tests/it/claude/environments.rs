@@ -66,8 +66,8 @@ async fn what_the_server_can_not_do_is_refused() {
         (json!({"name": ""}), "name"),
         (json!({"name": "e", "scope": "account"}), "scope"),
         (
-            json!({"name": "e", "config": {"type": "self_hosted"}}),
-            "config.type",
+            json!({"name": "e", "config": {"type": "self_hosted", "networking": null}}),
+            "config.networking",
         ),
         (
             json!({"name": "e", "config": {"type": "cloud", "packages": {"pip": ["numpy"]}}}),

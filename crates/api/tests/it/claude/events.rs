@@ -404,7 +404,7 @@ async fn bad_events_are_refused() {
         ),
         (
             said(json!([{"type": "image", "source": {"type": "file", "file_id": "f"}}])),
-            "events.0.content.0.source.type",
+            "events.0.content.0.source.file_id",
         ),
         (
             said(

@@ -4,12 +4,20 @@ mod agents;
 mod deployments;
 mod environments;
 mod events;
+mod files;
+mod memory;
 mod multiagent;
 mod order;
 mod outcomes;
 mod sessions;
+mod skills;
+mod strangers;
 mod threads;
 mod transport;
+mod vaults;
+mod webhooks;
+mod wire;
+mod work;
 
 use std::collections::HashMap;
 
@@ -152,7 +160,23 @@ pub(crate) fn stable(value: &Value) -> Value {
             Value::String(text) => {
                 let (id, index) = text.split_once(':').unwrap_or((text, ""));
                 let prefixes = [
-                    "evt_", "ses_", "agt_", "env_", "sthr_", "vlt_", "crd_", "depl_", "drun_", "outc_",
+                    "evt_",
+                    "ses_",
+                    "agt_",
+                    "env_",
+                    "sthr_",
+                    "vlt_",
+                    "crd_",
+                    "depl_",
+                    "drun_",
+                    "memstore_",
+                    "mem_",
+                    "memver_",
+                    "skill_",
+                    "skver_",
+                    "file_",
+                    "sesrsc_",
+                    "outc_",
                 ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;

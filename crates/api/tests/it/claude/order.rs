@@ -19,6 +19,10 @@ enum Move {
         nth: usize,
         allow: bool,
     },
+    /// Answers all of them at once.
+    AnswerAll {
+        allow: bool,
+    },
     Interrupt,
     /// Posts several things at once.
     Steer,
@@ -30,6 +34,14 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         "tool",
         "ticket",
         "tool and ticket",
+        "tool twice",
+        "tool twice and ticket",
+        "crowded",
+        "crowded tool",
+        "flaky",
+        "flaky tool and ticket",
+        "long",
+        "declined",
         "fail",
         "hang",
         "free",
@@ -37,6 +49,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         4 => prop::sample::select(words.to_vec()).prop_map(Move::Say),
         4 => (0..3_usize, any::<bool>()).prop_map(|(nth, allow)| Move::Answer { nth, allow }),
+        2 => any::<bool>().prop_map(|allow| Move::AnswerAll { allow }),
         1 => Just(Move::Interrupt),
         1 => Just(Move::Steer),
     ];
@@ -58,10 +71,11 @@ fn events_keep_the_documented_order() {
     let cases = (
         moves(),
         prop::sample::select(vec!["always_allow", "always_ask", "auto"]),
+        (1..9_usize, any::<prop::sample::Index>()),
     );
     TestRunner::new(config)
-        .run(&cases, |(moves, policy)| {
-            runtime.block_on(play(&claude, moves, policy));
+        .run(&cases, |(moves, policy, (limit, place))| {
+            runtime.block_on(play(&claude, moves, policy, limit, place));
             Ok(())
         })
         .unwrap();
@@ -86,7 +100,50 @@ async fn awaited(claude: &Claude, session: &str) -> Vec<Value> {
     ids.iter().map(used).collect()
 }
 
-async fn play(claude: &Claude, moves: Vec<Move>, policy: &str) {
+/// The answer to a tool use that waits for a client.
+fn answer(used: &Value, allow: bool) -> Value {
+    match used["type"].as_str().unwrap() {
+        "agent.custom_tool_use" => json!({
+            "type": "user.custom_tool_result", "custom_tool_use_id": used["id"], "is_error": !allow,
+        }),
+        _ => json!({
+            "type": "user.tool_confirmation", "tool_use_id": used["id"],
+            "result": if allow { "allow" } else { "deny" },
+        }),
+    }
+}
+
+/// The events of a session, read in pages of this many, and backwards.
+async fn in_pages(claude: &Claude, session: &str, limit: usize, order: &str) -> Vec<Value> {
+    let path = format!("/v1/sessions/{session}/events?order={order}&limit={limit}");
+    let mut events = Vec::new();
+    let mut page = claude.get(&path).await;
+    loop {
+        let rows = page["data"].as_array().unwrap();
+        assert!(rows.len() <= limit);
+        events.extend(rows.iter().cloned());
+        let Some(next) = page["next_page"].as_str() else {
+            return events;
+        };
+        page = claude.get(&format!("{path}&page={next}")).await;
+    }
+}
+
+/// What a stream tells that is opened after an event, as far as the list goes.
+async fn resumed(claude: &Claude, session: &str, listed: &[Value], place: usize) -> Vec<Value> {
+    let after = listed[place]["id"].as_str().unwrap();
+    let mut stream = claude.stream(session, &format!("?after={after}")).await;
+    let mut seen = Vec::new();
+    while seen.len() < listed.len() - place - 1 {
+        let frame = stream.next().await.unwrap();
+        if frame.event != "ping" {
+            seen.push(frame.data);
+        }
+    }
+    seen
+}
+
+async fn play(claude: &Claude, moves: Vec<Move>, policy: &str, limit: usize, place: prop::sample::Index) {
     let tools = json!([
         {"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": policy}}},
         {"type": "custom", "name": "ticket", "description": "d", "input_schema": {"type": "object"}},
@@ -110,16 +167,14 @@ async fn play(claude: &Claude, moves: Vec<Move>, policy: &str) {
                 let Some(used) = awaited.get(nth % awaited.len().max(1)) else {
                     continue;
                 };
-                let answer = match used["type"].as_str().unwrap() {
-                    "agent.custom_tool_use" => json!({
-                        "type": "user.custom_tool_result", "custom_tool_use_id": used["id"], "is_error": allow,
-                    }),
-                    _ => json!({
-                        "type": "user.tool_confirmation", "tool_use_id": used["id"],
-                        "result": if allow { "allow" } else { "deny" },
-                    }),
-                };
-                post(json!([answer])).await;
+                post(json!([answer(used, allow)])).await;
+            }
+            Move::AnswerAll { allow } => {
+                let awaited = awaited(claude, &session).await;
+                if !awaited.is_empty() {
+                    let answers: Vec<Value> = awaited.iter().map(|used| answer(used, allow)).collect();
+                    post(json!(answers)).await;
+                }
             }
         }
     }
@@ -136,6 +191,17 @@ async fn play(claude: &Claude, moves: Vec<Move>, policy: &str) {
         }
     }
     let listed = list(claude, &session).await;
+    assert_eq!(in_pages(claude, &session, limit, "asc").await, listed);
+    let mut backwards = in_pages(claude, &session, limit, "desc").await;
+    backwards.reverse();
+    assert_eq!(backwards, listed);
+    if !listed.is_empty() {
+        let place = place.index(listed.len());
+        assert_eq!(
+            resumed(claude, &session, &listed, place).await,
+            listed[place + 1..]
+        );
+    }
     assert_eq!(claude.send("DELETE", &path, "").await.status, 200);
     let mut frames = stream.until("session.deleted").await;
     frames.pop();
@@ -232,7 +298,9 @@ fn check_order(events: &[Value]) {
                 assert_eq!(span, Some(&event["model_request_start_id"]));
                 span = None;
             }
-            "agent.message" | "agent.thinking" => assert!(span.is_some(), "{kind_here} outside of a request"),
+            "agent.message" | "agent.thinking" | "agent.thread_context_compacted" => {
+                assert!(span.is_some(), "{kind_here} outside of a request")
+            }
             "agent.tool_use" | "agent.custom_tool_use" => {
                 assert!(span.is_some(), "{kind_here} outside of a request");
                 let awaits = kind_here == "agent.custom_tool_use" || event["evaluated_permission"] == "ask";
@@ -249,7 +317,16 @@ fn check_order(events: &[Value]) {
                 let index = open.iter().position(|(open, _)| *open == id);
                 open.remove(index.unwrap());
             }
-            _ => {}
+            "session.error" => match event["error"]["retry_status"]["type"].as_str().unwrap() {
+                // Another request follows, or whoever interrupts it.
+                "retrying" => assert!(running),
+                "exhausted" => assert_eq!(kind(index + 1), "session.thread_status_idle"),
+                other => panic!("{other}"),
+            },
+            "session.thread_status_running" => assert_eq!(kind(index - 1), "session.status_running"),
+            "session.usage" => assert_eq!(kind(index + 1), "session.status_idle"),
+            "user.interrupt" => {}
+            other => panic!("an event that no script leads to: {other}"),
         }
     }
     assert!(!running && span.is_none() && open.is_empty());

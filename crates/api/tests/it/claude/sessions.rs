@@ -240,7 +240,12 @@ async fn bad_sessions_are_refused() {
         ("agent", json!({"type": "other"}), 400),
         ("environment_id", json!("env_none"), 404),
         ("vault_ids", json!(["vlt_none"]), 404),
-        ("resources", json!([{"type": "file", "file_id": "file_1"}]), 400),
+        ("resources", json!([{"type": "file", "file_id": "file_1"}]), 404),
+        (
+            "resources",
+            json!([{"type": "memory_store", "memory_store_id": "m"}]),
+            400,
+        ),
         ("initial_events", json!([{"type": "user.interrupt"}]), 400),
         (
             "initial_events",

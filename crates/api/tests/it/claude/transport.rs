@@ -41,9 +41,11 @@ async fn what_is_not_there_is_a_404_in_the_envelope() {
     for (method, path) in [
         ("GET", "/v1/dreams"),
         ("POST", "/v1/dreams"),
-        ("GET", "/v1/skills"),
+        ("GET", "/v1/skills/skill_none"),
+        ("GET", "/v1/skills/skill_none/versions/latest"),
         ("GET", "/v1/files"),
-        ("GET", "/v1/memory_stores"),
+        ("GET", "/v1/memory_stores/memstore_none"),
+        ("POST", "/v1/memory_stores/memstore_none/archive"),
         ("GET", "/v1/tunnels"),
         ("GET", "/v1/agents/agt_none"),
         ("GET", "/v1/agents/no%20id"),
@@ -203,9 +205,14 @@ async fn workspaces_are_kept_apart() {
     };
     let ours = async |path: &str, body: Value| super::id(&good(&call("s3cret", "POST", path, &body).await));
     let agent = ours("/v1/agents", json!({"name": "A", "model": "test/puppet"})).await;
-    let environment = ours("/v1/environments", json!({"name": "e"})).await;
+    let hosted = json!({"name": "e", "config": {"type": "self_hosted"}});
+    let environment = ours("/v1/environments", hosted).await;
     let session = json!({"agent": agent, "environment_id": environment});
     let id = ours("/v1/sessions", session.clone()).await;
+    let hello = json!({"events": [super::message("hello")]});
+    good(&call("s3cret", "POST", &format!("/v1/sessions/{id}/events"), &hello).await);
+    let queue = format!("/v1/environments/{environment}/work/poll?block_ms=999");
+    let work = super::id(&good(&call("s3cret", "GET", &queue, &json!({})).await));
     let said = json!({"events": [super::message("x")]});
     for (method, path, body) in [
         ("GET", format!("/v1/agents/{agent}"), json!({})),
@@ -226,6 +233,42 @@ async fn workspaces_are_kept_apart() {
             json!({}),
         ),
         ("DELETE", format!("/v1/environments/{environment}"), json!({})),
+        ("GET", format!("/v1/environments/{environment}/work"), json!({})),
+        (
+            "GET",
+            format!("/v1/environments/{environment}/work/poll"),
+            json!({}),
+        ),
+        (
+            "GET",
+            format!("/v1/environments/{environment}/work/stats"),
+            json!({}),
+        ),
+        (
+            "GET",
+            format!("/v1/environments/{environment}/work/{work}"),
+            json!({}),
+        ),
+        (
+            "POST",
+            format!("/v1/environments/{environment}/work/{work}"),
+            json!({"metadata": {"a": "b"}}),
+        ),
+        (
+            "POST",
+            format!("/v1/environments/{environment}/work/{work}/ack"),
+            json!({}),
+        ),
+        (
+            "POST",
+            format!("/v1/environments/{environment}/work/{work}/heartbeat"),
+            json!({}),
+        ),
+        (
+            "POST",
+            format!("/v1/environments/{environment}/work/{work}/stop"),
+            json!({}),
+        ),
         ("POST", "/v1/sessions".to_owned(), session),
         ("GET", format!("/v1/sessions/{id}"), json!({})),
         ("POST", format!("/v1/sessions/{id}"), json!({"title": "mine"})),

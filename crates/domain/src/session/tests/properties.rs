@@ -189,7 +189,7 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
                 assert!(!*ended, "the outcome had ended");
                 *ended = *result != Ending::NeedsRevision;
             }
-            Body::UserInterrupt { dropped: ids } => dropped.extend(ids.iter().cloned()),
+            Body::UserInterrupt { dropped: ids, .. } => dropped.extend(ids.iter().cloned()),
             _ => {}
         }
     }
@@ -480,6 +480,7 @@ proptest! {
                 call_id: name.clone(),
                 permission: Permission::Allow,
                 custom: false,
+                remote: false,
                 opaque: None,
             });
             let reply = Reply { blocks: blocks.collect(), model: "p/m".into(), usage, cost, stop: ReplyStop::Done };

@@ -113,6 +113,7 @@ fn overrides_are_logged_once_and_stay() {
             trace: None,
             charged: None,
             system: None,
+            from: None,
         }))
     };
     let machine = check(
@@ -530,6 +531,52 @@ fn custom_tools_wait_for_the_client() {
 }
 
 #[test]
+fn tools_of_self_hosted_environments_wait_for_a_worker() {
+    let uses = || vec![remote("w", Allow), remote("a", Ask), tool("b", Allow)];
+    let asked = || vec![post("m1"), begin("r1"), reply("r1", uses())];
+    let told = "RUN user:m1 (r1 uses:w uses:a uses:b )";
+    refuses(asked(), done("w"), Rejection::Stale);
+    // Neither a client's answer to a custom tool nor one that comes before the confirmation.
+    refuses(asked(), answer("w"), Rejection::NotAwaited);
+    refuses(asked(), worked("a"), Rejection::NotAwaited);
+    refuses(asked(), worked("b"), Rejection::NotAwaited);
+    let blocked = || [asked(), vec![done("b")]].concat();
+    let told = format!("{told} result:b IDLE:asks(w,a)");
+    check(blocked(), &told, "blocked");
+    // What is confirmed goes on waiting, now for the worker.
+    let confirmed = || [blocked(), vec![confirm("a", true)]].concat();
+    let told_more = format!("{told} a=true IDLE:asks(w,a)");
+    check(confirmed(), &told_more, "blocked");
+    refuses(confirmed(), confirm("a", true), Rejection::NotAsking);
+    check(
+        [confirmed(), vec![worked("a"), worked("w")]].concat(),
+        &format!("{told_more} answer:a IDLE:asks(w) answer:w RUN"),
+        "ready",
+    );
+    check(
+        [blocked(), vec![confirm("a", false), worked("w")]].concat(),
+        &format!("{told} a=false error:a IDLE:asks(w) answer:w RUN"),
+        "ready",
+    );
+    refuses(
+        [confirmed(), vec![worked("a")]].concat(),
+        worked("a"),
+        Rejection::NotAwaited,
+    );
+    check(
+        [confirmed(), vec![interrupt(true)]].concat(),
+        &format!("{told_more} error:w error:a interrupt IDLE:interrupted"),
+        "idle:interrupted",
+    );
+    // While others run, a worker's result is taken, too.
+    check(
+        [asked(), vec![worked("w"), confirm("a", true)]].concat(),
+        "RUN user:m1 (r1 uses:w uses:a uses:b ) answer:w a=true",
+        "acting:2",
+    );
+}
+
+#[test]
 fn an_archived_session_takes_nothing() {
     let update = |title: Option<&str>| Input::Update {
         title: Some(title.map(str::to_owned)),
@@ -676,11 +723,13 @@ fn a_system_message_stands_behind_what_it_accompanies() {
             id,
             tool_use,
             outcome,
+            remote,
             ..
         } => Input::Answer {
             id,
             tool_use,
             outcome,
+            remote,
             system: note(name),
         },
         other => other,

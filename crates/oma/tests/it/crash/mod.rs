@@ -10,6 +10,7 @@
 //! `OMA_CRASH_SEED` chooses the moments, `OMA_CRASH_KILLS` how many there are in all tests together.
 
 mod checks;
+mod deployments;
 mod driver;
 mod expected;
 mod link;

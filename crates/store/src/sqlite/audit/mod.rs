@@ -41,13 +41,63 @@ impl EntryRow {
     }
 }
 
+/// Notes a call that begins.
+fn open(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
+    conn.prepare_cached(
+        "INSERT INTO audit_open (id, workspace, at, request_id, actor, action, target) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        entry.id.as_str(),
+        entry.workspace.as_str(),
+        entry.at.as_millis(),
+        entry.request_id,
+        entry.actor,
+        entry.action,
+        entry.target,
+    ])?;
+    Ok(())
+}
+
+/// Adds the entries of up to [`PIECE`] calls that did not end.
+fn close(conn: &Connection, outcome: &str) -> Result<u64, Failure> {
+    let mut rows = Vec::new();
+    {
+        let mut statement = conn.prepare_cached(
+            "SELECT workspace, id, at, request_id, actor, action, target, ?1 AS outcome, NULL AS metadata
+             FROM audit_open ORDER BY at, id LIMIT ?2",
+        )?;
+        let mut found = statement.query(params![outcome, PIECE])?;
+        while let Some(row) = found.next()? {
+            let (entry, _) = read(row)?;
+            rows.push(EntryRow {
+                entry,
+                metadata: None,
+            });
+        }
+    }
+    for row in &rows {
+        append(conn, row)?;
+    }
+    Ok(rows.len() as u64)
+}
+
 pub(super) fn append(conn: &Connection, row: &EntryRow) -> Result<(), Failure> {
     let entry = &row.entry;
+    conn.prepare_cached("DELETE FROM audit_open WHERE id = ?")?
+        .execute([entry.id.as_str()])?;
+    // A call may be told of twice: by what it changed, and by its client's leaving before it was answered.
+    let is_taken = conn
+        .prepare_cached("SELECT 1 FROM audit WHERE id = ?")?
+        .exists([entry.id.as_str()])?;
+    let id = match is_taken {
+        true => AuditId::generate(),
+        false => entry.id.clone(),
+    };
     let head = chain::end(conn, End::Head)?;
     let link = Link {
         position: head.position + 1,
         workspace: entry.workspace.as_str(),
-        id: entry.id.as_str(),
+        id: id.as_str(),
         at: entry.at.as_millis(),
         request_id: entry.request_id.as_deref(),
         actor: &entry.actor,
@@ -183,6 +233,23 @@ fn forget(conn: &Connection, before: Timestamp) -> Result<u64, Failure> {
 
 #[async_trait]
 impl Trail for Sqlite {
+    async fn open_audit(&self, entry: &Entry) -> StoreResult<()> {
+        let entry = entry.clone();
+        self.writer.accept(move |conn| open(conn, &entry)).await
+    }
+
+    async fn close_audit(&self, outcome: &str) -> StoreResult<u64> {
+        let mut closed = 0_u64;
+        loop {
+            let outcome = outcome.to_owned();
+            let count = self.writer.run(move |conn| close(conn, &outcome)).await?;
+            closed = closed.saturating_add(count);
+            if count < u64::from(PIECE) {
+                return Ok(closed);
+            }
+        }
+    }
+
     async fn append_audit(&self, entry: &Entry) -> StoreResult<()> {
         let row = EntryRow::new(entry.clone())?;
         self.writer.run(move |conn| append(conn, &row)).await

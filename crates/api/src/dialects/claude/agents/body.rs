@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::multiagent::{self, Choice};
 use crate::dialects::claude::body::{
-    MetadataChanges, bounded, merged, metadata, metadata_changes, nullable, object, parse, unsupported,
+    MetadataChanges, bounded, merged, metadata, metadata_changes, nullable, object, parse,
 };
 use crate::dialects::claude::model::{ModelChoice, model};
+use crate::dialects::claude::skills::{self, SkillChoice};
 use crate::dialects::claude::tools::{self, ServerChoice, ToolsChoice, mcp_servers};
 use crate::fault::Result;
 use crate::validate::checks::{integer, one_of, text};
@@ -35,8 +36,8 @@ const FIELDS: &[&str] = &[
     "tools",
 ];
 
-/// Reads an agent to create, and whom it is to have work in threads.
-pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>)> {
+/// Reads an agent to create, whom it is to have work in threads, and which skills it is to have.
+pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>, Vec<SkillChoice>)> {
     let mut spec = Spec {
         model: String::new(),
         instructions: String::new(),
@@ -47,6 +48,7 @@ pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>)> {
         custom_tools: Vec::new(),
         permission_policy: PermissionPolicy::Toolsets(oma_domain::toolset::Toolsets::default()),
         callable_agents: Vec::new(),
+        skills: Vec::new(),
         multiagent: None,
         max_subagent_depth: 0,
         mcp_servers: Map::new(),
@@ -55,7 +57,7 @@ pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>)> {
         channels: json!({"telegram": {"enabled": false}}),
         runtime: RuntimeKind::Native,
     };
-    let (tools, servers, multiagent) = parse(value, FIELDS, |object| {
+    let (tools, servers, multiagent, skills) = parse(value, FIELDS, |object| {
         let name = object.required("name", text(1, NAME));
         let model = object.required("model", model);
         let description = nullable(object, "description", text(0, DESCRIPTION));
@@ -64,21 +66,21 @@ pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>)> {
         let servers = nullable(object, "mcp_servers", mcp_servers);
         let metadata = nullable(object, "metadata", metadata);
         let multiagent = nullable(object, "multiagent", multiagent::choice);
+        let skills = nullable(object, "skills", skills::choices);
         not_yet(object);
         spec.name = Some(name?);
         model?.apply(&mut spec);
         spec.description = description?.filter(|text| !text.is_empty());
         spec.instructions = system?.unwrap_or_default();
         spec.metadata = metadata?.unwrap_or_default();
-        Some((tools?, servers?, multiagent?))
+        Some((tools?, servers?, multiagent?, skills?))
     })?;
     tools::apply(&mut spec, tools, servers)?;
-    Ok((spec, multiagent))
+    Ok((spec, multiagent, skills.unwrap_or_default()))
 }
 
 /// What this server can't do yet, unless it is left out.
 fn not_yet(object: &mut Object<'_>) {
-    unsupported(object, "skills");
     let _reported = nullable(
         object,
         "execution_identity",
@@ -103,6 +105,8 @@ pub(super) struct UpdateAgent {
     metadata: Change<MetadataChanges>,
     /// Whom it has work in threads; the members are found by whoever applies the update.
     pub(super) multiagent: Change<Choice>,
+    /// Its skills; they are found by whoever applies the update.
+    pub(super) skills: Change<Vec<SkillChoice>>,
 }
 
 /// Reads an update.
@@ -118,6 +122,7 @@ pub(super) fn update(value: &Value) -> Result<UpdateAgent> {
         let servers = object.change("mcp_servers", mcp_servers);
         let metadata = object.change("metadata", metadata_changes);
         let multiagent = object.change("multiagent", multiagent::choice);
+        let skills = object.change("skills", skills::choices);
         not_yet(object);
         Some(UpdateAgent {
             version: version?.and_then(|version| u32::try_from(version).ok()),
@@ -129,12 +134,13 @@ pub(super) fn update(value: &Value) -> Result<UpdateAgent> {
             servers: servers?,
             metadata: metadata?,
             multiagent: multiagent?,
+            skills: skills?,
         })
     })
 }
 
 impl UpdateAgent {
-    /// Lays it over a definition, but for whom it has work in threads.
+    /// Lays it over a definition, but for whom it has work in threads and for its skills.
     pub(super) fn apply(self, mut spec: Spec) -> Result<Spec> {
         if let Some(name) = self.name {
             spec.name = Some(name);
@@ -172,6 +178,8 @@ pub(crate) struct Overrides {
     system: Change<String>,
     tools: Change<ToolsChoice>,
     servers: Change<Vec<ServerChoice>>,
+    /// Its skills; they are found by whoever applies the changes.
+    pub(crate) skills: Change<Vec<SkillChoice>>,
 }
 
 /// Reads what a session changes.
@@ -180,12 +188,13 @@ pub(crate) fn overrides(object: &mut Object<'_>) -> Option<Overrides> {
     let system = object.change("system", text(0, SYSTEM));
     let tools = object.change("tools", tools::tools);
     let servers = object.change("mcp_servers", mcp_servers);
-    unsupported(object, "skills");
+    let skills = object.change("skills", skills::choices);
     Some(Overrides {
         model: model?,
         system: system?,
         tools: tools?,
         servers: servers?,
+        skills: skills?,
     })
 }
 
@@ -202,7 +211,7 @@ pub(crate) fn tool_overrides(object: &mut Object<'_>) -> Option<Overrides> {
 }
 
 impl Overrides {
-    /// Lays the changes over a definition.
+    /// Lays the changes over a definition, but for its skills.
     pub(crate) fn apply(self, mut spec: Spec) -> Result<Spec> {
         if let Some(model) = self.model {
             model.apply(&mut spec);

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::body::Sent;
 use super::page::{self, Cursor, Page};
 use super::query::Query;
+use super::skills;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
@@ -40,12 +41,14 @@ pub(super) fn routes() -> Router<AppState> {
 }
 
 async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
-    let (mut spec, members) = body::create(&sent.value)?;
+    let (mut spec, members, chosen) = body::create(&sent.value)?;
     if let Some(members) = members {
         let members = members.resolve(&state.engine, caller.workspace(), None).await?;
         spec.multiagent = Some(members);
     }
     multiagent::check_tools(&spec)?;
+    spec.skills = skills::resolve(&state.engine, caller.workspace(), &chosen, "skills").await?;
+    skills::check_tools(&spec)?;
     caller.note("model", spec.model.clone());
     caller.note("name", spec.name.clone());
     let created = state
@@ -126,9 +129,16 @@ async fn update(
             Change::Clear => None,
             Change::Set(choice) => Some(choice.resolve(engine, workspace, Some(&current)).await?),
         };
+        let skills = match &update.skills {
+            Change::Keep => current.spec.skills.clone(),
+            Change::Clear => Vec::new(),
+            Change::Set(chosen) => skills::resolve(engine, workspace, chosen, "skills").await?,
+        };
         let mut spec = update.clone().apply(current.spec)?;
         spec.multiagent = members;
         multiagent::check_tools(&spec)?;
+        spec.skills = skills;
+        skills::check_tools(&spec)?;
         match engine.update_agent(workspace, &id, expected, spec).await {
             Ok(updated) => {
                 caller.note("new_version", updated.version);

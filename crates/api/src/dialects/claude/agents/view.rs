@@ -5,7 +5,7 @@ use oma_domain::agent::Spec;
 use serde_json::{Value, json};
 
 use super::multiagent;
-use crate::dialects::claude::{model, time, tools};
+use crate::dialects::claude::{model, skills, time, tools};
 
 /// An agent, or one version of it.
 pub(crate) fn agent(agent: &Agent) -> Value {
@@ -39,7 +39,7 @@ pub(crate) fn definition(agent: &Agent) -> Value {
         "system": system,
         "tools": tools::view(&agent.spec),
         "mcp_servers": tools::servers(&agent.spec),
-        "skills": [],
+        "skills": skills::of_agent(&agent.spec),
         "execution_identity": {"type": "service_account"},
     })
 }

@@ -1,6 +1,6 @@
 //! What clients send about environments.
 
-use oma_domain::environment::{Networking, Packages, Spec};
+use oma_domain::environment::{Hosting, Networking, Packages, Spec};
 use serde_json::Value;
 
 use crate::dialects::claude::body::{
@@ -30,8 +30,11 @@ pub(super) fn create(value: &Value) -> Result<Spec> {
             packages: None,
             networking: Networking::Unrestricted,
             metadata: metadata?.unwrap_or_default(),
+            hosting: Hosting::Cloud,
         };
-        Some(config?.unwrap_or_default().apply(spec))
+        let config = config?.unwrap_or_default();
+        let hosting = config.hosting.unwrap_or_default();
+        Some(config.apply(Spec { hosting, ..spec }))
     })
 }
 
@@ -65,6 +68,11 @@ pub(super) fn update(value: &Value) -> Result<UpdateEnvironment> {
 }
 
 impl UpdateEnvironment {
+    /// Whether it leaves an environment's hosting what it is.
+    pub(super) fn keeps(&self, hosting: Hosting) -> bool {
+        self.config.hosting.is_none_or(|asked| asked == hosting)
+    }
+
     /// Lays it over a definition.
     pub(super) fn apply(self, mut spec: Spec) -> Spec {
         if let Some(name) = self.name {
@@ -79,6 +87,7 @@ impl UpdateEnvironment {
 /// What a configuration says; a part that is absent stays.
 #[derive(Debug, Clone, Default)]
 struct Config {
+    hosting: Option<Hosting>,
     networking: Option<LimitedOrNot>,
     packages: Option<Packages>,
 }
@@ -136,14 +145,17 @@ impl Config {
 fn config(value: &Value, issues: &mut Tree) -> Option<Config> {
     let mut object = Object::of(value, issues)?;
     if discriminator(&mut object, &["cloud", "self_hosted"])? == "self_hosted" {
-        let problem = "This server does not support self-hosted environments yet";
-        object.issues().at("type").push(problem);
-        return None;
+        only(&mut object, &["type"]);
+        return Some(Config {
+            hosting: Some(Hosting::SelfHosted),
+            ..Config::default()
+        });
     }
     only(&mut object, &["type", "networking", "packages"]);
     let networking = nullable(&mut object, "networking", networking);
     let packages = nullable(&mut object, "packages", packages);
     Some(Config {
+        hosting: Some(Hosting::Cloud),
         networking: networking?,
         packages: packages?,
     })

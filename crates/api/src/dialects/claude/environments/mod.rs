@@ -6,6 +6,7 @@ mod view;
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use oma_domain::EnvironmentId;
 use oma_domain::page::Order;
@@ -18,7 +19,7 @@ use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::openclaw::environments::supported;
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::listing::collect;
 use crate::params::EnvironmentPath;
 use view::environment;
@@ -94,6 +95,14 @@ async fn update(
     let (engine, workspace) = (&state.engine, caller.workspace());
     // What the change would lead to is looked at before it is made.
     let current = engine.environment(workspace, &id).await?;
+    if !update.keeps(current.spec.hosting) {
+        let message = "config.type: what an environment is can't be changed";
+        return Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_config_type_change",
+            message,
+        ));
+    }
     let next = update.clone().apply(current.spec);
     supported(&next)?;
     super::body::bounded(&next.metadata)?;

@@ -1,7 +1,7 @@
 //! Environments as clients read them, with every default spelled out.
 
 use oma_domain::Environment;
-use oma_domain::environment::{Networking, Packages, Spec};
+use oma_domain::environment::{Hosting, Networking, Packages, Spec};
 use serde_json::{Value, json};
 
 use crate::dialects::claude::time;
@@ -22,17 +22,22 @@ pub(super) fn environment(environment: &Environment) -> Value {
         packages,
         networking,
         metadata,
+        hosting,
     } = spec;
+    let config = match hosting {
+        Hosting::Cloud => json!({
+            "type": "cloud",
+            "networking": self::networking(networking),
+            "packages": self::packages(packages.as_ref()),
+        }),
+        Hosting::SelfHosted => json!({"type": "self_hosted"}),
+    };
     json!({
         "id": id.as_str(),
         "type": "environment",
         "name": name,
         "description": (!description.is_empty()).then_some(description),
-        "config": {
-            "type": "cloud",
-            "networking": self::networking(networking),
-            "packages": self::packages(packages.as_ref()),
-        },
+        "config": config,
         "scope": "organization",
         "metadata": metadata,
         "created_at": time::value(*created_at),

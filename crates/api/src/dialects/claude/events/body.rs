@@ -2,7 +2,7 @@
 
 use oma_domain::outcome::{DEFAULT_ITERATIONS, MAX_ITERATIONS};
 use oma_domain::session::Outcome;
-use oma_domain::{ContentBlock, EventId};
+use oma_domain::{ContentBlock, EventId, Session, SessionId};
 use oma_engine::{Post, Submission};
 use serde_json::{Value, json};
 
@@ -39,9 +39,9 @@ pub(super) struct Posted {
     pub(super) echo: Value,
 }
 
-/// Reads the events of a request. `thread` is the session's primary one.
-pub(super) fn events(value: &Value, thread: &str) -> Result<Vec<Posted>> {
-    let event = |value: &Value, issues: &mut Tree| event(value, issues, thread);
+/// Reads the events of a request to a session.
+pub(super) fn events(value: &Value, session: &Session) -> Result<Vec<Posted>> {
+    let event = |value: &Value, issues: &mut Tree| event(value, issues, session);
     let posted = parse(value, &["events"], |object| {
         object.required("events", list(1, EVENTS, event))
     })?;
@@ -73,7 +73,7 @@ fn check_system(posted: &[Posted]) -> Result<()> {
     )))
 }
 
-fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
+fn event(value: &Value, issues: &mut Tree, session: &Session) -> Option<Posted> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, TYPES)? {
         "user.message" => {
@@ -87,18 +87,24 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
         "user.interrupt" => {
             only(&mut object, &["type", "session_thread_id"]);
             let named = nullable(&mut object, "session_thread_id", text(1, limits::NAME))?;
-            if named.is_some_and(|named| named != thread) {
-                let problem = "This server interrupts the primary thread only, and with it all others";
-                object.issues().at("session_thread_id").push(problem);
-                return None;
-            }
+            let submission = match named {
+                None => Submission::Interrupt,
+                Some(name) => match named_thread(&name, session) {
+                    Ok(submission) => submission,
+                    Err(problem) => {
+                        object.issues().at("session_thread_id").push(problem);
+                        return None;
+                    }
+                },
+            };
             Some(Posted {
-                submission: Submission::Interrupt,
+                submission,
                 echo: json!({"type": "user.interrupt"}),
             })
         }
         "user.tool_confirmation" => confirmation(&mut object),
-        "user.custom_tool_result" => custom_tool_result(&mut object),
+        "user.custom_tool_result" => tool_result(&mut object, false),
+        "user.tool_result" => tool_result(&mut object, true),
         "user.define_outcome" => {
             let submission = define_outcome(&mut object)?;
             let echo = match &submission {
@@ -126,6 +132,24 @@ fn event(value: &Value, issues: &mut Tree, thread: &str) -> Option<Posted> {
             None
         }
     }
+}
+
+/// The thread that is to be interrupted. With the primary one all are, because it waits for whatever they do.
+fn named_thread(name: &str, session: &Session) -> std::result::Result<Submission, &'static str> {
+    for id in SessionId::of_thread(name) {
+        if id == session.id {
+            return Ok(Submission::Interrupt);
+        }
+        if session
+            .state
+            .threads
+            .get(&id)
+            .is_some_and(|thread| !thread.is_over)
+        {
+            return Ok(Submission::InterruptThread(id));
+        }
+    }
+    Err("There is no such thread in this session that could still work")
 }
 
 /// A message, its type looked at already. Who is charged for it is the caller's to add.
@@ -216,9 +240,14 @@ fn confirmation(object: &mut Object<'_>) -> Option<Posted> {
     })
 }
 
-fn custom_tool_result(object: &mut Object<'_>) -> Option<Posted> {
-    only(object, &["type", "custom_tool_use_id", "content", "is_error"]);
-    let tool_use = object.required("custom_tool_use_id", tool_use);
+/// The result of a custom tool, or of a built-in one that a worker carries out.
+fn tool_result(object: &mut Object<'_>, remote: bool) -> Option<Posted> {
+    let (kind, field) = match remote {
+        true => ("user.tool_result", "tool_use_id"),
+        false => ("user.custom_tool_result", "custom_tool_use_id"),
+    };
+    only(object, &["type", field, "content", "is_error"]);
+    let tool_use = object.required(field, tool_use);
     let blocks = nullable(object, "content", content::of_result);
     let is_error = nullable(object, "is_error", boolean);
     let tool_use = tool_use?;
@@ -226,14 +255,18 @@ fn custom_tool_result(object: &mut Object<'_>) -> Option<Posted> {
         content: blocks?.unwrap_or_default(),
         is_error: is_error?.unwrap_or_default(),
     };
-    let echo = json!({
-        "type": "user.custom_tool_result",
-        "custom_tool_use_id": tool_use.as_str(),
+    let mut echo = json!({
+        "type": kind,
         "content": content::view(&outcome.content),
         "is_error": outcome.is_error,
     });
+    echo[field] = json!(tool_use.as_str());
     Some(Posted {
-        submission: Submission::Answer { tool_use, outcome },
+        submission: Submission::Answer {
+            tool_use,
+            outcome,
+            remote,
+        },
         echo,
     })
 }

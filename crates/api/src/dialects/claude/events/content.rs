@@ -43,7 +43,8 @@ fn block(value: &Value, issues: &mut Tree) -> Option<ContentBlock> {
     only(&mut object, fields);
     let from_file = object.peek("source").and_then(|source| source.get("type")) == Some(&json!("file"));
     if from_file {
-        let problem = "This server does not support files yet";
+        // Those of events have been replaced by their bytes already.
+        let problem = "A file can't be named here";
         object.issues().at("source").at("type").push(problem);
         return None;
     }

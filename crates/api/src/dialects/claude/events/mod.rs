@@ -1,5 +1,6 @@
 //! A session's events: post, list, stream.
 
+pub(crate) mod attachments;
 mod body;
 mod content;
 pub(crate) mod page;
@@ -19,7 +20,7 @@ use oma_engine::{Error, Submission, Submitted};
 use serde_json::{Value, json};
 
 use super::body::{Sent, bad};
-use super::{threads, time};
+use super::time;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
@@ -37,7 +38,7 @@ async fn send(
     State(state): State<AppState>,
     caller: Caller,
     SessionPath(id): SessionPath,
-    sent: Sent,
+    mut sent: Sent,
 ) -> Result<Json<Value>> {
     let (engine, workspace) = (&state.engine, caller.workspace());
     // A missing session is reported before a bad body.
@@ -45,11 +46,16 @@ async fn send(
     if session.state.archived_at.is_some() {
         return Err(archived(&id));
     }
-    let posted = body::events(&sent.value, &threads::id_of(&id))?;
+    attachments::resolve(&state, &caller, &mut sent.value, "events").await?;
+    let posted = body::events(&sent.value, &session)?;
     let (submissions, echoes): (Vec<Submission>, Vec<Value>) = posted
         .into_iter()
         .map(|Posted { submission, echo }| (submission, echo))
         .unzip();
+    let is_result = |submission: &Submission| matches!(submission, Submission::Answer { .. });
+    if caller.is_hands() && !submissions.iter().all(is_result) {
+        return Err(crate::hands::forbidden());
+    }
     let first_work = submissions
         .iter()
         .enumerate()
@@ -61,6 +67,9 @@ async fn send(
     let outcome_at = submissions
         .iter()
         .position(|submission| matches!(submission, Submission::DefineOutcome { .. }));
+    let has_custom = submissions
+        .iter()
+        .any(|submission| matches!(submission, Submission::Answer { remote: false, .. }));
     let outcome = engine
         .submit(
             workspace,
@@ -71,20 +80,23 @@ async fn send(
             caller.success(),
         )
         .await;
-    let submitted = outcome.map_err(|error| worded(error, &id, first_work, outcome_at))?;
+    let submitted = outcome.map_err(|error| worded(error, &id, first_work, outcome_at, has_custom))?;
     caller.recorded();
     let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
     Ok(Json(json!({ "data": data })))
 }
 
 /// An event as it was taken, with its id.
-fn echoed((Submitted { event, at }, fields): (Submitted, Value)) -> Value {
+fn echoed((Submitted { event, at, thread }, fields): (Submitted, Value)) -> Value {
     let mut echo = json!({"id": event.as_str()});
     if let (Value::Object(echo), Value::Object(fields)) = (&mut echo, fields) {
         echo.extend(fields);
     }
     if echo["type"] == "user.define_outcome" {
         echo["outcome_id"] = json!(OutcomeId::of(&event).as_str());
+    }
+    if let Some(thread) = thread {
+        echo["session_thread_id"] = json!(thread.thread_name());
     }
     echo["processed_at"] = time::optional(at);
     echo
@@ -100,6 +112,7 @@ fn worded(
     id: &SessionId,
     first_work: Option<(usize, &'static str)>,
     outcome_at: Option<usize>,
+    has_custom: bool,
 ) -> Fault {
     match error {
         Error::Rejected(Rejection::Archived) => archived(id),
@@ -116,6 +129,12 @@ fn worded(
         Error::Rejected(Rejection::NotAsking) => bad(
             "`tool_use_id` does not match any `agent.tool_use` event in this session that waits for a confirmation",
         ),
+        Error::Rejected(Rejection::NotAwaited) if !has_custom => bad(
+            "`tool_use_id` does not match any `agent.tool_use` event in this session that waits for its result",
+        ),
+        Error::Rejected(rejection @ (Rejection::NoThread | Rejection::OfThread)) => {
+            bad(rejection.to_string())
+        }
         Error::Rejected(Rejection::NotAwaited) => bad(
             "`custom_tool_use_id` does not match any `agent.custom_tool_use` event in this session that waits for \
              its result",

@@ -2,19 +2,24 @@
 //!
 //! An event becomes one frame under its own id, or several, the further ones under derived ids; see
 //! [`Cursor`](crate::dialects::openclaw::events::cursor::Cursor). A status becomes one of the session and one of its
-//! primary thread, an idle status also says what was consumed. Changes of the model within a session are no frames.
+//! primary thread, an idle status also says what was consumed. Changes of the model within a session are no frames, and
+//! the tools by which a coordinator has others work are shown as the messages that go to and from their threads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use oma_domain::event::{Body, BudgetChange, Failure, FailureKind, Purpose, StopReason};
+use oma_domain::agent::Spec;
+use oma_domain::event::{
+    Body, BudgetChange, Failure, FailureKind, Purpose, StopReason, ThreadRef, ThreadStatus,
+};
+use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
-use oma_domain::{Event, EventId, Session};
+use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId};
 use serde_json::{Map, Value, json};
 
 use super::content;
-use crate::dialects::claude::{sessions, threads, time, tools};
+use crate::dialects::claude::{sessions, time, tools};
 use crate::dialects::openclaw::events::cursor::Cursor;
 
 /// What concerns a session as a whole, and none of its threads.
@@ -35,6 +40,15 @@ pub(crate) struct View {
     as_thread: bool,
     /// The names of MCP servers, by what the names of their tools begin with.
     servers: HashMap<String, String>,
+    /// The same of those who may work in threads.
+    members: HashMap<AgentId, HashMap<String, String>>,
+}
+
+/// The names of an agent's MCP servers, by what the names of their tools begin with.
+fn servers_of(agent: &Agent) -> HashMap<String, String> {
+    let names: Vec<&str> = agent.spec.mcp_servers.keys().map(String::as_str).collect();
+    let servers = oma_mcp::prefixes(&names).into_iter();
+    servers.zip(names.iter().map(|name| (*name).to_owned())).collect()
 }
 
 /// An event as clients read it.
@@ -52,14 +66,14 @@ pub(crate) struct Frame {
 
 impl View {
     pub(crate) fn of(session: Session, as_thread: bool) -> Self {
-        let spec = &session.agent.spec;
-        let names: Vec<&str> = spec.mcp_servers.keys().map(String::as_str).collect();
-        let servers = oma_mcp::prefixes(&names).into_iter();
-        let servers = servers.zip(names.iter().map(|name| (*name).to_owned()));
-        let former = session.state.former_servers.clone();
-        let servers = former.into_iter().chain(servers).collect();
+        let mut servers = session.state.former_servers.clone();
+        servers.extend(servers_of(&session.agent));
+        let members = session.roster.iter();
         Self {
-            thread: threads::id_of(&session.id),
+            members: members
+                .map(|agent| (agent.id.clone(), servers_of(agent)))
+                .collect(),
+            thread: session.id.thread_name(),
             agent_name: session.agent.shown_name().to_owned(),
             servers,
             as_thread,
@@ -75,10 +89,7 @@ impl View {
         else {
             return;
         };
-        let names: Vec<&str> = agent.spec.mcp_servers.keys().map(String::as_str).collect();
-        let prefixes = oma_mcp::prefixes(&names).into_iter();
-        self.servers
-            .extend(prefixes.zip(names.iter().map(|name| (*name).to_owned())));
+        self.servers.extend(servers_of(agent));
         self.session.agent = Arc::clone(agent);
     }
 
@@ -105,14 +116,23 @@ impl View {
                 body: Value::Object(body),
             }
         });
-        let concerns_threads = |frame: &Frame| !self.as_thread || !OF_SESSIONS.contains(&frame.kind);
+        // A session's primary thread is shown without what concerns its other threads.
+        let of_others = match &*event.body {
+            Body::ThreadStatus { .. }
+            | Body::ThreadToolUse { .. }
+            | Body::UserInterrupt { thread: Some(_), .. }
+            | Body::UserToolConfirmation { thread: Some(_), .. }
+            | Body::UserCustomToolResult { thread: Some(_), .. } => true,
+            _ => false,
+        };
+        let concerns_threads =
+            |frame: &Frame| !self.as_thread || !(of_others || OF_SESSIONS.contains(&frame.kind));
         frames.filter(concerns_threads).collect()
     }
 
     fn bodies(&self, event: &Event) -> Vec<(&'static str, Value)> {
         let one = |fields: Value| vec![(event.body.kind(), fields)];
         match &*event.body {
-            Body::UserMessage { content } => one(json!({"content": content::view(content)})),
             Body::SystemMessage { content } => one(json!({"content": content::view(content)})),
             Body::UserDefineOutcome {
                 outcome,
@@ -154,35 +174,112 @@ impl View {
                 purpose: Purpose::Evaluation,
                 ..
             } => Vec::new(),
-            Body::UserInterrupt { .. } => one(json!({})),
+            Body::UserMessage { content, from: None } => one(json!({"content": content::view(content)})),
+            Body::UserMessage {
+                content,
+                from: Some(ThreadRef { thread, agent_name }),
+            } => vec![(
+                "agent.thread_message_received",
+                received(thread, agent_name, content),
+            )],
+            Body::UserInterrupt { thread, .. } => one(routed(json!({}), thread.as_ref())),
             Body::UserToolConfirmation {
                 tool_use,
                 allow,
                 deny_message,
-            } => one(json!({
-                "tool_use_id": tool_use.as_str(),
-                "result": if *allow { "allow" } else { "deny" },
-                "deny_message": deny_message,
-            })),
+                thread,
+            } => one(routed(
+                json!({
+                    "tool_use_id": tool_use.as_str(),
+                    "result": if *allow { "allow" } else { "deny" },
+                    "deny_message": deny_message,
+                }),
+                thread.as_ref(),
+            )),
             Body::UserCustomToolResult {
                 tool_use,
                 content,
                 is_error,
+                remote,
+                thread,
                 ..
-            } => one(json!({
-                "custom_tool_use_id": tool_use.as_str(),
-                "content": content::view(content),
-                "is_error": is_error,
+            } => {
+                let (kind, field) = match remote {
+                    true => ("user.tool_result", "tool_use_id"),
+                    false => ("user.custom_tool_result", "custom_tool_use_id"),
+                };
+                let mut fields = json!({"content": content::view(content), "is_error": is_error});
+                fields[field] = json!(tool_use.as_str());
+                vec![(kind, routed(fields, thread.as_ref()))]
+            }
+            Body::ThreadCreated { thread, agent_name } => one(json!({
+                "session_thread_id": thread.thread_name(),
+                "agent_name": agent_name,
+                "workflow_run_id": null,
             })),
+            Body::ThreadStatus {
+                thread,
+                agent_name,
+                status,
+            } => {
+                let mut fields = json!({
+                    "session_thread_id": thread.thread_name(),
+                    "agent_name": agent_name,
+                });
+                let kind = match status {
+                    ThreadStatus::Running => "session.thread_status_running",
+                    ThreadStatus::Terminated => "session.thread_status_terminated",
+                    ThreadStatus::Idle { stop_reason } => {
+                        if let (Value::Object(fields), Value::Object(stop)) =
+                            (&mut fields, self::stop(stop_reason))
+                        {
+                            fields.extend(stop);
+                        }
+                        "session.thread_status_idle"
+                    }
+                };
+                vec![(kind, fields)]
+            }
+            Body::ThreadToolUse {
+                thread,
+                agent,
+                name,
+                input,
+                custom,
+                ..
+            } => vec![self.thread_tool_use(thread, agent, name, input, *custom)],
+            Body::ThreadMessageSent {
+                to,
+                agent_name,
+                content,
+            } => one(json!({
+                "to_session_thread_id": to.thread_name(),
+                "to_agent_name": agent_name,
+                "content": content::view(content),
+            })),
+            Body::ThreadMessageReceived {
+                from,
+                agent_name,
+                content,
+            } => one(received(from, agent_name, content)),
             Body::AgentMessage { content, .. } => one(json!({"content": content::view(content)})),
             Body::AgentThinking { .. } => one(json!({})),
+            Body::AgentToolUse { name, .. } | Body::AgentToolResult { name, .. } if self.is_hidden(name) => {
+                Vec::new()
+            }
             Body::AgentToolUse {
                 name,
                 input,
                 permission,
                 custom,
                 ..
-            } => vec![self.tool_use(name, input, *permission, *custom)],
+            } => vec![tool_use(
+                (&self.session.agent.spec, &self.servers),
+                name,
+                input,
+                *permission,
+                *custom,
+            )],
             Body::AgentToolResult {
                 tool_use,
                 name,
@@ -262,37 +359,26 @@ impl View {
         json!({"session_thread_id": self.thread, "agent_name": self.agent_name})
     }
 
-    /// The server of a tool, and the tool's name there.
-    fn server<'a>(&'a self, tool: &'a str) -> Option<(&'a str, &'a str)> {
-        let rest = tool.strip_prefix(MCP_PREFIX)?;
-        let length = MCP_PREFIX.len() + rest.find("__")? + 2;
-        let (prefix, name) = tool.split_at_checked(length)?;
-        Some((self.servers.get(prefix)?, name))
+    /// Whether it is one of the tools by which a coordinator has others work: they are hidden from clients.
+    fn is_hidden(&self, tool: &str) -> bool {
+        let coordinates = !self.session.is_thread && !self.session.agent.members().is_empty();
+        coordinates && [LIST_AGENTS, SEND_TO_AGENT].contains(&tool)
     }
 
-    fn tool_use(
+    /// A tool use of a thread, as the session shows it.
+    fn thread_tool_use(
         &self,
+        thread: &SessionId,
+        agent: &AgentId,
         name: &str,
         input: &Value,
-        permission: Permission,
         custom: bool,
     ) -> (&'static str, Value) {
-        if custom {
-            return ("agent.custom_tool_use", json!({"name": name, "input": input}));
-        }
-        let (permission, evaluation) = tools::evaluation(&self.session.agent.spec, name, permission);
-        let (kind, mut fields) = match self.server(name) {
-            Some((server, name)) => (
-                "agent.mcp_tool_use",
-                json!({"mcp_server_name": server, "name": name, "input": input}),
-            ),
-            None => ("agent.tool_use", json!({"name": name, "input": input})),
-        };
-        fields["evaluated_permission"] = json!(permission);
-        if let Some(evaluation) = evaluation {
-            fields["evaluation"] = evaluation;
-        }
-        (kind, fields)
+        let member = self.session.roster.iter().find(|member| member.id == *agent);
+        let spec = &member.unwrap_or(&self.session.agent).spec;
+        let servers = self.members.get(agent).unwrap_or(&self.servers);
+        let (kind, fields) = tool_use((spec, servers), name, input, Permission::Ask, custom);
+        (kind, routed(fields, Some(thread)))
     }
 
     fn tool_result(
@@ -302,7 +388,7 @@ impl View {
         content: Value,
         is_error: bool,
     ) -> (&'static str, Value) {
-        let (kind, field) = match self.server(name) {
+        let (kind, field) = match server(&self.servers, name) {
             Some(_) => ("agent.mcp_tool_result", "mcp_tool_use_id"),
             None => ("agent.tool_result", "tool_use_id"),
         };
@@ -345,6 +431,57 @@ impl View {
         }
         error
     }
+}
+
+/// The server of a tool, and the tool's name there.
+fn server<'a>(servers: &'a HashMap<String, String>, tool: &'a str) -> Option<(&'a str, &'a str)> {
+    let rest = tool.strip_prefix(MCP_PREFIX)?;
+    let length = MCP_PREFIX.len() + rest.find("__")? + 2;
+    let (prefix, name) = tool.split_at_checked(length)?;
+    Some((servers.get(prefix)?, name))
+}
+
+/// A tool use of an agent with these servers.
+fn tool_use(
+    (spec, servers): (&Spec, &HashMap<String, String>),
+    name: &str,
+    input: &Value,
+    permission: Permission,
+    custom: bool,
+) -> (&'static str, Value) {
+    if custom {
+        return ("agent.custom_tool_use", json!({"name": name, "input": input}));
+    }
+    let (permission, evaluation) = tools::evaluation(spec, name, permission);
+    let (kind, mut fields) = match server(servers, name) {
+        Some((server, name)) => (
+            "agent.mcp_tool_use",
+            json!({"mcp_server_name": server, "name": name, "input": input}),
+        ),
+        None => ("agent.tool_use", json!({"name": name, "input": input})),
+    };
+    fields["evaluated_permission"] = json!(permission);
+    if let Some(evaluation) = evaluation {
+        fields["evaluation"] = evaluation;
+    }
+    (kind, fields)
+}
+
+/// What went to a thread, or comes from one, says which.
+fn routed(mut fields: Value, thread: Option<&SessionId>) -> Value {
+    if let Some(thread) = thread {
+        fields["session_thread_id"] = json!(thread.thread_name());
+    }
+    fields
+}
+
+/// A message that a thread has got from another one.
+fn received(from: &SessionId, agent_name: &str, content: &[ContentBlock]) -> Value {
+    json!({
+        "from_session_thread_id": from.thread_name(),
+        "from_agent_name": agent_name,
+        "content": content::view(content),
+    })
 }
 
 /// Why a session stopped. This dialect knows fewer reasons.

@@ -6,9 +6,13 @@ use oma_domain::VaultId;
 use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
-use oma_engine::Submission;
+use oma_engine::files::NewResource;
+use oma_engine::{AttachMemory, Submission};
 use serde_json::Value;
 
+use super::attached;
+
+use super::resources::new_resource;
 use crate::dialects::claude::agents::{Overrides, overrides, tool_overrides};
 use crate::dialects::claude::body::{
     MetadataChanges, metadata, metadata_changes, nullable, object, only, parse, unsupported,
@@ -21,6 +25,8 @@ use crate::validate::{Change, Object, Tree};
 
 /// The most events that a session begins with.
 const INITIAL_EVENTS: usize = 50;
+/// The most resources that a session begins with.
+const RESOURCES: usize = oma_domain::resource::MAX_FILES as usize;
 /// The longest title, in characters.
 const TITLE: usize = 500;
 /// A cent, in billionths of a dollar.
@@ -35,6 +41,8 @@ pub(super) struct NewSession {
     pub(super) title: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) vaults: Vec<VaultId>,
+    pub(super) resources: Vec<NewResource>,
+    pub(super) memories: Vec<AttachMemory>,
     pub(super) events: Vec<Submission>,
     pub(super) budget: Option<NanoUsd>,
 }
@@ -59,8 +67,9 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
         let events = nullable(object, "initial_events", initial_events);
         let budget = nullable(object, "budget", budget);
-        unsupported(object, "resources");
+        let resources = nullable(object, "resources", resources);
         let (agent, version, overrides) = agent?;
+        let (resources, memories) = resources?.unwrap_or_default();
         Some(NewSession {
             agent,
             version,
@@ -69,10 +78,39 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
             title: title?.filter(|title| !title.is_empty()),
             metadata: metadata?.unwrap_or_default(),
             vaults: distinct(vaults?.unwrap_or_default()),
+            resources,
+            memories,
             events: events?.unwrap_or_default(),
             budget: budget?,
         })
     })
+}
+
+/// What the sandbox is given, and the memory stores.
+fn resources(value: &Value, issues: &mut Tree) -> Option<(Vec<NewResource>, Vec<AttachMemory>)> {
+    let all = list(0, RESOURCES, resource)(value, issues)?;
+    let (mut resources, mut memories) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Given::Resource(resource) => resources.push(resource),
+            Given::Memory(memory) => memories.push(memory),
+        }
+    }
+    attached::check(&memories, issues)?;
+    Some((resources, memories))
+}
+
+enum Given {
+    Resource(NewResource),
+    Memory(AttachMemory),
+}
+
+fn resource(value: &Value, issues: &mut Tree) -> Option<Given> {
+    if value.get("type").and_then(Value::as_str) == Some("memory_store") {
+        let mut object = Object::of(value, issues)?;
+        return attached::memory_store(&mut object).map(Given::Memory);
+    }
+    new_resource(value, issues).map(Given::Resource)
 }
 
 /// Vaults, each once, in their order.

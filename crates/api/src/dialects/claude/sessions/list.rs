@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use oma_domain::page::Order;
-use oma_domain::{AgentId, DeploymentId, SessionId};
+use oma_domain::{AgentId, DeploymentId, MemoryStoreId, SessionId};
 use oma_engine::{Error, SessionFilter, Standing};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -144,14 +144,20 @@ fn filter(query: &Query) -> Result<Option<SessionFilter>> {
         Some(Err(_)) => return Ok(None),
     };
     // No session comes from what this server does not have yet.
-    let foreign = query.get("memory_store_id");
-    if standing.is_empty() || foreign.is_some() {
+    if standing.is_empty() {
         return Ok(None);
     }
+    let memory_store = match query.get("memory_store_id").map(MemoryStoreId::parse) {
+        None => None,
+        Some(Ok(store)) => Some(store),
+        // What can't be an id is one that no store has.
+        Some(Err(_)) => return Ok(None),
+    };
     Ok(Some(SessionFilter {
         agent,
         agent_version,
         deployment,
+        memory_store,
         created: query.created()?,
         standing,
         // Those that work for another session are its threads.

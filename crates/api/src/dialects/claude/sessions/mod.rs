@@ -1,7 +1,9 @@
 //! Sessions: create, list in both directions, read, update, archive, delete.
 
+mod attached;
 mod body;
 mod list;
+mod resources;
 mod view;
 
 pub(crate) use body::{distinct, quota as read_budget, vault};
@@ -20,6 +22,8 @@ use oma_engine::{AgentUpdate, CreateSession, Error, SessionUpdate};
 use serde_json::{Value, json};
 
 use super::body::{Sent, bad, bounded, merged};
+use super::events::attachments;
+use super::skills;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
@@ -35,9 +39,11 @@ pub(super) fn routes() -> Router<AppState> {
             get(retrieve).post(update).delete(delete),
         )
         .route("/v1/sessions/{session_id}/archive", post(archive))
+        .merge(resources::routes())
 }
 
-async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
+async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -> Result<Json<Value>> {
+    attachments::resolve(&state, &caller, &mut sent.value, "initial_events").await?;
     let new = body::create(&sent.value)?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     caller.note("agent_id", new.agent.as_str());
@@ -51,8 +57,10 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
         metadata: new.metadata,
         environment: Some(environment),
         vaults: new.vaults,
+        resources: new.resources,
         created_by: caller.key(),
         budget: new.budget,
+        memories: new.memories,
         ..CreateSession::of(agent)
     };
     if let Some(overrides) = new.overrides {
@@ -62,7 +70,15 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
         };
         // What is overridden is this version, whatever comes meanwhile.
         create.version = Some(base.version);
-        create.spec = Some(overrides.apply(base.spec)?);
+        let skills = match &overrides.skills {
+            Change::Keep => base.spec.skills.clone(),
+            Change::Clear => Vec::new(),
+            Change::Set(chosen) => skills::resolve(engine, workspace, chosen, "agent.skills").await?,
+        };
+        let mut spec = overrides.apply(base.spec)?;
+        spec.skills = skills;
+        skills::check_tools(&spec)?;
+        create.spec = Some(spec);
     }
     let created = engine.create_session(workspace, create, sent.key.clone()).await?;
     caller.note_target(&created.id);

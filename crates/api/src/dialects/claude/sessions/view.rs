@@ -6,7 +6,9 @@ use oma_domain::usage::{NanoUsd, Totals};
 use oma_domain::{DeploymentId, Session, Timestamp, VaultId};
 use serde_json::{Value, json};
 
+use super::attached;
 use super::body::CENT;
+use super::resources;
 use crate::dialects::claude::{agents, time};
 
 /// A session as of its last commit.
@@ -23,13 +25,13 @@ pub(crate) fn session(session: &Session) -> Value {
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
         "agent": agent(session),
-        "resources": [],
+        "resources": session.resources.iter().map(resources::view).chain(session.memories.iter().map(attached::view)).collect::<Vec<_>>(),
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "outcome_evaluations": state.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
         "budget": limit(state.budget),
         "deployment_id": session.deployment.as_ref().map(DeploymentId::as_str),
         "stats": {
-            "active_seconds": time::seconds(totals.active_ms),
+            "active_seconds": time::seconds(totals.active_ms.saturating_add(state.threads_active_ms())),
             "duration_seconds": time::seconds(ended.millis_since(session.created_at)),
         },
         "usage": usage(&totals),

@@ -253,6 +253,7 @@ impl CreateAgent {
             custom_tools: Vec::new(),
             permission_policy: self.permission_policy,
             callable_agents: self.callable_agents,
+            skills: Vec::new(),
             multiagent: None,
             max_subagent_depth: self.max_subagent_depth,
             mcp_servers: self.mcp_servers,

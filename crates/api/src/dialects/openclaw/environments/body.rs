@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use oma_domain::environment::{Networking, Packages, Spec};
+use oma_domain::environment::{Hosting, Networking, Packages, Spec};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -118,6 +118,7 @@ impl CreateEnvironment {
             packages,
             networking,
             metadata: BTreeMap::new(),
+            hosting: Hosting::Cloud,
         }
     }
 }

@@ -174,11 +174,17 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
     let kind = event.body.kind();
     let plain = |content: Cow<'static, str>| EventView::plain(event, kind, content);
     let one = match &*event.body {
+        // Threads are sessions here, with events of their own.
         Body::ModelRequestStart { .. }
         | Body::ModelRequestEnd { .. }
         | Body::OutcomeBegun { .. }
         | Body::OutcomeEvaluationStart { .. }
-        | Body::OutcomeEvaluationOngoing { .. } => return Vec::new(),
+        | Body::OutcomeEvaluationOngoing { .. }
+        | Body::ThreadCreated { .. }
+        | Body::ThreadStatus { .. }
+        | Body::ThreadToolUse { .. }
+        | Body::ThreadMessageSent { .. }
+        | Body::ThreadMessageReceived { .. } => return Vec::new(),
         Body::StatusIdle {
             stop_reason: StopReason::RequiresAction { .. },
             ..
@@ -189,13 +195,13 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             permission,
             ..
         } => return tool_use(event, name, input, *permission),
-        Body::UserMessage { content } => EventView::plain(event, kind, text_of(content)),
+        Body::UserMessage { content, .. } => EventView::plain(event, kind, text_of(content)),
         Body::SystemMessage { content } => EventView::plain(event, kind, text_of(content)),
         Body::UserDefineOutcome { description, .. } => EventView::plain(event, kind, description.as_str()),
         Body::OutcomeEvaluationEnd {
             result, explanation, ..
         } => plain(format!("{}: {explanation}", result.as_str()).into()),
-        Body::UserInterrupt { dropped } => EventView {
+        Body::UserInterrupt { dropped, .. } => EventView {
             dropped_event_ids: (!dropped.is_empty())
                 .then(|| dropped.iter().map(EventId::to_string).collect()),
             ..plain(match dropped.len() {
@@ -208,6 +214,7 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             tool_use,
             allow,
             deny_message,
+            ..
         } => EventView {
             tool_call_id: Some(tool_use.as_str().into()),
             approval_id: Some(tool_use.as_str().into()),
@@ -256,11 +263,18 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             name,
             content,
             is_error,
+            remote,
+            ..
         } => EventView {
             tool_name: Some(name.as_str().into()),
             tool_call_id: Some(tool_use.as_str().into()),
             is_error: Some(*is_error),
-            ..EventView::plain(event, kind, text_of(content))
+            // Who carries a built-in tool out is no matter here.
+            ..EventView::plain(
+                event,
+                if *remote { "agent.tool_result" } else { kind },
+                text_of(content),
+            )
         },
         Body::StatusTerminated => plain("The session was archived.".into()),
         Body::SessionUpdated { title, .. } => {

@@ -2,7 +2,7 @@
 
 use oma_domain::quota::Monthly;
 use oma_domain::usage::NanoUsd;
-use oma_domain::{Scope, Timestamp, WorkspaceId};
+use oma_domain::{EnvironmentId, Scope, Timestamp, WorkspaceId};
 use oma_engine::Error;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -28,6 +28,10 @@ pub struct CreateKey {
     /// What it may do: `read` looks, `write` also changes, `admin` also manages keys and the audit trail.
     #[schema(value_type = KeyScope)]
     pub(crate) scope: Scope,
+    /// The self-hosted environment whose workers are to hold it. Such a key polls for that environment's work, keeps and
+    /// ends it, reads the sessions that it is about and sends results of their tools; nothing else. Its scope is `write`.
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub(crate) environment_id: Option<EnvironmentId>,
     /// The most that model requests may cost in a calendar month (UTC), which messages ask for that are posted with it:
     /// US dollars, above 0.
     #[schema(value_type = Option<f64>, nullable = false)]
@@ -71,10 +75,18 @@ impl Body for CreateKey {
         let budget = budget::read(object);
         let expires_at = object.optional("expiresAt", expiry);
         let workspace_id = object.optional("workspaceId", workspace_id);
+        let environment_id = object.optional("environmentId", environment_id);
+        if matches!(environment_id, Some(Some(_))) && scope.is_some_and(|scope| scope != Scope::Write) {
+            object
+                .issues()
+                .at("scope")
+                .push("A key of an environment has the scope write");
+        }
         let Monthly { max_cost, max_tokens } = budget?;
         Some(Self {
             name: name?,
             scope: scope?,
+            environment_id: environment_id?,
             max_cost_usd_per_month: max_cost,
             max_tokens_per_month: max_tokens,
             expires_at: expires_at?,
@@ -94,6 +106,11 @@ impl Body for RotateKey {
 
 fn scope(value: &Value, issues: &mut Tree) -> Option<Scope> {
     one_of(&["read", "write", "admin"])(value, issues).and_then(Scope::parse)
+}
+
+fn environment_id(value: &Value, issues: &mut Tree) -> Option<EnvironmentId> {
+    let id = EnvironmentId::parse(&text(0, usize::MAX)(value, issues)?);
+    id.map_err(|problem| issues.push(problem.to_string())).ok()
 }
 
 fn expiry(value: &Value, issues: &mut Tree) -> Option<Timestamp> {

@@ -57,12 +57,20 @@ async fn create(State(state): State<AppState>, Admin(caller): Admin, payload: Pa
         workspace: caller.chosen_workspace(body.workspace_id)?,
         name: body.name,
         scope: body.scope,
+        environment: body.environment_id,
         budget: Monthly {
             max_cost: body.max_cost_usd_per_month,
             max_tokens: body.max_tokens_per_month,
         },
         expires_at: body.expires_at,
     };
+    if let Some(id) = &new.environment {
+        let environment = state.engine.environment(&new.workspace, id).await?;
+        if environment.spec.hosting.is_cloud() {
+            return Err(Error::NotSelfHosted.into());
+        }
+        caller.note("environment_id", id.as_str());
+    }
     caller.note("name", new.name.clone());
     caller.note("scope", new.scope.as_str());
     caller.note("workspace_id", new.workspace.as_str());

@@ -18,6 +18,9 @@ pub struct KeyView {
     name: String,
     /// `read`, `write` or `admin`.
     scope: &'static str,
+    /// The self-hosted environment whose workers hold it; null for a key that is good for more.
+    #[schema(required)]
+    environment_id: Option<String>,
     /// US dollars; null for any amount.
     #[schema(required)]
     max_cost_usd_per_month: Option<f64>,
@@ -52,6 +55,7 @@ impl KeyView {
             workspace_id: key.workspace.to_string(),
             name: key.name.clone(),
             scope: key.scope.as_str(),
+            environment_id: key.environment.as_ref().map(ToString::to_string),
             max_cost_usd_per_month: key.budget.max_cost.map(NanoUsd::as_usd),
             max_tokens_per_month: key.budget.max_tokens,
             created_at: key.created_at.as_millis(),

@@ -1,8 +1,12 @@
 //! What clients send about vaults and credentials. Secrets are taken into types that don't show them; no problem
 //! that is reported repeats a value.
 
+use std::collections::BTreeMap;
+
 use oma_domain::Timestamp;
-use oma_vault::{ClientSecret, CredentialChange, NewCredential, NewRefresh, NewSecret, NewVault};
+use oma_vault::{
+    ClientSecret, CredentialChange, Expiry, MetadataChange, NewCredential, NewRefresh, NewSecret, NewVault,
+};
 use secrecy::SecretString;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -45,6 +49,7 @@ impl CreateVault {
         NewVault {
             user: Some(self.user_id),
             name: self.name,
+            metadata: BTreeMap::new(),
         }
     }
 }
@@ -248,6 +253,7 @@ impl AddCredential {
                         }
                     },
                     scopes: self.scopes,
+                    resource: None,
                 }),
             },
             CredentialType::EnvironmentVariable => {
@@ -262,6 +268,7 @@ impl AddCredential {
             name: self.name.ok_or_else(missing)?,
             match_url: self.match_url.ok_or_else(missing)?,
             secret,
+            metadata: BTreeMap::new(),
         })
     }
 }
@@ -304,10 +311,11 @@ impl Body for UpdateCredential {
             name: name?,
             token: token?,
             access_token: access_token?,
-            expires_at: expires_at?.map(timestamp),
+            expires_at: expires_at?.map_or(Expiry::OfToken, |end| Expiry::At(timestamp(end))),
             refresh_token: refresh_token?,
             client_secret: client_secret?,
             scopes: scopes?,
+            metadata: MetadataChange::Keep,
         }))
     }
 }

@@ -3,7 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use oma_domain::CredentialId;
+use oma_domain::page::Order;
+use oma_domain::vault::MAX_CREDENTIALS;
 use oma_engine::Error;
+use oma_vault::Admission;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -17,6 +20,12 @@ use crate::limits;
 use crate::listing::{Slice, collect, unknown_cursor};
 use crate::params::{CredentialPath, Params, VaultPath};
 use crate::payload::Payload;
+
+/// Several credentials may be for the same place: of equal ones the newest counts.
+const ADMISSION: Admission = Admission {
+    most: MAX_CREDENTIALS,
+    unique: false,
+};
 
 /// The routes of this module.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -51,7 +60,7 @@ async fn add(
     let new = payload.parse::<AddCredential>()?.into_new()?;
     let credential = state
         .engine
-        .add_credential(caller.workspace(), &vault, new, payload.key)
+        .add_credential(caller.workspace(), &vault, new, ADMISSION, payload.key)
         .await?;
     caller.note_target(&credential.id);
     caller.note("vault_id", vault.as_str());
@@ -60,7 +69,7 @@ async fn add(
 
 /// List the credentials of a vault.
 ///
-/// By creation, oldest first.
+/// By creation, oldest first, archived ones included.
 #[utoipa::path(
     get, path = "/v1/vaults/{vault_id}/credentials", tag = "vaults",
     params(
@@ -82,7 +91,14 @@ async fn list_credentials(
         let (engine, caller, vault) = (state.engine.clone(), caller.clone(), vault.clone());
         async move {
             let page = engine
-                .credentials(caller.workspace(), &vault, after.as_ref(), limit)
+                .credentials(
+                    caller.workspace(),
+                    &vault,
+                    false,
+                    Order::Ascending,
+                    after.as_ref(),
+                    limit,
+                )
                 .await;
             page.map_err(cursor_fault)
         }

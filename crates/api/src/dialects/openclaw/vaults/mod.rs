@@ -11,6 +11,7 @@ use axum::extract::State;
 use oma_domain::VaultId;
 use oma_domain::page::Order;
 use oma_engine::Error;
+use oma_vault::{MetadataChange, VaultFilter};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -54,7 +55,7 @@ async fn create(State(state): State<AppState>, caller: Caller, payload: Payload)
 
 /// List vaults.
 ///
-/// By creation, newest first unless `order` says otherwise.
+/// By creation, newest first unless `order` says otherwise, archived ones included.
 #[utoipa::path(
     get, path = "/v1/vaults", tag = "vaults",
     params(
@@ -70,11 +71,15 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
     let after = slice.after(|text| VaultId::parse(text).ok())?;
     let order = slice.order;
     let user = params.get("user_id").or_else(|| params.get("userId"));
+    let filter = VaultFilter {
+        user: user.map(str::to_owned),
+        only_active: false,
+    };
     let fetch = |after: Option<VaultId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
+        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
         async move {
             let page = engine
-                .vaults(caller.workspace(), user, order, after.as_ref(), limit)
+                .vaults(caller.workspace(), &filter, order, after.as_ref(), limit)
                 .await;
             page.map_err(cursor_fault)
         }
@@ -111,7 +116,10 @@ async fn get(
 #[utoipa::path(
     patch, path = "/v1/vaults/{vault_id}", tag = "vaults", request_body = UpdateVault,
     params(("vault_id" = String, Path)),
-    responses((status = 200, body = VaultView), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)),
+    responses(
+        (status = 200, body = VaultView), (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    ),
 )]
 async fn update(
     State(state): State<AppState>,
@@ -122,7 +130,12 @@ async fn update(
     let UpdateVault { name } = payload.parse::<UpdateVault>()?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     let vault = match name {
-        Some(name) => engine.rename_vault(workspace, &id, &name).await?,
+        Some(name) => {
+            let unchanged = MetadataChange::Keep;
+            engine
+                .update_vault(workspace, &id, Some(&name), &unchanged)
+                .await?
+        }
         None => engine.vault(workspace, &id).await?,
     };
     Ok(Json(VaultView::of(&vault)))

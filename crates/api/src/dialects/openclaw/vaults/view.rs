@@ -20,6 +20,9 @@ pub struct VaultView {
     created_at: i64,
     /// Milliseconds since the epoch. A change of a credential counts.
     updated_at: i64,
+    /// When it was archived, in milliseconds since the epoch: it takes no new sessions, and its secrets are gone.
+    #[schema(required)]
+    archived_at: Option<i64>,
 }
 
 impl VaultView {
@@ -32,6 +35,7 @@ impl VaultView {
             name: vault.name.clone(),
             created_at: vault.created_at.as_millis(),
             updated_at: vault.updated_at.as_millis(),
+            archived_at: vault.archived_at.map(oma_domain::Timestamp::as_millis),
         }
     }
 }
@@ -103,6 +107,9 @@ pub struct CredentialView {
     created_at: i64,
     /// Milliseconds since the epoch. A refresh counts.
     updated_at: i64,
+    /// When it was archived, in milliseconds since the epoch: its secrets are gone.
+    #[schema(required)]
+    archived_at: Option<i64>,
 }
 
 impl CredentialView {
@@ -127,6 +134,7 @@ impl CredentialView {
             expires_at: expires_at.map(oma_domain::Timestamp::as_millis),
             created_at: credential.created_at.as_millis(),
             updated_at: credential.updated_at.as_millis(),
+            archived_at: credential.archived_at.map(oma_domain::Timestamp::as_millis),
         }
     }
 }

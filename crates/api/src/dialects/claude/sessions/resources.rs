@@ -1,0 +1,158 @@
+//! What a session's sandbox is given: list, add, read, remove.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use oma_domain::page::Order;
+use oma_domain::resource::Spec;
+use oma_domain::{FileId, Resource, ResourceId};
+use oma_engine::files::NewResource;
+use oma_engine::{Error, files};
+use serde_json::{Value, json};
+
+use crate::AppState;
+use crate::auth::Caller;
+use crate::dialects::claude::body::{Sent, bad, nullable, only};
+use crate::dialects::claude::page::{self, Cursor};
+use crate::dialects::claude::query::Query;
+use crate::dialects::claude::time;
+use crate::fault::{Fault, Result};
+use crate::limits;
+use crate::params::{ResourcePath, SessionPath};
+use crate::validate::checks::{discriminator, text};
+use crate::validate::{Object, Tree};
+
+/// The most resources of a page; all of them without a limit.
+const MOST: u32 = 1_000;
+/// The longest path that a client may give, in characters.
+const MOUNT_PATH: usize = 1_200;
+
+/// The routes of this module.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/sessions/{session_id}/resources", get(list).post(add))
+        .route(
+            "/v1/sessions/{session_id}/resources/{resource_id}",
+            get(retrieve).post(update).delete(remove),
+        )
+}
+
+/// A resource to give a session.
+pub(super) fn new_resource(value: &Value, issues: &mut Tree) -> Option<NewResource> {
+    let mut object = Object::of(value, issues)?;
+    match discriminator(&mut object, &["file", "github_repository", "memory_store"])? {
+        "file" => file(&mut object),
+        _ => {
+            let problem = "This server does not support it yet";
+            object.issues().at("type").push(problem);
+            None
+        }
+    }
+}
+
+fn file(object: &mut Object<'_>) -> Option<NewResource> {
+    only(object, &["type", "file_id", "mount_path"]);
+    let file = object.required("file_id", |value, issues| {
+        let id = text(1, limits::NAME)(value, issues)?;
+        let id = FileId::parse(&id).ok();
+        if id.is_none() {
+            issues.push("No file has this id");
+        }
+        id
+    });
+    let mount_path = nullable(object, "mount_path", text(1, MOUNT_PATH));
+    Some(NewResource::File {
+        file: file?,
+        mount_path: mount_path?,
+    })
+}
+
+/// A resource as clients read it.
+pub(super) fn view(resource: &Resource) -> Value {
+    let Resource {
+        id,
+        spec,
+        created_at,
+        updated_at,
+    } = resource;
+    let Spec::File { file, mount_path } = spec;
+    json!({
+        "type": "file",
+        "id": id.as_str(),
+        "file_id": file.as_str(),
+        "mount_path": mount_path,
+        "created_at": time::value(*created_at),
+        "updated_at": time::value(*updated_at),
+    })
+}
+
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+    query: Query,
+) -> Result<Json<Value>> {
+    let limit = query.number("limit", 1, MOST)?.unwrap_or(MOST) as usize;
+    let session = state.engine.session(caller.workspace(), &id).await?;
+    let order = Order::Ascending;
+    let resources = &session.resources;
+    let start = match Cursor::read(&query, order)? {
+        Some(cursor) => {
+            let place = resources.iter().position(|one| one.id.as_str() == cursor.row);
+            place.ok_or_else(page::invalid)? + 1
+        }
+        None => 0,
+    };
+    let rest = resources.get(start..).unwrap_or_default();
+    let rows = rest.get(..limit).unwrap_or(rest);
+    let last = rows.last().filter(|_| rest.len() > rows.len());
+    let next = last.map(|row| Cursor::after(row.id.as_str(), order).to_text());
+    let data: Vec<Value> = rows.iter().map(view).collect();
+    Ok(Json(json!({"data": data, "next_page": next})))
+}
+
+async fn add(
+    State(state): State<AppState>,
+    caller: Caller,
+    SessionPath(id): SessionPath,
+    sent: Sent,
+) -> Result<Json<Value>> {
+    let mut issues = Tree::default();
+    let new = match new_resource(&sent.value, &mut issues) {
+        Some(new) if issues.is_empty() => new,
+        _ => return Err(bad(issues.first())),
+    };
+    let added = state.engine.add_resource(caller.workspace(), &id, new).await?;
+    caller.note("resource_id", added.id.as_str());
+    Ok(Json(view(&added)))
+}
+
+fn missing() -> Fault {
+    Error::Files(files::Error::ResourceNotFound).into()
+}
+
+async fn found(state: &AppState, caller: &Caller, path: &ResourcePath) -> Result<Resource> {
+    let session = state.engine.session(caller.workspace(), &path.session).await?;
+    let mut resources = session.resources.into_iter();
+    resources.find(|one| one.id == path.resource).ok_or_else(missing)
+}
+
+async fn retrieve(State(state): State<AppState>, caller: Caller, path: ResourcePath) -> Result<Json<Value>> {
+    Ok(Json(view(&found(&state, &caller, &path).await?)))
+}
+
+async fn update(State(state): State<AppState>, caller: Caller, path: ResourcePath) -> Result<Json<Value>> {
+    found(&state, &caller, &path).await?;
+    Err(bad("Only the token of a repository can be changed"))
+}
+
+async fn remove(State(state): State<AppState>, caller: Caller, path: ResourcePath) -> Result<Json<Value>> {
+    state
+        .engine
+        .remove_resource(caller.workspace(), &path.session, &path.resource)
+        .await?;
+    Ok(Json(
+        json!({"id": ResourceId::as_str(&path.resource), "type": "session_resource_deleted"}),
+    ))
+}

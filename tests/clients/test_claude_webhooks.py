@@ -1,0 +1,221 @@
+"""Webhooks: what endpoints are told, verified as Anthropic's SDK does it."""
+
+import http.server
+import json
+import os
+import queue
+import signal
+import threading
+import uuid
+
+import anthropic
+import pytest
+
+from conftest import Server
+from test_claude_client import IS_NEW, answered, connect, message
+
+# How long a notice may take, in seconds.
+PATIENCE = 30
+ENDPOINTS = "/v1/organizations/webhooks"
+
+
+class Receiver:
+    """An endpoint on this machine. It answers with the status that it is told to, and keeps what it got."""
+
+    def __init__(self):
+        self.got = queue.Queue()
+        self.statuses = queue.Queue()
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                try:
+                    status = receiver.statuses.get_nowait()
+                except queue.Empty:
+                    status = 204
+                receiver.got.put((dict((k.lower(), v) for k, v in self.headers.items()), body))
+                if status is None:
+                    # It hangs until the other side gives up.
+                    self.rfile.read(1)
+                    return
+                self.send_response(status)
+                if 300 <= status < 400:
+                    self.send_header("location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?from=oma"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def next(self):
+        return self.got.get(timeout=PATIENCE)
+
+    def close(self):
+        self.server.shutdown()
+
+
+@pytest.fixture()
+def receiver():
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="module")
+def own():
+    """A server that may dial this machine."""
+    server = Server(OPENCLAW_DIAL_ALLOW="127.0.0.1", OPENCLAW_SCHEDULE_JITTER_MS="0")
+    server.start()
+    yield server
+    server.stop()
+    server.remove()
+
+
+@pytest.fixture()
+def client(own):
+    with connect(own) as client:
+        yield client
+
+
+def endpoint(client, url, *events, **more):
+    """An endpoint, made with a plain request: the older SDK does not know of these."""
+    body = {"url": url, "enabled_events": list(events)} | more
+    return client.post(ENDPOINTS, body=body, cast_to=object)
+
+
+def remove(client, made):
+    client.delete(f"{ENDPOINTS}/{made['id']}", cast_to=object)
+
+
+def test_what_an_agent_does_is_told_and_verified(client, receiver):
+    made = endpoint(client, receiver.url, "agent.created", "agent.archived", "session.status_idled")
+    secret = made["signing_secret"]
+    assert secret.startswith("whsec_") and made["state"] == "enabled" and made["disabled_reason"] == ""
+    agent = client.beta.agents.create(name="Echo", model="scripted/echo")
+    headers, body = receiver.next()
+    event = client.beta.webhooks.unwrap(body, headers=headers, key=secret)
+    assert (event.type, event.data.type, event.data.id) == ("event", "agent.created", agent.id)
+    assert event.id == headers["webhook-id"] and event.id.startswith("whe_")
+    assert event.data.workspace_id.startswith("wrk_") and event.data.organization_id
+    with pytest.raises(Exception):
+        client.beta.webhooks.unwrap(body.replace(agent.id, "agt_other"), headers=headers, key=secret)
+
+    environment = client.beta.environments.create(name=f"hooks {uuid.uuid4()}")
+    session = client.beta.sessions.create(agent=agent.id, environment_id=environment.id)
+    answered(client.beta, session, message("hello"))
+    headers, body = receiver.next()
+    event = client.beta.webhooks.unwrap(body, headers=headers, key=secret)
+    assert (event.data.type, event.data.id) == ("session.status_idled", session.id)
+
+    # Another secret; the one before verifies nothing any more.
+    path = f"{ENDPOINTS}/{made['id']}"
+    renewed = client.post(f"{path}/regenerate_signing_secret", cast_to=object)["signing_secret"]
+    client.beta.agents.archive(agent.id)
+    headers, body = receiver.next()
+    assert client.beta.webhooks.unwrap(body, headers=headers, key=renewed).data.type == "agent.archived"
+    with pytest.raises(Exception):
+        client.beta.webhooks.unwrap(body, headers=headers, key=secret)
+    assert "signing_secret" not in client.get(path, cast_to=object)
+    remove(client, made)
+    with pytest.raises(anthropic.NotFoundError):
+        client.get(path, cast_to=object)
+
+
+@pytest.mark.skipif(not IS_NEW, reason="the older SDK does not know of endpoints")
+def test_endpoints_by_the_sdk(client, receiver):
+    webhooks = client.beta.organization.webhooks
+    kind = "user_profile.program_status_updated"
+    made = [webhooks.create(url=receiver.url, enabled_events=[kind], name=f"e{n}") for n in range(3)]
+    listed = [found.id for found in webhooks.list(limit=2)]
+    assert [found for found in listed if found in [m.id for m in made]] == [m.id for m in reversed(made)]
+    updated = webhooks.update(made[0].id, name="other", state="disabled")
+    assert (updated.name, updated.state, updated.disabled_reason) == ("other", "disabled", "")
+    assert webhooks.retrieve(made[0].id).state == "disabled"
+    assert webhooks.update(made[0].id, state="enabled").state == "enabled"
+    assert webhooks.regenerate_signing_secret(made[1].id).signing_secret != made[1].signing_secret
+    for one in made:
+        assert webhooks.delete(one.id).type == "webhook_endpoint_deleted"
+    assert not set(found.id for found in webhooks.list()) & {one.id for one in made}
+
+
+def test_what_is_refused(client, server):
+    for url in ["ftp://a.example/", "http://a.example/hook", "http://10.0.0.1/hook", "https://127.0.0.1:1/x", "x"]:
+        with pytest.raises(anthropic.BadRequestError) as refused:
+            with connect(server) as guarded:
+                endpoint(guarded, url, "agent.created")
+        assert "url" in str(refused.value), url
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        endpoint(client, "https://a.example/", "agent.exploded")
+    assert "enabled_events.0" in str(refused.value)
+    with pytest.raises(anthropic.BadRequestError):
+        endpoint(client, "https://a.example/")
+
+
+def test_a_redirect_disables_an_endpoint(client, receiver):
+    made = endpoint(client, receiver.url, "agent.created")
+    other = Receiver()
+    watching = endpoint(client, other.url, "agent.created")
+    receiver.statuses.put(302)
+    client.beta.agents.create(name="Echo", model="scripted/echo")
+    receiver.next()
+    # Notices are tried within seconds, and the second agent's tells that the first is done with.
+    other.next()
+    client.beta.agents.create(name="Echo", model="scripted/echo")
+    other.next()
+    found = client.get(f"{ENDPOINTS}/{made['id']}", cast_to=object)
+    assert (found["state"], found["disabled_reason"]) == ("disabled", "redirect")
+    assert receiver.got.empty()
+    for one in (made, watching):
+        remove(client, one)
+    other.close()
+
+
+def test_a_notice_is_tried_again_under_the_same_id(client, receiver):
+    made = endpoint(client, receiver.url, "agent.created")
+    receiver.statuses.put(500)
+    client.beta.agents.create(name="Echo", model="scripted/echo")
+    first, body = receiver.next()
+    again, same = receiver.next()
+    assert (again["webhook-id"], same) == (first["webhook-id"], body)
+    client.beta.webhooks.unwrap(same, headers=again, key=made["signing_secret"])
+    remove(client, made)
+
+
+def test_a_notice_survives_a_kill(receiver):
+    server = Server(OPENCLAW_DIAL_ALLOW="127.0.0.1")
+    server.start()
+    try:
+        with connect(server) as client:
+            made = endpoint(client, receiver.url, "agent.created")
+            # The first attempt is under way when the server dies.
+            receiver.statuses.put(None)
+            agent = client.beta.agents.create(name="Echo", model="scripted/echo")
+        headers, body = receiver.next()
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        server.start()
+        again, same = receiver.next()
+        assert again["webhook-id"] == headers["webhook-id"] and same == body
+        with connect(server) as client:
+            event = client.beta.webhooks.unwrap(same, headers=again, key=made["signing_secret"])
+        assert event.data.id == agent.id
+        server.stop()
+    finally:
+        server.process.kill()
+        server.remove()
+
+
+def test_secrets_are_nowhere_in_the_clear(own, client, receiver):
+    made = endpoint(client, receiver.url, "agent.created")
+    secret = made["signing_secret"].removeprefix("whsec_")
+    for folder, _, files in os.walk(own.data):
+        for name in files:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                assert secret.encode() not in open(path, "rb").read(), name
+    assert secret not in json.dumps(client.get(ENDPOINTS, cast_to=object))
+    remove(client, made)
