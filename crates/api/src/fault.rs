@@ -179,6 +179,7 @@ impl From<Error> for Fault {
             Error::MaxDepth => fault(StatusCode::FORBIDDEN, "max_subagent_depth_reached"),
             Error::NotParentsEnvironment => fault(StatusCode::FORBIDDEN, "forbidden"),
             Error::Unsupported { field, message } => Self::unsupported(field, message),
+            Error::NotBudgetable(_) => fault(StatusCode::BAD_REQUEST, "model_not_budgetable"),
             Error::InvalidModel(problem) => {
                 let mut issues = Tree::default();
                 issues.at("model").push(problem);
@@ -215,6 +216,9 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
         Rejection::NotAwaited => Fault::new(StatusCode::CONFLICT, "tool_result_not_awaited", text),
         Rejection::AwaitsAnswers(_) => Fault::new(StatusCode::CONFLICT, "awaits_answers", text),
         Rejection::Archived => Fault::new(StatusCode::CONFLICT, "session_archived", text),
+        Rejection::OutcomeActive => Fault::new(StatusCode::CONFLICT, "outcome_active", text),
+        Rejection::BudgetCreateOnly => Fault::new(StatusCode::BAD_REQUEST, "budget_create_only", text),
+        Rejection::BudgetNotRaised => Fault::new(StatusCode::BAD_REQUEST, "budget_not_raised", text),
         Rejection::NothingToCompact => Fault::new(StatusCode::CONFLICT, "nothing_to_compact", text),
         Rejection::Stale => Fault::new(StatusCode::CONFLICT, "session_busy", text),
     }

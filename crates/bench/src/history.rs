@@ -120,6 +120,8 @@ async fn fill(data: &Path, session: &str, events: usize) -> Result<Vec<EventId>>
             queue: Vec::new(),
             state: session.state,
             output: None,
+            evaluations: None,
+            agent: None,
             needs_agent: None,
             once: None,
             used: None,

@@ -1,5 +1,7 @@
 //! Content blocks of messages and tool results.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// A piece of a message or of a tool result.
@@ -27,6 +29,18 @@ pub enum ContentBlock {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         context: Option<String>,
     },
+    /// What a search found (results of tools only).
+    SearchResult {
+        /// Where it was found.
+        source: String,
+        /// Its title.
+        title: String,
+        /// Its texts.
+        content: Vec<String>,
+        /// Whether the model may cite it.
+        #[serde(default)]
+        citations: bool,
+    },
 }
 
 /// Where an image's or a document's bytes come from.
@@ -53,11 +67,32 @@ pub enum Source {
 }
 
 impl ContentBlock {
+    /// What it says, if it is nothing but text.
+    #[must_use]
+    pub fn as_text(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text { text } => Some(Cow::Borrowed(text)),
+            Self::SearchResult {
+                source,
+                title,
+                content,
+                ..
+            } => Some(Cow::Owned(format!("{title}\n{source}\n{}", content.join("\n")))),
+            Self::Image { .. } | Self::Document { .. } => None,
+        }
+    }
+
     /// About how many bytes it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
             Self::Text { text } => text.len(),
+            Self::SearchResult {
+                source,
+                title,
+                content,
+                ..
+            } => source.len() + title.len() + content.iter().map(String::len).sum::<usize>(),
             Self::Image { source } | Self::Document { source, .. } => match source {
                 Source::Base64 { data, .. } | Source::Text { data } => data.len(),
                 Source::Url { url } => url.len(),
@@ -77,11 +112,11 @@ impl ContentBlock {
 pub fn joined_text(blocks: &[ContentBlock]) -> String {
     let mut all = String::new();
     for block in blocks {
-        if let ContentBlock::Text { text } = block {
+        if let Some(text) = block.as_text() {
             if !all.is_empty() {
                 all.push('\n');
             }
-            all.push_str(text);
+            all.push_str(&text);
         }
     }
     all

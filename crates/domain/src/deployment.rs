@@ -33,6 +33,20 @@ pub enum InitialEvent {
         /// What it says.
         content: Vec<ContentBlock>,
     },
+    /// What is to be achieved.
+    DefineOutcome {
+        /// The outcome.
+        description: String,
+        /// What the grader goes by.
+        rubric: String,
+        /// How often the grader looks at the work at the most.
+        max_iterations: u32,
+    },
+    /// A system message, which accompanies the message before it.
+    System {
+        /// What it says.
+        content: Vec<ContentBlock>,
+    },
 }
 
 /// What a client gives to create a deployment, with the agent's version pinned.

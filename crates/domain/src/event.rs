@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Agent;
 use crate::content::ContentBlock;
-use crate::id::{AgentId, EventId, SessionId};
+use crate::id::{AgentId, EventId, OutcomeId, SessionId};
+use crate::outcome::Ending;
 use crate::policy::Permission;
 use crate::quota::Exceeded;
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
-use crate::usage::{Cost, Totals, Usage};
+use crate::usage::{Cost, NanoUsd, Totals, Usage};
 
 /// An event's position in its session's log. The first event has 1; 0 is before all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
@@ -182,6 +184,23 @@ pub enum Purpose {
     Reply,
     /// To summarise the history.
     Compaction,
+    /// To grade the work towards an outcome.
+    Evaluation,
+}
+
+impl Purpose {
+    /// Whether it is the usual one, which is not written down.
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        *self == Self::Reply
+    }
+}
+
+/// A session's own budget, as a client has changed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetChange {
+    /// The most that the session may cost; `None` when there is no such budget any more.
+    pub max_cost: Option<NanoUsd>,
 }
 
 /// A thread that sent a message, and the name of its agent.
@@ -264,6 +283,27 @@ pub enum Body {
         /// The thread that it is meant for, unless it is this session.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<SessionId>,
+    },
+    /// The operator of the client's application says something to the model, beside the system prompt.
+    #[serde(rename = "system.message")]
+    SystemMessage {
+        /// What it says: texts only.
+        content: Vec<ContentBlock>,
+    },
+    /// A client says what is to be achieved.
+    #[serde(rename = "user.define_outcome")]
+    UserDefineOutcome {
+        /// The outcome.
+        outcome: OutcomeId,
+        /// What is to be achieved.
+        description: String,
+        /// What the grader goes by.
+        rubric: String,
+        /// How often the grader looks at the work at the most.
+        max_iterations: u32,
+        /// Whether a turn was under way: then the work towards it begins later, at [`Body::OutcomeBegun`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        waits: bool,
     },
     /// Something that the agent said.
     #[serde(rename = "agent.message")]
@@ -397,6 +437,9 @@ pub enum Body {
         /// What it has consumed until here; absent in logs of older servers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         totals: Option<Totals>,
+        /// The session's own budget, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<NanoUsd>,
     },
     /// The session was archived: it takes nothing any more.
     #[serde(rename = "session.status_terminated")]
@@ -410,6 +453,20 @@ pub enum Body {
         /// The metadata, all of it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metadata: Option<BTreeMap<String, String>>,
+        /// The agent with other tools or MCP servers, for this session alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<Arc<Agent>>,
+        /// The session's own budget.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetChange>,
+    },
+    /// The work towards an outcome that was defined in mid-turn begins.
+    #[serde(rename = "session.outcome_begun")]
+    OutcomeBegun {
+        /// The outcome.
+        outcome: OutcomeId,
+        /// Where its definition stands in the log.
+        defined: Seq,
     },
     /// A model request, the turn, or something that the turn can do without failed.
     #[serde(rename = "session.error")]
@@ -462,12 +519,49 @@ pub enum Body {
         request: EventId,
         /// Whether it failed.
         is_error: bool,
+        /// What it was for.
+        #[serde(default, skip_serializing_if = "Purpose::is_reply")]
+        purpose: Purpose,
         /// What it consumed, as far as the provider said.
         #[serde(default)]
         usage: Usage,
         /// What it cost; `None` when that is unknown, or when a failed request consumed nothing.
         #[serde(default)]
         cost: Option<Cost>,
+    },
+    /// A grader begins to look at the work towards an outcome.
+    #[serde(rename = "span.outcome_evaluation_start")]
+    OutcomeEvaluationStart {
+        /// The outcome.
+        outcome: OutcomeId,
+        /// The iteration, counted from 0.
+        iteration: u32,
+    },
+    /// The grader is asked. More than once when a request for its verdict fails.
+    #[serde(rename = "span.outcome_evaluation_ongoing")]
+    OutcomeEvaluationOngoing {
+        /// The outcome.
+        outcome: OutcomeId,
+        /// The iteration, counted from 0.
+        iteration: u32,
+    },
+    /// An iteration has ended.
+    #[serde(rename = "span.outcome_evaluation_end")]
+    OutcomeEvaluationEnd {
+        /// The start event's id; `None` when the grader had not begun to look.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<EventId>,
+        /// The outcome.
+        outcome: OutcomeId,
+        /// The iteration, counted from 0.
+        iteration: u32,
+        /// How it ended.
+        result: Ending,
+        /// Why.
+        explanation: String,
+        /// What the grader consumed.
+        #[serde(default)]
+        usage: Usage,
     },
 }
 
@@ -480,6 +574,8 @@ impl Body {
             Self::UserInterrupt { .. } => "user.interrupt",
             Self::UserToolConfirmation { .. } => "user.tool_confirmation",
             Self::UserCustomToolResult { .. } => "user.custom_tool_result",
+            Self::SystemMessage { .. } => "system.message",
+            Self::UserDefineOutcome { .. } => "user.define_outcome",
             Self::AgentMessage { .. } => "agent.message",
             Self::AgentThinking { .. } => "agent.thinking",
             Self::AgentToolUse { .. } => "agent.tool_use",
@@ -499,6 +595,10 @@ impl Body {
             Self::Compaction { .. } => "session.compaction",
             Self::ModelRequestStart { .. } => "span.model_request_start",
             Self::ModelRequestEnd { .. } => "span.model_request_end",
+            Self::OutcomeBegun { .. } => "session.outcome_begun",
+            Self::OutcomeEvaluationStart { .. } => "span.outcome_evaluation_start",
+            Self::OutcomeEvaluationOngoing { .. } => "span.outcome_evaluation_ongoing",
+            Self::OutcomeEvaluationEnd { .. } => "span.outcome_evaluation_end",
         }
     }
 }

@@ -174,6 +174,10 @@ id!(
     RunId, "drun"
 );
 id!(
+    /// What a session is to achieve.
+    OutcomeId, "outc"
+);
+id!(
     /// A webhook endpoint.
     WebhookId, "whk"
 );
@@ -215,6 +219,19 @@ impl RunId {
         // Ids of deployments are ours and short; the bound is for the type's sake.
         id.truncate(MAX_LEN - 24);
         id.push_str(&format!("_{}", tick.as_millis()));
+        Self(Arc::from(id))
+    }
+}
+
+impl OutcomeId {
+    /// The id of the outcome that an event defines.
+    #[must_use]
+    pub fn of(event: &EventId) -> Self {
+        let name = event.as_str();
+        let name = name.strip_prefix("evt_").unwrap_or(name);
+        // Ids of events are ours and short; the bound is for the type's sake.
+        let mut id = format!("outc_{name}");
+        id.truncate(MAX_LEN);
         Self(Arc::from(id))
     }
 }

@@ -23,6 +23,7 @@ pub mod id;
 pub mod key;
 pub mod memory;
 pub mod multiagent;
+pub mod outcome;
 pub mod page;
 pub mod policy;
 pub mod quota;
@@ -37,6 +38,7 @@ pub mod trace;
 pub mod usage;
 pub mod user;
 pub mod vault;
+pub mod web;
 pub mod webhook;
 pub mod work;
 pub mod workspace;
@@ -49,8 +51,8 @@ pub use event::{Event, Seq};
 pub use file::File;
 pub use id::{
     AgentId, AuditId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId, KeyId,
-    MemoryId, MemoryStoreId, MemoryVersionId, ResourceId, RunId, SessionId, SkillId, SkillVersionId, UserId,
-    VaultId, WebhookId, WorkId, WorkspaceId,
+    MemoryId, MemoryStoreId, MemoryVersionId, OutcomeId, ResourceId, RunId, SessionId, SkillId,
+    SkillVersionId, UserId, VaultId, WebhookId, WorkId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use memory::{Memory, MemoryStore};

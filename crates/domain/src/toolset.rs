@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::policy::{MCP_PREFIX, Permission};
 use crate::session::CALL_AGENT;
+use crate::web;
 
 /// A tool that the client carries out: the session waits until the client has posted its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,9 @@ pub struct ToolSetting {
     /// What holds.
     #[serde(flatten)]
     pub setting: Setting,
+    /// What it may read of the web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<Box<web::Limits>>,
 }
 
 /// A set of tools.
@@ -125,6 +129,14 @@ impl Toolsets {
         self.built_in.as_ref().map(|set| set.setting(names))
     }
 
+    /// What a built-in tool may read of the web.
+    #[must_use]
+    pub fn web(&self, tool: &str) -> Option<&web::Limits> {
+        let set = self.built_in.as_ref()?;
+        let listed = set.tools.iter().find(|listed| listed.tool == tool)?;
+        listed.web.as_deref()
+    }
+
     /// The verdict over a use of a tool that goes under these names. The tool that calls other agents is in no set:
     /// who may be called says enough.
     #[must_use]
@@ -148,6 +160,7 @@ mod tests {
             name: name.into(),
             tool: tool.into(),
             setting,
+            web: None,
         };
         let allow = setting(true, Approval::AlwaysAllow);
         let ask = setting(true, Approval::AlwaysAsk);

@@ -135,6 +135,26 @@ pub struct Totals {
     pub cost: CostTotal,
     /// How long it worked, in milliseconds: waiting for clients does not count.
     pub active_ms: u64,
+    /// How often its web tools were used. That of children is not counted here.
+    #[serde(default, skip_serializing_if = "WebUse::is_none")]
+    pub web: WebUse,
+}
+
+/// How often the web was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct WebUse {
+    /// Searches.
+    pub searches: u64,
+    /// Pages that were fetched, or that it was tried to fetch.
+    pub fetches: u64,
+}
+
+impl WebUse {
+    /// Whether it was not read at all.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A session's cost so far. A request whose price is unknown makes the total unknown, never cheaper.

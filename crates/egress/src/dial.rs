@@ -142,7 +142,21 @@ impl Guard {
     /// # Errors
     /// [`Error`]; a status that tells of a failure is none.
     pub async fn get_with(&self, url: &str, headers: HeaderMap, limits: &Limits) -> Result<Fetched, Error> {
-        let fetch = Box::pin(self.follow(url, headers, limits));
+        self.get_where(url, headers, limits, &|_| true).await
+    }
+
+    /// The same, where the address, and each that it redirects to, has to be admitted.
+    ///
+    /// # Errors
+    /// [`Error`]; a status that tells of a failure is none.
+    pub async fn get_where(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        limits: &Limits,
+        admits: &(dyn Fn(&Url) -> bool + Send + Sync),
+    ) -> Result<Fetched, Error> {
+        let fetch = Box::pin(self.follow(url, headers, limits, admits));
         tokio::time::timeout(limits.timeout, fetch)
             .await
             .map_err(|_| Error::Timeout(limits.timeout))?
@@ -211,10 +225,20 @@ impl Guard {
         Ok(client)
     }
 
-    async fn follow(&self, url: &str, mut headers: HeaderMap, limits: &Limits) -> Result<Fetched, Error> {
+    async fn follow(
+        &self,
+        url: &str,
+        mut headers: HeaderMap,
+        limits: &Limits,
+        admits: &(dyn Fn(&Url) -> bool + Send + Sync),
+    ) -> Result<Fetched, Error> {
         let mut target = Target::parse(url)?;
         for _ in 0..=limits.max_redirects {
             self.admit(&target)?;
+            if !admits(&target.url) {
+                let url = target.url.as_str().chars().take(200).collect();
+                return Err(Error::NotAdmitted(url));
+            }
             let client = self.client(target.port)?;
             let request = client.get(target.url.clone()).headers(headers.clone());
             let response = request.send().await.map_err(|error| failed(&error))?;

@@ -31,6 +31,9 @@ pub enum Error {
     /// The body is longer than allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(u64),
+    /// Whoever asked for it may not read it.
+    #[error("{0} is not among the addresses that may be read")]
+    NotAdmitted(String),
     /// It redirects on and on.
     #[error("more than {0} redirects")]
     TooManyRedirects(u32),

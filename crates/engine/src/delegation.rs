@@ -159,6 +159,7 @@ impl Engine {
             is_thread: false,
             delegation_depth,
             share: errand.share.filter(|share| *share != Quota::default()),
+            budget: None,
             ephemeral: false,
             title: None,
             metadata: BTreeMap::new(),

@@ -132,6 +132,9 @@ pub enum Error {
         /// Why it can't be.
         message: String,
     },
+    /// A budget in money was asked for, and nobody knows what the model costs.
+    #[error("the price of {0} is not known, so its cost can't be limited")]
+    NotBudgetable(String),
     /// No provider of this server could have the model.
     #[error("{0}")]
     InvalidModel(String),

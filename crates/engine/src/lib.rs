@@ -58,7 +58,7 @@ pub use keys::{Credential, IssuedKey, NewKey};
 pub use memories::{AttachMemory, MemoryEdit, MemoryError, MemoryFilter, VersionFilter};
 pub use parents::{IssuedParentToken, OpenChild};
 pub use skills::{NewSkill, SkillError};
-pub use submission::{Submission, Submitted};
+pub use submission::{AgentUpdate, SessionUpdate, Submission, Submitted};
 pub use users::{SignedUp, Terms};
 pub use webhooks::{EndpointChange, NewEndpoint};
 pub use work::{HandedOut, Queue};
@@ -68,6 +68,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::thinking::ThinkingLevel;
+use oma_domain::usage::NanoUsd;
 use oma_domain::{
     AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
@@ -102,7 +103,7 @@ pub struct CreateSession {
     /// What the session runs in the place of that version's definition.
     pub spec: Option<oma_domain::agent::Spec>,
     /// What it may consume, beside its agent's budgets.
-    pub budget: Option<oma_domain::quota::Quota>,
+    pub budget: Option<NanoUsd>,
     /// A title for people.
     pub title: Option<String>,
     /// Whatever the client wants to remember with it.

@@ -158,6 +158,7 @@ impl Engine {
             is_thread: false,
             delegation_depth,
             share: share.filter(|share| *share != Quota::default()),
+            budget: None,
             ephemeral: false,
             created_by: parent.created_by.clone(),
             title: None,

@@ -92,6 +92,9 @@ impl Engine {
             .runtime
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
+        if create.budget.is_some() && !self.inner.runtime.has_price(&agent.spec.model) {
+            return Err(Error::NotBudgetable(agent.spec.model));
+        }
         self.check_skills(workspace, &agent.spec.skills).await?;
         for vault in &create.vaults {
             self.open_vault(workspace, vault).await?;
@@ -117,7 +120,8 @@ impl Engine {
             parent: None,
             is_thread: false,
             delegation_depth,
-            share: create.budget,
+            share: None,
+            budget: create.budget,
             created_by: create.created_by,
             deployment: create.deployment,
             ephemeral: create.ephemeral,

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use oma_domain::agent::{Agent, Spec};
 use oma_domain::audit::Entry;
 use oma_domain::session::{Outcome, Queued};
-use oma_domain::{EventId, KeyId, Session, SessionId, Timestamp, WorkspaceId};
+use oma_domain::usage::NanoUsd;
+use oma_domain::{ContentBlock, EventId, KeyId, Session, SessionId, Timestamp, WorkspaceId};
 
 use crate::actor::Command;
+use crate::agents::unsupported;
 use crate::error::{Error, Result};
 use crate::{Engine, IdempotencyKey, Post};
 
@@ -37,6 +40,48 @@ pub enum Submission {
         /// Whether a worker carries it out.
         remote: bool,
     },
+    /// A system message, which accompanies the message or the custom tool's result before it.
+    System(Vec<ContentBlock>),
+    /// Says what is to be achieved. The outcome's id is [`OutcomeId::of`](oma_domain::OutcomeId::of) its event's.
+    DefineOutcome {
+        /// What is to be achieved.
+        description: String,
+        /// What the grader goes by.
+        rubric: String,
+        /// How often the grader looks at the work at the most.
+        max_iterations: u32,
+        /// The key of whoever posts it, which is charged.
+        charged: Option<KeyId>,
+    },
+}
+
+impl Submission {
+    /// Whether it begins new work, which needs the agent.
+    pub(crate) fn is_work(&self) -> bool {
+        matches!(self, Self::Message(_) | Self::DefineOutcome { .. })
+    }
+}
+
+/// What changes about a session.
+#[derive(Debug, Clone, Default)]
+pub struct SessionUpdate {
+    /// The title; `Some(None)` takes it away.
+    pub title: Option<Option<String>>,
+    /// Metadata to set, or to take away where there is no value.
+    pub metadata: Vec<(String, Option<String>)>,
+    /// The agent, for this session alone.
+    pub agent: Option<AgentUpdate>,
+    /// The most that it may cost; `Some(None)` takes the budget away.
+    pub budget: Option<Option<NanoUsd>>,
+}
+
+/// An agent with another definition.
+#[derive(Debug, Clone)]
+pub struct AgentUpdate {
+    /// What the definition was made from.
+    pub base: Arc<Agent>,
+    /// The definition.
+    pub spec: Spec,
 }
 
 /// What became of one of them.
@@ -67,8 +112,10 @@ impl Engine {
         audit: Option<Box<Entry>>,
     ) -> Result<Vec<Submitted>> {
         for submission in &mut submissions {
-            if let Submission::Message(post) = submission {
-                post.charged.clone_from(&charged);
+            match submission {
+                Submission::Message(post) => post.charged.clone_from(&charged),
+                Submission::DefineOutcome { charged: key, .. } => key.clone_from(&charged),
+                _ => {}
             }
         }
         self.ask(workspace, id, |reply| Command::Submit {
@@ -81,24 +128,33 @@ impl Engine {
         .await
     }
 
-    /// Changes what is said about a session: the title (`Some(None)` takes it away) and, through `metadata`, what the
-    /// client remembers with it.
+    /// Changes what is said about a session, its agent's definition, or its own budget: all of it, or nothing. A turn
+    /// that a spent budget stopped goes on once there is room in it again.
     ///
     /// # Errors
-    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when it is archived.
+    /// [`Error::SessionNotFound`]; [`Error::Unsupported`] when the agent can't be run like that; [`Error::Rejected`]
+    /// when the session is archived, when it is not at rest and its agent is to change, and when the budget is not to
+    /// be had.
     pub async fn update_session(
         &self,
         workspace: &WorkspaceId,
         id: &SessionId,
-        title: Option<Option<String>>,
-        metadata: Vec<(String, Option<String>)>,
+        update: SessionUpdate,
     ) -> Result<Session> {
-        self.ask(workspace, id, |reply| Command::Update {
-            title,
-            metadata,
-            reply,
-        })
-        .await?;
+        if let Some(AgentUpdate { base, spec }) = &update.agent {
+            let session = self.session(workspace, id).await?;
+            let agent = Agent {
+                spec: spec.clone(),
+                ..(**base).clone()
+            };
+            let runtime = &self.inner.runtime;
+            runtime
+                .check(&agent, session.environment.as_deref())
+                .map_err(unsupported)?;
+        }
+        let update = Box::new(update);
+        self.ask(workspace, id, |reply| Command::Update { update, reply })
+            .await?;
         self.session(workspace, id).await
     }
 

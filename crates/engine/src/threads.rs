@@ -217,6 +217,7 @@ impl Errand<'_> {
                 thread: self.info.id.clone(),
                 agent_name: self.info.agent.shown_name().to_owned(),
             }),
+            system: None,
         };
         let asked = self.engine.ask(workspace, thread, |reply| Command::Deliver {
             message: Box::new(message),
@@ -271,6 +272,7 @@ impl Errand<'_> {
             parent: Some(info.id.clone()),
             is_thread: true,
             share: share.filter(|share| *share != Quota::default()),
+            budget: None,
             ephemeral: false,
             title: None,
             metadata: BTreeMap::new(),

@@ -62,6 +62,7 @@ fn sketch(turns: &[Turn<'_>]) -> Vec<String> {
         Turn::User(blocks) => blocks
             .iter()
             .fold("user".to_owned(), |line, block| match &**block {
+                UserBlock::System(text) => format!("{line} system:{text}"),
                 UserBlock::Content(ContentBlock::Text { text }) => format!("{line} {text}"),
                 UserBlock::Content(_) => format!("{line} (media)"),
                 UserBlock::ToolResult {

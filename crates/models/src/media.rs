@@ -37,6 +37,7 @@ fn is_text(media_type: &str) -> bool {
 pub(crate) fn as_text(block: &ContentBlock) -> String {
     match block {
         ContentBlock::Text { text } => text.clone(),
+        ContentBlock::SearchResult { .. } => block.as_text().unwrap_or_default().into_owned(),
         ContentBlock::Image { source } => format!("[image: {}]", described(source)),
         ContentBlock::Document {
             source,
@@ -76,6 +77,11 @@ pub(crate) fn result_text<'a>(content: impl IntoIterator<Item = &'a ContentBlock
     }
     all.extend(texts);
     all.join("\n")
+}
+
+/// A system message in the midst of a conversation, for protocols that have none.
+pub(crate) fn system_text(text: &str) -> String {
+    format!("<system-message>\n{text}\n</system-message>")
 }
 
 /// A base64 source as a `data:` address.

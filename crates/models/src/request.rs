@@ -68,6 +68,9 @@ pub enum UserBlock {
         /// Whether it failed.
         is_error: bool,
     },
+    /// What the application says beside the system prompt, in the midst of the conversation. A message of the role
+    /// `system` where the protocol has that, else marked as such.
+    System(String),
 }
 
 /// A block of a model's message.

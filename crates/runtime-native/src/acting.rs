@@ -39,6 +39,20 @@ const UNKNOWN_FATE: &str = "The server restarted and the sandbox is gone. This c
 run, in whole or in part: check before you run it again.";
 
 impl Run<'_> {
+    /// Refuses to fetch an address that nobody has mentioned who may.
+    fn is_unheard_of(&self, tool: &OpenTool) -> Option<Outcome> {
+        if tool.name != "web_fetch" {
+            return None;
+        }
+        let sources = self.toolbox.fetches().sources.as_ref()?;
+        // Without an address the tool itself says what is wrong.
+        let url = tool.input.get("url")?.as_str()?;
+        let spec = &self.session.agent.spec;
+        let is_custom = |name: &str| spec.is_custom_tool(name);
+        let heard = self.conversation.mentions(url, sources, is_custom);
+        (!heard).then(|| oma_tools::url_not_allowed(url))
+    }
+
     /// Runs the open tool uses until none is left that may run. Confirmations that come meanwhile open more.
     pub(crate) async fn act(&mut self) -> Result<(), PortError> {
         // Tool uses that were open at a restart may have run, and only the sandbox knows. One look settles it
@@ -66,6 +80,11 @@ impl Run<'_> {
                 .iter()
                 .filter(|tool| tool.gate == Gate::Open && is_call(tool));
             lost.extend(calls.map(|tool| tool.id.clone()));
+        }
+        if self.toolbox.fetches().sources.is_some() {
+            // After a restart nothing has been read yet.
+            let (_, head) = self.port.state();
+            self.conversation.catch_up(self.port, head).await?;
         }
         if self.offered.is_none() && self.port.state().0.open_tools().iter().any(is_call) {
             self.ask_servers().await?;
@@ -96,6 +115,7 @@ impl Run<'_> {
                 let (toolbox, sandbox) = (self.toolbox.clone(), Arc::clone(&sandbox));
                 let offered = self.offered.clone().unwrap_or_default();
                 let is_lost = lost.contains(&tool.id);
+                let unheard_of = self.is_unheard_of(&tool);
                 let calls = tool.name == CALL_AGENT && delegation::is_offered(session);
                 let sends = tool.name == SEND_TO_AGENT && session.coordinates();
                 let delegates = calls || sends;
@@ -114,7 +134,9 @@ impl Run<'_> {
                         });
                         return (delegates, done);
                     }
-                    let outcome = if tool.name == LIST_AGENTS && session.coordinates() {
+                    let outcome = if let Some(refusal) = unheard_of {
+                        refusal
+                    } else if tool.name == LIST_AGENTS && session.coordinates() {
                         threads::list(session, &port.state().0)
                     } else if !is_call(&tool) {
                         let lease = async {

@@ -102,7 +102,7 @@ impl Run<'_> {
             Purpose::Reply => self
                 .conversation
                 .keep((self.room(model) / 2) >> (3 * self.compactions)),
-            Purpose::Compaction => None,
+            Purpose::Compaction | Purpose::Evaluation => None,
         };
         self.overflowed = false;
         self.reduction = 0;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use oma_domain::content::joined_text;
-use oma_domain::event::{Body, Cut, FailureKind, Kept};
+use oma_domain::event::{Body, Cut, FailureKind, Kept, Purpose};
+use oma_domain::outcome::Ending;
 use oma_domain::tokens::at_most;
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
@@ -29,6 +30,11 @@ kept beside it; it is too long to be kept whole, and what is left out is marked 
 const AFTER_KEPT: &str = "This is the summary of the conversation so far, and of what has been done about this \
 message already. Go on from there:";
 
+/// What stands before the rubric of an outcome.
+const BEFORE_RUBRIC: &str = "Work until it is achieved, then say what you have done. Files that belong to the result go \
+below /mnt/session/outputs. A grader, who sees your work but \
+not your thoughts, judges it by this rubric:";
+
 /// A message of the user, as the log has it.
 struct Spoken {
     at: Seq,
@@ -47,8 +53,11 @@ pub(crate) struct Conversation {
     unanswered: bool,
     /// The provider's ids of the tool uses, which their results go by.
     calls: HashMap<EventId, String>,
-    /// The newest user message, which is kept word for word over a compaction in mid-turn.
+    /// The newest user message, or the outcome that is to be achieved, which is kept word for word over a compaction in
+    /// mid-turn.
     spoken: Option<Spoken>,
+    /// An outcome that was defined in mid-turn. The model is told of it when the work towards it begins.
+    defined: Option<Spoken>,
     /// The request that the newest summary came from.
     summarised_by: Option<EventId>,
     /// The messages before this one went with a request that was answered.
@@ -105,11 +114,13 @@ impl Conversation {
 
     /// Where the message stands that this event keeps, if it has not been read yet.
     fn missing(&self, event: &Event) -> Option<Seq> {
-        let Body::Compaction { kept: Some(kept), .. } = &*event.body else {
-            return None;
+        let (known, at) = match &*event.body {
+            Body::Compaction { kept: Some(kept), .. } => (&self.spoken, kept.message),
+            Body::OutcomeBegun { defined, .. } => (&self.defined, *defined),
+            _ => return None,
         };
-        let is_known = self.spoken.as_ref().is_some_and(|it| it.at == kept.message);
-        (!is_known).then_some(kept.message)
+        let is_known = known.as_ref().is_some_and(|it| it.at == at);
+        (!is_known).then_some(at)
     }
 
     /// Reads the message that a summary keeps: it stands before what the summary covers.
@@ -118,13 +129,24 @@ impl Conversation {
             return Ok(());
         };
         let found = port.history(Seq(at.0.saturating_sub(1)), 1).await?;
-        match found.first().map(|event| (event.seq, &*event.body)) {
-            Some((seq, Body::UserMessage { content, .. })) if seq == at => {
-                let content = content.clone();
-                self.spoken = Some(Spoken { at, content });
+        let content = match found.first().map(|event| (event.seq, &*event.body)) {
+            Some((seq, Body::UserMessage { content, .. })) if seq == at => content.clone(),
+            Some((
+                seq,
+                Body::UserDefineOutcome {
+                    description, rubric, ..
+                },
+            )) if seq == at => task(description, rubric),
+            _ => {
+                // The summary alone is enough to go on.
+                tracing::error!(at = at.0, "a message that a summary keeps is not in the log");
+                return Ok(());
             }
-            // The summary alone is enough to go on.
-            _ => tracing::error!(at = at.0, "a message that a summary keeps is not in the log"),
+        };
+        let spoken = Some(Spoken { at, content });
+        match &*event.body {
+            Body::OutcomeBegun { .. } => self.defined = spoken,
+            _ => self.spoken = spoken,
         }
         Ok(())
     }
@@ -132,18 +154,40 @@ impl Conversation {
     fn absorb(&mut self, event: &Event) {
         self.seen = event.seq;
         match &*event.body {
-            Body::UserMessage { content, .. } => {
+            Body::UserMessage { content, .. } => self.hear(event.seq, content.clone()),
+            Body::SystemMessage { content } => {
                 self.weigh(content);
-                self.spoken = Some(Spoken {
-                    at: event.seq,
-                    content: content.clone(),
-                });
-                if self.unanswered {
-                    // Two things that the user said stay two messages; providers that want one get them merged.
-                    self.messages.push(Message::User(Vec::new()));
+                let unanswered = self.unanswered;
+                self.user([UserBlock::System(joined_text(content))]);
+                self.unanswered = unanswered;
+            }
+            Body::UserDefineOutcome {
+                description,
+                rubric,
+                waits,
+                ..
+            } => {
+                let (at, content) = (event.seq, task(description, rubric));
+                if *waits {
+                    self.defined = Some(Spoken { at, content });
+                } else {
+                    self.hear(at, content);
                 }
-                self.user(content.iter().cloned().map(UserBlock::Content));
-                self.unanswered = true;
+            }
+            Body::OutcomeBegun { defined, .. } => {
+                if let Some(Spoken { at, content }) = self.defined.take_if(|it| it.at == *defined) {
+                    self.hear(at, content);
+                }
+            }
+            Body::OutcomeEvaluationEnd {
+                result, explanation, ..
+            } => {
+                if let Some(text) = feedback(*result, explanation) {
+                    let content = [ContentBlock::text(text)];
+                    self.weigh(&content);
+                    self.user(content.into_iter().map(UserBlock::Content));
+                    self.unanswered = true;
+                }
             }
             Body::AgentMessage {
                 request,
@@ -236,6 +280,7 @@ impl Conversation {
             }
             Body::ModelRequestEnd {
                 is_error: false,
+                purpose: Purpose::Reply | Purpose::Compaction,
                 usage,
                 request,
                 ..
@@ -270,8 +315,22 @@ impl Conversation {
             | Body::ModelChange { .. }
             | Body::ThinkingLevelChange { .. }
             | Body::ModelRequestStart { .. }
+            | Body::OutcomeEvaluationStart { .. }
+            | Body::OutcomeEvaluationOngoing { .. }
             | Body::ModelRequestEnd { .. } => {}
         }
+    }
+
+    /// The user says something, at this place of the log.
+    fn hear(&mut self, at: Seq, content: Vec<ContentBlock>) {
+        self.weigh(&content);
+        if self.unanswered {
+            // Two things that the user said stay two messages; providers that want one get them merged.
+            self.messages.push(Message::User(Vec::new()));
+        }
+        self.user(content.iter().cloned().map(UserBlock::Content));
+        self.unanswered = true;
+        self.spoken = Some(Spoken { at, content });
     }
 
     fn user(&mut self, blocks: impl IntoIterator<Item = UserBlock>) {
@@ -313,6 +372,7 @@ impl Conversation {
                 Message::Assistant(_) => &mut [],
             });
         let content = blocks.flat_map(|block| match block {
+            UserBlock::System(_) => &mut [],
             UserBlock::Content(content) => std::slice::from_mut(content),
             UserBlock::ToolResult { content, .. } => content.as_mut_slice(),
         });
@@ -395,7 +455,9 @@ impl Conversation {
                 let block = index;
                 Some(Cut { block, head, tail })
             }
-            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
+            ContentBlock::Image { .. }
+            | ContentBlock::Document { .. }
+            | ContentBlock::SearchResult { .. } => None,
         });
         let cut = cuts.collect();
         Some(Kept {
@@ -403,6 +465,12 @@ impl Conversation {
             whole,
             cut,
         })
+    }
+
+    /// The messages without the summary that they may begin with.
+    pub(crate) fn heard(&self) -> &[Message] {
+        let summary = usize::from(self.summarised_by.is_some()).min(self.messages.len());
+        &self.messages[summary..]
     }
 
     /// About how much memory it takes, in bytes.
@@ -436,7 +504,9 @@ impl Conversation {
         let recent = &self.messages[self.messages.len() - kept.max(1)..];
         // A result whose use is left out means nothing to a provider.
         let begins = |message: &Message| match message {
-            Message::User(blocks) => blocks.iter().all(|block| matches!(block, UserBlock::Content(_))),
+            Message::User(blocks) => blocks
+                .iter()
+                .all(|block| !matches!(block, UserBlock::ToolResult { .. })),
             Message::Assistant(_) => false,
         };
         let start = if step == 1 {
@@ -458,6 +528,28 @@ impl Conversation {
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
+}
+
+/// An outcome as the agent is told of it.
+fn task(description: &str, rubric: &str) -> Vec<ContentBlock> {
+    vec![
+        ContentBlock::text(format!("Achieve this outcome:\n\n{description}")),
+        ContentBlock::text(format!("{BEFORE_RUBRIC}\n\n{rubric}")),
+    ]
+}
+
+/// What the agent is told of a verdict, if it is to do something about it.
+fn feedback(result: Ending, explanation: &str) -> Option<String> {
+    let ask = match result {
+        Ending::NeedsRevision => "Revise your work accordingly, then say again what you have done.",
+        Ending::MaxIterationsReached => {
+            "There are no more revisions. Say briefly what you have achieved and what remains open."
+        }
+        Ending::Satisfied | Ending::Failed | Ending::Interrupted => return None,
+    };
+    Some(format!(
+        "A grader has looked at your work and is not satisfied yet:\n\n{explanation}\n\n{ask}"
+    ))
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use oma_domain::event::{Body, Cut, Kept, Purpose};
+use oma_domain::outcome::Ending;
 use oma_domain::policy::Permission;
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::usage::Usage;
+use oma_domain::web::{Sources, ToolFilter};
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 
@@ -75,6 +77,7 @@ fn end(request: &str) -> Body {
     Body::ModelRequestEnd {
         request: id(request),
         is_error: false,
+        purpose: oma_domain::event::Purpose::Reply,
         usage,
         cost: None,
     }
@@ -95,6 +98,7 @@ fn shorthand(conversation: &Conversation) -> Vec<String> {
         UserBlock::Content(ContentBlock::Text { text }) => text.clone(),
         UserBlock::Content(_) => "media".into(),
         UserBlock::ToolResult { call_id, .. } => format!("result {call_id}"),
+        UserBlock::System(text) => format!("system {text}"),
     };
     let assistant = |block: &AssistantBlock| match block {
         AssistantBlock::Text { text, .. } => text.clone(),
@@ -366,4 +370,161 @@ fn what_was_never_answered_stays_a_message_of_its_own() {
         })
         .collect();
     assert_eq!(shape, [1, 1, 0, 2]);
+}
+
+fn defines(waits: bool) -> Body {
+    Body::UserDefineOutcome {
+        outcome: oma_domain::OutcomeId::parse("outc_1").unwrap(),
+        description: "A haiku".into(),
+        rubric: "Three lines.".into(),
+        max_iterations: 3,
+        waits,
+    }
+}
+
+fn ends(result: Ending) -> Body {
+    Body::OutcomeEvaluationEnd {
+        start: None,
+        outcome: oma_domain::OutcomeId::parse("outc_1").unwrap(),
+        iteration: 0,
+        result,
+        explanation: "One line only.".into(),
+        usage: Usage::default(),
+    }
+}
+
+#[test]
+fn an_outcome_is_a_task_and_its_verdicts_are_answered() {
+    let events = log(vec![
+        ("o", defines(false)),
+        ("r1", begin()),
+        ("t1", says("r1", "done")),
+        ("e1", end("r1")),
+        ("v1", ends(Ending::NeedsRevision)),
+        ("r2", begin()),
+        ("t2", says("r2", "done again")),
+        ("e2", end("r2")),
+        ("v2", ends(Ending::Satisfied)),
+        ("m1", user("thanks")),
+    ]);
+    let lines = shorthand(&fold(&events));
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert!(
+        lines[0].contains("A haiku") && lines[0].contains("Three lines."),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].contains("One line only.") && lines[2].contains("Revise"),
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines[4], "user: thanks",
+        "a satisfied grader says nothing to the agent"
+    );
+    let last = shorthand(&fold(&log(vec![("v1", ends(Ending::MaxIterationsReached))])));
+    assert!(last[0].contains("no more revisions"), "{last:?}");
+}
+
+#[test]
+fn what_is_defined_in_mid_turn_is_told_when_the_work_begins() {
+    let events = log(vec![
+        ("m1", user("hi")),
+        ("r1", begin()),
+        ("o", defines(true)),
+        ("t1", says("r1", "hello")),
+        ("e1", end("r1")),
+        (
+            "b",
+            Body::OutcomeBegun {
+                outcome: oma_domain::OutcomeId::parse("outc_1").unwrap(),
+                defined: Seq(3),
+            },
+        ),
+    ]);
+    let lines = shorthand(&fold(&events));
+    assert_eq!(&lines[..2], ["user: hi", "agent: hello"]);
+    assert!(lines.len() == 3 && lines[2].contains("A haiku"), "{lines:?}");
+    // What a summary covers is read again.
+    let late = Conversation::after(Seq(5));
+    assert_eq!(late.missing(&events[5]), Some(Seq(3)));
+}
+
+#[test]
+fn system_messages_stand_with_what_they_accompany() {
+    let note = |text: &str| Body::SystemMessage {
+        content: vec![ContentBlock::text(text)],
+    };
+    let events = log(vec![
+        ("m1", user("hi")),
+        ("s1", note("be kind")),
+        ("r1", begin()),
+        ("u1", uses("r1", "c1")),
+        ("e1", end("r1")),
+        ("x1", result("u1", "ok")),
+        ("s2", note("be brief")),
+    ]);
+    assert_eq!(
+        shorthand(&fold(&events)),
+        [
+            "user: hi | system be kind",
+            "agent: use c1",
+            "user: result c1 | system be brief"
+        ]
+    );
+    // The user has still to be answered.
+    let again = log(vec![
+        ("m1", user("hi")),
+        ("s1", note("be kind")),
+        ("m2", user("there?")),
+    ]);
+    assert_eq!(
+        shorthand(&fold(&again)),
+        ["user: hi | system be kind", "user: there?"]
+    );
+}
+
+#[test]
+fn addresses_count_where_they_may_come_from() {
+    let url = "https://a.org/page";
+    let said = |by: &str| match by {
+        "user" => log(vec![("m1", user(&format!("Read {url}.")))]),
+        "summary" => log(vec![(
+            "c",
+            Body::Compaction {
+                request: id("r"),
+                summary: url.into(),
+                through: Seq(0),
+                kept: None,
+            },
+        )]),
+        _ => log(vec![
+            ("r1", begin()),
+            ("u1", uses("r1", "c1")),
+            ("x1", result("u1", url)),
+        ]),
+    };
+    let all = Some(ToolFilter::All);
+    let none = Some(ToolFilter::None);
+    let only = Some(ToolFilter::Only(vec!["bash".into()]));
+    let except = Some(ToolFilter::Except(vec!["bash".into()]));
+    for (by, user_input, client, server, custom, heard) in [
+        ("user", &all, &none, &none, false, true),
+        ("user", &None, &none, &none, false, true),
+        ("user", &none, &all, &all, false, false),
+        ("tool", &none, &none, &all, false, true),
+        ("tool", &none, &none, &only, false, true),
+        ("tool", &none, &none, &except, false, false),
+        ("tool", &none, &all, &none, true, true),
+        ("tool", &none, &none, &all, true, false),
+        ("summary", &all, &all, &all, false, false),
+    ] {
+        let sources = Sources {
+            user_input: user_input.clone(),
+            client_tool_results: client.clone(),
+            server_tool_results: server.clone(),
+        };
+        let conversation = fold(&said(by));
+        let mentioned = conversation.mentions(url, &sources, |_| custom);
+        assert_eq!(mentioned, heard, "{by} {sources:?}");
+    }
 }

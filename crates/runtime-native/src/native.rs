@@ -34,6 +34,8 @@ pub struct Config {
     pub inline_result_chars: usize,
     /// How many bytes of conversations are kept for the next turns of their sessions.
     pub recent_bytes: u64,
+    /// The model that grades outcomes, `provider/model`; the session's own otherwise.
+    pub grader_model: Option<String>,
 }
 
 impl Default for Config {
@@ -42,6 +44,7 @@ impl Default for Config {
             compact_at_percent: 80,
             inline_result_chars: 100_000,
             recent_bytes: 32 << 20,
+            grader_model: None,
         }
     }
 }
@@ -203,6 +206,17 @@ impl Runtime for Native {
         self.models.check(model)
     }
 
+    fn has_price(&self, model: &str) -> bool {
+        // Whoever can't be asked for want of a key costs nothing before there is one.
+        self.models
+            .resolve(model)
+            .map_or(true, |model| model.price(0).is_some())
+    }
+
+    fn servers_changed(&self, session: &SessionId) {
+        self.mcp.discard(session);
+    }
+
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
         let (state, _) = port.state();
         let mut run = Run {
@@ -226,6 +240,7 @@ impl Runtime for Native {
             offered: None,
             told: HashSet::new(),
             recovering,
+            halved: 0,
             overflowed: false,
             compactions: 0,
             reduction: 0,

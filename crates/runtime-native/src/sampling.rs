@@ -173,6 +173,17 @@ impl Run<'_> {
             .await?;
             return Ok(());
         }
+        self.retry_or_give_up(state, request, error).await
+    }
+
+    /// Records a failed request; waits and leaves the next attempt to the loop as long as there may be one, or ends the
+    /// turn.
+    pub(crate) async fn retry_or_give_up(
+        &mut self,
+        state: &State,
+        request: EventId,
+        error: Error,
+    ) -> Result<(), PortError> {
         let attempts = 1 + state.turn().map_or(0, |turn| turn.failed_attempts);
         let delay = self.native.retry.next_delay(attempts, &error);
         let retry = delay.is_some();

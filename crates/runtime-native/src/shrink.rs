@@ -10,6 +10,7 @@ const SHRUNK_TEXT: usize = 2_000;
 pub(crate) fn shrunk(message: &Message) -> Message {
     let user = |block: &UserBlock| match block {
         UserBlock::Content(content) => UserBlock::Content(short(content)),
+        UserBlock::System(text) => UserBlock::System(text.clone()),
         UserBlock::ToolResult {
             call_id,
             name,
@@ -26,7 +27,9 @@ pub(crate) fn shrunk(message: &Message) -> Message {
         AssistantBlock::Thinking { .. } => None,
         AssistantBlock::Text { text, .. } => match short_text(text) {
             ContentBlock::Text { text } => Some(AssistantBlock::Text { text, opaque: None }),
-            ContentBlock::Image { .. } | ContentBlock::Document { .. } => None,
+            ContentBlock::Image { .. }
+            | ContentBlock::Document { .. }
+            | ContentBlock::SearchResult { .. } => None,
         },
         AssistantBlock::ToolUse {
             call_id,
@@ -82,6 +85,7 @@ pub(crate) fn short(block: &ContentBlock) -> ContentBlock {
         ContentBlock::Text { text } => short_text(text),
         ContentBlock::Image { .. } => ContentBlock::text("[an image was left out]"),
         ContentBlock::Document { .. } => ContentBlock::text("[a document was left out]"),
+        ContentBlock::SearchResult { .. } => short_text(&block.as_text().unwrap_or_default()),
     }
 }
 

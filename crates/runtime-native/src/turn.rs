@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use oma_domain::Seq;
 use oma_domain::event::{Failure, Purpose};
+use oma_domain::outcome::{Goal, Stage};
 use oma_domain::policy::Permission;
 use oma_domain::quota::Bound;
 use oma_domain::session::{Input, State, Step};
@@ -19,7 +20,7 @@ use crate::conversation::Conversation;
 use crate::{delegation, threads};
 
 /// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
-const OVERHEAD_TOKENS: u64 = 500;
+pub(crate) const OVERHEAD_TOKENS: u64 = 500;
 /// The output that a request is limited to when it has to be limited and the model's own limit is unknown:
 /// providers refuse a request for more than that.
 const CAUTIOUS_OUTPUT: u64 = 8_192;
@@ -35,6 +36,12 @@ pub(crate) fn output_limit(state: &State, model: &dyn Model) -> Option<u32> {
         u64::MAX
     };
     max_output.map(|tokens| u32::try_from(tokens.min(most)).unwrap_or(u32::MAX))
+}
+
+/// The outcome that a grader is to look at now.
+fn evaluated(state: &State, purpose: Purpose) -> Option<&Goal> {
+    let goal = state.goal.as_ref().filter(|_| purpose == Purpose::Reply)?;
+    matches!(goal.stage, Stage::Evaluating { .. }).then_some(goal)
 }
 
 /// What a drive carries from step to step. Everything in it can be made again from the log.
@@ -54,6 +61,8 @@ pub(crate) struct Run<'a> {
     pub(crate) told: HashSet<Failure>,
     /// Tool uses open now may have run before a restart.
     pub(crate) recovering: bool,
+    /// How often what a grader is shown has been halved because it did not fit.
+    pub(crate) halved: u32,
     /// The provider has said that the context is too long; cleared by a compaction.
     pub(crate) overflowed: bool,
     /// Compactions since the last answer.
@@ -101,6 +110,9 @@ impl Run<'_> {
     }
 
     async fn request(&mut self, state: &State, head: Seq, purpose: Purpose) -> Result<(), PortError> {
+        if let Some(goal) = evaluated(state, purpose) {
+            return self.grade(state, goal, head).await;
+        }
         let name = state.model.as_deref().unwrap_or(&self.session.agent.spec.model);
         let model = match self.native.models.resolve(name) {
             Ok(model) => model,

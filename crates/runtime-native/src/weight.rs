@@ -31,6 +31,7 @@ pub(crate) fn weight(block: &ContentBlock) -> u64 {
             source: Source::Base64 { data, .. },
             ..
         } => MEDIA_TOKENS.max(data.len() as u64 / DOCUMENT_BYTES_PER_TOKEN),
+        ContentBlock::SearchResult { .. } => return block.bytes() as u64,
         ContentBlock::Image { .. } | ContentBlock::Document { .. } => MEDIA_TOKENS,
     };
     tokens * CHARS_PER_TOKEN
@@ -44,6 +45,7 @@ pub(crate) fn most_tokens(block: &ContentBlock) -> u64 {
             source: Source::Text { data: text },
             ..
         } => at_most(text),
+        ContentBlock::SearchResult { .. } => block.as_text().map_or(0, |text| at_most(&text)),
         // Providers reckon media by rates of their own.
         ContentBlock::Image { .. } | ContentBlock::Document { .. } => 2 * (weight(block) / CHARS_PER_TOKEN),
     }
@@ -53,6 +55,7 @@ pub(crate) fn most_tokens(block: &ContentBlock) -> u64 {
 pub(crate) fn user_bytes(block: &UserBlock) -> u64 {
     match block {
         UserBlock::Content(content) => content_bytes(content),
+        UserBlock::System(text) => BLOCK_BYTES + text.len() as u64,
         UserBlock::ToolResult { content, .. } => BLOCK_BYTES + content.iter().map(content_bytes).sum::<u64>(),
     }
 }

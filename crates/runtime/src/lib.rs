@@ -24,7 +24,7 @@ use oma_domain::{Event, EventId, KeyId, Member, Seq, SessionId, Timestamp, Vault
 use oma_sandbox::files::Workspace;
 use oma_sandbox::pool::Counts;
 
-/// What does not change over a session's life.
+/// What does not change while a turn goes on.
 #[derive(Debug, Clone)]
 pub struct SessionInfo {
     /// Its id.
@@ -227,6 +227,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// What there is instead, for the client.
     fn check_model(&self, model: &str) -> Result<(), String>;
+
+    /// Whether the price of a model is known, so that a budget in money means something.
+    fn has_price(&self, model: &str) -> bool {
+        let _ = model;
+        true
+    }
+
+    /// The session has other MCP servers from its next turn on.
+    fn servers_changed(&self, session: &SessionId) {
+        let _ = session;
+    }
 
     /// Does the work of the session's present turn until that turn ends, blocks, or the port is gone. With `recovering`
     /// the process has restarted since the turn last moved: open tool uses may have run already.

@@ -7,9 +7,10 @@ use oma_domain::agent::Agent;
 use oma_domain::audit::Entry as AuditEntry;
 use oma_domain::environment::Environment;
 use oma_domain::memory::Attachment;
+use oma_domain::outcome::Evaluation;
 use oma_domain::quota::Quota;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::usage::{CostTotal, Usage};
+use oma_domain::usage::{CostTotal, NanoUsd, Usage};
 use oma_domain::vault::{DataKey, Secrets};
 use oma_domain::{
     AgentId, Credential, DeploymentId, Event, File, KeyId, MemoryStoreId, Resource, Seq, SessionId,
@@ -71,6 +72,8 @@ pub struct NewSession {
     pub delegation_depth: u32,
     /// What its parent leaves it to consume.
     pub share: Option<Quota>,
+    /// The most that it may cost, as its client says.
+    pub budget: Option<NanoUsd>,
     /// Whether it goes away by itself once idle.
     pub ephemeral: bool,
     /// A title for people.
@@ -188,10 +191,14 @@ pub struct Commit {
     pub events: Vec<Event>,
     /// Changes to the queue, in order.
     pub queue: Vec<QueueChange>,
-    /// The state afterwards, without its queue and output.
+    /// The state afterwards, without its queue, output and evaluations.
     pub state: Arc<State>,
     /// The session's output, when it is another than before.
     pub output: Option<Arc<str>>,
+    /// The session's evaluations, when they are others than before.
+    pub evaluations: Option<Arc<Vec<Evaluation>>>,
+    /// The agent that the session has from now on, when that is another one.
+    pub agent: Option<Arc<Agent>>,
     /// An agent of the same workspace that must still be there.
     pub needs_agent: Option<AgentId>,
     /// Remember this key in the same transaction.

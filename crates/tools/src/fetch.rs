@@ -9,11 +9,14 @@ use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use oma_domain::ContentBlock;
 use oma_domain::content::Source;
 use oma_domain::session::Outcome;
+use oma_domain::tokens::at_most;
+use oma_domain::web;
 use oma_egress::{Error, Excess, Fetched, Guard, Limits};
 use oma_sandbox::input::from_object;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use url::Url;
 
 use crate::page;
 use crate::toolbox::Definition;
@@ -113,7 +116,7 @@ impl Fetcher {
             .map_err(|error| explain(&input.url, &error))
     }
 
-    pub(crate) async fn run(&self, guard: &Guard, input: &Value) -> Outcome {
+    pub(crate) async fn run(&self, guard: &Guard, input: &Value, web: &web::Limits) -> Outcome {
         let input = match parse(input) {
             Ok(input) => input,
             Err(message) => return Outcome::error(message),
@@ -122,13 +125,15 @@ impl Fetcher {
         let accept =
             "text/markdown, text/html;q=0.9, application/xhtml+xml;q=0.9, text/plain;q=0.8, */*;q=0.5";
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        match guard.get_with(&input.url, headers, &self.limits).await {
-            Ok(fetched) => self.show(fetched, &input).await,
+        let admits = |url: &Url| web.admit(url.host_str().unwrap_or_default(), url.path());
+        match guard.get_where(&input.url, headers, &self.limits, &admits).await {
+            Ok(fetched) => self.show(fetched, &input, web.max_content_tokens).await,
+            Err(Error::NotAdmitted(url)) => Outcome::error(not_allowed(&url)),
             Err(error) => Outcome::error(explain(&input.url, &error)),
         }
     }
 
-    async fn show(&self, fetched: Fetched, input: &Input) -> Outcome {
+    async fn show(&self, fetched: Fetched, input: &Input, tokens: Option<u64>) -> Outcome {
         let kind = kind(&fetched);
         if !(200..300).contains(&fetched.status) {
             return self.show_error(fetched, kind).await;
@@ -142,7 +147,16 @@ impl Fetcher {
         };
         let url = fetched.final_url.as_str();
         let block = match kind {
-            Kind::Html | Kind::Text => return self.show_text(fetched, kind, input.max_chars).await,
+            Kind::Html | Kind::Text => {
+                return self.show_text(fetched, kind, input.max_chars, tokens).await;
+            }
+            // These can't be cut.
+            Kind::Image(_) | Kind::Pdf if tokens.is_some_and(|tokens| media_tokens(size) > tokens) => {
+                let tokens = tokens.unwrap_or_default();
+                return Outcome::error(format!(
+                    "{url} takes more than {tokens} tokens, which is all that may be shown."
+                ));
+            }
             Kind::Image(_) if fetched.truncated || size > MAX_IMAGE => {
                 return too_large("a picture", self.limits.max_body.min(MAX_IMAGE as u64));
             }
@@ -168,7 +182,13 @@ impl Fetcher {
         }
     }
 
-    async fn show_text(&self, fetched: Fetched, kind: Kind, max_chars: Option<usize>) -> Outcome {
+    async fn show_text(
+        &self,
+        fetched: Fetched,
+        kind: Kind,
+        max_chars: Option<usize>,
+        tokens: Option<u64>,
+    ) -> Outcome {
         let url = fetched.final_url.clone();
         let mut complete = !fetched.truncated;
         let mut text = format!("URL: {url}\n");
@@ -183,6 +203,7 @@ impl Fetcher {
                     Some((end, _)) => &page.markdown[..end],
                     None => page.markdown.as_str(),
                 };
+                let shown = tokens.map_or(shown, |tokens| within(shown, tokens));
                 text.push_str(if shown.is_empty() {
                     "[The page has no text.]"
                 } else {
@@ -292,6 +313,34 @@ fn explain(url: &str, error: &Error) -> String {
     // A URL may be as long as the model likes; a message about it need not.
     let url: String = url.chars().take(200).collect();
     format!("{url:?} could not be fetched: {error}.")
+}
+
+/// What the model is told of an address that the agent may not read.
+pub(crate) fn not_allowed(url: &str) -> String {
+    let url: String = url.chars().take(200).collect();
+    format!("url_not_allowed: {url} is not among the addresses that this agent may fetch.")
+}
+
+/// About how many tokens an image or a PDF takes.
+fn media_tokens(bytes: usize) -> u64 {
+    (bytes as u64 / 12).max(1_600)
+}
+
+/// The longest start of a text that has no more than so many tokens.
+fn within(text: &str, tokens: u64) -> &str {
+    let (mut fits, mut too_long) = (0, text.len() + 1);
+    while too_long - fits > 1 {
+        let middle = text.floor_char_boundary(fits + (too_long - fits) / 2);
+        if middle <= fits {
+            break;
+        }
+        if at_most(&text[..middle]) <= tokens {
+            fits = middle;
+        } else {
+            too_long = middle;
+        }
+    }
+    &text[..fits]
 }
 
 /// What a body is.

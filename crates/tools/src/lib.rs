@@ -19,7 +19,7 @@ mod toolbox;
 pub use fetch::FetchLimits;
 pub use oma_egress::{Policy, Rule};
 pub use search::Search;
-pub use toolbox::{Config, Definition, Place, Toolbox};
+pub use toolbox::{Config, Definition, Place, Toolbox, url_not_allowed};
 
 /// The names of all tools that an agent may choose.
 #[must_use]

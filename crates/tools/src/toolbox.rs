@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use oma_domain::agent::Spec;
-use oma_domain::policy::Permission;
+use oma_domain::policy::{Permission, PermissionPolicy};
 use oma_domain::session::Outcome;
+use oma_domain::web;
 use oma_egress::{Guard, Policy};
 use oma_sandbox::input::Input;
 use serde_json::Value;
@@ -74,6 +75,10 @@ pub enum Place {
 pub struct Toolbox {
     definitions: Arc<[Definition]>,
     config: Arc<Config>,
+    /// What `web_fetch` may read.
+    fetches: Arc<web::Limits>,
+    /// What `web_search` may find.
+    searches: Arc<web::Limits>,
 }
 
 impl Toolbox {
@@ -87,7 +92,15 @@ impl Toolbox {
         Self {
             definitions: config.definitions().into_iter().filter(has).collect(),
             config: Arc::clone(config),
+            fetches: Arc::new(web_limits(spec, "web_fetch")),
+            searches: Arc::new(web_limits(spec, "web_search")),
         }
+    }
+
+    /// What `web_fetch` may read.
+    #[must_use]
+    pub fn fetches(&self) -> &web::Limits {
+        &self.fetches
     }
 
     /// What the model is told.
@@ -132,11 +145,25 @@ impl Toolbox {
     pub async fn run_on_server(&self, name: &str, input: &Value) -> Outcome {
         let config = &self.config;
         match (self.place(name), name, &config.search) {
-            (Place::Server, "web_fetch", _) => config.fetcher.run(&config.guard, input).await,
-            (Place::Server, "web_search", Some(search)) => search.run(input).await,
+            (Place::Server, "web_fetch", _) => config.fetcher.run(&config.guard, input, &self.fetches).await,
+            (Place::Server, "web_search", Some(search)) => search.run(input, &self.searches).await,
             _ => Outcome::error(format!("There is no tool called {name} on the server.")),
         }
     }
+}
+
+fn web_limits(spec: &Spec, tool: &str) -> web::Limits {
+    let limits = match &spec.permission_policy {
+        PermissionPolicy::Toolsets(sets) => sets.web(tool),
+        _ => None,
+    };
+    limits.cloned().unwrap_or_default()
+}
+
+/// What the model is told of an address that it may not fetch.
+#[must_use]
+pub fn url_not_allowed(url: &str) -> Outcome {
+    Outcome::error(fetch::not_allowed(url))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn idle(stop_reason: StopReason) -> Body {
     Body::StatusIdle {
         stop_reason,
         totals: None,
+        budget: None,
     }
 }
 
@@ -240,6 +241,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
             Body::ModelRequestEnd {
                 request: id("evt_request"),
                 is_error: false,
+                purpose: oma_domain::event::Purpose::Reply,
                 usage,
                 cost: None,
             },

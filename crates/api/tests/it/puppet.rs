@@ -10,6 +10,7 @@ use oma_domain::agent::Agent;
 use oma_domain::content::joined_text;
 use oma_domain::environment::Environment;
 use oma_domain::event::{Body, Failure, FailureKind, Purpose};
+use oma_domain::outcome::{Stage, Verdict};
 use oma_domain::policy::Permission;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
 use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
@@ -91,6 +92,11 @@ impl Puppet {
             purpose,
             bound: oma_domain::quota::Bound::default(),
         };
+        if let Some(goal) = &state.goal
+            && matches!(goal.stage, Stage::Evaluating { .. })
+        {
+            return grade(port, request, model, goal.iteration).await;
+        }
         port.commit(begin).await?;
         let usage = Usage {
             input: 10,
@@ -339,4 +345,32 @@ impl Workspace for Memory {
             .map(drop)
             .ok_or(Error::NotFound)
     }
+}
+
+/// A grader that wants one revision.
+async fn grade(port: &dyn Port, request: EventId, model: String, iteration: u32) -> Result<(), PortError> {
+    let (verdict, explanation) = match iteration {
+        0 => (Verdict::NeedsRevision, "not yet"),
+        _ => (Verdict::Satisfied, "good"),
+    };
+    let begin = Input::BeginRequest {
+        id: request.clone(),
+        model,
+        thinking_level: oma_domain::thinking::ThinkingLevel::Off,
+        purpose: Purpose::Evaluation,
+        bound: oma_domain::quota::Bound::default(),
+    };
+    port.commit(begin).await?;
+    port.commit(Input::FinishEvaluation {
+        request,
+        verdict,
+        explanation: explanation.to_owned(),
+        usage: Usage {
+            input: 7,
+            ..Usage::default()
+        },
+        cost: None,
+    })
+    .await?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A client has carried out a custom tool, or a worker one that runs with the developer.
 
 use super::input::Outcome;
-use super::state::{Context, Gate, Phase, Rejection, Step, Transition};
+use super::state::{Context, Gate, Phase, Rejection, Step, SystemNote, Transition};
 use crate::event::Body;
 use crate::id::EventId;
 
@@ -14,9 +14,11 @@ impl Transition {
         tool_use: &EventId,
         outcome: Outcome,
         remote: bool,
+        system: Option<SystemNote>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let Some(outcome) = self.route_answer(&id, tool_use, outcome, remote, ctx)? else {
+            self.accompany(system);
             return Ok(());
         };
         let (turn, blocked) = match &mut self.state.phase {
@@ -45,6 +47,7 @@ impl Transition {
                 thread: None,
             },
         );
+        self.accompany(system);
         self.answered(open, None, blocked, ctx);
         Ok(())
     }

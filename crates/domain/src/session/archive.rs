@@ -4,6 +4,7 @@ use super::input::Outcome;
 use super::state::{Context, Phase, QueueChange, Rejection, Step, Transition};
 use super::turn::INTERRUPTED;
 use crate::event::{Body, StopReason};
+use crate::outcome::Ending;
 
 impl Transition {
     /// Ends the session for good, unless it works. What waits for a client is closed, and messages that wait for a
@@ -18,7 +19,12 @@ impl Transition {
         }
         match &mut self.state.phase {
             Phase::Running { .. } => return Err(Rejection::Busy),
-            Phase::Idle { .. } => {}
+            // A budget may hold the work towards an outcome.
+            Phase::Idle { .. } => {
+                let explanation = "The session was archived.".to_owned();
+                self.end_outcome(Ending::Interrupted, explanation, ctx);
+                self.released();
+            }
             Phase::Blocked { turn } => {
                 if let Step::Acting { open } = std::mem::replace(&mut turn.step, Step::Ready) {
                     for tool in open {

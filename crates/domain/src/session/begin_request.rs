@@ -2,8 +2,9 @@
 
 use super::delegate::Spending;
 use super::state::{Context, Rejection, Step, Transition};
-use crate::event::{Body, Failure, FailureKind, Purpose, StopReason};
+use crate::event::{Body, Failure, FailureKind, Purpose};
 use crate::id::EventId;
+use crate::outcome::Stage;
 use crate::quota::Bound;
 use crate::thinking::ThinkingLevel;
 
@@ -23,6 +24,14 @@ impl Transition {
         if turn.step != Step::Ready {
             return Err(Rejection::Stale);
         }
+        let of_agent = turn.purpose == Purpose::Reply;
+        let goal = self.state.goal.as_ref().filter(|_| of_agent);
+        let evaluated = goal.filter(|goal| matches!(goal.stage, Stage::Evaluating { .. }));
+        let evaluated = evaluated.map(|goal| (goal.id.clone(), goal.iteration));
+        if evaluated.is_some() != (purpose == Purpose::Evaluation) {
+            return Err(Rejection::Stale);
+        }
+        let turn = self.running_turn()?;
         if turn.requests >= ctx.max_requests_per_turn {
             let message = format!(
                 "the turn made {} model requests, the most that one may make",
@@ -38,7 +47,7 @@ impl Transition {
         }
         turn.requests += 1;
         let mut allowed = bound.output;
-        if let Some(quota) = ctx.quota {
+        if let Some(quota) = self.quota(ctx) {
             let Spending { usage, cost, .. } = self.state.spoken_for();
             let own = match quota.exceeded(&usage, &cost, ctx.created_at, ctx.now) {
                 Some(cap) => Err(cap),
@@ -48,7 +57,7 @@ impl Transition {
                 Ok(tokens) => allowed = allowed.min(tokens),
                 Err(cap) => {
                     self.state.held_by = Some(quota);
-                    self.end_turn(StopReason::BudgetReached { cap }, ctx);
+                    self.hold(cap, ctx);
                     return Ok(());
                 }
             }
@@ -57,7 +66,7 @@ impl Transition {
             Ok(tokens) => allowed = allowed.min(tokens),
             Err(cap) => {
                 self.state.held_for = Some(*bound);
-                self.end_turn(StopReason::BudgetReached { cap }, ctx);
+                self.hold(cap, ctx);
                 return Ok(());
             }
         }
@@ -67,6 +76,7 @@ impl Transition {
             purpose,
             max_output,
             bound: *bound,
+            model: (purpose == Purpose::Evaluation).then(|| model.clone()),
         };
         self.push_as(
             id,
@@ -76,6 +86,9 @@ impl Transition {
                 purpose,
             },
         );
+        if let Some((outcome, iteration)) = evaluated {
+            self.push(ctx, Body::OutcomeEvaluationOngoing { outcome, iteration });
+        }
         Ok(())
     }
 }

@@ -54,6 +54,7 @@ impl Transition {
             Body::ModelRequestEnd {
                 request: request.clone(),
                 is_error: false,
+                purpose: Purpose::Compaction,
                 usage,
                 cost,
             },

@@ -174,7 +174,7 @@ impl Transition {
     /// An equal part of what the session's budgets leave.
     fn part(&self, sharers: u64, ctx: &Context<'_>) -> Quota {
         let spoken_for = self.state.spoken_for();
-        let quota = ctx.quota.unwrap_or_default();
+        let quota = self.quota(ctx).unwrap_or_default();
         let part = |max: u64, taken: u64| max.saturating_sub(taken) / sharers;
         let age = ctx.now.millis_since(ctx.created_at);
         Quota {

@@ -3,7 +3,7 @@
 use super::input::Outcome;
 use super::state::{Context, Phase, Rejection, Step, Transition};
 use super::turn::INTERRUPTED;
-use crate::event::{Body, Failure, StopReason};
+use crate::event::{Body, Failure, Purpose, StopReason};
 use crate::id::EventId;
 use crate::quota::Bound;
 use crate::usage::Spent;
@@ -19,12 +19,12 @@ impl Transition {
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.sampling_turn(request)?;
-        let bound = match std::mem::replace(&mut turn.step, Step::Ready) {
-            Step::Sampling { bound, .. } => bound,
-            Step::Ready | Step::Acting { .. } => Bound::default(),
+        let (purpose, bound) = match std::mem::replace(&mut turn.step, Step::Ready) {
+            Step::Sampling { purpose, bound, .. } => (purpose, bound),
+            Step::Ready | Step::Acting { .. } => (Purpose::Reply, Bound::default()),
         };
         turn.failed_attempts += 1;
-        self.close_request(request.clone(), &bound, spent, ctx);
+        self.close_request(request.clone(), purpose, &bound, spent, ctx);
         if retry {
             self.push(
                 ctx,
@@ -61,8 +61,13 @@ impl Transition {
         };
         match step {
             Step::Ready => {}
-            Step::Sampling { request, bound, .. } => {
-                self.close_request(request, &bound, Spent::unknown(), ctx);
+            Step::Sampling {
+                request,
+                purpose,
+                bound,
+                ..
+            } => {
+                self.close_request(request, purpose, &bound, Spent::unknown(), ctx);
             }
             Step::Acting { open } => {
                 for tool in open {

@@ -1,9 +1,9 @@
 //! The model has answered in full.
 
 use super::input::{Outcome, Reply, ReplyBlock, ReplyStop};
-use super::state::{Context, Gate, OpenTool, Rejection, Transition};
+use super::state::{Context, Gate, OpenTool, Rejection, Step, Transition};
 use crate::content::ContentBlock;
-use crate::event::{Body, StopReason};
+use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;
 use crate::policy::Permission;
 
@@ -16,7 +16,17 @@ impl Transition {
         reply: Reply,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
-        self.sampling_turn(request)?.failed_attempts = 0;
+        let turn = self.sampling_turn(request)?;
+        if !matches!(
+            turn.step,
+            Step::Sampling {
+                purpose: Purpose::Reply,
+                ..
+            }
+        ) {
+            return Err(Rejection::Stale);
+        }
+        turn.failed_attempts = 0;
         let Reply {
             blocks,
             model,
@@ -118,6 +128,7 @@ impl Transition {
             Body::ModelRequestEnd {
                 request: request.clone(),
                 is_error: false,
+                purpose: Purpose::Reply,
                 usage,
                 cost,
             },
@@ -136,7 +147,7 @@ impl Transition {
             ReplyStop::MaxTokens => StopReason::MaxTokens,
             ReplyStop::Refusal { explanation } => StopReason::Refusal { explanation },
         };
-        self.end_turn(stop, ctx);
+        self.finish_answer(stop, ctx);
         Ok(())
     }
 }

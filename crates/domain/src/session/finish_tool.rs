@@ -21,6 +21,11 @@ impl Transition {
         let index = open.iter().position(running).ok_or(Rejection::Stale)?;
         let mut open = std::mem::take(open);
         let tool = open.remove(index);
+        match tool.name.as_str() {
+            "web_search" => self.state.web.searches += 1,
+            "web_fetch" => self.state.web.fetches += 1,
+            _ => {}
+        }
         self.close_tool(&tool, outcome, ctx);
         self.after_tools(open, ctx);
         Ok(())

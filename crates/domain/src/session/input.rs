@@ -6,15 +6,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::delegate::{Spending, Standing};
-use super::state::Queued;
+use super::state::{Queued, SystemNote};
 use super::threads::{Dispatch, News};
+use crate::agent::Agent;
 use crate::content::ContentBlock;
 use crate::event::{Failure, Kept, Opaque, Purpose, Seq};
 use crate::id::{EventId, KeyId, SessionId};
+use crate::outcome::{Definition, Verdict};
 use crate::policy::Permission;
 use crate::quota::{Bound, Quota};
 use crate::thinking::ThinkingLevel;
-use crate::usage::{Cost, Spent, Usage};
+use crate::usage::{Cost, NanoUsd, Spent, Usage};
 
 /// What can happen to a session: from clients, from the runtime that drives its turn, from a restart.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +57,8 @@ pub enum Input {
         tool_use: EventId,
         /// Its result.
         outcome: Outcome,
+        /// What accompanies it.
+        system: Option<SystemNote>,
         /// Whether it is a built-in tool's.
         remote: bool,
     },
@@ -64,7 +68,13 @@ pub enum Input {
         title: Option<Option<String>>,
         /// The metadata, all of it.
         metadata: Option<BTreeMap<String, String>>,
+        /// The agent with other tools or MCP servers.
+        agent: Option<AgentChange>,
+        /// The session's own budget; `Some(None)` takes it away.
+        budget: Option<Option<NanoUsd>>,
     },
+    /// A client says what is to be achieved.
+    DefineOutcome(Arc<Definition>),
     /// A client archives the session: nothing happens in it any more.
     Archive,
     /// Time has passed: tool uses that have waited long enough for a confirmation count as denied.
@@ -113,6 +123,19 @@ pub enum Input {
         summary: String,
         /// The message that is kept beside it, within a turn.
         kept: Option<Kept>,
+        /// What the request consumed.
+        usage: Usage,
+        /// What it cost.
+        cost: Option<Cost>,
+    },
+    /// The grader has given its verdict.
+    FinishEvaluation {
+        /// The request.
+        request: EventId,
+        /// The verdict.
+        verdict: Verdict,
+        /// Why.
+        explanation: String,
         /// What the request consumed.
         usage: Usage,
         /// What it cost.
@@ -220,6 +243,15 @@ pub enum Input {
     },
     /// The server has started again and finds this session as it was left.
     Wake,
+}
+
+/// An agent as a session has it from now on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentChange {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// The MCP servers that it had until now: their names, by what the names of their tools begin with.
+    pub former_servers: BTreeMap<String, String>,
 }
 
 /// What a tool gave.

@@ -39,7 +39,12 @@ impl Transition {
         };
         match step {
             Step::Ready => {}
-            Step::Sampling { request, bound, .. } => {
+            Step::Sampling {
+                request,
+                purpose,
+                bound,
+                ..
+            } => {
                 for Partial { id, text, model } in partial {
                     if text.is_empty() {
                         continue;
@@ -64,7 +69,7 @@ impl Transition {
                     cost: None,
                     arrived,
                 };
-                self.close_request(request, &bound, spent, ctx);
+                self.close_request(request, purpose, &bound, spent, ctx);
             }
             Step::Acting { open } => {
                 for tool in open {

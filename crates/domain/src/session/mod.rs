@@ -9,10 +9,13 @@ mod archive;
 mod begin_request;
 mod compact;
 mod confirm;
+mod define_outcome;
 mod delegate;
+mod evaluate;
 mod fail;
 mod finish_request;
 mod finish_tool;
+mod hold;
 mod input;
 mod interrupt;
 mod lapse;
@@ -29,10 +32,10 @@ mod tests;
 use std::sync::Arc;
 
 pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
-pub use input::{Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
+pub use input::{AgentChange, Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
 pub use state::{
     Context, Effect, Gate, MAX_QUEUE, MAX_QUEUE_BYTES, NewEvent, OpenTool, Phase, QueueChange, Queued,
-    Rejection, State, Step, Transition, Turn,
+    Rejection, State, Step, SystemNote, Transition, Turn,
 };
 pub use threads::{Awaited, Dispatch, MAX_THREADS, News, Order, Thread, Threads};
 

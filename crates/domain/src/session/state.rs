@@ -11,11 +11,12 @@ use super::threads::{MAX_THREADS, Threads};
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason, ThreadRef};
 use crate::id::{EventId, KeyId};
+use crate::outcome::{Evaluation, Goal};
 use crate::quota::{Bound, Exceeded, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
-use crate::usage::{CostTotal, Totals, Usage};
+use crate::usage::{CostTotal, NanoUsd, Totals, Usage, WebUse};
 
 /// The most messages that may wait for a busy session.
 pub const MAX_QUEUE: usize = 256;
@@ -43,10 +44,22 @@ pub struct Queued {
     /// In a thread: the coordinator that sends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<ThreadRef>,
+    /// What accompanies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemNote>,
+}
+
+/// A system message that accompanies something that a client posts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemNote {
+    /// The id that its event will have.
+    pub id: EventId,
+    /// What it says: texts only.
+    pub content: Vec<ContentBlock>,
 }
 
 /// Where a session stands. Stored as one JSON text in the session's row, but for the queue, which has rows of
-/// its own, and the output, which is written only when it changes.
+/// its own, and the output and the evaluations, which are written only when they change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct State {
     /// What it is doing.
@@ -101,6 +114,25 @@ pub struct State {
     /// The model request for which a month's budget left too little: nothing goes on before it leaves enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_for: Option<Bound>,
+    /// The most that the session may cost, as its client says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<NanoUsd>,
+    /// How often its web tools were used.
+    #[serde(default, skip_serializing_if = "WebUse::is_none")]
+    pub web: WebUse,
+    /// The turn that a spent budget stopped; it goes on once the session's own budget is raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Turn>,
+    /// The outcome that it works towards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+    /// The newest outcomes, oldest first; the last one is the one that it works towards, if it works towards one.
+    #[serde(skip)]
+    pub evaluations: Arc<Vec<Evaluation>>,
+    /// MCP servers that the session's agent had before its servers were changed: their names, by what the names of
+    /// their tools begin with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub former_servers: BTreeMap<String, String>,
 }
 
 fn is_nothing(unreported: &Unreported) -> bool {
@@ -181,6 +213,9 @@ pub enum Step {
         /// What it can consume and cost at the most.
         #[serde(default)]
         bound: Bound,
+        /// The model, when it is not the session's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
     },
     /// Tool uses are open.
     Acting {
@@ -238,7 +273,7 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// When the session was created.
     pub created_at: Timestamp,
-    /// The session's hard budgets.
+    /// The hard budgets of the session's agent and its parent. Its own is in its state.
     pub quota: Option<Quota>,
     /// How many output tokens the month's budgets of workspace and key leave for the next model request.
     pub granted: Result<u64, Exceeded>,
@@ -331,6 +366,15 @@ pub enum Rejection {
     /// The session is archived.
     #[error("the session is archived")]
     Archived,
+    /// There is an outcome that has not ended.
+    #[error("the session works towards an outcome already")]
+    OutcomeActive,
+    /// Only a session that was created with a budget can have another one.
+    #[error("a session that was created without a budget can't be given one")]
+    BudgetCreateOnly,
+    /// The budget would not be more than what was consumed.
+    #[error("the budget must be greater than what the session has consumed")]
+    BudgetNotRaised,
     /// There is nothing to summarise.
     #[error("the session has no history to compact")]
     NothingToCompact,
@@ -360,6 +404,7 @@ impl State {
                 | Input::InterruptThread { .. }
                 | Input::ArchiveThread { .. }
                 | Input::Update { .. }
+                | Input::DefineOutcome(_)
                 | Input::Compact { .. }
         );
         if from_client && self.archived_at.is_some() {
@@ -393,8 +438,19 @@ impl State {
                 tool_use,
                 outcome,
                 remote,
-            } => next.answer(id, &tool_use, outcome, remote, ctx)?,
-            Input::Update { title, metadata } => next.update(title, metadata, ctx),
+                system,
+            } => next.answer(id, &tool_use, outcome, remote, system, ctx)?,
+            Input::Update {
+                title,
+                metadata,
+                agent,
+                budget,
+            } => {
+                let agent = next.update_agent(agent)?;
+                let budget = next.update_budget(budget)?;
+                next.update(title, metadata, agent, budget, ctx);
+            }
+            Input::DefineOutcome(definition) => next.define_outcome(&definition, ctx)?,
             Input::Archive => next.archive(ctx)?,
             Input::Lapse => next.lapse(ctx)?,
             Input::Compact { charged } => next.compact(charged, ctx)?,
@@ -425,6 +481,13 @@ impl State {
             } => {
                 next.finish_compaction(&request, summary, kept, (usage, cost), ctx)?;
             }
+            Input::FinishEvaluation {
+                request,
+                verdict,
+                explanation,
+                usage,
+                cost,
+            } => next.finish_evaluation(&request, verdict, explanation, (usage, cost), ctx)?,
             Input::FinishTool { tool_use, outcome } => next.finish_tool(&tool_use, outcome, ctx)?,
             Input::Delegate { tool_use } => next.delegate(&tool_use, ctx)?,
             Input::FinishDelegation {
@@ -481,6 +544,7 @@ impl State {
             usage: spent.usage,
             cost: spent.cost,
             active_ms: self.active_ms.saturating_add(working),
+            web: self.web,
         }
     }
 

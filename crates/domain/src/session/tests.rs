@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::content::ContentBlock;
-use crate::event::{Body, Failure, FailureKind, Purpose, Seq, StopReason, ThreadStatus};
-use crate::id::EventId;
+use crate::event::{Body, BudgetChange, Failure, FailureKind, Purpose, Seq, StopReason, ThreadStatus};
+use crate::id::{EventId, OutcomeId};
+use crate::outcome::{Definition, Stage, Verdict};
 use crate::policy::Permission;
 use crate::quota::{Bound, Exceeded, Price, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
@@ -42,6 +43,7 @@ pub(super) fn post(name: &str) -> Input {
         thinking_level: None,
         trace: None,
         charged: None,
+        system: None,
         from: None,
     }))
 }
@@ -68,6 +70,72 @@ pub(super) fn begin_bounded(name: &str, input: u64, output: u64, priced: bool) -
         thinking_level: ThinkingLevel::Off,
         purpose: Purpose::Reply,
         bound: Bound { input, output, price },
+    }
+}
+
+/// A request that the work asks for now: of the grader, or of the agent.
+pub(super) fn ask(machine: &Machine, name: &str) -> Input {
+    let goal = machine.state.goal.as_ref();
+    let of_agent = machine
+        .state
+        .turn()
+        .is_some_and(|turn| turn.purpose == Purpose::Reply);
+    let graded = goal.is_some_and(|goal| matches!(goal.stage, Stage::Evaluating { .. }));
+    if graded && of_agent {
+        grade(name)
+    } else {
+        begin(name)
+    }
+}
+
+/// A request to the grader.
+pub(super) fn grade(name: &str) -> Input {
+    Input::BeginRequest {
+        id: id(name),
+        model: "p/grader".into(),
+        thinking_level: ThinkingLevel::Off,
+        purpose: Purpose::Evaluation,
+        bound: Bound::default(),
+    }
+}
+
+/// What the grader says.
+pub(super) fn verdict(request: &str, verdict: Verdict) -> Input {
+    Input::FinishEvaluation {
+        request: id(request),
+        verdict,
+        explanation: format!("because of {request}"),
+        usage: Usage {
+            input: 100,
+            ..Usage::default()
+        },
+        cost: Some(Cost {
+            amount: NanoUsd(3),
+            source: "test".into(),
+        }),
+    }
+}
+
+/// An outcome to be reached in two iterations.
+pub(super) fn define(name: &str) -> Input {
+    Input::DefineOutcome(Arc::new(Definition {
+        event: id(name),
+        outcome: OutcomeId::parse(&format!("outc-{name}")).unwrap(),
+        description: name.into(),
+        rubric: "It is good.".into(),
+        max_iterations: 2,
+        trace: None,
+        charged: None,
+    }))
+}
+
+/// A change of the session's own budget.
+pub(super) fn budget(max_cost: Option<u64>) -> Input {
+    Input::Update {
+        title: None,
+        metadata: None,
+        agent: None,
+        budget: Some(max_cost.map(NanoUsd)),
     }
 }
 
@@ -161,6 +229,7 @@ pub(super) fn answer(tool: &str) -> Input {
         tool_use: id(tool),
         outcome: Outcome::text("ok"),
         remote: false,
+        system: None,
     }
 }
 
@@ -171,6 +240,7 @@ pub(super) fn worked(tool: &str) -> Input {
         tool_use: id(tool),
         outcome: Outcome::text("ok"),
         remote: true,
+        system: None,
     }
 }
 
@@ -262,6 +332,7 @@ impl Machine {
         let mut loaded: State = serde_json::from_str(&stored).unwrap();
         loaded.queue.clone_from(&transition.state.queue);
         loaded.output.clone_from(&transition.state.output);
+        loaded.evaluations.clone_from(&transition.state.evaluations);
         assert_eq!(loaded, transition.state);
         // The output is stored when it changes, so it can't be taken back.
         assert!(self.state.output.is_none() || transition.state.output.is_some());
@@ -312,6 +383,7 @@ fn reason(stop: &StopReason) -> String {
 fn word(id: &EventId, body: &Body) -> String {
     match body {
         Body::UserMessage { .. } => format!("user:{id}"),
+        Body::SystemMessage { .. } => format!("system:{id}"),
         Body::UserInterrupt {
             thread: Some(thread), ..
         } => format!("interrupt:{thread}"),
@@ -341,7 +413,11 @@ fn word(id: &EventId, body: &Body) -> String {
         Body::StatusRunning => "RUN".into(),
         Body::StatusIdle { stop_reason, .. } => format!("IDLE:{}", reason(stop_reason)),
         Body::StatusTerminated => "OVER".into(),
-        Body::SessionUpdated { title, metadata } => {
+        Body::SessionUpdated {
+            budget: Some(BudgetChange { max_cost }),
+            ..
+        } => format!("budget:{}", max_cost.map_or(0, |max| max.0)),
+        Body::SessionUpdated { title, metadata, .. } => {
             let keys: Vec<_> = metadata.iter().flat_map(|all| all.keys().cloned()).collect();
             format!("updated:{}:{}", title.clone().unwrap_or_default(), keys.join(","))
         }
@@ -351,6 +427,13 @@ fn word(id: &EventId, body: &Body) -> String {
         Body::ThinkingLevelChange { thinking_level } => format!("thinking={}", thinking_level.as_str()),
         Body::Compaction { through, .. } => format!("summary<={}", through.0),
         Body::ModelRequestStart { .. } => format!("({id}"),
+        Body::UserDefineOutcome { waits, .. } => if *waits { "defines-later" } else { "defines" }.into(),
+        Body::OutcomeBegun { defined, .. } => format!("begins:{}", defined.0),
+        Body::OutcomeEvaluationStart { iteration, .. } => format!("<{iteration}"),
+        Body::OutcomeEvaluationOngoing { .. } => "grading".into(),
+        Body::OutcomeEvaluationEnd { start, result, .. } => {
+            format!("{}{}>", if start.is_some() { "" } else { "?" }, result.as_str())
+        }
         Body::ModelRequestEnd { is_error: true, .. } => "!)".into(),
         Body::ModelRequestEnd { .. } => ")".into(),
     }

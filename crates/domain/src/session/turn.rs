@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::input::Outcome;
 use super::state::{
-    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, Transition, Turn,
+    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, SystemNote,
+    Transition, Turn,
 };
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::{EventId, KeyId};
@@ -41,6 +42,7 @@ impl Transition {
             Body::StatusIdle {
                 stop_reason,
                 totals: Some(totals),
+                budget: self.state.budget,
             },
         );
     }
@@ -67,6 +69,7 @@ impl Transition {
     pub(super) fn close_request(
         &mut self,
         request: EventId,
+        purpose: Purpose,
         bound: &Bound,
         spent: Spent,
         ctx: &mut Context<'_>,
@@ -89,10 +92,18 @@ impl Transition {
             Body::ModelRequestEnd {
                 request,
                 is_error: true,
+                purpose,
                 usage,
                 cost,
             },
         );
+    }
+
+    /// Records what accompanies the event before.
+    pub(super) fn accompany(&mut self, system: Option<SystemNote>) {
+        if let Some(SystemNote { id, content }) = system {
+            self.push_as(id, Body::SystemMessage { content });
+        }
     }
 
     /// Starts the turn of a message, from idle or directly after another turn.
@@ -100,8 +111,7 @@ impl Transition {
         if !self.state.is_running() {
             self.begin_work(ctx);
         }
-        self.state.held_by = None;
-        self.state.held_for = None;
+        self.released();
         if let Some(model) = &message.model
             && self.state.model.as_ref() != Some(model)
         {
@@ -126,6 +136,7 @@ impl Transition {
                 from: message.from.clone(),
             },
         );
+        self.accompany(message.system.clone());
         let (trace, charged) = (message.trace.clone(), message.charged.clone());
         self.run(message.id.clone(), Purpose::Reply, trace, charged, ctx);
         if let Phase::Running { turn } = &mut self.state.phase {
@@ -159,18 +170,32 @@ impl Transition {
     }
 
     /// Ends the turn. After a plain end the next waiting message follows without a pause; after any other end
-    /// the session is seen idle first. A spent budget holds the queue until it is raised.
+    /// the session is seen idle first. After the messages comes the work towards an outcome that was defined
+    /// meanwhile, and what a budget had stopped. A spent budget holds all of that until it is raised.
     pub(super) fn end_turn(&mut self, stop: StopReason, ctx: &mut Context<'_>) {
+        self.settle_outcome(&stop, ctx);
         self.report(&stop, ctx);
         let holds = matches!(stop, StopReason::BudgetReached { .. });
-        let waiting = if holds { None } else { self.state.queue.pop_front() };
-        if stop != StopReason::EndTurn || waiting.is_none() {
+        // Only a summary can be made while a turn waits for its budget.
+        let kept = self.state.suspended.is_some();
+        let goes_on = !holds && kept && (stop == StopReason::EndTurn || self.state.goal.is_some());
+        let waiting = if holds || goes_on {
+            None
+        } else {
+            self.state.queue.pop_front()
+        };
+        let begins = !holds && !goes_on && waiting.is_none() && self.outcome_waits();
+        if stop != StopReason::EndTurn || (waiting.is_none() && !begins && !goes_on) {
             self.end_work(stop.clone(), ctx);
             self.state.phase = Phase::Idle { stop: Some(stop) };
         }
         if let Some(message) = waiting {
             self.queue.push(QueueChange::Pop(message.id.clone()));
             self.start_turn(&message, ctx);
+        } else if goes_on {
+            self.take_up(ctx);
+        } else if begins {
+            self.begin_outcome(ctx);
         }
     }
 

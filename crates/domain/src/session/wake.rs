@@ -10,13 +10,19 @@ impl Transition {
         let Phase::Running { turn } = &mut self.state.phase else {
             return;
         };
-        if let Step::Sampling { request, bound, .. } = &turn.step {
-            let (request, bound) = (request.clone(), *bound);
+        if let Step::Sampling {
+            request,
+            purpose,
+            bound,
+            ..
+        } = &turn.step
+        {
+            let (request, purpose, bound) = (request.clone(), *purpose, *bound);
             turn.step = Step::Ready;
             // The server's own stop is not the model's failure: it does not use up the turn's requests.
             turn.requests = turn.requests.saturating_sub(1);
             // The provider may have billed it, and nobody knows how much: its input in any case.
-            self.close_request(request, &bound, Spent::unknown(), ctx);
+            self.close_request(request, purpose, &bound, Spent::unknown(), ctx);
         }
         self.effects.push(Effect::Drive);
     }

@@ -44,6 +44,7 @@ pub(crate) async fn beginning(
         state: Arc::new(State {
             title: new.title.clone(),
             metadata: new.metadata.clone(),
+            budget: new.budget,
             ..State::default()
         }),
     };
@@ -52,8 +53,10 @@ pub(crate) async fn beginning(
     let mut actor = Actor::new(Arc::clone(inner), session, requests);
     actor.refresh_quota().await?;
     for submission in &submissions {
-        if let Submission::Message(post) = submission {
-            actor.check_month(post.charged.as_ref()).await?;
+        match submission {
+            Submission::Message(post) => actor.check_month(post.charged.as_ref()).await?,
+            Submission::DefineOutcome { charged, .. } => actor.check_month(charged.as_ref()).await?,
+            _ => {}
         }
     }
     let ids: Vec<EventId> = submissions.iter().map(|_| EventId::generate()).collect();

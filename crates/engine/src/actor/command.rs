@@ -13,7 +13,7 @@ use super::Actor;
 use super::commit::{Refusal, With};
 use crate::error::{Error, Result};
 use crate::registry::Sent;
-use crate::{Engine, IdempotencyKey, Post, Posted, Submission, Submitted, once};
+use crate::{Engine, IdempotencyKey, Post, Posted, SessionUpdate, Submission, Submitted, once};
 
 /// What clients ask of a session's actor.
 pub(crate) enum Command {
@@ -33,11 +33,9 @@ pub(crate) enum Command {
         audit: Option<Box<Entry>>,
         reply: oneshot::Sender<Result<Vec<Submitted>>>,
     },
-    /// Change what is said about the session.
+    /// Change what is said about the session, its agent or its budget.
     Update {
-        title: Option<Option<String>>,
-        /// Metadata to set, or to take away where there is no value.
-        metadata: Vec<(String, Option<String>)>,
+        update: Box<SessionUpdate>,
         reply: oneshot::Sender<Result<()>>,
     },
     /// Archive the session.
@@ -124,10 +122,7 @@ impl Command {
             | Self::Deliver { .. }
             | Self::Wake { .. }
             | Self::Begin { .. } => true,
-            Self::Submit { submissions, .. } => {
-                let is_message = |submission: &Submission| matches!(submission, Submission::Message(_));
-                submissions.iter().any(is_message)
-            }
+            Self::Submit { submissions, .. } => submissions.iter().any(Submission::is_work),
             Self::Confirm { .. }
             | Self::GiveBack { .. }
             | Self::Lapse { .. }
@@ -238,12 +233,8 @@ impl Actor {
                 let outcome = self.submit(submissions, trace, key, audit).await;
                 let _gone = reply.send(outcome);
             }
-            Command::Update {
-                title,
-                metadata,
-                reply,
-            } => {
-                let outcome = self.update(title, metadata).await;
+            Command::Update { update, reply } => {
+                let outcome = self.update(*update).await;
                 let _gone = reply.send(outcome);
             }
             Command::Archive { reply } => {
@@ -381,6 +372,7 @@ impl Actor {
             thinking_level: post.thinking_level,
             trace,
             charged: post.charged,
+            system: None,
             from: None,
         };
         self.apply(Input::Post(Arc::new(message)), with).await?;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 
+use oma_domain::agent::Agent;
 use oma_domain::audit::Entry;
 use oma_domain::event::{Body, Failure, FailureKind, StopReason};
 use oma_domain::quota::{Bound, Exceeded, Quota, Unreported};
 use oma_domain::session::{Context, Effect, Input, Phase, Rejection, State, Step, Transition};
 use oma_domain::usage::{CostTotal, Usage};
 use oma_domain::{Event, EventId, KeyId, Seq, SessionId, Timestamp};
-use oma_runtime::Committed;
+use oma_runtime::{Committed, SessionInfo};
 use oma_store::{Commit, Once, Used};
 
 use super::port::Request;
@@ -64,6 +65,7 @@ impl Actor {
                 | Input::Delegate { .. }
                 | Input::Send(_)
                 | Input::Lend { .. }
+                | Input::Update { budget: Some(_), .. }
         ) {
             self.refresh_quota().await?;
             self.count_children().await?;
@@ -155,12 +157,16 @@ impl Actor {
         let prepared = self.prepare(inputs, with, granted, at);
         let (commit, effects) = prepared.inspect_err(measure::rejection)?;
         let (events, state) = (commit.events.clone(), Arc::clone(&commit.state));
+        let agent = commit.agent.clone();
         self.store(commit).await?;
         if state.deadline().is_some() && state.deadline() != self.session.state.deadline() {
             self.inner.deadline_set.notify_one();
         }
         measure::transition(&self.session.state, &state, &events, at);
         let before = std::mem::replace(&mut self.session.state, Arc::clone(&state));
+        if let Some(agent) = agent {
+            self.take_agent(agent);
+        }
         if let Some(last) = events.last() {
             self.session.head = last.seq;
             self.session.last_event_at = Some(at);
@@ -187,6 +193,16 @@ impl Actor {
             self.settle_compaction(outcome);
         }
         Ok(Committed { state, events })
+    }
+
+    /// From now on the session has another agent.
+    fn take_agent(&mut self, agent: Arc<Agent>) {
+        self.info = Arc::new(SessionInfo {
+            agent: Arc::clone(&agent),
+            ..(*self.info).clone()
+        });
+        self.session.agent = agent;
+        self.inner.runtime.servers_changed(&self.session.id);
     }
 
     /// Makes a commit durable; what it says of a request that has ended takes the place of what was reserved for it.
@@ -326,9 +342,16 @@ impl Actor {
                     body: Arc::new(event.body),
                 }
             })
-            .collect();
+            .collect::<Vec<Event>>();
         let used = self.used(&state, at);
         let output = state.output.clone();
+        let before = &self.session.state;
+        let evaluations = Arc::clone(&state.evaluations);
+        let changed = !Arc::ptr_eq(&evaluations, &before.evaluations);
+        let agent = events.iter().rev().find_map(|event| match &*event.body {
+            Body::SessionUpdated { agent, .. } => agent.clone(),
+            _ => None,
+        });
         let commit = Commit {
             workspace: self.session.workspace.clone(),
             session: self.session.id.clone(),
@@ -336,6 +359,8 @@ impl Actor {
             events,
             queue,
             output: output.filter(|output| self.session.state.output.as_ref() != Some(output)),
+            evaluations: changed.then_some(evaluations),
+            agent,
             state: Arc::new(state),
             needs_agent: needs_agent.then(|| self.session.agent.id.clone()),
             once,
@@ -377,7 +402,12 @@ impl Actor {
         let nothing = usage == Usage::default() && cost == CostTotal::default();
         (!nothing).then(|| Used {
             day: at.as_millis().div_euclid(MILLIS_PER_DAY),
-            model: self.session.model().to_owned(),
+            model: match before.turn().map(|turn| &turn.step) {
+                Some(Step::Sampling {
+                    model: Some(model), ..
+                }) => model.clone(),
+                _ => self.session.model().to_owned(),
+            },
             key: before.turn().and_then(|turn| turn.charged.clone()),
             requests: 1,
             usage,

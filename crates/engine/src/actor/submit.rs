@@ -1,18 +1,22 @@
 //! What clients of several things at once ask for, and what they say about a session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use oma_domain::agent::Agent;
 use oma_domain::audit::Entry;
+use oma_domain::outcome::Definition;
 use oma_domain::page::Order;
-use oma_domain::session::{Input, Phase, Queued, Rejection};
-use oma_domain::{EventId, Seq, SessionId, Timestamp, TraceParent};
+use oma_domain::policy::PermissionPolicy;
+use oma_domain::session::{AgentChange, Input, Phase, Queued, Rejection, SystemNote};
+use oma_domain::{EventId, OutcomeId, Seq, SessionId, Timestamp, TraceParent};
 use serde_json::json;
 
 use super::Actor;
 use super::commit::With;
 use super::stop::Stopped;
 use crate::error::{Error, Result};
-use crate::{IdempotencyKey, Submission, Submitted, now, once};
+use crate::{AgentUpdate, IdempotencyKey, SessionUpdate, Submission, Submitted, now, once};
 
 /// Submissions as the state machine takes them. An interrupt of a session that rests is none.
 pub(super) struct Plan {
@@ -38,8 +42,10 @@ impl Actor {
         self.refresh_quota().await?;
         self.count_children().await?;
         for submission in &submissions {
-            if let Submission::Message(post) = submission {
-                self.check_month(post.charged.as_ref()).await?;
+            match submission {
+                Submission::Message(post) => self.check_month(post.charged.as_ref()).await?,
+                Submission::DefineOutcome { charged, .. } => self.check_month(charged.as_ref()).await?,
+                _ => {}
             }
         }
         let ids: Vec<EventId> = submissions.iter().map(|_| EventId::generate()).collect();
@@ -55,9 +61,7 @@ impl Actor {
         }
         let with = With {
             once: once::record(&scope, key.as_ref(), json!({ "events": ids })),
-            needs_agent: submissions
-                .iter()
-                .any(|submission| matches!(submission, Submission::Message(_))),
+            needs_agent: submissions.iter().any(Submission::is_work),
             audit,
         };
         let outcome = self.apply_all(plan.inputs, with).await;
@@ -84,13 +88,19 @@ impl Actor {
                 state.thread_awaiting(tool_use).map(|(thread, _)| thread.clone())
             }
             Submission::InterruptThread(thread) => Some(thread.clone()),
-            Submission::Message(_) | Submission::Interrupt => None,
+            Submission::Message(_)
+            | Submission::Interrupt
+            | Submission::System(_)
+            | Submission::DefineOutcome { .. } => None,
         }
     }
 
     /// What became of an event that was accepted.
     fn became(&self, event: EventId, at: Timestamp) -> Submitted {
-        let waits = self.session.state.queue.iter().any(|message| message.id == event);
+        let is_it = |message: &Arc<Queued>| {
+            message.id == event || message.system.as_ref().is_some_and(|note| note.id == event)
+        };
+        let waits = self.session.state.queue.iter().any(is_it);
         Submitted {
             event,
             at: (!waits).then_some(at),
@@ -113,8 +123,15 @@ impl Actor {
         let at = now();
         let mut state = (*self.session.state).clone();
         let mut head = self.session.head;
-        for (submission, id) in submissions.iter().zip(ids) {
+        for (index, (submission, id)) in submissions.iter().zip(ids).enumerate() {
             let id = id.clone();
+            let system = match (submissions.get(index + 1), ids.get(index + 1)) {
+                (Some(Submission::System(content)), Some(id)) => Some(SystemNote {
+                    id: id.clone(),
+                    content: content.clone(),
+                }),
+                _ => None,
+            };
             let input = match submission {
                 Submission::Message(post) => {
                     if self.session.is_thread {
@@ -130,6 +147,7 @@ impl Actor {
                         thinking_level: post.thinking_level,
                         trace: trace.clone(),
                         charged: post.charged.clone(),
+                        system,
                         from: None,
                     }))
                 }
@@ -165,8 +183,28 @@ impl Actor {
                     id,
                     tool_use: tool_use.clone(),
                     outcome: outcome.clone(),
+                    system,
                     remote: *remote,
                 },
+                // It goes with what it accompanies.
+                Submission::System(_) => continue,
+                Submission::DefineOutcome { .. } if self.session.is_thread => {
+                    return Err(Rejection::OfThread);
+                }
+                Submission::DefineOutcome {
+                    description,
+                    rubric,
+                    max_iterations,
+                    charged,
+                } => Input::DefineOutcome(Arc::new(Definition {
+                    outcome: OutcomeId::of(&id),
+                    event: id,
+                    description: description.clone(),
+                    rubric: rubric.clone(),
+                    max_iterations: *max_iterations,
+                    trace: trace.clone(),
+                    charged: charged.clone(),
+                })),
             };
             let next = self.step(&state, input.clone(), Ok(u64::MAX), head, at)?;
             state = next.state;
@@ -203,11 +241,27 @@ impl Actor {
         Ok(submitted)
     }
 
-    pub(super) async fn update(
-        &mut self,
-        title: Option<Option<String>>,
-        changes: Vec<(String, Option<String>)>,
-    ) -> Result<()> {
+    pub(super) async fn update(&mut self, update: SessionUpdate) -> Result<()> {
+        let SessionUpdate {
+            title,
+            metadata: changes,
+            agent,
+            budget,
+        } = update;
+        let agent = match agent {
+            // Somebody else has changed it meanwhile, so this would undo that.
+            Some(AgentUpdate { base, .. }) if *base != *self.session.agent => {
+                return Err(Rejection::Busy.into());
+            }
+            Some(AgentUpdate { base, spec }) => (spec != base.spec).then(|| AgentChange {
+                former_servers: servers(&base),
+                agent: Arc::new(Agent {
+                    spec,
+                    ..(*base).clone()
+                }),
+            }),
+            None => None,
+        };
         let mut metadata = self.session.state.metadata.clone();
         for (name, value) in changes {
             match value {
@@ -218,6 +272,8 @@ impl Actor {
         let input = Input::Update {
             title,
             metadata: Some(metadata),
+            agent,
+            budget,
         };
         self.apply(input, With::default()).await?;
         Ok(())
@@ -227,5 +283,17 @@ impl Actor {
     pub(super) async fn archive(&mut self) -> Result<()> {
         self.apply(Input::Archive, With::default()).await?;
         Ok(())
+    }
+}
+
+/// The names of an agent's MCP servers, by what the names of their tools begin with.
+fn servers(agent: &Agent) -> BTreeMap<String, String> {
+    match &agent.spec.permission_policy {
+        PermissionPolicy::Toolsets(sets) => sets
+            .mcp
+            .iter()
+            .map(|set| (set.prefix.clone(), set.server.clone()))
+            .collect(),
+        _ => BTreeMap::new(),
     }
 }

@@ -164,6 +164,7 @@ fn input(order: Order) -> Option<Input> {
             id,
             tool_use,
             outcome,
+            system: None,
         }),
         Order::Interrupt => None,
     }

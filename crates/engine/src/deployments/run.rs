@@ -149,7 +149,7 @@ impl Engine {
             version: Some(spec.agent_version),
             environment: Some(spec.environment.clone()),
             vaults: spec.vaults.clone(),
-            budget: spec.budget,
+            budget: spec.budget.and_then(|budget| budget.max_cost),
             created_by: charged.clone(),
             deployment: Some(deployment.id.clone()),
             ..CreateSession::of(spec.agent.clone())
@@ -167,6 +167,17 @@ impl Engine {
                 charged: charged.clone(),
                 audit: None,
             }),
+            InitialEvent::DefineOutcome {
+                description,
+                rubric,
+                max_iterations,
+            } => Submission::DefineOutcome {
+                description: description.clone(),
+                rubric: rubric.clone(),
+                max_iterations: *max_iterations,
+                charged: charged.clone(),
+            },
+            InitialEvent::System { content } => Submission::System(content.clone()),
         });
         match beginning(&self.inner, &session, events.collect()).await {
             Ok(commit) => Ok(Ok((session, commit))),

@@ -68,7 +68,8 @@ pub(super) fn check(check: &mut Check<'_>) -> View {
 
 fn message(check: &mut Check<'_>, view: &mut View, item: &Value) {
     let role = match item["role"].as_str() {
-        Some("user") => Role::User,
+        // What the application says may stand anywhere.
+        Some("user" | "system") => Role::User,
         Some("assistant") => Role::Model,
         other => return check.fail(format!("there is no role {other:?}")),
     };

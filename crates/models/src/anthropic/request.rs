@@ -178,6 +178,7 @@ fn messages(turns: &[Turn<'_>], rules: &Rules<'_>) -> Vec<Value> {
 fn user_block(block: &UserBlock) -> Value {
     match block {
         UserBlock::Content(content) => content_block(content),
+        UserBlock::System(text) => json!({"type": "text", "text": media::system_text(text)}),
         UserBlock::ToolResult {
             call_id,
             content,
@@ -200,6 +201,28 @@ fn user_block(block: &UserBlock) -> Value {
 fn content_block(block: &ContentBlock) -> Value {
     match block {
         ContentBlock::Text { text } => json!({"type": "text", "text": text}),
+        ContentBlock::SearchResult {
+            source,
+            title,
+            content,
+            citations,
+        } => {
+            let mut texts = content.iter().chain([source, title]);
+            if content.is_empty() || texts.any(|text| is_blank(text)) {
+                return json!({"type": "text", "text": media::as_text(block)});
+            }
+            let content: Vec<Value> = content
+                .iter()
+                .map(|text| json!({"type": "text", "text": text}))
+                .collect();
+            json!({
+                "type": "search_result",
+                "source": source,
+                "title": title,
+                "content": content,
+                "citations": {"enabled": citations},
+            })
+        }
         ContentBlock::Image {
             source: Source::Base64 { media_type, data },
         } => {

@@ -97,6 +97,7 @@ fn user(blocks: &[Cow<'_, UserBlock>], documents: &mut usize) -> Vec<Value> {
     for block in blocks {
         content.push(match &**block {
             UserBlock::Content(block) => part(block, documents),
+            UserBlock::System(text) => json!({"text": media::system_text(text)}),
             UserBlock::ToolResult {
                 call_id,
                 content,

@@ -119,6 +119,7 @@ fn user(blocks: &[Cow<'_, UserBlock>], ids: &[String]) -> Vec<Value> {
     for block in blocks {
         match &**block {
             UserBlock::Content(content) => media.push(part(content)),
+            UserBlock::System(text) => media.push(json!({"text": media::system_text(text)})),
             UserBlock::ToolResult {
                 call_id,
                 name,

@@ -22,7 +22,7 @@ pub(super) fn build(target: &Target, request: &Request, with_effort: bool) -> Va
     }
     for turn in &turns {
         match turn {
-            Turn::User(blocks) => user(blocks, &mut messages),
+            Turn::User(blocks) => user(blocks, is_openai(target), &mut messages),
             Turn::Assistant(blocks) => messages.push(assistant(blocks, &rules, target.config.reasoning_back)),
         }
     }
@@ -56,8 +56,7 @@ pub(super) fn build(target: &Target, request: &Request, with_effort: bool) -> Va
     }
     if let Some(max) = request.max_tokens.or(target.max_output_tokens) {
         // OpenAI's reasoning models refuse the old name, most others don't know the new one.
-        let is_openai = target.base_url.contains("//api.openai.com");
-        let name = if is_openai {
+        let name = if is_openai(target) {
             "max_completion_tokens"
         } else {
             "max_tokens"
@@ -73,10 +72,23 @@ pub(super) fn build(target: &Target, request: &Request, with_effort: bool) -> Va
     body.into()
 }
 
-fn user(blocks: &[Cow<'_, UserBlock>], messages: &mut Vec<Value>) {
+/// Whether it is OpenAI itself, and no server that speaks its protocol.
+fn is_openai(target: &Target) -> bool {
+    target.base_url.contains("//api.openai.com")
+}
+
+/// `takes_system` says whether system messages may stand anywhere: many servers want the first message alone to be one.
+fn user(blocks: &[Cow<'_, UserBlock>], takes_system: bool, messages: &mut Vec<Value>) {
     let mut content = Vec::new();
     for block in blocks {
         match &**block {
+            UserBlock::System(text) if takes_system => {
+                said(std::mem::take(&mut content), messages);
+                messages.push(json!({"role": "system", "content": text}));
+            }
+            UserBlock::System(text) => {
+                content.push(json!({"type": "text", "text": media::system_text(text)}))
+            }
             UserBlock::Content(block) => content.push(part(block)),
             UserBlock::ToolResult {
                 call_id,
@@ -102,6 +114,11 @@ fn user(blocks: &[Cow<'_, UserBlock>], messages: &mut Vec<Value>) {
             }
         }
     }
+    said(content, messages);
+}
+
+/// Adds what the user says, if it is anything.
+fn said(content: Vec<Value>, messages: &mut Vec<Value>) {
     match content.as_slice() {
         [] => {}
         // A plain string is understood by every server, a list of parts not by all.
@@ -140,7 +157,7 @@ fn mark_caches(messages: &mut [Value]) {
 /// Whether a block can't be put into a text.
 fn is_media(block: &ContentBlock) -> bool {
     match block {
-        ContentBlock::Text { .. } => false,
+        ContentBlock::Text { .. } | ContentBlock::SearchResult { .. } => false,
         ContentBlock::Image { source } => !matches!(source, Source::Text { .. }),
         ContentBlock::Document { source, .. } => {
             matches!(source, Source::Base64 { .. }) && media::document_text(source).is_none()

@@ -120,6 +120,14 @@ fn user(blocks: &[Cow<'_, UserBlock>], input: &mut Vec<Value>) {
     for block in blocks {
         match &**block {
             UserBlock::Content(block) => content.push(part(block)),
+            UserBlock::System(text) => {
+                let before = std::mem::take(&mut content);
+                if !before.is_empty() {
+                    input.push(json!({"type": "message", "role": "user", "content": before}));
+                }
+                let said = json!([{"type": "input_text", "text": text}]);
+                input.push(json!({"type": "message", "role": "system", "content": said}));
+            }
             UserBlock::ToolResult {
                 call_id,
                 content: result,

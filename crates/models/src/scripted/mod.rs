@@ -9,7 +9,8 @@
 //! a restart goes the same way. Nothing is random and nothing is kept between requests.
 //!
 //! A request that wants no tools used is the runtime's wish for a summary. It gets one that lists what the user
-//! said.
+//! said. One whose only tool gives a verdict is the runtime's question to a grader: it is answered by the script in the
+//! rubric, or with satisfaction where the rubric has none.
 //!
 //! Invariant: any script and any conversation give an answer or an error that says what is wrong.
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::event::FailureKind;
+use oma_domain::outcome::VERDICT_TOOL;
 use oma_domain::quota::Price;
 
 use crate::registry::ModelInfo;
@@ -57,6 +59,9 @@ impl Model for Echo {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        if is_grader(request) {
+            return play::grade(request);
+        }
         if request.tool_choice != ToolChoice::Auto {
             return play::summary(request);
         }
@@ -83,6 +88,9 @@ impl Model for Scripted {
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        if is_grader(request) {
+            return play::grade(request);
+        }
         if request.tool_choice != ToolChoice::Auto {
             return play::summary(request);
         }
@@ -92,6 +100,11 @@ impl Model for Scripted {
             Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
         }
     }
+}
+
+/// Whether the request asks for a grader's verdict.
+fn is_grader(request: &Request) -> bool {
+    matches!(request.tools.as_slice(), [tool] if tool.name == VERDICT_TOOL)
 }
 
 /// Whether a system prompt has a script that can be read.

@@ -7,11 +7,12 @@ use futures_util::stream;
 use oma_domain::ContentBlock;
 use oma_domain::content::joined_text;
 use oma_domain::event::FailureKind;
+use oma_domain::outcome::{VERDICT_TOOL, Verdict};
 use oma_domain::session::ReplyStop;
 use oma_domain::usage::Usage;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::script::{Script, Step};
+use super::script::{self, Script, Step};
 use crate::Error;
 use crate::conversation::is_blank;
 use crate::request::{AssistantBlock, Chunk, Completion, Message, ModelStream, Request, UserBlock};
@@ -33,6 +34,7 @@ struct Position {
     answers: usize,
     last_user: String,
     last_tool_result: String,
+    last_system: String,
 }
 
 /// Characters of what the user said in a line of a summary.
@@ -92,6 +94,37 @@ pub(super) fn summary(request: &Request) -> Result<ModelStream, Error> {
     )
 }
 
+/// Plays the script in the rubric, which is the first thing that a grader reads: a turn for each iteration.
+pub(super) fn grade(request: &Request) -> Result<ModelStream, Error> {
+    let rubric = match request.messages.first() {
+        Some(Message::User(blocks)) => match blocks.first() {
+            Some(UserBlock::Content(ContentBlock::Text { text })) => text.as_str(),
+            _ => "",
+        },
+        _ => "",
+    };
+    let found = script::in_fence(rubric).transpose();
+    match found.map_err(|message| Error::fatal(FailureKind::ModelRequestFailed, message))? {
+        Some(script) => follow(&script, request),
+        None => {
+            let verdict = json!({
+                "result": Verdict::Satisfied.as_str(),
+                "explanation": "The rubric has no script, so the scripted grader is satisfied.",
+            });
+            let step = Step::Tool {
+                name: VERDICT_TOOL.to_owned(),
+                input: verdict,
+            };
+            let script = Script {
+                turns: vec![vec![vec![step]]],
+                chunk_chars: ECHO_CHUNK,
+                chunk_delay: Duration::ZERO,
+            };
+            follow(&script, request)
+        }
+    }
+}
+
 /// Plays the reply that the conversation asks for. Beyond the last turn, the last turn repeats.
 pub(super) fn follow(script: &Script, request: &Request) -> Result<ModelStream, Error> {
     let position = position(&request.messages);
@@ -110,6 +143,7 @@ fn position(messages: &[Message]) -> Position {
         answers: 0,
         last_user: String::new(),
         last_tool_result: String::new(),
+        last_system: String::new(),
     };
     let mut spoken = 0_usize;
     let mut in_answer = false;
@@ -128,6 +162,7 @@ fn position(messages: &[Message]) -> Position {
                 for block in blocks {
                     match block {
                         UserBlock::Content(block) => content.push(block.clone()),
+                        UserBlock::System(text) => position.last_system.clone_from(text),
                         UserBlock::ToolResult { content, .. } => {
                             position.last_tool_result = joined_text(content)
                         }
@@ -281,6 +316,9 @@ fn fill(text: &str, position: &Position) -> String {
         } else if let Some(after) = at.strip_prefix("{{last_tool_result}}") {
             filled.push_str(&position.last_tool_result);
             rest = after;
+        } else if let Some(after) = at.strip_prefix("{{last_system}}") {
+            filled.push_str(&position.last_system);
+            rest = after;
         } else {
             filled.push_str("{{");
             rest = &at[2..];
@@ -307,6 +345,7 @@ fn estimate(request: &Request, blocks: &[AssistantBlock]) -> Usage {
     let of_content = |block: &ContentBlock| match block {
         ContentBlock::Text { text } => text.chars().count(),
         // A picture costs about as much as this with most providers.
+        ContentBlock::SearchResult { .. } => block.as_text().map_or(0, |text| text.chars().count()),
         ContentBlock::Image { .. } | ContentBlock::Document { .. } => 4 * 1_500,
     };
     let of_answer = |block: &AssistantBlock| match block {
@@ -319,6 +358,7 @@ fn estimate(request: &Request, blocks: &[AssistantBlock]) -> Usage {
                 .iter()
                 .map(|block| match block {
                     UserBlock::Content(content) => of_content(content),
+                    UserBlock::System(text) => text.chars().count(),
                     UserBlock::ToolResult { content, .. } => content.iter().map(of_content).sum(),
                 })
                 .sum(),

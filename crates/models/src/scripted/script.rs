@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use oma_domain::event::FailureKind;
+use oma_domain::outcome::{VERDICT_TOOL, Verdict};
 use oma_domain::usage::Usage;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The longest script, in bytes.
 const MAX_SCRIPT: usize = 256 * 1024;
@@ -78,6 +79,7 @@ struct RawStep {
     error: Option<RawError>,
     usage: Option<RawUsage>,
     stop: Option<Stop>,
+    verdict: Option<Verdict>,
     explanation: Option<String>,
 }
 
@@ -124,11 +126,7 @@ pub(super) const MISSING: &str =
 
 /// Finds and reads the script in a system prompt: in a fence, or as JSON that begins a line.
 pub(super) fn find(system: &str) -> Result<Option<Script>, String> {
-    if let Some((_, after)) = system.split_once(FENCE) {
-        let end = after
-            .find("\n```")
-            .ok_or("the ```script block in the agent's instructions has no end")?;
-        let script = read(&after[..end]);
+    if let Some(script) = in_fence(system) {
         return script
             .map(Some)
             .map_err(|error| format!("the script in the agent's instructions: {error}"));
@@ -150,6 +148,15 @@ pub(super) fn find(system: &str) -> Result<Option<Script>, String> {
         Some(error) => Err(format!("the script in the agent's instructions: {error}")),
         None => Ok(None),
     }
+}
+
+/// Reads the script in a text's fence, if there is one.
+pub(super) fn in_fence(text: &str) -> Option<Result<Script, String>> {
+    let (_, after) = text.split_once(FENCE)?;
+    Some(match after.find("\n```") {
+        Some(end) => read(&after[..end]),
+        None => Err("the ```script block has no end".to_owned()),
+    })
 }
 
 /// Reads the JSON value that the text begins with.
@@ -222,13 +229,14 @@ fn read_step(value: Value) -> Result<Step, String> {
         error,
         usage,
         stop,
+        verdict,
         explanation,
     } = raw;
     if input.is_some() && tool.is_none() {
         return Err("`input` belongs to a `tool`".to_owned());
     }
-    if explanation.is_some() && !matches!(stop, Some(Stop::Refusal)) {
-        return Err("`explanation` belongs to `\"stop\": \"refusal\"`".to_owned());
+    if explanation.is_some() && !matches!(stop, Some(Stop::Refusal)) && verdict.is_none() {
+        return Err("`explanation` belongs to `\"stop\": \"refusal\"` or a `verdict`".to_owned());
     }
     let mut steps = Vec::new();
     steps.extend(thinking.map(Step::Thinking));
@@ -240,6 +248,13 @@ fn read_step(value: Value) -> Result<Step, String> {
         }
         steps.push(Step::Tool { name, input });
     }
+    steps.extend(verdict.map(|verdict| Step::Tool {
+        name: VERDICT_TOOL.to_owned(),
+        input: json!({
+            "result": verdict.as_str(),
+            "explanation": explanation.clone().unwrap_or_default(),
+        }),
+    }));
     if let Some(millis) = delay_ms {
         steps.push(Step::Delay(delay(millis)?));
     }
@@ -272,7 +287,7 @@ fn read_step(value: Value) -> Result<Step, String> {
     match (steps.pop(), steps.is_empty()) {
         (Some(step), true) => Ok(step),
         _ => Err(
-            "a step has exactly one of `thinking`, `text`, `tool`, `delay_ms`, `error`, `usage` and `stop`"
+            "a step has exactly one of `thinking`, `text`, `tool`, `delay_ms`, `error`, `usage`, `stop` and `verdict`"
                 .to_owned(),
         ),
     }

@@ -271,6 +271,74 @@ async fn mistakes_are_explained() {
     }
 }
 
+#[tokio::test]
+async fn graders_follow_the_script_in_the_rubric() {
+    let verdict = |completion: &Completion| match completion.blocks.as_slice() {
+        [AssistantBlock::ToolUse { name, input, .. }] => (name.clone(), input.clone()),
+        other => panic!("{other:?}"),
+    };
+    let grading = |rubric: &str, verdicts: usize| {
+        let mut messages = vec![say(rubric)];
+        for _ in 0..verdicts {
+            messages.extend([answer(), say("revised")]);
+        }
+        Request {
+            tools: vec![crate::ToolSpec {
+                name: VERDICT_TOOL.to_owned(),
+                description: String::new(),
+                input_schema: json!({"type": "object"}),
+            }],
+            // The instructions are the agent's and count for nothing here.
+            ..request("[[{\"text\": \"I am no grader\"}]]", messages)
+        }
+    };
+    let script = "- good\n```script\n[[{\"verdict\": \"needs_revision\", \"explanation\": \"no\"}], \
+                  [{\"verdict\": \"satisfied\"}]]\n```";
+    for (model, rubric, verdicts, expected) in [
+        (
+            "script",
+            script,
+            0,
+            json!({"result": "needs_revision", "explanation": "no"}),
+        ),
+        (
+            "echo",
+            script,
+            1,
+            json!({"result": "satisfied", "explanation": ""}),
+        ),
+        (
+            "script",
+            script,
+            5,
+            json!({"result": "satisfied", "explanation": ""}),
+        ),
+    ] {
+        let completion = ask(model, &grading(rubric, verdicts)).await.expect("an answer");
+        assert_eq!(
+            verdict(&completion),
+            (VERDICT_TOOL.to_owned(), expected),
+            "{model} {verdicts}"
+        );
+    }
+    let without = ask("script", &grading("- [ ] is good\n[x] is short", 0))
+        .await
+        .expect("an answer");
+    assert_eq!(verdict(&without).1["result"], "satisfied");
+    let broken = ask(
+        "echo",
+        &grading("```script\n[[{\"verdict\": \"great\"}]]\n```", 0),
+    )
+    .await;
+    assert!(
+        broken
+            .expect_err("a mistake")
+            .failure
+            .message
+            .contains("unknown variant")
+    );
+}
+
 proptest! {
     #[test]
     fn no_script_makes_it_panic(script in "[\\[\\]{}\"a-z:,0-9 `\n]{0,80}|\\PC{0,60}") {

@@ -354,3 +354,33 @@ async fn bedrock_requests_are_signed_with_credentials() {
     );
     assert_eq!(recorded.header("x-amz-security-token"), Some("session-token"));
 }
+
+#[tokio::test]
+async fn a_system_message_has_its_role_where_there_is_one() {
+    let harness = Harness::start().await;
+    let messages = || {
+        vec![Message::User(vec![
+            UserBlock::Content(ContentBlock::text("Hello.")),
+            UserBlock::System("Be kind.".to_owned()),
+        ])]
+    };
+    for model in MODELS.iter().chain(&["mistral/mistral-large-latest"]) {
+        harness.provider.push(Reply::new().text("ok"));
+        harness.ask(model, &request(messages())).await.expect(model);
+        let body = harness.provider.requests().pop().expect("a request").body;
+        let whole = body.to_string();
+        assert!(
+            whole.contains("Hello.") && whole.contains("Be kind."),
+            "{model}: {whole}"
+        );
+        let lists = ["messages", "input", "contents"];
+        let said = lists
+            .iter()
+            .find_map(|key| body[*key].as_array())
+            .expect("messages");
+        let own = said.iter().skip(1).any(|message| message["role"] == "system");
+        assert!(own || whole.contains("<system-message>"), "{model}: {whole}");
+        assert_eq!(own, model.starts_with("responses/"), "{model}");
+    }
+    harness.provider.assert_clean();
+}

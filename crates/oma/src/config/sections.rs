@@ -231,6 +231,8 @@ section! {
         /// A TOML file with prices that count more than the built-in catalogue's: a table `["provider/model"]` per
         /// model, with `input`, `output`, `cache_read` and `cache_write` in US dollars per million tokens.
         price_file: Option<PathBuf> { env "OPENCLAW_PRICE_FILE"; }
+        /// The model that grades the work towards outcomes, `provider/model`; the session's own otherwise.
+        grader: Option<String> { env "OPENCLAW_GRADER_MODEL"; }
     }
 }
 

@@ -59,6 +59,11 @@ impl Parts {
             .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
         let enforcement = local.enforcement();
         sandboxes::check_limits(config, enforcement)?;
+        if let Some(grader) = &config.models.grader {
+            models
+                .check(grader)
+                .map_err(|problem| Failure::Other(format!("models.grader: {problem}")))?;
+        }
         let local: Arc<dyn Provider> = Arc::new(local);
         let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
         let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
@@ -72,6 +77,7 @@ impl Parts {
         let pool = Pool::furnished(local, sandboxes::pool(config), furnishers);
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
+            grader_model: config.models.grader.clone(),
             ..oma_runtime_native::Config::default()
         };
         let listed = models::listed(&models);

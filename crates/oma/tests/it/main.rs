@@ -20,6 +20,7 @@ mod memories;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
+mod outcomes;
 mod requests;
 mod server;
 mod signup;

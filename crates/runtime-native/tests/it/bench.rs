@@ -256,6 +256,7 @@ impl Bench {
             thinking_level: None,
             trace: None,
             charged: None,
+            system: None,
             from: None,
         };
         self.log

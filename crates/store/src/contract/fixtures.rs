@@ -9,7 +9,7 @@ use oma_domain::event::{Body, Purpose};
 use oma_domain::page::Page;
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::quota::Quota;
-use oma_domain::session::{Phase, Queued, State, Step, Turn};
+use oma_domain::session::{Phase, Queued, State, Step, SystemNote, Turn};
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::toolset::CustomTool;
 use oma_domain::{
@@ -112,6 +112,7 @@ pub fn new_session(workspace: &WorkspaceId, agent: &Arc<Agent>) -> NewSession {
             max_tokens: Some(1_000),
             ..Quota::default()
         }),
+        budget: None,
         ephemeral: false,
         title: None,
         metadata: BTreeMap::new(),
@@ -164,6 +165,8 @@ pub fn commit(workspace: &WorkspaceId, session: &SessionId, head: u64, count: u6
             ..State::default()
         }),
         output: None,
+        evaluations: None,
+        agent: None,
         needs_agent: None,
         once: None,
         used: None,
@@ -193,6 +196,10 @@ pub fn queued(content: &str) -> Arc<Queued> {
         thinking_level: Some(ThinkingLevel::High),
         trace: None,
         charged: Some(KeyId::generate()),
+        system: Some(SystemNote {
+            id: EventId::generate(),
+            content: vec![text("between us")],
+        }),
         from: None,
     })
 }

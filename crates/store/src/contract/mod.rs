@@ -57,7 +57,8 @@ macro_rules! contract_tests {
             paging: agents_by_creation, environments_by_creation, sessions_while_rows_are_added, unknown_cursors;
             queue: order, clearing, wrong_pop;
             recovery: unfinished, expired, deadlines, existing;
-            sessions: round_trip, rosters, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent;
+            sessions: round_trip, rosters, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent,
+                changed_agent, evaluations;
             skills: life, lists, isolation;
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;

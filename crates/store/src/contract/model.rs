@@ -236,6 +236,8 @@ fn compose(
             .collect(),
         queue: queue_changes,
         output: says,
+        evaluations: None,
+        agent: None,
         needs_agent: None,
         used: None,
         audit: None,

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use oma_domain::outcome::{self, Ending, Evaluation};
 use oma_domain::page::Order;
 use oma_domain::session::{QueueChange, State};
-use oma_domain::{Agent, AgentId, Member, Multiagent, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::usage::NanoUsd;
+use oma_domain::{Agent, AgentId, Member, Multiagent, OutcomeId, Seq, SessionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{
     NOW, agent, collect, commit, environment, new_session, once, queued, running, stored_session,
@@ -21,6 +23,7 @@ pub async fn round_trip(store: Arc<dyn Store>) {
     new.environment = Some(Arc::clone(&environment));
     new.parent = Some(SessionId::generate());
     new.ephemeral = true;
+    new.budget = Some(NanoUsd(7));
     new.title = Some("Ärger".into());
     new.metadata = [("k".to_owned(), "v".to_owned())].into();
     store
@@ -38,6 +41,7 @@ pub async fn round_trip(store: Arc<dyn Store>) {
     let expected = State {
         title: new.title.clone(),
         metadata: new.metadata.clone(),
+        budget: new.budget,
         ..State::default()
     };
     assert_eq!(*session.state, expected);
@@ -333,5 +337,62 @@ pub async fn finer_filters(store: Arc<dyn Store>) {
         let found: Vec<_> = page.unwrap().rows.into_iter().map(|session| session.id).collect();
         let expected: Vec<_> = expected.iter().map(|index: &usize| ids[*index].clone()).collect();
         assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+/// A session is given another agent, for itself alone; the one that nothing refers to any more goes.
+pub async fn changed_agent(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let before = Arc::new(agent(&workspace));
+    let (changed, other) = (new_session(&workspace, &before), new_session(&workspace, &before));
+    for new in [&changed, &other] {
+        store.create_session(new, None).await.unwrap();
+    }
+    let mut after = (*before).clone();
+    after.spec.tools = vec!["read".into()];
+    let after = Arc::new(after);
+    let mut change = commit(&workspace, &changed.id, 0, 1);
+    change.agent = Some(Arc::clone(&after));
+    store.commit(change).await.unwrap();
+    for (new, agent) in [(&changed, &after), (&other, &before)] {
+        let session = store.session(&workspace, &new.id).await.unwrap().unwrap();
+        assert_eq!(&session.agent, agent);
+    }
+    // Back again: whatever is shared is found again.
+    let mut change = commit(&workspace, &changed.id, 1, 1);
+    change.agent = Some(Arc::clone(&before));
+    store.commit(change).await.unwrap();
+    let session = store.load(&workspace, &changed.id).await.unwrap().unwrap();
+    assert_eq!(session.agent, before);
+}
+
+/// Evaluations stay as they are until a commit brings others.
+pub async fn evaluations(store: Arc<dyn Store>) {
+    let (workspace, id) = stored_session(&store).await;
+    let found = async || {
+        let session = store.session(&workspace, &id).await.unwrap().unwrap();
+        Arc::clone(&session.state.evaluations)
+    };
+    assert!(found().await.is_empty());
+    let one = |standing| {
+        Arc::new(vec![Evaluation {
+            outcome: OutcomeId::generate(),
+            description: "A report".into(),
+            iteration: 1,
+            standing,
+            explanation: Some("No title".into()),
+            completed_at: Some(NOW),
+        }])
+    };
+    for (head, standing) in [
+        (0, outcome::Standing::Running),
+        (2, outcome::Standing::Ended(Ending::Failed)),
+    ] {
+        let kept = one(standing);
+        let mut change = commit(&workspace, &id, head, 1);
+        change.evaluations = Some(Arc::clone(&kept));
+        store.commit(change).await.unwrap();
+        store.commit(commit(&workspace, &id, head + 1, 1)).await.unwrap();
+        assert_eq!(found().await, kept);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oma_domain::agent::Agent;
 use oma_domain::event::StopReason;
 use oma_domain::session::{Phase, State};
 use oma_domain::webhook::Topic;
@@ -15,6 +16,7 @@ use super::failure::{Failure, to_json};
 use super::once::{self, Mark};
 use super::queue::{self, Change};
 use super::rows::number;
+use super::snapshots;
 use super::usage::{self, Addition};
 use super::webhooks;
 use crate::{Commit, Error, Result as StoreResult};
@@ -28,6 +30,8 @@ pub(super) struct Entry {
     queue: Vec<Change>,
     state: String,
     output: Option<Arc<str>>,
+    evaluations: Option<String>,
+    agent: Option<(Arc<Agent>, String)>,
     needs_agent: Option<AgentId>,
     resumes: Resumes,
     idle: bool,
@@ -89,6 +93,17 @@ impl Entry {
             queue: commit.queue.iter().map(Change::new).collect::<StoreResult<_>>()?,
             state: to_json("state", &*commit.state)?,
             output: commit.output,
+            evaluations: match &commit.evaluations {
+                Some(evaluations) => Some(to_json("list of evaluations", &**evaluations)?),
+                None => None,
+            },
+            agent: match commit.agent {
+                Some(agent) => {
+                    let body = to_json("agent", &agent)?;
+                    Some((agent, body))
+                }
+                None => None,
+            },
             needs_agent: commit.needs_agent,
             resumes: Resumes::of(&commit.state),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
@@ -145,8 +160,8 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     conn.prepare_cached(
         "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
                 idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output),
-                deadline = ?8, archived = ?9
-         WHERE session = ?10",
+                deadline = ?8, archived = ?9, evaluations = coalesce(?10, evaluations)
+         WHERE session = ?11",
     )?
     .execute(params![
         head,
@@ -158,8 +173,12 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         entry.output.as_deref(),
         entry.deadline.map(Timestamp::as_millis),
         entry.archived,
+        entry.evaluations,
         session,
     ])?;
+    if let Some((agent, body)) = &entry.agent {
+        snapshots::repin(conn, session, agent, body)?;
+    }
     if is_own {
         webhooks::tell(conn, &entry.workspace, &entry.topics, entry.session.as_str())?;
     }

@@ -44,6 +44,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V18__memory", include_str!("../../migrations/V18__memory.sql")),
     ("V19__skills", include_str!("../../migrations/V19__skills.sql")),
     (
+        "V16__outcomes",
+        include_str!("../../migrations/V16__outcomes.sql"),
+    ),
+    (
         "V20__deployments",
         include_str!("../../migrations/V20__deployments.sql"),
     ),

@@ -52,6 +52,7 @@ impl SessionRow {
                 &State {
                     title: session.title.clone(),
                     metadata: session.metadata.clone(),
+                    budget: session.budget,
                     ..State::default()
                 },
             )?,
@@ -162,7 +163,7 @@ pub(super) fn create(conn: &Connection, row: &SessionRow, once: Option<&Mark>) -
 
 const WHOLE: &str =
     "SELECT s.key, s.id, s.snapshot, s.environment, s.vaults, s.memories, s.parent, s.thread, s.delegation_depth, s.share,
-            s.created_by, s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output
+            s.created_by, s.deployment, s.ephemeral, s.created_at, t.head, t.last_event_at, t.state, t.output, t.evaluations
      FROM sessions s JOIN session_states t ON t.session = s.key";
 
 pub(super) fn find(
@@ -192,10 +193,15 @@ fn read(
 ) -> Result<(Session, usize), Failure> {
     let stored = text(row, "state")?;
     let output = optional_text(row, "output")?;
-    let size = stored.len() + output.map_or(0, str::len);
+    let evaluations = optional_text(row, "evaluations")?;
+    let size = stored.len() + output.map_or(0, str::len) + evaluations.map_or(0, str::len);
     let state = State {
         queue,
         output: output.map(Arc::from),
+        evaluations: match evaluations {
+            Some(evaluations) => Arc::new(from_json("list of evaluations", evaluations)?),
+            None => Arc::default(),
+        },
         ..from_json("state", stored)?
     };
     let agent = shared.agent(row.get("snapshot")?)?;

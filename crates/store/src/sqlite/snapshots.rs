@@ -64,6 +64,17 @@ pub(super) fn clear_roster(conn: &Connection, session: i64) -> Result<Vec<i64>, 
     Ok(pinned)
 }
 
+/// Gives a session another agent.
+pub(super) fn repin(conn: &Connection, session: i64, agent: &Agent, body: &str) -> Result<(), Failure> {
+    let before: i64 = conn
+        .prepare_cached("SELECT snapshot FROM sessions WHERE key = ?")?
+        .query_row([session], |row| row.get(0))?;
+    let key = pin(conn, agent, body)?;
+    conn.prepare_cached("UPDATE sessions SET snapshot = ? WHERE key = ?")?
+        .execute([key, session])?;
+    unpin(conn, before)
+}
+
 /// Removes the row when no session refers to it any more.
 pub(super) fn unpin(conn: &Connection, key: i64) -> Result<(), Failure> {
     conn.prepare_cached(

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use oma_domain::ContentBlock;
 use oma_domain::session::Outcome;
+use oma_domain::web;
 use oma_sandbox::input::from_object;
 use reqwest::{Client, RequestBuilder, Url};
 use secrecy::SecretString;
@@ -174,8 +175,8 @@ impl Search {
         parse(input).map(drop)
     }
 
-    pub(crate) async fn run(&self, input: &Value) -> Outcome {
-        match self.search(input).await {
+    pub(crate) async fn run(&self, input: &Value, web: &web::Limits) -> Outcome {
+        match self.search(input, web).await {
             Ok(text) => Outcome {
                 content: vec![ContentBlock::text(text)],
                 is_error: false,
@@ -184,14 +185,20 @@ impl Search {
         }
     }
 
-    async fn search(&self, input: &Value) -> Result<String, String> {
+    async fn search(&self, input: &Value, web: &web::Limits) -> Result<String, String> {
         let Input { query, max_results } = parse(input)?;
         let count = max_results.unwrap_or(DEFAULT_RESULTS);
         let (client, url) = (&self.client, &self.url);
+        // Of those that may be shown there should be enough.
+        let filtered = !web.allowed.is_empty() || !web.blocked.is_empty();
+        let asked = if filtered { MAX_RESULTS } else { count };
+        let place = web.location.as_ref();
         let request = match &self.provider {
-            Provider::Brave { key } => brave::request(client, url, key, &query, count),
-            Provider::Tavily { key } => tavily::request(client, url, key, &query, count),
-            Provider::Searxng => searxng::request(client, url, &query),
+            Provider::Brave { key } => brave::request(client, url, key, &query, asked, place),
+            Provider::Tavily { key } => {
+                tavily::request(client, url, key, &located(&query, place), asked, web)
+            }
+            Provider::Searxng => searxng::request(client, url, &located(&query, place)),
         };
         let body = self.send(request).await?;
         let hits = match &self.provider {
@@ -202,6 +209,7 @@ impl Search {
             tracing::error!(%error, provider = self.provider.name(), "a search answer could not be read");
             "The search provider's answer could not be understood.".to_owned()
         })?;
+        hits.retain(|hit| !filtered || is_admitted(&hit.url, web));
         hits.truncate(count);
         Ok(show(&query, &hits))
     }
@@ -241,6 +249,24 @@ impl Search {
         }
         Ok(body)
     }
+}
+
+/// Whether a result may be shown.
+fn is_admitted(url: &str, web: &web::Limits) -> bool {
+    Url::parse(url).is_ok_and(|url| web.admit(url.host_str().unwrap_or_default(), url.path()))
+}
+
+/// A query that names the place, for providers that can't be told it otherwise.
+fn located(query: &str, place: Option<&web::Location>) -> String {
+    let Some(place) = place else {
+        return query.to_owned();
+    };
+    let parts = [&place.city, &place.region, &place.country];
+    let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+    if parts.is_empty() {
+        return query.to_owned();
+    }
+    format!("{query} ({})", parts.join(", "))
 }
 
 fn parse(input: &Value) -> Result<Input, String> {

@@ -1,5 +1,6 @@
 //! Each provider against a server that answers as that provider's reference says.
 
+use oma_domain::web::Limits;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -76,7 +77,10 @@ async fn each_provider_is_asked_and_read() {
         let (url, asked) = server(200, answer).await;
         let search = Search::new(provider.clone(), Some(&url)).unwrap();
         let outcome = search
-            .run(&json!({"query": " rust & c ", "max_results": 2}))
+            .run(
+                &json!({"query": " rust & c ", "max_results": 2}),
+                &Limits::default(),
+            )
             .await;
         let expected = "1. One\n   https://one.example/\n   First result\n2. Two\n   https://two.example/\n";
         assert_eq!(said(&outcome), (expected.to_owned(), false));
@@ -85,7 +89,7 @@ async fn each_provider_is_asked_and_read() {
 
         let (url, _) = server(200, nothing).await;
         let search = Search::new(provider, Some(&url)).unwrap();
-        let outcome = search.run(&json!({"query": "x"})).await;
+        let outcome = search.run(&json!({"query": "x"}), &Limits::default()).await;
         assert_eq!(said(&outcome), ("Nothing was found for \"x\".".to_owned(), false));
     }
 }
@@ -111,7 +115,7 @@ async fn failures_are_told_without_secrets() {
             Some(&url),
         )
         .unwrap();
-        let (text, is_error) = said(&search.run(&json!({"query": "x"})).await);
+        let (text, is_error) = said(&search.run(&json!({"query": "x"}), &Limits::default()).await);
         assert!(
             is_error && text.contains(expected) && !text.contains("s3cret"),
             "{status}: {text}"
@@ -122,7 +126,7 @@ async fn failures_are_told_without_secrets() {
     drop(listener);
     let search = Search::new(Provider::Searxng, Some(&url)).unwrap();
     assert_eq!(
-        said(&search.run(&json!({"query": "x"})).await).0,
+        said(&search.run(&json!({"query": "x"}), &Limits::default()).await).0,
         "The search provider could not be reached."
     );
 }
@@ -179,4 +183,29 @@ fn long_results_are_cut() {
     };
     let text = show("q", &[hit]);
     assert!(text.chars().count() < 300 + MAX_SNIPPET + 50, "{text}");
+}
+
+#[test]
+fn results_and_queries_keep_to_the_agent_s_limits() {
+    let limits = Limits {
+        allowed: vec!["a.org/docs".into()],
+        blocked: Vec::new(),
+        ..Limits::default()
+    };
+    assert!(is_admitted("https://www.a.org/docs/x", &limits));
+    for url in [
+        "https://a.org/",
+        "https://b.org/docs",
+        "not a url",
+        "mailto:x@a.org",
+    ] {
+        assert!(!is_admitted(url, &limits), "{url}");
+    }
+    let place = oma_domain::web::Location {
+        city: Some("Graz".into()),
+        country: Some("AT".into()),
+        ..oma_domain::web::Location::default()
+    };
+    assert_eq!(located("rain", Some(&place)), "rain (Graz, AT)");
+    assert_eq!(located("rain", None), "rain");
 }

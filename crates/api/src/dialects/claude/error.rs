@@ -25,6 +25,7 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
         | "confirm_tool_failed"
         | "tool_result_not_awaited"
         | "awaits_answers"
+        | "outcome_active"
         | "session_not_running"
         | "storage_quota_exceeded"
         | "too_many_resources" => StatusCode::BAD_REQUEST,

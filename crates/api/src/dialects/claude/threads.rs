@@ -95,6 +95,7 @@ fn view(root: &SessionId, session: &Session) -> Value {
     let state = &session.state;
     let now = oma_engine::now();
     let own = Totals {
+        web: state.web,
         usage: state.usage,
         cost: state.cost,
         active_ms: state.totals(now).active_ms,

@@ -326,7 +326,7 @@ async fn bad_agents_are_refused() {
         (
             "tools",
             toolset(json!({"configs": [{"name": "web_fetch", "allowed_domains": ["a.example"]}]})),
-            "tools.0.configs.0.allowed_domains",
+            "tools.0.configs.0.allowed_domains.0",
         ),
         (
             "tools",

@@ -152,7 +152,15 @@ async fn what_is_refused() {
         ),
         (
             json!({"initial_events": [{"type": "system.message", "content": []}]}),
-            "initial_events.0.type",
+            "initial_events.0.content",
+        ),
+        (
+            json!({"initial_events": [{"type": "system.message", "content": [{"type": "text", "text": "x"}]}]}),
+            "initial_events.0: A system.message must directly follow",
+        ),
+        (
+            json!({"initial_events": [{"type": "user.define_outcome", "description": "d"}]}),
+            "initial_events.0.rubric",
         ),
         (
             schedule("* * * *", "UTC"),

@@ -389,8 +389,12 @@ async fn bad_events_are_refused() {
     for (event, named) in [
         (json!({"type": "user.shout"}), "events.0.type"),
         (json!({"type": "agent.message"}), "events.0.type"),
-        (json!({"type": "user.define_outcome"}), "events.0.type"),
-        (json!({"type": "system.message", "content": []}), "events.0.type"),
+        (json!({"type": "user.define_outcome"}), "events.0.description"),
+        (json!({"type": "user.tool_result"}), "events.0.type"),
+        (
+            json!({"type": "system.message", "content": []}),
+            "events.0.content",
+        ),
         (said(json!("text")), "events.0.content"),
         (said(json!([])), "events.0.content"),
         (said(json!([{"type": "redacted"}])), "events.0.content.0.type"),

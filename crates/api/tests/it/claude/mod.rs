@@ -8,6 +8,7 @@ mod files;
 mod memory;
 mod multiagent;
 mod order;
+mod outcomes;
 mod sessions;
 mod skills;
 mod strangers;
@@ -176,6 +177,7 @@ pub(crate) fn stable(value: &Value) -> Value {
                     "skver_",
                     "file_",
                     "sesrsc_",
+                    "outc_",
                 ];
                 if let Some(prefix) = prefixes.iter().find(|prefix| id.starts_with(**prefix)) {
                     let next = ids.len() + 1;

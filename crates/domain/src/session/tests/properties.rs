@@ -5,24 +5,43 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::outcome::Ending;
 
 /// A step of a random run; what it refers to is chosen from what is open then, or invented.
 #[derive(Debug, Clone)]
 enum Move {
     Post,
     Begin,
-    Reply { tools: Vec<(Permission, bool)> },
-    Fail { retry: bool },
-    Tool { nth: usize },
-    Confirm { nth: usize, allow: bool },
-    Answer { nth: usize },
+    Reply {
+        tools: Vec<(Permission, bool)>,
+    },
+    Fail {
+        retry: bool,
+    },
+    Tool {
+        nth: usize,
+    },
+    Confirm {
+        nth: usize,
+        allow: bool,
+    },
+    Answer {
+        nth: usize,
+    },
     Lapse,
-    Interrupt { clear_queue: bool },
+    Interrupt {
+        clear_queue: bool,
+    },
     Compact,
     Summary,
     FailTurn,
     Remark,
     Restart,
+    Define,
+    Verdict(Verdict),
+    /// A budget leaves too little for the next request.
+    Hold,
+    Raise,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -47,6 +66,10 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::FailTurn),
         1 => Just(Move::Remark),
         2 => Just(Move::Restart),
+        2 => Just(Move::Define),
+        4 => (0..3usize).prop_map(|nth| Move::Verdict(Verdict::ALL[nth])),
+        1 => Just(Move::Hold),
+        1 => Just(Move::Raise),
     ];
     prop::collection::vec(one, 0..80)
 }
@@ -63,7 +86,7 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
     };
     match step {
         Move::Post => post(&format!("m{n}")),
-        Move::Begin => begin(&format!("r{n}")),
+        Move::Begin | Move::Hold => ask(machine, &format!("r{n}")),
         Move::Reply { tools } => {
             let uses = tools
                 .into_iter()
@@ -94,6 +117,9 @@ fn input(machine: &Machine, step: Move, n: usize) -> Input {
         Move::FailTurn => Input::FailTurn { failure: failure() },
         Move::Remark => Input::Remark { failure: failure() },
         Move::Restart => Input::Wake,
+        Move::Define => define(&format!("o{n}")),
+        Move::Verdict(given) => verdict(&request, given),
+        Move::Raise => budget(Some(1_000_000 + n as u64)),
     }
 }
 
@@ -105,6 +131,8 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
     let mut uses: HashMap<EventId, u32> = HashMap::new();
     let mut seen = Vec::new();
     let mut dropped = HashSet::new();
+    let mut outcomes: HashMap<OutcomeId, bool> = HashMap::new();
+    let mut evaluated: Option<EventId> = None;
     for event in &machine.log {
         match &event.body {
             Body::StatusRunning => {
@@ -137,10 +165,42 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
                 );
                 seen.push(event.id.clone());
             }
+            Body::UserDefineOutcome { outcome, waits, .. } => {
+                assert!(outcomes.values().all(|ended| *ended), "two outcomes at once");
+                assert!(*waits || requests.is_empty(), "a definition inside a reply");
+                outcomes.insert(outcome.clone(), false);
+            }
+            Body::OutcomeBegun { .. } => assert!(requests.is_empty(), "a definition inside a reply"),
+            Body::OutcomeEvaluationStart { .. } => {
+                assert_eq!(
+                    evaluated.replace(event.id.clone()),
+                    None,
+                    "two evaluations at once"
+                );
+            }
+            Body::OutcomeEvaluationEnd {
+                start,
+                outcome,
+                result,
+                ..
+            } => {
+                assert_eq!(evaluated.take(), *start, "the end of another evaluation");
+                let ended = outcomes.get_mut(outcome).expect("an outcome");
+                assert!(!*ended, "the outcome had ended");
+                *ended = *result != Ending::NeedsRevision;
+            }
             Body::UserInterrupt { dropped: ids, .. } => dropped.extend(ids.iter().cloned()),
             _ => {}
         }
     }
+    let active = outcomes.values().filter(|ended| !**ended).count();
+    assert_eq!(
+        active,
+        usize::from(machine.state.goal.is_some()),
+        "outcomes that have not ended"
+    );
+    let last = machine.state.evaluations.last();
+    assert_eq!(last.is_some_and(|last| last.completed_at.is_none()), active == 1);
     let sampling = matches!(
         machine.state.turn().map(|turn| &turn.step),
         Some(Step::Sampling { .. })
@@ -167,13 +227,23 @@ fn check_log(machine: &Machine, accepted: &[EventId]) {
     assert_eq!(kept, expected);
 }
 
+fn machine() -> Machine {
+    let mut machine = Machine {
+        confirmation_timeout_ms: Some(5),
+        ..Machine::default()
+    };
+    machine.state.budget = Some(NanoUsd(1_000_000));
+    machine
+}
+
 proptest! {
     #[test]
     fn invariants_hold(steps in moves()) {
-        let mut machine = Machine { confirmation_timeout_ms: Some(5), ..Machine::default() };
+        let mut machine = machine();
         let mut accepted = Vec::new();
         for (n, step) in steps.into_iter().enumerate() {
             machine.passed += 1;
+            machine.granted = matches!(step, Move::Hold).then_some(Err(Exceeded::WorkspaceCost));
             let posts = matches!(step, Move::Post);
             let input = input(&machine, step, n);
             if machine.feed(input).is_ok() && posts {
@@ -186,12 +256,14 @@ proptest! {
     /// From wherever a session is, a runtime that just does its work brings it to rest.
     #[test]
     fn nothing_wedges(steps in moves()) {
-        let mut machine = Machine { confirmation_timeout_ms: Some(5), ..Machine::default() };
+        let mut machine = machine();
         for (n, step) in steps.into_iter().enumerate() {
             machine.passed += 1;
+            machine.granted = matches!(step, Move::Hold).then_some(Err(Exceeded::WorkspaceCost));
             let input = input(&machine, step, n);
             let _rejected = machine.feed(input);
         }
+        machine.granted = None;
         for n in 1000..4000 {
             let next = match &machine.state.phase {
                 Phase::Idle { .. } => break,
@@ -204,7 +276,7 @@ proptest! {
                     }
                 }
                 Phase::Running { turn } => match &turn.step {
-                    Step::Ready => begin(&format!("r{n}")),
+                    Step::Ready => ask(&machine, &format!("r{n}")),
                     Step::Sampling { request, purpose: Purpose::Reply, .. } if turn.purpose == Purpose::Compaction => {
                         Input::FinishCompaction {
                             request: request.clone(),
@@ -213,6 +285,9 @@ proptest! {
                             usage: Usage::default(),
                             cost: None,
                         }
+                    }
+                    Step::Sampling { request, purpose: Purpose::Evaluation, .. } => {
+                        verdict(request.as_str(), Verdict::NeedsRevision)
                     }
                     Step::Sampling { request, .. } => reply(request.as_str(), vec![text(&format!("t{n}"))]),
                     Step::Acting { open } => {

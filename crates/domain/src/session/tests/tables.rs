@@ -1,8 +1,10 @@
 //! Each row: inputs, the whole log that they lead to, and the phase afterwards.
 
 mod budgets;
+mod outcomes;
 
 use super::*;
+use crate::outcome::Evaluation;
 
 #[track_caller]
 fn check(inputs: Vec<Input>, log: &str, phase: &str) -> Machine {
@@ -110,6 +112,7 @@ fn overrides_are_logged_once_and_stay() {
             thinking_level: Some(ThinkingLevel::High),
             trace: None,
             charged: None,
+            system: None,
             from: None,
         }))
     };
@@ -578,6 +581,8 @@ fn an_archived_session_takes_nothing() {
     let update = |title: Option<&str>| Input::Update {
         title: Some(title.map(str::to_owned)),
         metadata: Some([("k".to_owned(), "v".to_owned())].into()),
+        agent: None,
+        budget: None,
     };
     let turn = || vec![post("m1"), begin("r1"), reply("r1", vec![text("t1")])];
     let told = "RUN user:m1 (r1 says:t1 ) IDLE:end";
@@ -699,4 +704,49 @@ fn a_months_budget_limits_a_request_or_holds_the_session() {
     machine.granted = None;
     machine.feed(post("m2")).unwrap();
     assert_eq!(machine.state.held_for, None);
+}
+
+#[test]
+fn a_system_message_stands_behind_what_it_accompanies() {
+    let note = |name: &str| {
+        Some(SystemNote {
+            id: id(name),
+            content: vec![ContentBlock::text(name)],
+        })
+    };
+    let accompanied = |input: Input, name: &str| match input {
+        Input::Post(message) => Input::Post(Arc::new(Queued {
+            system: note(name),
+            ..(*message).clone()
+        })),
+        Input::Answer {
+            id,
+            tool_use,
+            outcome,
+            remote,
+            ..
+        } => Input::Answer {
+            id,
+            tool_use,
+            outcome,
+            remote,
+            system: note(name),
+        },
+        other => other,
+    };
+    check(
+        vec![
+            accompanied(post("m1"), "s1"),
+            begin("r1"),
+            accompanied(post("m2"), "s2"),
+            reply("r1", vec![custom("a"), custom("b")]),
+            accompanied(answer("a"), "s3"),
+            answer("b"),
+            begin("r2"),
+            reply("r2", vec![text("t2")]),
+        ],
+        "RUN user:m1 system:s1 (r1 uses:a uses:b ) IDLE:asks(a,b) answer:a system:s3 IDLE:asks(b) answer:b RUN (r2 \
+         says:t2 ) user:m2 system:s2",
+        "ready",
+    );
 }

@@ -394,6 +394,7 @@ fn a_thread_reports_to_its_coordinator() {
             trace: None,
             charged: None,
             from: from.clone(),
+            system: None,
         }))
     };
     let said = |machine: &Machine| {

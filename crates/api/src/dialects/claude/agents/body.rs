@@ -198,6 +198,19 @@ pub(crate) fn overrides(object: &mut Object<'_>) -> Option<Overrides> {
     })
 }
 
+/// Reads what a session changes of its agent's tools and servers.
+pub(crate) fn tool_overrides(object: &mut Object<'_>) -> Option<Overrides> {
+    let tools = object.change("tools", tools::tools);
+    let servers = object.change("mcp_servers", mcp_servers);
+    Some(Overrides {
+        model: None,
+        system: Change::Keep,
+        tools: tools?,
+        servers: servers?,
+        skills: Change::Keep,
+    })
+}
+
 impl Overrides {
     /// Lays the changes over a definition, but for its skills.
     pub(crate) fn apply(self, mut spec: Spec) -> Result<Spec> {

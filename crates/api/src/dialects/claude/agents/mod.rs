@@ -4,7 +4,7 @@ mod body;
 mod multiagent;
 mod view;
 
-pub(crate) use body::{Overrides, overrides};
+pub(crate) use body::{Overrides, overrides, tool_overrides};
 pub(crate) use multiagent::of_session as multiagent_of_session;
 pub(crate) use view::{agent, definition};
 

@@ -7,12 +7,13 @@ use oma_domain::deployment::{InitialEvent, MAX_INITIAL_EVENTS, Schedule, Spec};
 use oma_domain::quota::Quota;
 use oma_domain::vault::MAX_SESSION_VAULTS;
 use oma_domain::{AgentId, EnvironmentId, VaultId};
+use oma_engine::Submission;
 use serde_json::Value;
 
 use crate::dialects::claude::body::{
     MetadataChanges, merged, metadata, metadata_changes, nullable, object, only, parse, unsupported,
 };
-use crate::dialects::claude::events::message;
+use crate::dialects::claude::events::{define_outcome, message, system_message};
 use crate::dialects::claude::sessions::{distinct, read_budget, vault};
 use crate::fault::Result;
 use crate::limits;
@@ -182,7 +183,30 @@ fn environment(value: &Value, issues: &mut Tree) -> Option<EnvironmentId> {
 }
 
 fn initial_events(value: &Value, issues: &mut Tree) -> Option<Vec<InitialEvent>> {
-    list(1, MAX_INITIAL_EVENTS, initial_event)(value, issues)
+    let events: Vec<InitialEvent> = list(1, MAX_INITIAL_EVENTS, initial_event)(value, issues)?;
+    let mut outcomes = 0;
+    for (at, event) in events.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|before| events.get(before));
+        let problem = match event {
+            InitialEvent::System { .. } if at + 1 != events.len() => {
+                "A system.message must be the last event"
+            }
+            InitialEvent::System { .. } if !matches!(before, Some(InitialEvent::Message { .. })) => {
+                "A system.message must directly follow the user.message that it accompanies"
+            }
+            InitialEvent::DefineOutcome { .. } if outcomes > 0 => {
+                "There may be at most one user.define_outcome"
+            }
+            InitialEvent::DefineOutcome { .. } => {
+                outcomes += 1;
+                continue;
+            }
+            InitialEvent::Message { .. } | InitialEvent::System { .. } => continue,
+        };
+        issues.at(&at.to_string()).push(problem);
+        return None;
+    }
+    Some(events)
 }
 
 fn initial_event(value: &Value, issues: &mut Tree) -> Option<InitialEvent> {
@@ -193,11 +217,23 @@ fn initial_event(value: &Value, issues: &mut Tree) -> Option<InitialEvent> {
             let content = message(&mut object)?.content;
             Some(InitialEvent::Message { content })
         }
-        kind => {
-            let problem = format!("This server does not support {kind} yet");
-            object.issues().at("type").push(problem);
-            None
+        "system.message" => {
+            let content = system_message(&mut object)?;
+            Some(InitialEvent::System { content })
         }
+        _ => match define_outcome(&mut object)? {
+            Submission::DefineOutcome {
+                description,
+                rubric,
+                max_iterations,
+                ..
+            } => Some(InitialEvent::DefineOutcome {
+                description,
+                rubric,
+                max_iterations,
+            }),
+            _ => None,
+        },
     }
 }
 

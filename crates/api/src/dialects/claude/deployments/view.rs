@@ -33,7 +33,7 @@ pub(super) fn deployment(engine: &Engine, deployment: &Deployment) -> Value {
         "schedule": schedule,
         "resources": [],
         "vault_ids": spec.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
-        "budget": sessions::limit(spec.budget),
+        "budget": sessions::limit(spec.budget.and_then(|budget| budget.max_cost)),
         "metadata": spec.metadata,
         "status": if paused.is_some() { "paused" } else { "active" },
         "paused_reason": paused.map(|pause| match pause {
@@ -54,6 +54,14 @@ fn initial_event(event: &InitialEvent) -> Value {
     match event {
         InitialEvent::Message { content } => {
             json!({"type": "user.message", "content": events::content(content)})
+        }
+        InitialEvent::DefineOutcome {
+            description,
+            rubric,
+            max_iterations,
+        } => events::outcome(description, rubric, *max_iterations),
+        InitialEvent::System { content } => {
+            json!({"type": "system.message", "content": events::content(content)})
         }
     }
 }

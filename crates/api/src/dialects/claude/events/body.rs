@@ -1,19 +1,26 @@
 //! What clients post to a session.
 
+use oma_domain::outcome::{DEFAULT_ITERATIONS, MAX_ITERATIONS};
 use oma_domain::session::Outcome;
-use oma_domain::{EventId, Session, SessionId};
+use oma_domain::{ContentBlock, EventId, Session, SessionId};
 use oma_engine::{Post, Submission};
 use serde_json::{Value, json};
 
 use super::content;
-use crate::dialects::claude::body::{nullable, only, parse};
+use crate::dialects::claude::body::{bad, nullable, object, only, parse};
 use crate::fault::Result;
 use crate::limits;
-use crate::validate::checks::{boolean, discriminator, list, one_of, text};
+use crate::validate::checks::{boolean, discriminator, integer, list, one_of, text};
 use crate::validate::{Object, Tree};
 
 /// The most events of one request.
 const EVENTS: usize = 100;
+/// The most texts of a system message.
+const SYSTEM_BLOCKS: usize = 1_000;
+/// The longest rubric, in characters.
+const RUBRIC: usize = 262_144;
+/// The longest description of an outcome, in characters: sessions show it.
+const DESCRIPTION: usize = 16_384;
 
 const TYPES: &[&str] = &[
     "user.message",
@@ -35,9 +42,35 @@ pub(super) struct Posted {
 /// Reads the events of a request to a session.
 pub(super) fn events(value: &Value, session: &Session) -> Result<Vec<Posted>> {
     let event = |value: &Value, issues: &mut Tree| event(value, issues, session);
-    parse(value, &["events"], |object| {
+    let posted = parse(value, &["events"], |object| {
         object.required("events", list(1, EVENTS, event))
-    })
+    })?;
+    check_system(&posted)?;
+    Ok(posted)
+}
+
+/// A system message is the last event, behind what it accompanies.
+fn check_system(posted: &[Posted]) -> Result<()> {
+    let is_system = |posted: &Posted| matches!(posted.submission, Submission::System(_));
+    let Some(at) = posted.iter().position(is_system) else {
+        return Ok(());
+    };
+    let problem = if posted[at + 1..].iter().any(is_system) {
+        "there may be at most one system.message in a request"
+    } else if at + 1 != posted.len() {
+        "a system.message must be the last event of a request"
+    } else {
+        let before = at.checked_sub(1).and_then(|before| posted.get(before));
+        match before.map(|before| &before.submission) {
+            Some(Submission::Message(_) | Submission::Answer { .. }) => return Ok(()),
+            _ => {
+                "a system.message must directly follow the user.message or the tool result that it accompanies"
+            }
+        }
+    };
+    Err(bad(format!(
+        "Invalid system.message event at events[{at}]: {problem}"
+    )))
 }
 
 fn event(value: &Value, issues: &mut Tree, session: &Session) -> Option<Posted> {
@@ -72,6 +105,27 @@ fn event(value: &Value, issues: &mut Tree, session: &Session) -> Option<Posted> 
         "user.tool_confirmation" => confirmation(&mut object),
         "user.custom_tool_result" => tool_result(&mut object, false),
         "user.tool_result" => tool_result(&mut object, true),
+        "user.define_outcome" => {
+            let submission = define_outcome(&mut object)?;
+            let echo = match &submission {
+                Submission::DefineOutcome {
+                    description,
+                    rubric,
+                    max_iterations,
+                    ..
+                } => content::outcome(description, rubric, *max_iterations),
+                _ => Value::Null,
+            };
+            Some(Posted { submission, echo })
+        }
+        "system.message" => {
+            let content = system_message(&mut object)?;
+            let echo = json!({"type": "system.message", "content": content::view(&content)});
+            Some(Posted {
+                submission: Submission::System(content),
+                echo,
+            })
+        }
         kind => {
             let problem = format!("This server does not support {kind} yet");
             object.issues().at("type").push(problem);
@@ -110,6 +164,43 @@ pub(crate) fn message(object: &mut Object<'_>) -> Option<Post> {
         charged: None,
         audit: None,
     })
+}
+
+/// A system message, its type looked at already.
+pub(crate) fn system_message(object: &mut Object<'_>) -> Option<Vec<ContentBlock>> {
+    only(object, &["type", "content"]);
+    object.required("content", list(1, SYSTEM_BLOCKS, content::of_system))
+}
+
+/// An outcome, its type looked at already. Who is charged for it is the caller's to add.
+pub(crate) fn define_outcome(object: &mut Object<'_>) -> Option<Submission> {
+    only(object, &["type", "description", "rubric", "max_iterations"]);
+    let description = object.required("description", text(1, DESCRIPTION));
+    let rubric = object.required("rubric", rubric);
+    let most = integer(1, u64::from(MAX_ITERATIONS));
+    let max_iterations = nullable(object, "max_iterations", most)?;
+    let max_iterations = max_iterations.and_then(|most| u32::try_from(most).ok());
+    Some(Submission::DefineOutcome {
+        description: description?,
+        rubric: rubric?,
+        max_iterations: max_iterations.unwrap_or(DEFAULT_ITERATIONS),
+        charged: None,
+    })
+}
+
+/// The text of a rubric. One in a file is to be read here, once there are files.
+fn rubric(value: &Value, issues: &mut Tree) -> Option<String> {
+    let kind = value.get("type").and_then(Value::as_str);
+    if kind == Some("file") {
+        issues.at("type").push("This server does not support files yet");
+        return None;
+    }
+    object(&["type", "content"], |object| {
+        let kind = object.required("type", one_of(&["text", "file"]));
+        let content = object.required("content", text(1, RUBRIC));
+        kind?;
+        content
+    })(value, issues)
 }
 
 /// The id of a tool use's event.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::dialects::claude::body::{object, only};
 use crate::dialects::openclaw::events::body::block as shared;
 use crate::limits;
-use crate::validate::checks::{boolean, list, text};
+use crate::validate::checks::{boolean, list, one_of, text};
 use crate::validate::{Object, Tree};
 
 /// The blocks of a message; at least one.
@@ -59,7 +59,7 @@ fn block(value: &Value, issues: &mut Tree) -> Option<ContentBlock> {
     }
 }
 
-/// What a search found, as a text: models know no other form of it.
+/// What a search found.
 fn search_result(found: &mut Object<'_>) -> Option<ContentBlock> {
     only(found, &["type", "source", "title", "content", "citations"]);
     let source = found.required("source", text(0, limits::URL));
@@ -68,20 +68,42 @@ fn search_result(found: &mut Object<'_>) -> Option<ContentBlock> {
         "content",
         list(0, limits::BLOCKS, |value, issues| {
             object(&["type", "text"], |object| {
-                object.required("text", text(0, limits::MESSAGE))
+                let kind = object.required("type", one_of(&["text"]));
+                let text = object.required("text", text(0, limits::MESSAGE));
+                kind?;
+                text
             })(value, issues)
         }),
     );
     let citations = found.optional("citations", |value, issues| {
         object(&["enabled"], |object| object.optional("enabled", boolean))(value, issues)
     });
-    citations?;
-    Some(ContentBlock::text(format!(
-        "{}\n{}\n{}",
-        title?,
-        source?,
-        lines?.join("\n")
-    )))
+    Some(ContentBlock::SearchResult {
+        source: source?,
+        title: title?,
+        content: lines?,
+        citations: citations?.flatten().unwrap_or_default(),
+    })
+}
+
+/// A text of a system message.
+pub(super) fn of_system(value: &Value, issues: &mut Tree) -> Option<ContentBlock> {
+    object(&["type", "text"], |object| {
+        let kind = object.required("type", one_of(&["text"]));
+        let text = object.required("text", text(1, limits::MESSAGE));
+        kind?;
+        text.map(ContentBlock::text)
+    })(value, issues)
+}
+
+/// An outcome as clients read it, but for its id.
+pub(crate) fn outcome(description: &str, rubric: &str, max_iterations: u32) -> Value {
+    json!({
+        "type": "user.define_outcome",
+        "description": description,
+        "rubric": {"type": "text", "content": rubric},
+        "max_iterations": max_iterations,
+    })
 }
 
 /// Blocks as clients read them.
@@ -103,6 +125,24 @@ fn block_view(block: &ContentBlock) -> Value {
             "title": title,
             "context": context,
         }),
+        ContentBlock::SearchResult {
+            source,
+            title,
+            content,
+            citations,
+        } => {
+            let texts: Vec<Value> = content
+                .iter()
+                .map(|text| json!({"type": "text", "text": text}))
+                .collect();
+            json!({
+                "type": "search_result",
+                "source": source,
+                "title": title,
+                "content": texts,
+                "citations": {"enabled": citations},
+            })
+        }
     }
 }
 

@@ -7,15 +7,15 @@ pub(crate) mod page;
 pub(crate) mod projection;
 pub(crate) mod stream;
 
-pub(crate) use body::message;
-pub(crate) use content::view as content;
+pub(crate) use body::{define_outcome, message, system_message};
+pub(crate) use content::{outcome, view as content};
 
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
 use oma_domain::session::Rejection;
-use oma_domain::{EventId, SessionId};
+use oma_domain::{EventId, OutcomeId, SessionId};
 use oma_engine::{Error, Submission, Submitted};
 use serde_json::{Value, json};
 
@@ -56,9 +56,17 @@ async fn send(
     if caller.is_hands() && !submissions.iter().all(is_result) {
         return Err(crate::hands::forbidden());
     }
-    let first_message = submissions
+    let first_work = submissions
         .iter()
-        .position(|submission| matches!(submission, Submission::Message(_)));
+        .enumerate()
+        .find_map(|(at, submission)| match submission {
+            Submission::Message(_) => Some((at, "user.message")),
+            Submission::DefineOutcome { .. } => Some((at, "user.define_outcome")),
+            _ => None,
+        });
+    let outcome_at = submissions
+        .iter()
+        .position(|submission| matches!(submission, Submission::DefineOutcome { .. }));
     let has_custom = submissions
         .iter()
         .any(|submission| matches!(submission, Submission::Answer { remote: false, .. }));
@@ -72,7 +80,7 @@ async fn send(
             caller.success(),
         )
         .await;
-    let submitted = outcome.map_err(|error| worded(error, &id, first_message, has_custom))?;
+    let submitted = outcome.map_err(|error| worded(error, &id, first_work, outcome_at, has_custom))?;
     caller.recorded();
     let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
     Ok(Json(json!({ "data": data })))
@@ -83,6 +91,9 @@ fn echoed((Submitted { event, at, thread }, fields): (Submitted, Value)) -> Valu
     let mut echo = json!({"id": event.as_str()});
     if let (Value::Object(echo), Value::Object(fields)) = (&mut echo, fields) {
         echo.extend(fields);
+    }
+    if echo["type"] == "user.define_outcome" {
+        echo["outcome_id"] = json!(OutcomeId::of(&event).as_str());
     }
     if let Some(thread) = thread {
         echo["session_thread_id"] = json!(thread.thread_name());
@@ -96,16 +107,22 @@ fn archived(id: &SessionId) -> Fault {
 }
 
 /// The errors that clients of this dialect know by their texts.
-fn worded(error: Error, id: &SessionId, first_message: Option<usize>, has_custom: bool) -> Fault {
+fn worded(
+    error: Error,
+    id: &SessionId,
+    first_work: Option<(usize, &'static str)>,
+    outcome_at: Option<usize>,
+    has_custom: bool,
+) -> Fault {
     match error {
         Error::Rejected(Rejection::Archived) => archived(id),
         Error::Rejected(Rejection::AwaitsAnswers(ids)) => {
             let ids: Vec<&str> = ids.iter().map(EventId::as_str).collect();
+            let (at, kind) = first_work.unwrap_or((0, "user.message"));
             bad(format!(
-                "Invalid user.message event at events[{}]: waiting on responses to events [{}]; only \
+                "Invalid {kind} event at events[{at}]: waiting on responses to events [{}]; only \
                  `user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or `user.interrupt` may \
                  be sent",
-                first_message.unwrap_or_default(),
                 ids.join(", ")
             ))
         }
@@ -122,6 +139,10 @@ fn worded(error: Error, id: &SessionId, first_message: Option<usize>, has_custom
             "`custom_tool_use_id` does not match any `agent.custom_tool_use` event in this session that waits for \
              its result",
         ),
+        Error::Rejected(Rejection::OutcomeActive) => bad(format!(
+            "Invalid user.define_outcome event at events[{}]: the session works towards an outcome that has not ended",
+            outcome_at.unwrap_or_default()
+        )),
         Error::Rejected(Rejection::QuotaExceeded(_)) => bad(
             "The session's budget is used up; only `user.tool_confirmation`, `user.tool_result`, \
              `user.custom_tool_result` or `user.interrupt` may be sent",

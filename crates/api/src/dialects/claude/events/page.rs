@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use oma_domain::page::Order;
 use oma_domain::session::Queued;
-use oma_domain::{Seq, SessionId, Timestamp};
+use oma_domain::{ContentBlock, EventId, Seq, SessionId, Timestamp};
 use oma_engine::Span;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
@@ -77,14 +77,20 @@ pub(crate) async fn read(
     };
     let mut rows = Rows::new(limit);
     // What waits has no place in the log yet: it comes after everything.
-    let waiting = if wanted.created == Span::default() && wanted.has("user.message", Timestamp(0)) {
-        engine.waiting(workspace, id).await?
+    let mut waiting: Vec<Value> = if wanted.created == Span::default() {
+        let messages = engine.waiting(workspace, id).await?;
+        messages.iter().flat_map(|message| queued(message)).collect()
     } else {
         Vec::new()
     };
+    waiting.retain(|event| {
+        event["type"]
+            .as_str()
+            .is_some_and(|kind| wanted.has(kind, Timestamp(0)))
+    });
     if order == Order::Descending && cursor.is_none() {
-        for message in waiting.iter().rev() {
-            rows.add_last(&queued(message))?;
+        for event in waiting.iter().rev() {
+            rows.add_last(event)?;
         }
     }
     loop {
@@ -113,8 +119,8 @@ pub(crate) async fn read(
         }
     }
     if order == Order::Ascending {
-        for message in &waiting {
-            rows.add_last(&queued(message))?;
+        for event in &waiting {
+            rows.add_last(event)?;
         }
     }
     Ok(Page {
@@ -123,14 +129,21 @@ pub(crate) async fn read(
     })
 }
 
-/// A message that waits, as clients read it.
-fn queued(message: &Queued) -> Value {
-    json!({
-        "id": message.id.as_str(),
-        "type": "user.message",
-        "content": content::view(&message.content),
-        "processed_at": null,
-    })
+/// A message that waits, as clients read it, and what accompanies it.
+fn queued(message: &Queued) -> Vec<Value> {
+    let event = |id: &EventId, kind: &str, blocks: &[ContentBlock]| {
+        json!({
+            "id": id.as_str(),
+            "type": kind,
+            "content": content::view(blocks),
+            "processed_at": null,
+        })
+    };
+    let system = message.system.iter();
+    let system = system.map(|note| event(&note.id, "system.message", &note.content));
+    std::iter::once(event(&message.id, "user.message", &message.content))
+        .chain(system)
+        .collect()
 }
 
 struct Rows {

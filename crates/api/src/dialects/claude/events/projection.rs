@@ -5,10 +5,13 @@
 //! primary thread, an idle status also says what was consumed. Changes of the model within a session are no frames, and
 //! the tools by which a coordinator has others work are shown as the messages that go to and from their threads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use oma_domain::agent::Spec;
-use oma_domain::event::{Body, Failure, FailureKind, StopReason, ThreadRef, ThreadStatus};
+use oma_domain::event::{
+    Body, BudgetChange, Failure, FailureKind, Purpose, StopReason, ThreadRef, ThreadStatus,
+};
 use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
@@ -36,13 +39,13 @@ pub(crate) struct View {
     /// Whether it is shown as a thread: without what concerns the session as a whole.
     as_thread: bool,
     /// The names of MCP servers, by what the names of their tools begin with.
-    servers: HashMap<String, String>,
+    servers: BTreeMap<String, String>,
     /// The same of those who may work in threads.
-    members: HashMap<AgentId, HashMap<String, String>>,
+    members: HashMap<AgentId, BTreeMap<String, String>>,
 }
 
 /// The names of an agent's MCP servers, by what the names of their tools begin with.
-fn servers_of(agent: &Agent) -> HashMap<String, String> {
+fn servers_of(agent: &Agent) -> BTreeMap<String, String> {
     let names: Vec<&str> = agent.spec.mcp_servers.keys().map(String::as_str).collect();
     let servers = oma_mcp::prefixes(&names).into_iter();
     servers.zip(names.iter().map(|name| (*name).to_owned())).collect()
@@ -63,7 +66,8 @@ pub(crate) struct Frame {
 
 impl View {
     pub(crate) fn of(session: Session, as_thread: bool) -> Self {
-        let servers = servers_of(&session.agent);
+        let mut servers = session.state.former_servers.clone();
+        servers.extend(servers_of(&session.agent));
         let members = session.roster.iter();
         Self {
             members: members
@@ -75,6 +79,18 @@ impl View {
             as_thread,
             session,
         }
+    }
+
+    /// Takes notice of what a session has from an event on.
+    pub(crate) fn learn(&mut self, event: &Event) {
+        let Body::SessionUpdated {
+            agent: Some(agent), ..
+        } = &*event.body
+        else {
+            return;
+        };
+        self.servers.extend(servers_of(agent));
+        self.session.agent = Arc::clone(agent);
     }
 
     /// The frames of an event, in order.
@@ -117,6 +133,47 @@ impl View {
     fn bodies(&self, event: &Event) -> Vec<(&'static str, Value)> {
         let one = |fields: Value| vec![(event.body.kind(), fields)];
         match &*event.body {
+            Body::SystemMessage { content } => one(json!({"content": content::view(content)})),
+            Body::UserDefineOutcome {
+                outcome,
+                description,
+                rubric,
+                max_iterations,
+                ..
+            } => {
+                let mut fields = content::outcome(description, rubric, *max_iterations);
+                fields["outcome_id"] = json!(outcome.as_str());
+                one(fields)
+            }
+            Body::OutcomeEvaluationStart { outcome, iteration }
+            | Body::OutcomeEvaluationOngoing { outcome, iteration } => {
+                one(json!({"outcome_id": outcome.as_str(), "iteration": iteration}))
+            }
+            Body::OutcomeEvaluationEnd {
+                start,
+                outcome,
+                iteration,
+                result,
+                explanation,
+                usage,
+            } => one(json!({
+                "outcome_evaluation_start_id": start.as_ref().map(EventId::as_str).unwrap_or_default(),
+                "outcome_id": outcome.as_str(),
+                "iteration": iteration,
+                "result": result.as_str(),
+                "explanation": explanation,
+                "usage": model_usage(usage),
+            })),
+            // What a grader is asked is no part of the agent's conversation; its spans say enough.
+            Body::OutcomeBegun { .. }
+            | Body::ModelRequestStart {
+                purpose: Purpose::Evaluation,
+                ..
+            }
+            | Body::ModelRequestEnd {
+                purpose: Purpose::Evaluation,
+                ..
+            } => Vec::new(),
             Body::UserMessage { content, from: None } => one(json!({"content": content::view(content)})),
             Body::UserMessage {
                 content,
@@ -235,7 +292,11 @@ impl View {
                 ("session.status_running", json!({})),
                 ("session.thread_status_running", self.of_thread()),
             ],
-            Body::StatusIdle { stop_reason, totals } => {
+            Body::StatusIdle {
+                stop_reason,
+                totals,
+                budget,
+            } => {
                 let stop = self::stop(stop_reason);
                 let mut of_thread = self.of_thread();
                 if let (Value::Object(of_thread), Value::Object(stop)) = (&mut of_thread, &stop) {
@@ -243,7 +304,7 @@ impl View {
                 }
                 let mut frames = vec![("session.thread_status_idle", of_thread)];
                 if let Some(totals) = totals {
-                    let budget = sessions::budget(&self.session);
+                    let budget = sessions::limit(*budget);
                     let usage = json!({"usage": sessions::usage(totals), "budget": budget});
                     frames.push(("session.usage", usage));
                 }
@@ -254,13 +315,28 @@ impl View {
                 ("session.thread_status_terminated", self.of_thread()),
                 ("session.status_terminated", json!({})),
             ],
-            Body::SessionUpdated { title, metadata } => {
+            Body::SessionUpdated {
+                title,
+                metadata,
+                agent,
+                budget,
+            } => {
                 let mut fields = json!({});
                 if let Some(title) = title {
                     fields["title"] = json!((!title.is_empty()).then_some(title));
                 }
                 if let Some(metadata) = metadata {
                     fields["metadata"] = json!(metadata);
+                }
+                if let Some(agent) = agent {
+                    let session = Session {
+                        agent: Arc::clone(agent),
+                        ..self.session.clone()
+                    };
+                    fields["agent"] = sessions::agent(&session);
+                }
+                if let Some(BudgetChange { max_cost }) = budget {
+                    fields["budget"] = sessions::limit(*max_cost);
                 }
                 one(fields)
             }
@@ -360,7 +436,7 @@ impl View {
 }
 
 /// The server of a tool, and the tool's name there.
-fn server<'a>(servers: &'a HashMap<String, String>, tool: &'a str) -> Option<(&'a str, &'a str)> {
+fn server<'a>(servers: &'a BTreeMap<String, String>, tool: &'a str) -> Option<(&'a str, &'a str)> {
     let rest = tool.strip_prefix(MCP_PREFIX)?;
     let length = MCP_PREFIX.len() + rest.find("__")? + 2;
     let (prefix, name) = tool.split_at_checked(length)?;
@@ -369,7 +445,7 @@ fn server<'a>(servers: &'a HashMap<String, String>, tool: &'a str) -> Option<(&'
 
 /// A tool use of an agent with these servers.
 fn tool_use(
-    (spec, servers): (&Spec, &HashMap<String, String>),
+    (spec, servers): (&Spec, &BTreeMap<String, String>),
     name: &str,
     input: &Value,
     permission: Permission,

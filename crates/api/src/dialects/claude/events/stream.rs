@@ -167,6 +167,7 @@ impl Streamer {
     fn take(&mut self, frame: Option<oma_engine::Result<Frame>>, chunk: &mut String) {
         match frame {
             Some(Ok(Frame::Event(event))) => {
+                self.view.learn(&event);
                 for frame in self.view.project(&event) {
                     let covers = |seen: &Cursor| seen.covers(&event.id, frame.index, Order::Ascending);
                     if !self.seen.as_ref().is_some_and(covers) {

@@ -7,17 +7,17 @@ use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
 use oma_engine::files::NewResource;
-use oma_engine::{AttachMemory, Post};
+use oma_engine::{AttachMemory, Submission};
 use serde_json::Value;
 
 use super::attached;
 
 use super::resources::new_resource;
-use crate::dialects::claude::agents::{Overrides, overrides};
+use crate::dialects::claude::agents::{Overrides, overrides, tool_overrides};
 use crate::dialects::claude::body::{
     MetadataChanges, metadata, metadata_changes, nullable, object, only, parse, unsupported,
 };
-use crate::dialects::claude::events::message;
+use crate::dialects::claude::events::{define_outcome, message};
 use crate::fault::Result;
 use crate::limits;
 use crate::validate::checks::{discriminator, integer, list, one_of, text};
@@ -42,9 +42,9 @@ pub(super) struct NewSession {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) vaults: Vec<VaultId>,
     pub(super) resources: Vec<NewResource>,
-    pub(super) messages: Vec<Post>,
-    pub(super) budget: Option<Quota>,
     pub(super) memories: Vec<AttachMemory>,
+    pub(super) events: Vec<Submission>,
+    pub(super) budget: Option<NanoUsd>,
 }
 
 /// Reads a session to create.
@@ -65,7 +65,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
         let title = nullable(object, "title", text(0, TITLE));
         let metadata = nullable(object, "metadata", metadata);
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
-        let messages = nullable(object, "initial_events", list(0, INITIAL_EVENTS, initial_event));
+        let events = nullable(object, "initial_events", initial_events);
         let budget = nullable(object, "budget", budget);
         let resources = nullable(object, "resources", resources);
         let (agent, version, overrides) = agent?;
@@ -80,7 +80,7 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
             vaults: distinct(vaults?.unwrap_or_default()),
             resources,
             memories,
-            messages: messages?.unwrap_or_default(),
+            events: events?.unwrap_or_default(),
             budget: budget?,
         })
     })
@@ -170,30 +170,44 @@ pub(crate) fn vault(value: &Value, issues: &mut Tree) -> Option<VaultId> {
     vault
 }
 
-fn initial_event(value: &Value, issues: &mut Tree) -> Option<Post> {
+fn initial_events(value: &Value, issues: &mut Tree) -> Option<Vec<Submission>> {
+    let events: Vec<Submission> = list(0, INITIAL_EVENTS, initial_event)(value, issues)?;
+    let outcomes = events.iter().enumerate();
+    let mut outcomes = outcomes.filter(|(_, event)| matches!(event, Submission::DefineOutcome { .. }));
+    if let Some((second, _)) = outcomes.nth(1) {
+        let issues = issues.at(&second.to_string());
+        issues.push("There may be at most one user.define_outcome");
+        return None;
+    }
+    Some(events)
+}
+
+fn initial_event(value: &Value, issues: &mut Tree) -> Option<Submission> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, &["user.message", "user.define_outcome"])? {
-        "user.message" => message(&mut object),
-        _ => {
-            let problem = "This server does not support it yet";
-            object.issues().at("type").push(problem);
-            None
-        }
+        "user.message" => message(&mut object).map(Submission::Message),
+        _ => define_outcome(&mut object),
     }
 }
 
+/// A budget of something whose sessions will have it.
+pub(crate) fn quota(value: &Value, issues: &mut Tree) -> Option<Quota> {
+    let max_cost = budget(value, issues)?;
+    Some(Quota {
+        max_cost: Some(max_cost),
+        ..Quota::default()
+    })
+}
+
 /// A budget: so many whole cents.
-pub(crate) fn budget(value: &Value, issues: &mut Tree) -> Option<Quota> {
+fn budget(value: &Value, issues: &mut Tree) -> Option<NanoUsd> {
     let cents = object(&["type", "max_list_cost"], |object| {
         let kind = object.required("type", one_of(&["limit"]));
         let cost = object.required("max_list_cost", amount);
         kind?;
         cost
     })(value, issues)?;
-    Some(Quota {
-        max_cost: Some(NanoUsd(cents.saturating_mul(CENT))),
-        ..Quota::default()
-    })
+    Some(NanoUsd(cents.saturating_mul(CENT)))
 }
 
 fn amount(value: &Value, issues: &mut Tree) -> Option<u64> {
@@ -217,6 +231,8 @@ fn amount(value: &Value, issues: &mut Tree) -> Option<u64> {
 pub(super) struct UpdateSession {
     pub(super) title: Option<Option<String>>,
     pub(super) metadata: Change<MetadataChanges>,
+    pub(super) agent: Option<Overrides>,
+    pub(super) budget: Option<Option<NanoUsd>>,
 }
 
 /// Reads an update.
@@ -227,15 +243,16 @@ pub(super) fn update(value: &Value) -> Result<UpdateSession> {
         |object| {
             let title = object.change("title", text(0, TITLE));
             let metadata = object.change("metadata", metadata_changes);
-            for name in ["agent", "vault_ids"] {
-                unsupported(object, name);
-            }
-            if object.peek("budget").is_some() {
-                object
-                    .issues()
-                    .at("budget")
-                    .push("This server can't change a budget yet");
-            }
+            let agent = object.change("agent", |value, issues| {
+                self::object(&["tools", "mcp_servers"], tool_overrides)(value, issues)
+            });
+            let budget = object.change("budget", budget);
+            unsupported(object, "vault_ids");
+            let budget = match budget? {
+                Change::Keep => None,
+                Change::Clear => Some(None),
+                Change::Set(budget) => Some(Some(budget)),
+            };
             let title = match title? {
                 Change::Keep => None,
                 Change::Clear => Some(None),
@@ -244,6 +261,11 @@ pub(super) fn update(value: &Value) -> Result<UpdateSession> {
             Some(UpdateSession {
                 title,
                 metadata: metadata?,
+                agent: match agent? {
+                    Change::Set(agent) => Some(agent),
+                    Change::Keep | Change::Clear => None,
+                },
+                budget,
             })
         },
     )

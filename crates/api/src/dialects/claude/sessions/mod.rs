@@ -6,16 +6,19 @@ mod list;
 mod resources;
 mod view;
 
-pub(crate) use body::{budget as read_budget, distinct, vault};
-pub(crate) use view::{budget, limit, session, status, usage};
+pub(crate) use body::{distinct, quota as read_budget, vault};
+pub(crate) use view::{agent, limit, session, status, usage};
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use oma_domain::session::{Phase, Rejection};
 use oma_domain::{AgentId, EnvironmentId};
-use oma_engine::{CreateSession, Error, Submission};
+use oma_engine::{AgentUpdate, CreateSession, Error, SessionUpdate};
 use serde_json::{Value, json};
 
 use super::body::{Sent, bad, bounded, merged};
@@ -79,10 +82,9 @@ async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -
     }
     let created = engine.create_session(workspace, create, sent.key.clone()).await?;
     caller.note_target(&created.id);
-    if !new.messages.is_empty() {
-        let messages = new.messages.into_iter().map(Submission::Message).collect();
+    if !new.events.is_empty() {
         engine
-            .submit(workspace, &created.id, messages, caller.key(), sent.key, None)
+            .submit(workspace, &created.id, new.events, caller.key(), sent.key, None)
             .await?;
     }
     let created = engine.session(workspace, &created.id).await?;
@@ -118,10 +120,31 @@ async fn update(
         Change::Set(changes) => changes,
     };
     bounded(&merged(current.state.metadata.clone(), changes.clone()))?;
-    let updated = engine
-        .update_session(workspace, &id, update.title, changes)
-        .await?;
-    Ok(Json(session(&updated)))
+    let agent = match update.agent {
+        Some(overrides) => Some(AgentUpdate {
+            base: Arc::clone(&current.agent),
+            spec: overrides.apply(current.agent.spec.clone())?,
+        }),
+        None => None,
+    };
+    let changes = SessionUpdate {
+        title: update.title,
+        metadata: changes,
+        agent,
+        budget: update.budget,
+    };
+    match engine.update_session(workspace, &id, changes).await {
+        Ok(updated) => Ok(Json(session(&updated))),
+        Err(Error::Rejected(Rejection::Busy)) => Err(bad(format!(
+            "Session {id} must be idle for its agent to be changed"
+        ))),
+        Err(Error::Rejected(Rejection::BudgetNotRaised)) => Err(Fault::new(
+            StatusCode::BAD_REQUEST,
+            "budget_not_raised",
+            "budget.max_list_cost must be greater than the session's consumed list cost",
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn archive(

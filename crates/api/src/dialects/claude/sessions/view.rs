@@ -1,6 +1,6 @@
 //! Sessions as clients read them.
 
-use oma_domain::quota::Quota;
+use oma_domain::outcome::Evaluation;
 use oma_domain::session::Phase;
 use oma_domain::usage::{NanoUsd, Totals};
 use oma_domain::{DeploymentId, Session, Timestamp, VaultId};
@@ -16,8 +16,6 @@ pub(crate) fn session(session: &Session) -> Value {
     let now = oma_engine::now();
     let totals = state.totals(now);
     let ended = state.archived_at.unwrap_or(now);
-    let mut agent = agents::definition(&session.agent);
-    agent["multiagent"] = agents::multiagent_of_session(session);
     json!({
         "id": session.id.as_str(),
         "type": "session",
@@ -25,11 +23,11 @@ pub(crate) fn session(session: &Session) -> Value {
         "title": state.title,
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
-        "agent": agent,
+        "agent": agent(session),
         "resources": resources::all(session).into_iter().map(|(_, view)| view).collect::<Vec<_>>(),
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
-        "outcome_evaluations": [],
-        "budget": budget(session),
+        "outcome_evaluations": state.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
+        "budget": limit(state.budget),
         "deployment_id": session.deployment.as_ref().map(DeploymentId::as_str),
         "stats": {
             "active_seconds": time::seconds(totals.active_ms.saturating_add(state.threads_active_ms())),
@@ -40,6 +38,13 @@ pub(crate) fn session(session: &Session) -> Value {
         "updated_at": time::value(updated_at(session)),
         "archived_at": time::optional(state.archived_at),
     })
+}
+
+/// A session's agent, with all of those who may work in its threads.
+pub(crate) fn agent(session: &Session) -> Value {
+    let mut agent = agents::definition(&session.agent);
+    agent["multiagent"] = agents::multiagent_of_session(session);
+    agent
 }
 
 /// Where a session stands: waiting for a client counts as idle.
@@ -55,14 +60,29 @@ fn updated_at(session: &Session) -> Timestamp {
     session.last_event_at.unwrap_or(session.created_at)
 }
 
-/// The budget that the session was created with. The share that a parent leaves to a child is none.
-pub(crate) fn budget(session: &Session) -> Value {
-    limit(session.share.filter(|_| session.parent.is_none()))
+fn evaluation(evaluation: &Evaluation) -> Value {
+    let Evaluation {
+        outcome,
+        description,
+        iteration,
+        standing,
+        explanation,
+        completed_at,
+    } = evaluation;
+    json!({
+        "type": "outcome_evaluation",
+        "outcome_id": outcome.as_str(),
+        "description": description,
+        "iteration": iteration,
+        "result": standing.as_str(),
+        "explanation": explanation,
+        "completed_at": time::optional(*completed_at),
+    })
 }
 
-/// A budget of a cost, if it is one.
-pub(crate) fn limit(budget: Option<Quota>) -> Value {
-    match budget.and_then(|budget| budget.max_cost) {
+/// A session's own budget. The share that a parent leaves to a child is none.
+pub(crate) fn limit(budget: Option<NanoUsd>) -> Value {
+    match budget {
         Some(NanoUsd(nanos)) => json!({
             "type": "limit",
             "max_list_cost": {"amount": (nanos / CENT).to_string(), "currency": "USD"},
@@ -77,6 +97,7 @@ pub(crate) fn usage(totals: &Totals) -> Value {
         usage,
         cost,
         active_ms,
+        web,
     } = totals;
     let mut view = json!({
         "input_tokens": usage.input,
@@ -87,6 +108,10 @@ pub(crate) fn usage(totals: &Totals) -> Value {
             "ephemeral_1h_input_tokens": 0,
         },
         "active_seconds": time::seconds(*active_ms),
+        "server_tool_use": {
+            "web_search_requests": web.searches,
+            "web_fetch_requests": web.fetches,
+        },
     });
     if let Some(NanoUsd(nanos)) = cost.total() {
         let cents = nanos.saturating_add(CENT / 2) / CENT;

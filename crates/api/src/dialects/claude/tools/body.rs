@@ -3,10 +3,11 @@
 use oma_domain::policy::MCP_PREFIX;
 use oma_domain::session::CALL_AGENT;
 use oma_domain::toolset::{Approval, CustomTool, McpToolset, Setting, ToolSetting, Toolset, Toolsets};
+use oma_domain::web;
 use serde_json::Value;
 
 use super::{AGENT_TOOLSET, MCP_TOOLSET};
-use crate::dialects::claude::body::{nullable, object, only, unsupported};
+use crate::dialects::claude::body::{nullable, object, only};
 use crate::validate::checks::{boolean, discriminator, list, one_of, text};
 use crate::validate::{Object, Tree};
 
@@ -115,10 +116,17 @@ const ASKED: Setting = Setting {
 
 type Partial = (Option<bool>, Option<Approval>);
 
+/// A setting of a single tool.
+struct Single {
+    name: String,
+    partial: Partial,
+    web: Option<web::Limits>,
+}
+
 fn toolset(
     object: &mut Object<'_>,
     default: Setting,
-    single: fn(&mut Object<'_>) -> Option<(String, Partial)>,
+    single: fn(&mut Object<'_>) -> Option<Single>,
 ) -> Option<Toolset> {
     let own = nullable(object, "default_config", |value, issues| {
         self::object(&["enabled", "permission_policy"], setting)(value, issues)
@@ -133,7 +141,7 @@ fn toolset(
     );
     let default = resolved(own?.unwrap_or_default(), default);
     let mut tools: Vec<ToolSetting> = Vec::new();
-    for (index, (name, partial)) in configs?.unwrap_or_default().into_iter().enumerate() {
+    for (index, Single { name, partial, web }) in configs?.unwrap_or_default().into_iter().enumerate() {
         if tools.iter().any(|tool| tool.name == name) {
             let issues = object.issues().at("configs").at(&index.to_string());
             issues.push(format!("There is another entry for '{name}'"));
@@ -143,6 +151,7 @@ fn toolset(
             tool: name.clone(),
             name,
             setting: resolved(partial, default),
+            web: web.map(Box::new),
         });
     }
     Some(Toolset { default, tools })
@@ -169,7 +178,7 @@ fn setting(object: &mut Object<'_>) -> Option<Partial> {
     Some((enabled?, approval?))
 }
 
-fn built_in(object: &mut Object<'_>) -> Option<(String, Partial)> {
+fn built_in(object: &mut Object<'_>) -> Option<Single> {
     let name = object.required("name", |value, issues| {
         let name = text(1, NAME)(value, issues)?;
         if oma_tools::known_names().contains(&name.as_str()) {
@@ -178,36 +187,33 @@ fn built_in(object: &mut Object<'_>) -> Option<(String, Partial)> {
         issues.push(format!("Expected one of {}", oma_tools::known_names().join(", ")));
         None
     })?;
-    let limits: &[&str] = match name.as_str() {
-        "web_fetch" => &[
-            "allowed_domains",
-            "blocked_domains",
-            "max_content_tokens",
-            "url_sources",
-        ],
-        "web_search" => &["allowed_domains", "blocked_domains", "user_location"],
-        _ => &[],
-    };
+    let limits = super::web::fields(&name);
     only(
         object,
         &[&["name", "type", "enabled", "permission_policy"], limits].concat(),
     );
-    for limit in limits {
-        unsupported(object, limit);
-    }
+    let web = super::web::limits(&name, object)?;
     let kind = object.optional("type", text(1, NAME))?;
     if kind.is_some_and(|kind| kind != name) {
         object.issues().at("type").push("Must be the same as name");
         return None;
     }
-    Some((name, setting(object)?))
+    Some(Single {
+        name,
+        partial: setting(object)?,
+        web,
+    })
 }
 
-fn of_server(object: &mut Object<'_>) -> Option<(String, Partial)> {
+fn of_server(object: &mut Object<'_>) -> Option<Single> {
     only(object, &["name", "enabled", "permission_policy"]);
     let name = object.required("name", text(1, NAME));
     let setting = setting(object);
-    Some((name?, setting?))
+    Some(Single {
+        name: name?,
+        partial: setting?,
+        web: None,
+    })
 }
 
 fn custom_name(value: &Value, issues: &mut Tree) -> Option<String> {

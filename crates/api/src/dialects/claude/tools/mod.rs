@@ -3,6 +3,7 @@
 mod body;
 mod servers;
 mod view;
+mod web;
 
 pub(crate) use body::{ToolsChoice, tools};
 pub(crate) use servers::{ServerChoice, mcp_servers, replace_servers};

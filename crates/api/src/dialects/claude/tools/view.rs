@@ -6,6 +6,7 @@ use oma_domain::toolset::{Approval, Setting, Toolset};
 use serde_json::{Value, json};
 
 use super::servers::remote;
+use super::web;
 use super::{AGENT_TOOLSET, MCP_TOOLSET};
 
 /// The tools of an agent.
@@ -49,7 +50,10 @@ fn built_in(set: &Toolset) -> Value {
     let configs = set.tools.iter().map(|tool| {
         let mut config = json!({"type": tool.name, "name": tool.name});
         extend(&mut config, setting(tool.setting));
-        if tool.name == "web_fetch" {
+        if let Some(limits) = &tool.web {
+            extend(&mut config, web::view(limits));
+        }
+        if tool.name == "web_fetch" && config.get("url_sources").is_none() {
             config["url_sources"] = Value::Null;
         }
         config
@@ -101,6 +105,7 @@ fn foreign(spec: &Spec, policy: &PermissionPolicy) -> Vec<Value> {
             name: (*name).to_owned(),
             tool: (*name).to_owned(),
             setting,
+            web: None,
         }
     });
     let own = Toolset {

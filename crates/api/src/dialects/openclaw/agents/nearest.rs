@@ -101,6 +101,7 @@ mod tests {
             tools: tools
                 .iter()
                 .map(|(name, setting)| ToolSetting {
+                    web: None,
                     name: (*name).into(),
                     tool: (*name).into(),
                     setting: *setting,

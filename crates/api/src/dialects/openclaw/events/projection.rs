@@ -31,8 +31,8 @@ pub struct EventView<'a> {
     /// `user.message`, `user.interrupt`, `user.tool_confirmation`, `agent.message`, `agent.thinking`,
     /// `agent.tool_use`, `agent.tool_confirmation_request`, `agent.tool_result`, `agent.error`,
     /// `session.status_running`, `session.status_idle`, `session.status_failed`, `session.model_change`,
-    /// `session.thinking_level_change`, `session.compaction`, `session.updated`, `session.status_terminated` or
-    /// `user.custom_tool_result`.
+    /// `session.thinking_level_change`, `session.compaction`, `session.updated`, `session.status_terminated`,
+    /// `user.custom_tool_result`, `system.message`, `user.define_outcome` or `span.outcome_evaluation_end`.
     pub r#type: &'static str,
     /// Its text.
     #[schema(value_type = String)]
@@ -177,6 +177,9 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
         // Threads are sessions here, with events of their own.
         Body::ModelRequestStart { .. }
         | Body::ModelRequestEnd { .. }
+        | Body::OutcomeBegun { .. }
+        | Body::OutcomeEvaluationStart { .. }
+        | Body::OutcomeEvaluationOngoing { .. }
         | Body::ThreadCreated { .. }
         | Body::ThreadStatus { .. }
         | Body::ThreadToolUse { .. }
@@ -193,6 +196,11 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             ..
         } => return tool_use(event, name, input, *permission),
         Body::UserMessage { content, .. } => EventView::plain(event, kind, text_of(content)),
+        Body::SystemMessage { content } => EventView::plain(event, kind, text_of(content)),
+        Body::UserDefineOutcome { description, .. } => EventView::plain(event, kind, description.as_str()),
+        Body::OutcomeEvaluationEnd {
+            result, explanation, ..
+        } => plain(format!("{}: {explanation}", result.as_str()).into()),
         Body::UserInterrupt { dropped, .. } => EventView {
             dropped_event_ids: (!dropped.is_empty())
                 .then(|| dropped.iter().map(EventId::to_string).collect()),
@@ -381,6 +389,7 @@ fn text_of(blocks: &[ContentBlock]) -> Cow<'_, str> {
 fn line_of(block: &ContentBlock) -> Cow<'_, str> {
     match block {
         ContentBlock::Text { text } => text.as_str().into(),
+        ContentBlock::SearchResult { .. } => block.as_text().unwrap_or_default(),
         ContentBlock::Image { source } => format!("[image: {}]", origin(source)).into(),
         ContentBlock::Document {
             title: Some(title), ..

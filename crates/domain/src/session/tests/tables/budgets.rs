@@ -226,3 +226,70 @@ fn a_held_session_takes_messages_again_once_the_budgets_are_others() {
         "sampling",
     );
 }
+
+/// A session with a budget of its own, which stopped it before it could ask for what follows a tool.
+fn stopped() -> (Machine, String) {
+    let mut machine = Machine::default();
+    machine.state.budget = Some(NanoUsd(1_000));
+    let machine = check_from(
+        machine,
+        vec![
+            post("m1"),
+            begin_bounded("r1", 100, 500, true),
+            reply("r1", vec![tool("a", Allow)]),
+            post("m2"),
+            done("a"),
+            begin_bounded("r2", 900, 500, true),
+        ],
+        "RUN user:m1 (r1 uses:a ) result:a IDLE:cost",
+        "idle:cost",
+    );
+    let told = machine.shorthand();
+    (machine, told)
+}
+
+#[test]
+fn a_session_goes_on_by_itself_once_its_budget_is_raised() {
+    let (machine, told) = stopped();
+    for raised in [Some(100_000), None] {
+        let shown = raised.unwrap_or(0);
+        // The turn that was stopped goes on, and the message that waits follows it.
+        check_from(
+            machine.clone(),
+            vec![
+                budget(raised),
+                begin_bounded("r2", 900, 500, true),
+                reply("r2", vec![text("t2")]),
+            ],
+            &format!("{told} budget:{shown} RUN (r2 says:t2 ) user:m2"),
+            "ready",
+        );
+    }
+    // A budget that is higher, and yet used up by what is reckoned.
+    let mut broke = machine.clone();
+    broke.state.unreported.cost = NanoUsd(2_000);
+    check_from(
+        broke,
+        vec![budget(Some(1_500))],
+        &format!("{told} budget:1500"),
+        "idle:cost",
+    );
+    // The same budget is no change.
+    check_from(machine, vec![budget(Some(1_000))], &told, "idle:cost");
+}
+
+#[test]
+fn a_budget_is_raised_or_taken_away() {
+    let (machine, _) = stopped();
+    for (with, change, expected) in [
+        (Some(1_000), Some(7), Err(Rejection::BudgetNotRaised)),
+        (Some(1_000), Some(8), Ok(())),
+        (None, Some(5_000), Err(Rejection::BudgetCreateOnly)),
+        (None, None, Ok(())),
+    ] {
+        let mut machine = machine.clone();
+        machine.state.budget = with.map(NanoUsd);
+        let fed = machine.feed(budget(change)).map(drop);
+        assert_eq!(fed, expected, "{with:?} {change:?}");
+    }
+}
