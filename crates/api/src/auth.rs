@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::AppState;
-use crate::audit::Notes;
+use crate::audit::{self, Notes};
 use crate::dialect::Dialect;
 use crate::fault::Fault;
 use crate::hands::{Call, Hands};
@@ -144,6 +144,14 @@ impl Caller {
     /// That has been written.
     pub fn recorded(&self) {
         self.notes.recorded();
+    }
+
+    /// Notes in the store that this call is under way, where its entry does not come with what it does.
+    ///
+    /// # Errors
+    /// The store takes nothing.
+    pub(crate) async fn begin(&self, state: &AppState) -> Result<(), Fault> {
+        audit::note(state, &self.notes).await
     }
 
     /// Notes the budgets that something gets.
