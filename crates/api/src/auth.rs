@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::AppState;
-use crate::audit::Notes;
+use crate::audit::{self, Notes};
 use crate::dialect::Dialect;
 use crate::fault::Fault;
 use crate::hands::{Call, Hands};
@@ -144,6 +144,14 @@ impl Caller {
     /// That has been written.
     pub fn recorded(&self) {
         self.notes.recorded();
+    }
+
+    /// Notes in the store that this call is under way, where its entry does not come with what it does.
+    ///
+    /// # Errors
+    /// The store takes nothing.
+    pub(crate) async fn begin(&self, state: &AppState) -> Result<(), Fault> {
+        audit::note(state, &self.notes).await
     }
 
     /// Notes the budgets that something gets.
@@ -461,65 +469,4 @@ fn refused(message: &str) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys() {
-        for (name, value, dialect, outcome) in [
-            ("authorization", "Bearer s3cret", Dialect::Openclaw, Ok(())),
-            ("authorization", "bearer   s3cret ", Dialect::Openclaw, Ok(())),
-            ("authorization", "BEARER s3cret", Dialect::Claude, Ok(())),
-            ("x-api-key", "s3cret", Dialect::Claude, Ok(())),
-            (
-                "x-api-key",
-                "s3cret",
-                Dialect::Openclaw,
-                Err("The Authorization header is missing"),
-            ),
-            (
-                "x-other",
-                "s3cret",
-                Dialect::Openclaw,
-                Err("The Authorization header is missing"),
-            ),
-            (
-                "authorization",
-                "Bearer",
-                Dialect::Openclaw,
-                Err("The bearer token is empty"),
-            ),
-            (
-                "authorization",
-                "Bearer  ",
-                Dialect::Openclaw,
-                Err("The bearer token is empty"),
-            ),
-            (
-                "authorization",
-                "s3cret",
-                Dialect::Openclaw,
-                Err("The Authorization header must use the Bearer scheme"),
-            ),
-            (
-                "authorization",
-                "Basic s3cret",
-                Dialect::Openai,
-                Err("The Authorization header must use the Bearer scheme"),
-            ),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().expect("legal header"));
-            let found = credential(&headers, dialect).map(|key| assert_eq!(key, b"s3cret"));
-            let found = found.map_err(|fault| {
-                assert_eq!(fault.status(), StatusCode::UNAUTHORIZED);
-                fault.message().to_owned()
-            });
-            assert_eq!(
-                found.as_ref().map_err(String::as_str),
-                outcome.as_ref().map(|()| &()).map_err(|text| *text),
-                "{name}: {value}"
-            );
-        }
-    }
-}
+mod tests;

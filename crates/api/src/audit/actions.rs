@@ -10,6 +10,14 @@ pub(super) struct Action {
     pub(super) target: Option<&'static str>,
 }
 
+impl Action {
+    /// Whether its entry is written by the transaction that carries it out, so that there is never one without the
+    /// other, and nothing has to be noted before. Where a call of that name is something else, its handler notes it.
+    pub(super) fn is_atomic(self) -> bool {
+        self.name == "session.event"
+    }
+}
+
 /// The action of a call; `None` for calls that only look. `route` is the pattern that matched.
 pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
     if matches!(*method, Method::GET | Method::HEAD) && route == "/auth/github/callback" {

@@ -11,8 +11,8 @@
 //! Who is refused at the door (a wrong key, too many requests) is recorded, too, but no more often than
 //! [`REFUSALS_PER_MINUTE`]: nobody without a key may fill the disk. What was left out is counted in the next entry.
 //!
-//! A posted message is the most frequent of these calls. Its entry is written by the transaction that accepts it: a
-//! second one would have its sender wait for the disk twice.
+//! A posted message is the most frequent of these calls. Its entry is written by the transaction that accepts it, so no
+//! note is needed: further transactions would have its sender wait for the disk again.
 //!
 //! Invariant: a client that was told of a success finds it in the trail, and so is what was done with a key and nobody
 //! was told of.
@@ -102,14 +102,21 @@ impl Drop for Call {
 /// Notes a call that changes something, when its caller is known and it is about to be carried out.
 pub(crate) async fn begin(State(state): State<AppState>, request: Request, next: Next) -> Response {
     if let Some(notes) = request.extensions().get::<Notes>().cloned()
-        && let Some(entry) = notes.beginning()
+        && !notes.is_atomic()
+        && let Err(fault) = note(&state, &notes).await
     {
-        if let Err(error) = state.engine.record_beginning(&entry).await {
-            return Fault::from(error).into_response();
-        }
-        notes.begun();
+        return fault.into_response();
     }
     next.run(request).await
+}
+
+/// Notes that a call is under way.
+pub(crate) async fn note(state: &AppState, notes: &Notes) -> Result<(), Fault> {
+    if let Some(entry) = notes.beginning() {
+        state.engine.record_beginning(&entry).await?;
+        notes.begun();
+    }
+    Ok(())
 }
 
 /// Records a call.
@@ -132,7 +139,7 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
     let request_id = parts.extensions.get::<RequestId>();
     let about = Arc::new(About {
         id: AuditId::generate(),
-        action: action.name,
+        action,
         request_id: request_id.map(ToString::to_string).unwrap_or_default(),
         address: format!("ip:{address}"),
         target,

@@ -6,6 +6,8 @@ use oma_domain::audit::Entry;
 use oma_domain::{Actor, AuditId, WorkspaceId};
 use serde_json::{Map, Value};
 
+use super::actions::Action;
+
 /// The outcome of a call that succeeds.
 pub(super) const SUCCESS: &str = "ok";
 
@@ -14,7 +16,7 @@ pub(super) const SUCCESS: &str = "ok";
 pub(super) struct About {
     /// What its entry and the note of its beginning are called.
     pub(super) id: AuditId,
-    pub(super) action: &'static str,
+    pub(super) action: Action,
     pub(super) request_id: String,
     /// Where it comes from, as entries word it.
     pub(super) address: String,
@@ -35,7 +37,7 @@ impl About {
             at: oma_engine::now(),
             request_id: Some(self.request_id.clone()),
             actor,
-            action: self.action.to_owned(),
+            action: self.action.name.to_owned(),
             target: known.target.or_else(|| self.target.clone()),
             outcome: outcome.to_owned(),
             metadata: (!known.metadata.is_empty()).then_some(known.metadata),
@@ -83,6 +85,11 @@ impl Notes {
         let known = self.known();
         let about = known.about.clone().filter(|_| known.caller.is_some())?;
         Some(about.entry(known, ""))
+    }
+
+    /// Whether the call's entry comes with what it does.
+    pub(super) fn is_atomic(&self) -> bool {
+        self.known().about.is_some_and(|about| about.action.is_atomic())
     }
 
     /// The store knows that the call is under way.

@@ -5,6 +5,7 @@ mod access;
 mod bodies;
 mod budgets;
 mod chat;
+mod claude_refusals;
 mod compaction;
 mod confirmations;
 mod delegation;

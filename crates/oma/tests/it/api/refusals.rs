@@ -168,10 +168,14 @@ impl Things {
             ("POST", "/v1/environments") => vec![json!({
                 "name": "n", "description": "d", "packages": {}, "networking": {"type": "unrestricted"},
             })],
-            ("POST", "/v1/keys") => vec![json!({
-                "name": "n", "scope": "read", "maxCostUsdPerMonth": 1.5, "maxTokensPerMonth": 100_000,
-                "expiresAt": 4_000_000_000_000_i64, "workspaceId": self.workspace,
-            })],
+            ("POST", "/v1/keys") => vec![
+                json!({
+                    "name": "n", "scope": "read", "maxCostUsdPerMonth": 1.5, "maxTokensPerMonth": 100_000,
+                    "expiresAt": 4_000_000_000_000_i64, "workspaceId": self.workspace,
+                }),
+                // Such a key is for the workers of an environment of the other dialect.
+                json!({"name": "n", "scope": "write", "environmentId": self.environment}),
+            ],
             ("PATCH", "/v1/keys/{key_id}" | "/v1/workspaces/{workspace_id}") => vec![budget],
             ("POST", "/v1/keys/{key_id}/rotate") => vec![json!({"graceSeconds": 60})],
             ("POST", "/v1/sessions") => vec![
@@ -351,7 +355,13 @@ async fn every_field_of_every_body_is_checked_and_named() {
         let answer = send(operator, &things, &method, &to, &good).await;
         // Nothing waits for a confirmation.
         let confirms = good["type"] == "user.tool_confirmation";
-        let expected = if confirms { 409 } else { 200 };
+        let for_workers = !good["environmentId"].is_null() && to == "/v1/keys";
+        let expected = match () {
+            () if confirms => 409,
+            // This environment has none.
+            () if for_workers => 400,
+            () => 200,
+        };
         assert_eq!(answer.status, expected, "{method} {to} {good}: {}", answer.text());
     }
     system.stop().await;

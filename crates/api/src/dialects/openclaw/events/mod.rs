@@ -132,6 +132,7 @@ async fn post(
             }
             // The id of the request's frame names the same tool use as its approval id.
             let cursor = Cursor::parse(&tool_use_id).ok_or(Error::Rejected(Rejection::NotAsking))?;
+            caller.begin(&state).await?;
             engine
                 .confirm(
                     workspace,
