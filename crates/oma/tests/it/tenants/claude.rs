@@ -265,7 +265,10 @@ async fn work(us: &Client) -> (String, String) {
     let turns = json!({"turns": [[[{"tool": "bash", "input": {"command": "true"}}]]]});
     let agent = json!({
         "name": "hosted", "model": "scripted/script", "system": turns.to_string(),
-        "tools": [{"type": "agent_toolset_20260401"}],
+        "tools": [{
+            "type": "agent_toolset_20260401",
+            "default_config": {"permission_policy": {"type": "always_allow"}},
+        }],
     });
     let agent = id(&post(us, "/v1/agents", agent).await);
     let session = json!({"agent": agent, "environment_id": environment});
