@@ -125,7 +125,7 @@ def test_environments(beta):
         beta.environments.update(made.id, name="late")
     assert beta.environments.delete(made.id).type == "environment_deleted"
     with pytest.raises(anthropic.BadRequestError):
-        beta.environments.create(name=name, config={"type": "self_hosted"})
+        beta.environments.create(name=name, config={"type": "mainframe"})
 
 
 def test_a_turn_with_a_tool(beta, environment):
@@ -450,10 +450,7 @@ def test_keys(guarded):
 
 
 def test_what_is_not_there_says_so(beta):
-    for call in (
-        lambda: beta.dreams.list(),
-        lambda: beta.memory_stores.list(),
-    ):
+    for call in (lambda: beta.dreams.list(),):
         with pytest.raises(anthropic.NotFoundError) as missing:
             call()
         assert missing.value.body["error"]["type"] == "not_found_error" and missing.value.request_id

@@ -6,8 +6,9 @@
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
+use oma_domain::memory::Access;
 use oma_domain::{EnvironmentId, SessionId, WorkspaceId};
-use oma_engine::{Error, work_token};
+use oma_engine::{Error, MemoryError, work_token};
 
 use crate::AppState;
 use crate::dialect::Dialect;
@@ -52,6 +53,8 @@ enum About {
     Session,
     /// A skill, which every agent of the workspace may have.
     Skill,
+    /// A memory store, to read it or to write to it.
+    Memory(Access),
 }
 
 const QUEUE: &str = "/v1/environments/{environment_id}/work";
@@ -73,6 +76,16 @@ fn about(method: &Method, route: &str) -> Option<About> {
             if route == "/v1/skills/{skill_id}" || route.starts_with("/v1/skills/{skill_id}/versions") =>
         {
             Some(About::Skill)
+        }
+        (
+            "GET",
+            "/v1/memory_stores/{memory_store_id}"
+            | "/v1/memory_stores/{memory_store_id}/memories"
+            | "/v1/memory_stores/{memory_store_id}/memories/{memory_id}",
+        ) => Some(About::Memory(Access::ReadOnly)),
+        ("POST", "/v1/memory_stores/{memory_store_id}/memories")
+        | ("POST" | "DELETE", "/v1/memory_stores/{memory_store_id}/memories/{memory_id}") => {
+            Some(About::Memory(Access::ReadWrite))
         }
         _ => None,
     }
@@ -120,7 +133,22 @@ impl Hands {
             },
             About::Queue => Ok(()),
             // Of an item that is over no more than that may be learned.
-            About::Session | About::Skill if is_over => Err(Error::InvalidWorkToken.into()),
+            About::Session | About::Skill | About::Memory(_) if is_over => {
+                Err(Error::InvalidWorkToken.into())
+            }
+            About::Memory(access) => match self {
+                Self::Item(claims) => {
+                    permit_memory(
+                        state,
+                        workspace,
+                        &claims.session,
+                        named("memory_store_id"),
+                        access,
+                    )
+                    .await
+                }
+                Self::Environment(_) => Err(forbidden()),
+            },
             About::Session => self.permit_session(state, workspace, named("session_id")).await,
             About::Skill => Ok(()),
         }
@@ -138,6 +166,26 @@ impl Hands {
             }
         };
         is_own.then_some(()).ok_or_else(|| Error::SessionNotFound.into())
+    }
+}
+
+/// A worker reads the memory stores that its session has, and writes to those that the session may write to.
+async fn permit_memory(
+    state: &AppState,
+    workspace: &WorkspaceId,
+    session: &SessionId,
+    store: &str,
+    wanted: Access,
+) -> Result<()> {
+    let session = state.engine.session(workspace, session).await?;
+    let attached = session
+        .memories
+        .iter()
+        .find(|attached| attached.store.as_str() == store);
+    match attached.map(|attached| attached.access) {
+        None => Err(Error::from(MemoryError::StoreNotFound).into()),
+        Some(Access::ReadOnly) if wanted == Access::ReadWrite => Err(forbidden()),
+        Some(_) => Ok(()),
     }
 }
 

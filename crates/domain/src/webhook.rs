@@ -114,7 +114,7 @@ impl Topic {
                 ],
                 _ => &[Self::SessionIdled, Self::SessionStatusIdled],
             },
-            Body::StatusTerminated { .. } => &[Self::SessionArchived, Self::SessionTerminated],
+            Body::StatusTerminated => &[Self::SessionArchived, Self::SessionTerminated],
             Body::SessionUpdated { .. } => &[Self::SessionUpdated],
             _ => &[],
         }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use oma_domain::agent::Spec;
 use oma_domain::page::{Order, Page};
 use oma_domain::session::Rejection;
-use oma_domain::{AgentId, Event, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
+use oma_domain::{AgentId, Environment, Event, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
 use oma_sandbox::files::Workspace;
 use oma_store::{NewSession, SessionFilter};
 use serde_json::{Value, json};
@@ -80,6 +81,12 @@ impl Engine {
         }
         if let Some(spec) = create.spec {
             agent.spec = spec;
+        }
+        if let Some(environment) = environment
+            .as_deref()
+            .filter(|environment| !environment.spec.hosting.is_cloud())
+        {
+            check_hands(environment, &agent.spec, !create.resources.is_empty())?;
         }
         self.inner
             .runtime
@@ -339,4 +346,25 @@ impl Engine {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What sessions whose tools run with their developer can't have.
+fn check_hands(environment: &Environment, agent: &Spec, has_resources: bool) -> Result<()> {
+    let refused = |field, message| Err(Error::Unsupported { field, message });
+    let id = &environment.id;
+    if has_resources {
+        let message = format!(
+            "Environment {id} is a self-hosted environment. `resources` other than memory stores are not supported with \
+             self-hosted environments."
+        );
+        return refused("resources", message);
+    }
+    if agent.multiagent.is_some() {
+        let message = format!(
+            "Environment {id} is a self-hosted environment, whose workers carry out the tools of one thread. Agents with \
+             `multiagent` are not supported there."
+        );
+        return refused("agent", message);
+    }
+    Ok(())
 }

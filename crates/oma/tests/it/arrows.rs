@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "oma",
     "oma-api",
     "oma-engine",
@@ -14,11 +14,13 @@ const ORDER: [&str; 15] = [
     "oma-runtime-native",
     "oma-mcp",
     "oma-runtime",
+    "oma-furnish",
     "oma-tools",
     "oma-models",
     "oma-sandbox",
     "oma-vault",
     "oma-egress",
+    "oma-skill",
     "oma-store",
     "oma-trace",
     "oma-domain",

@@ -254,15 +254,40 @@ pub(super) fn archive(
         .execute(params![at.as_millis(), vault_key, id.as_str()])?;
     if archived > 0 {
         vaults::touch(conn, vault_key, at)?;
+        tell_archived(conn, workspace, vault, id.as_str())?;
     }
     Ok(find(conn, workspace, vault, id)?.map(|stored| stored.credential))
 }
 
-/// Archives all credentials of a vault.
-pub(super) fn archive_all(conn: &Connection, vault: i64, at: Timestamp) -> Result<(), Failure> {
-    conn.prepare_cached(&format!("{ARCHIVE} AND vault = ?2"))?
-        .execute(params![at.as_millis(), vault])?;
+/// Archives all credentials of a vault; `key` is its row's.
+pub(super) fn archive_all(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    key: i64,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let mut statement = conn.prepare_cached(&format!("{ARCHIVE} AND vault = ?2 RETURNING id"))?;
+    let archived: Vec<String> = statement
+        .query_map(params![at.as_millis(), key], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &archived {
+        tell_archived(conn, workspace, vault, id)?;
+    }
     Ok(())
+}
+
+fn tell_archived(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &str,
+) -> Result<(), Failure> {
+    let about = About {
+        resource: id,
+        vault: Some(vault.as_str()),
+    };
+    webhooks::tell_about(conn, workspace, &[Topic::CredentialArchived], about)
 }
 
 pub(super) fn delete(

@@ -189,7 +189,7 @@ pub(super) fn archive(
         )?
         .execute(params![at.as_millis(), key])?;
     if archived > 0 {
-        credentials::archive_all(conn, key, at)?;
+        credentials::archive_all(conn, workspace, id, key, at)?;
         webhooks::tell(conn, workspace, &[Topic::VaultArchived], id.as_str())?;
     }
     Ok(find(conn, workspace, id)?.ok_or(Error::NotFound)?)

@@ -331,6 +331,16 @@ async fn sessions_have_stores() {
         assert_eq!(list["data"].as_array().map(Vec::len), Some(count), "{query}");
     }
 
+    let listed = claude.get(&format!("{path}/resources?limit=1")).await;
+    assert_eq!(listed["data"], json!([made["resources"][0]]));
+    let next = listed["next_page"].as_str().unwrap();
+    let listed = claude.get(&format!("{path}/resources?page={next}")).await;
+    assert_eq!(listed, json!({"data": [made["resources"][1]], "next_page": null}));
+    let (status, _, said) = claude
+        .refused(&format!("{path}/resources"), &attached(&notes))
+        .await;
+    assert!(status == 400 && said.starts_with("type: Memory stores"), "{said}");
+
     let mut nine = Vec::new();
     for _ in 0..9 {
         nine.push(attached(&store(&claude, json!({})).await));

@@ -167,6 +167,7 @@ pub(crate) fn stable(value: &Value) -> Value {
                     "vlt_",
                     "crd_",
                     "depl_",
+                    "whk_",
                     "drun_",
                     "memstore_",
                     "mem_",

@@ -43,7 +43,7 @@ async fn what_is_not_there_is_a_404_in_the_envelope() {
         ("POST", "/v1/dreams"),
         ("GET", "/v1/skills/skill_none"),
         ("GET", "/v1/skills/skill_none/versions/latest"),
-        ("GET", "/v1/files"),
+        ("GET", "/v1/files/file_none"),
         ("GET", "/v1/memory_stores/memstore_none"),
         ("POST", "/v1/memory_stores/memstore_none/archive"),
         ("GET", "/v1/tunnels"),

@@ -342,3 +342,29 @@ async fn hands_may_do_their_work_and_nothing_else() {
     let forged = format!("{}x", &token[..token.len() - 1]);
     assert_eq!(call(&forged, true, "GET", &work, &nothing).await.status, 401);
 }
+
+#[tokio::test]
+async fn what_workers_can_not_do_is_refused() {
+    let claude = Claude::start().await;
+    let (environment, _) = hosted(&claude, json!([])).await;
+    let member = claude.agent(json!({})).await["id"].clone();
+    let lead = claude
+        .agent(json!({"multiagent": {"type": "coordinator", "agents": [member]}}))
+        .await["id"]
+        .clone();
+    for (more, named) in [
+        (json!({"agent": lead}), "agent: "),
+        (
+            json!({"agent": member, "resources": [{"type": "file", "file_id": "file_1"}]}),
+            "resources: ",
+        ),
+    ] {
+        let mut body = json!({"environment_id": environment});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let (status, kind, said) = claude.refused("/v1/sessions", &body).await;
+        assert_eq!((status, kind.as_str()), (400, "invalid_request_error"), "{said}");
+        assert!(said.starts_with(named), "{said}");
+    }
+}

@@ -8,6 +8,7 @@ mod versions;
 use async_trait::async_trait;
 use oma_domain::memory::{Item, Memory, MemoryStore, Path, Sha, StoreSpec, Version};
 use oma_domain::page::{Order, Page};
+use oma_domain::webhook::Topic;
 use oma_domain::{MemoryId, MemoryStoreId, MemoryVersionId, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -15,6 +16,7 @@ use super::Sqlite;
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, listed, page, page_limit, start, text, unknown_cursor};
+use super::webhooks;
 use crate::memories::{
     Change, Edit, Memories, MemoryFilter, NewMemory, Outcome, Removal, VersionFilter, Written,
 };
@@ -61,6 +63,12 @@ fn create(conn: &Connection, row: &StoreRow, once: Option<&Mark>) -> Result<(), 
         store.updated_at.as_millis(),
         store.archived_at.map(Timestamp::as_millis),
     ])?;
+    webhooks::tell(
+        conn,
+        &store.workspace,
+        &[Topic::MemoryStoreCreated],
+        store.id.as_str(),
+    )?;
     once::remember(conn, once)
 }
 
@@ -146,7 +154,11 @@ fn update(conn: &Connection, before: &MemoryStore, after: &StoreRow) -> Result<(
         before.workspace.as_str(),
         before.id.as_str(),
     ])?;
-    Ok(())
+    if next.archived_at == before.archived_at {
+        return Ok(());
+    }
+    let topics = [Topic::MemoryStoreArchived];
+    webhooks::tell(conn, &before.workspace, &topics, before.id.as_str())
 }
 
 fn delete(conn: &Connection, workspace: &WorkspaceId, id: &MemoryStoreId) -> Result<bool, Failure> {
@@ -161,6 +173,7 @@ fn delete(conn: &Connection, workspace: &WorkspaceId, id: &MemoryStoreId) -> Res
         .execute(params![workspace.as_str(), id.as_str()])?;
     conn.prepare_cached("DELETE FROM memory_stores WHERE key = ?")?
         .execute([key])?;
+    webhooks::tell(conn, workspace, &[Topic::MemoryStoreDeleted], id.as_str())?;
     Ok(true)
 }
 

@@ -164,12 +164,10 @@ fn tool_result(object: &mut Object<'_>, remote: bool) -> Option<Posted> {
         content: blocks?.unwrap_or_default(),
         is_error: is_error?.unwrap_or_default(),
     };
-    let mut echo = json!({
-        "type": kind,
-        "content": content::view(&outcome.content),
-        "is_error": outcome.is_error,
-    });
+    let mut echo = json!({"type": kind});
     echo[field] = json!(tool_use.as_str());
+    echo["content"] = content::view(&outcome.content);
+    echo["is_error"] = json!(outcome.is_error);
     Some(Posted {
         submission: Submission::Answer {
             tool_use,

@@ -151,8 +151,10 @@ impl View {
                     true => ("user.tool_result", "tool_use_id"),
                     false => ("user.custom_tool_result", "custom_tool_use_id"),
                 };
-                let mut fields = json!({"content": content::view(content), "is_error": is_error});
+                let mut fields = json!({});
                 fields[field] = json!(tool_use.as_str());
+                fields["content"] = content::view(content);
+                fields["is_error"] = json!(is_error);
                 vec![(kind, routed(fields, thread.as_ref()))]
             }
             Body::ThreadCreated { thread, agent_name } => one(json!({

@@ -195,7 +195,7 @@ mod tests {
         let body = Body::from_stream(endless);
         let bytes = paced(body, Duration::from_secs(5), Arc::default());
         let mut form = Multipart::new(bytes, "b");
-        let error = form.next_field().await.err().expect("no end of the header");
+        let error = form.next_field().await.expect_err("no end of the header");
         assert_eq!(refused(&error, 1).message(), "The header of a part is too long");
     }
 }

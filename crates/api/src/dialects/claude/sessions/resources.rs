@@ -6,11 +6,12 @@ use axum::extract::State;
 use axum::routing::get;
 use oma_domain::page::Order;
 use oma_domain::resource::Spec;
-use oma_domain::{FileId, Resource, ResourceId};
+use oma_domain::{FileId, Resource, ResourceId, Session};
 use oma_engine::files::NewResource;
 use oma_engine::{Error, files};
 use serde_json::{Value, json};
 
+use super::attached;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::claude::body::{Sent, bad, nullable, only};
@@ -43,6 +44,11 @@ pub(super) fn new_resource(value: &Value, issues: &mut Tree) -> Option<NewResour
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, &["file", "github_repository", "memory_store"])? {
         "file" => file(&mut object),
+        "memory_store" => {
+            let problem = "Memory stores can be given to a session only when it is created";
+            object.issues().at("type").push(problem);
+            None
+        }
         _ => {
             let problem = "This server does not support it yet";
             object.issues().at("type").push(problem);
@@ -87,6 +93,14 @@ pub(super) fn view(resource: &Resource) -> Value {
     })
 }
 
+/// All that a session's sandbox is given, as clients read it, each with an id: memory stores have none but their own.
+pub(super) fn all(session: &Session) -> Vec<(&str, Value)> {
+    let resources = session.resources.iter().map(|one| (one.id.as_str(), view(one)));
+    let memories = session.memories.iter();
+    let memories = memories.map(|one| (one.store.as_str(), attached::view(one)));
+    resources.chain(memories).collect()
+}
+
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
@@ -96,19 +110,19 @@ async fn list(
     let limit = query.number("limit", 1, MOST)?.unwrap_or(MOST) as usize;
     let session = state.engine.session(caller.workspace(), &id).await?;
     let order = Order::Ascending;
-    let resources = &session.resources;
+    let all = all(&session);
     let start = match Cursor::read(&query, order)? {
         Some(cursor) => {
-            let place = resources.iter().position(|one| one.id.as_str() == cursor.row);
+            let place = all.iter().position(|(id, _)| *id == cursor.row);
             place.ok_or_else(page::invalid)? + 1
         }
         None => 0,
     };
-    let rest = resources.get(start..).unwrap_or_default();
+    let rest = all.get(start..).unwrap_or_default();
     let rows = rest.get(..limit).unwrap_or(rest);
     let last = rows.last().filter(|_| rest.len() > rows.len());
-    let next = last.map(|row| Cursor::after(row.id.as_str(), order).to_text());
-    let data: Vec<Value> = rows.iter().map(view).collect();
+    let next = last.map(|(id, _)| Cursor::after(*id, order).to_text());
+    let data: Vec<&Value> = rows.iter().map(|(_, view)| view).collect();
     Ok(Json(json!({"data": data, "next_page": next})))
 }
 

@@ -6,7 +6,6 @@ use oma_domain::usage::{NanoUsd, Totals};
 use oma_domain::{DeploymentId, Session, Timestamp, VaultId};
 use serde_json::{Value, json};
 
-use super::attached;
 use super::body::CENT;
 use super::resources;
 use crate::dialects::claude::{agents, time};
@@ -27,7 +26,7 @@ pub(crate) fn session(session: &Session) -> Value {
         "metadata": state.metadata,
         "environment_id": session.environment.as_ref().map(|environment| environment.id.as_str()),
         "agent": agent,
-        "resources": session.resources.iter().map(resources::view).chain(session.memories.iter().map(attached::view)).collect::<Vec<_>>(),
+        "resources": resources::all(session).into_iter().map(|(_, view)| view).collect::<Vec<_>>(),
         "vault_ids": session.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "outcome_evaluations": [],
         "budget": budget(session),

@@ -21,7 +21,7 @@ use oma_engine::{Error, SkillError};
 use serde_json::{Value, json};
 
 use super::body::bad;
-use super::page::{self, Cursor};
+use super::page::{self, Cursor, Page};
 use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
@@ -65,16 +65,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Shape {
     }
 }
 
-/// A page of either shape.
-fn page(shape: Shape, rows: Rows) -> Value {
-    let next = rows
-        .next
-        .map(|row| Cursor::after(row, Order::Descending).to_text());
-    let mut page = json!({"data": rows.rows, "next_page": next});
-    if shape == Shape::Old {
-        page["has_more"] = json!(next.is_some());
+/// A page, which is the same in both shapes.
+fn page(rows: Rows) -> Page {
+    Page {
+        data: rows.rows,
+        next_page: rows
+            .next
+            .map(|row| Cursor::after(row, Order::Descending).to_text()),
     }
-    page
 }
 
 async fn create(
@@ -97,7 +95,7 @@ async fn list(
     caller: Caller,
     shape: Shape,
     query: Query,
-) -> Result<Json<Value>> {
+) -> Result<Json<Page>> {
     let limit = query.number("limit", 1, MOST)?.unwrap_or(page::DEFAULT);
     let order = Order::Descending;
     let after = match Cursor::read(&query, order)? {
@@ -112,7 +110,7 @@ async fn list(
                 rows: Vec::new(),
                 next: None,
             };
-            return Ok(Json(self::page(shape, none)));
+            return Ok(Json(self::page(none)));
         }
         Some(_) => {
             return Err(bad(
@@ -132,7 +130,7 @@ async fn list(
     };
     let view = |row: &oma_domain::Skill| view::skill(row, shape);
     let rows = collect(limit, after, fetch, view, |row| row.id.clone()).await?;
-    Ok(Json(self::page(shape, rows)))
+    Ok(Json(self::page(rows)))
 }
 
 async fn retrieve(

@@ -15,7 +15,7 @@ use super::upload::Upload;
 use super::{MOST, Shape, view};
 use crate::AppState;
 use crate::auth::Caller;
-use crate::dialects::claude::page::{self, Cursor};
+use crate::dialects::claude::page::{self, Cursor, Page};
 use crate::dialects::claude::query::Query;
 use crate::fault::Result;
 use crate::listing::collect;
@@ -54,7 +54,7 @@ async fn list(
     shape: Shape,
     SkillPath(skill): SkillPath,
     query: Query,
-) -> Result<Json<Value>> {
+) -> Result<Json<Page>> {
     let limit = query.number("limit", 1, MOST)?.unwrap_or(page::DEFAULT);
     let after = match Cursor::read(&query, Order::Descending)? {
         Some(cursor) => Some(SkillVersionId::parse(&cursor.row).map_err(|_| page::invalid())?),
@@ -74,7 +74,7 @@ async fn list(
     };
     let view = |row: &oma_domain::skill::SkillVersion| view::version(row, shape);
     let rows = collect(limit, after, fetch, view, |row| row.id.clone()).await?;
-    Ok(Json(super::page(shape, rows)))
+    Ok(Json(super::page(rows)))
 }
 
 async fn retrieve(
