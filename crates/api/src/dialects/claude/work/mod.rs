@@ -14,7 +14,7 @@ use axum::http::request::Parts;
 use axum::routing::{get, post};
 use oma_domain::page::Order;
 use oma_domain::work::Expected;
-use oma_domain::{EnvironmentId, Timestamp, WorkId};
+use oma_domain::{EnvironmentId, Scope, Timestamp, WorkId};
 use oma_engine::Error;
 use serde_json::{Value, json};
 
@@ -86,6 +86,8 @@ async fn poll(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Json<Value>> {
+    // It takes work, and gets a token to carry it out with, although it is a GET.
+    caller.require(Scope::Write)?;
     let block = query.number("block_ms", 1, BLOCK_MS)?;
     let reclaim = query
         .number("reclaim_older_than_ms", 0, RECLAIM_MS)?
