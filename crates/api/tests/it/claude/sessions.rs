@@ -244,7 +244,7 @@ async fn bad_sessions_are_refused() {
         (
             "resources",
             json!([{"type": "memory_store", "memory_store_id": "m"}]),
-            400,
+            404,
         ),
         ("initial_events", json!([{"type": "user.interrupt"}]), 400),
         (
