@@ -297,6 +297,21 @@ pub(crate) struct Stage {
     pub(crate) ws: WorkspaceId,
 }
 
+/// The store of a folder. What is left of the tasks of an engine before this one may keep it open for a moment.
+async fn opened(folder: &std::path::Path) -> Sqlite {
+    let open = async {
+        loop {
+            match Sqlite::open(folder, &Default::default()) {
+                Err(oma_store::Error::Unavailable(_)) => tokio::task::yield_now().await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), open)
+        .await
+        .unwrap()
+}
+
 impl Stage {
     pub(crate) async fn over(folder: &std::path::Path, config: Config) -> Self {
         let guard = oma_egress::Guard::new(oma_egress::Policy::default());
@@ -308,7 +323,7 @@ impl Stage {
         config: Config,
         guard: Arc<oma_egress::Guard>,
     ) -> Self {
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder, &Default::default()).unwrap());
+        let store: Arc<dyn Store> = Arc::new(opened(folder).await);
         let puppet = Puppet::new();
         let vaults = vaults(&store).await;
         let files = oma_engine::files::Files::open(folder, Default::default(), Arc::clone(&store), None);

@@ -61,6 +61,27 @@ fn expect(samples: &[Sample], expected: &[Expected<'_>]) {
     }
 }
 
+/// A run of a deployment that can't be: its environment is archived.
+async fn failed_run(client: &Client, agent: &str) {
+    let post = async |path: &str, body: serde_json::Value| {
+        let request = client
+            .request(Method::POST, path)
+            .header("anthropic-version", "2023-06-01");
+        client.send(request.json(&body)).await.good()
+    };
+    let environment = post("/v1/environments", json!({"name": "gone"})).await;
+    let environment = environment["id"].as_str().expect("an id");
+    let hello = json!({"type": "user.message", "content": [{"type": "text", "text": "hello"}]});
+    let deployment = json!({
+        "name": "vain", "agent": agent, "environment_id": environment, "initial_events": [hello],
+    });
+    let deployment = post("/v1/deployments", deployment).await;
+    post(&format!("/v1/environments/{environment}/archive"), json!({})).await;
+    let deployment = deployment["id"].as_str().expect("an id");
+    let run = post(&format!("/v1/deployments/{deployment}/run"), json!({})).await;
+    assert_eq!(run["error"]["type"], "environment_archived_error", "{run}");
+}
+
 #[tokio::test]
 async fn what_happened_is_counted_and_all_of_it_is_documented() {
     let mut prices = tempfile::NamedTempFile::new().expect("a file");
@@ -115,6 +136,7 @@ async fn what_happened_is_counted_and_all_of_it_is_documented() {
         .post(&format!("/v1/sessions/{poor}/events"), &say("again"))
         .await;
     assert_eq!(refused.status, 429);
+    failed_run(client, &agent).await;
 
     let now = samples(client).await;
     let session = chat.read().await;
@@ -149,6 +171,11 @@ async fn what_happened_is_counted_and_all_of_it_is_documented() {
             ("pool_acquire_total", Some(("source", "adopt")), 0.0),
             ("pool_active_containers", None, 1.0),
             ("pool_warm_containers", None, 0.0),
+            (
+                "deployment_runs_total",
+                Some(("outcome", "environment_archived_error")),
+                1.0,
+            ),
             ("turns_active", None, 0.0),
             ("turns_waiting", None, 0.0),
             ("pool_waiting", None, 0.0),

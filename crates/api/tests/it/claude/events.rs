@@ -390,7 +390,7 @@ async fn bad_events_are_refused() {
         (json!({"type": "user.shout"}), "events.0.type"),
         (json!({"type": "agent.message"}), "events.0.type"),
         (json!({"type": "user.define_outcome"}), "events.0.description"),
-        (json!({"type": "user.tool_result"}), "events.0.type"),
+        (json!({"type": "user.tool_result"}), "events.0.tool_use_id"),
         (
             json!({"type": "system.message", "content": []}),
             "events.0.content",
