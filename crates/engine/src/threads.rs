@@ -108,7 +108,7 @@ impl Errand<'_> {
             Recipient::Newest(name) => {
                 let agent = self.member(name)?;
                 // Ids sort by time.
-                let newest = live().filter(|(_, thread)| thread.agent == agent.id).next_back();
+                let newest = live().rfind(|(_, thread)| thread.agent == agent.id);
                 Ok(match newest {
                     Some((thread, _)) => Chosen {
                         thread: thread.clone(),

@@ -18,9 +18,12 @@ use oma_store::memories::{Change, Edit, MemoryFilter, NewMemory, Removal, Versio
 use oma_store::sqlite::{Options, Sqlite};
 use tempfile::TempDir;
 
+/// Files with the times of their last changes, and the newest of these.
+type Files = (BTreeMap<String, (Bytes, f64)>, f64);
+
 /// Files in memory, each with a time that only grows.
 #[derive(Default)]
-struct Folder(Mutex<(BTreeMap<String, (Bytes, f64)>, f64)>);
+struct Folder(Mutex<Files>);
 
 impl Folder {
     fn put(&self, path: &str, text: impl Into<Bytes>) {

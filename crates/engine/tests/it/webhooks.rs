@@ -13,11 +13,11 @@ use crate::puppet::{Stage, spec};
 
 /// An endpoint on this machine that answers with these statuses, one after the other, and with 204 then. Gives what it
 /// is sent, headers and all.
-async fn receiver(statuses: &[u16]) -> (String, mpsc::UnboundedReceiver<String>) {
+async fn receiver(statuses: &'static [u16]) -> (String, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let (sender, requests) = mpsc::unbounded_channel();
-    let mut statuses = statuses.to_vec().into_iter();
+    let mut statuses = statuses.iter().copied();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();

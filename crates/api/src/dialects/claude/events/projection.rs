@@ -117,14 +117,14 @@ impl View {
             }
         });
         // A session's primary thread is shown without what concerns its other threads.
-        let of_others = match &*event.body {
+        let of_others = matches!(
+            &*event.body,
             Body::ThreadStatus { .. }
-            | Body::ThreadToolUse { .. }
-            | Body::UserInterrupt { thread: Some(_), .. }
-            | Body::UserToolConfirmation { thread: Some(_), .. }
-            | Body::UserCustomToolResult { thread: Some(_), .. } => true,
-            _ => false,
-        };
+                | Body::ThreadToolUse { .. }
+                | Body::UserInterrupt { thread: Some(_), .. }
+                | Body::UserToolConfirmation { thread: Some(_), .. }
+                | Body::UserCustomToolResult { thread: Some(_), .. }
+        );
         let concerns_threads =
             |frame: &Frame| !self.as_thread || !(of_others || OF_SESSIONS.contains(&frame.kind));
         frames.filter(concerns_threads).collect()
