@@ -52,7 +52,10 @@ def wait_for(beta, session_id):
 def test_a_deployment_over_its_life(beta, environment):
     schedule = {"type": "cron", "expression": "30 2 * * 1-5", "timezone": "Europe/Berlin"}
     budget = {"type": "limit", "max_list_cost": {"amount": "100", "currency": "USD"}}
-    made = deploy(beta, environment, schedule=schedule, budget=budget, description="d", metadata={"k": "v"})
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        deploy(beta, environment, schedule=schedule, budget=budget)
+    assert refused.value.body["error"]["details"]["error_code"] == "model_not_budgetable"
+    made = deploy(beta, environment, schedule=schedule, description="d", metadata={"k": "v"})
     assert (made.type, made.status, made.agent.version, made.paused_reason) == ("deployment", "active", 1, None)
     assert (made.schedule.expression, made.schedule.timezone) == ("30 2 * * 1-5", "Europe/Berlin")
     upcoming = made.schedule.upcoming_runs_at
@@ -71,7 +74,7 @@ def test_a_deployment_over_its_life(beta, environment):
     assert [event.content[0].text for event in events if event.type == "agent.message"] == ["hello"]
     session = beta.sessions.retrieve(run.session_id)
     assert (session.deployment_id, session.agent.id) == (made.id, made.agent.id)
-    assert session.budget.max_list_cost.amount == "100"
+    assert session.budget is None
     assert [found.id for found in beta.sessions.list(deployment_id=made.id)] == [run.session_id]
     assert beta.deployment_runs.retrieve(run.id) == run
     assert [found.id for found in beta.deployment_runs.list(deployment_id=made.id, has_error=False)] == [run.id]

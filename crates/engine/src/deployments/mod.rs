@@ -118,6 +118,13 @@ impl Engine {
             let runnable = self.inner.runtime.check(&agent, Some(&environment));
             runnable.map_err(unsupported)?;
         }
+        let same_budget = before.is_some_and(|before| before.budget == spec.budget);
+        if spec.budget.is_some() && !(same_agent && same_budget) {
+            let agent = self.agent_at(workspace, &spec.agent, spec.agent_version).await?;
+            if !self.inner.runtime.has_price(&agent.spec.model) {
+                return Err(Error::NotBudgetable(agent.spec.model));
+            }
+        }
         for vault in &spec.vaults {
             if before.is_none_or(|before| !before.vaults.contains(vault)) {
                 self.open_vault(workspace, vault).await?;

@@ -231,7 +231,7 @@ fn refused(error: Error) -> Result<Failure> {
             field: crate::skills::FIELD,
             ..
         } => ErrorKind::SkillNotFound,
-        Error::Rejected(_) | Error::Unsupported { .. } | Error::InvalidModel(_) => {
+        Error::Rejected(_) | Error::Unsupported { .. } | Error::InvalidModel(_) | Error::NotBudgetable(_) => {
             ErrorKind::SessionCreationRejected
         }
         _ => return Err(error),
