@@ -1,33 +1,97 @@
-"""Anthropic's SDK for JavaScript: each scenario of `node/claude.mjs` is a test."""
+"""Anthropic's SDK for JavaScript: each scenario of each topic in `node/claude/` is a test."""
 
+import json
 import os
 import subprocess
 
 import pytest
 
-from conftest import NODE_TIMEOUT
+from conftest import NODE_TIMEOUT, Server
+from provider import Provider
 from traffic import NODE
 
-SCENARIOS = (
-    "agents",
-    "environments",
-    "previews",
-    "interrupt",
-    "threads",
-    "turn",
-    "confirmation",
-    "customTool",
-    "runner",
-    "sessions",
-    "authentication",
-)
+SCENARIOS = {
+    "agents": ("life", "environments"),
+    "deployments": ("life", "runs", "failures", "bad"),
+    "errors": ("authentication", "fields", "whatIsNotThere", "connection"),
+    "files": ("life", "pages", "largeFile", "resources", "badResources", "messages"),
+    "memory": ("stores", "memories", "versions", "session"),
+    "outcomes": ("revised", "lastIteration", "interrupted", "bad", "systemMessage"),
+    "sessions": (
+        "life",
+        "pages",
+        "events",
+        "resumedStream",
+        "initialEvents",
+        "overrides",
+        "ownTools",
+        "budgetsNeedAPrice",
+        "budgets",
+    ),
+    "skills": ("life", "archives", "session"),
+    "threads": ("alone", "askedAgain", "ownStream", "questions", "interrupted", "sideBySide", "runner"),
+    "turns": (
+        "tool",
+        "previews",
+        "interrupt",
+        "confirmation",
+        "customTool",
+        "customToolFails",
+        "runner",
+        "runnersShareTheWork",
+        "errorsOfTheModel",
+    ),
+    "vaults": ("life", "credentials", "validation", "session"),
+    "webhooks": ("verified", "endpoints", "triedAgain"),
+    "work": ("worker", "workerAsks", "workerHasSkillsAndMemories", "poller", "item", "keys", "environments"),
+}
+# Topics and scenarios that need another server than the usual one: its fixture.
+SERVERS = {
+    ("errors", None): "hosted",
+    ("work", None): "hosted",
+    ("webhooks", None): "near",
+    ("vaults", "validation"): "near",
+    ("vaults", "session"): "near",
+    ("sessions", "budgets"): "near",
+}
+# US dollars per million tokens. A model behind another address than its provider's has no price otherwise.
+PRICES = '["anthropic/claude-priced"]\ninput = 3\noutput = 15\ncache_read = 3\ncache_write = 3\n'
 
 
-def node(*arguments: str, **env: str) -> str:
+@pytest.fixture(scope="module")
+def hosted():
+    """A server that asks for a token, so that keys mean something."""
+    server = Server(OPENCLAW_API_TOKEN="correct-horse-battery-staple")
+    server.start()
+    yield server
+    server.stop()
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """A server that may dial this machine, with a provider there whose model has a price."""
+    prices = tmp_path_factory.mktemp("prices") / "prices.toml"
+    prices.write_text(PRICES)
+    provider = Provider()
+    server = Server(
+        OPENCLAW_DIAL_ALLOW="127.0.0.1",
+        OPENCLAW_PRICE_FILE=str(prices),
+        ANTHROPIC_API_KEY="unused",
+        ANTHROPIC_BASE_URL=f"http://{provider.address}",
+    )
+    server.start()
+    yield server
+    server.stop()
+    server.remove()
+    provider.close()
+
+
+def node(*arguments: str, program: str = "claude.mjs", **env: str) -> str:
     if not (NODE / "node_modules").is_dir():
         pytest.fail("the packages of tests/clients/node are not installed: npm ci --prefix tests/clients/node")
     done = subprocess.run(
-        ["node", "claude.mjs", *arguments],
+        ["node", program, *arguments],
         cwd=NODE,
         env=os.environ | env,
         capture_output=True,
@@ -38,13 +102,36 @@ def node(*arguments: str, **env: str) -> str:
     return done.stdout
 
 
+def passed(output: str) -> int:
+    """How many checks a scenario says it has passed; at least one, or it has shown nothing."""
+    checks = json.loads(output.splitlines()[-1])["checks"]
+    assert checks > 0, "the scenario checks nothing"
+    return checks
+
+
 def test_every_scenario_is_a_test():
-    assert tuple(node().split()) == SCENARIOS
+    assert {topic: tuple(names) for topic, names in json.loads(node()).items()} == SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_scenario(scenario, server, guarded):
-    if scenario == "authentication":
-        node(scenario, OMA_URL=guarded.url, OMA_TOKEN=guarded.token)
-    else:
-        node(scenario, OMA_URL=server.url)
+@pytest.mark.parametrize(
+    ("topic", "scenario"), [(topic, scenario) for topic, names in SCENARIOS.items() for scenario in names]
+)
+def test_scenario(topic, scenario, request):
+    fixture = SERVERS.get((topic, scenario)) or SERVERS.get((topic, None)) or "server"
+    server = request.getfixturevalue(fixture)
+    known = {"OMA_TOKEN": server.token} if server.token else {}
+    passed(node(topic, scenario, OMA_URL=server.url, **known))
+
+
+@pytest.mark.parametrize(
+    "output", ["", "no JSON", '{"checks": 0}', '{"checks": 3}\nand then something else'], ids=str
+)
+def test_silence_is_no_success(output):
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        passed(output)
+
+
+@pytest.mark.parametrize("scenario", ["nobody", ""])
+def test_a_crash_is_a_failure(scenario):
+    with pytest.raises(AssertionError):
+        node("agents", scenario)
