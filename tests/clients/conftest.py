@@ -12,6 +12,7 @@ import tempfile
 import httpx
 import pytest
 
+import canary
 import claude_types
 import traffic
 
@@ -33,13 +34,15 @@ class Server:
         self.env = env
         self.token = env.get("OPENCLAW_API_TOKEN", "")
         self.process: subprocess.Popen | None = None
+        # Every place where it has listened.
+        self.origins: list[str] = []
 
     def start(self) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY") and not k.startswith("OPENCLAW_")}
         self.log = open(self.data.with_suffix(".log"), "ab")
         self.process = subprocess.Popen(
             [OMA, "serve", "--json", "--listen", "127.0.0.1:0", "--data-dir", self.data],
-            env=clean | {"OPENCLAW_RATE_LIMIT_RPM": "0"} | self.env,
+            env=clean | {"OPENCLAW_RATE_LIMIT_RPM": "0", "OPENCLAW_LOG_LEVEL": "debug"} | canary.PLANTED | self.env,
             stdout=subprocess.PIPE,
             stderr=self.log,
         )
@@ -50,6 +53,9 @@ class Server:
             self.process.kill()
             raise RuntimeError(f"oma serve did not start: {self.data.with_suffix('.log').read_text()}")
         self.url = json.loads(line)["url"]
+        self.origins.append(self.url.removeprefix("http://"))
+        if self not in RUNNING:
+            RUNNING.append(self)
         assert httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200
 
     def stop(self) -> None:
@@ -59,8 +65,18 @@ class Server:
         self.log.close()
 
     def remove(self) -> None:
+        """Removes the data folder and the log of a server that has ended, after a search for secrets."""
+        look_at_traffic()
+        canary.SEARCH.below(self.data, self.origins)
+        canary.SEARCH.file(self.data.with_suffix(".log"), canary.SEARCH.learned_at(self.origins))
+        found = canary.SEARCH.take()
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.with_suffix(".log").unlink(missing_ok=True)
+        assert not found, "\n".join(found[:20])
+
+
+# The servers that have been started.
+RUNNING: list[Server] = []
 
 
 def script(*turns: list) -> str:
@@ -76,16 +92,32 @@ def pytest_configure(config):
 
 
 CHECKED = claude_types.Count()
+WRONG: list[str] = []
+
+
+def look_at_traffic() -> None:
+    """Checks what was received since the last call: the types of the Claude dialect, and whether secrets are in it."""
+    canary.SEARCH.answers_that_were_open()
+    for exchange in traffic.take():
+        canary.SEARCH.answer(exchange)
+        WRONG.extend(claude_types.problems(exchange, CHECKED))
 
 
 def check_traffic() -> list[str]:
-    """What is wrong with the answers of the Claude dialect that were received since the last call."""
-    return [problem for exchange in traffic.take() for problem in claude_types.problems(exchange, CHECKED)]
+    """What is wrong with what was received, and which secrets got out, since the last call."""
+    look_at_traffic()
+    RUNNING[:] = [server for server in RUNNING if server.process.poll() is None]
+    for server in RUNNING:
+        canary.SEARCH.sandboxes(server.process.pid, server.data)
+    found = WRONG + canary.SEARCH.take()
+    WRONG.clear()
+    return found
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Whatever a test received in the Claude dialect is of the types that the SDK declares, or the test has failed."""
+    """Whatever a test received in the Claude dialect is of the types that the SDK declares, and no secret has got out, or
+    the test has failed."""
     try:
         result = yield
     except BaseException as error:
@@ -93,13 +125,13 @@ def pytest_runtest_call(item):
             error.add_note(problem)
         raise
     if wrong := check_traffic():
-        pytest.fail("answers that the SDK does not declare:\n" + "\n".join(wrong[:20]), pytrace=False)
+        pytest.fail("answers that the SDK does not declare, or secrets:\n" + "\n".join(wrong[:20]), pytrace=False)
     return result
 
 
 def pytest_sessionfinish(session):
     if wrong := check_traffic():
-        print("\nanswers that the SDK does not declare:", *wrong[:20], sep="\n")
+        print("\nanswers that the SDK does not declare, or secrets:", *wrong[:20], sep="\n")
         session.exitstatus = 1
 
 
@@ -108,6 +140,13 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(
             f"Claude dialect: {CHECKED.answers} answers of {len(CHECKED.routes)} routes, {CHECKED.errors} errors and "
             f"{CHECKED.events} streamed events of {len(CHECKED.kinds)} types are as the SDK declares or reported above"
+        )
+    if (search := canary.SEARCH).answers:
+        made = sum(len(secrets) for secrets in search.learned.values())
+        terminalreporter.write_line(
+            f"Secrets: none of those that were planted, nor of {made} that servers made, is in {search.answers} answers, "
+            f"{search.messages} messages of servers, {search.files} files or {search.processes} processes, or it is "
+            "reported above"
         )
 
 
@@ -123,7 +162,7 @@ def server():
 @pytest.fixture(scope="session")
 def guarded():
     """A server that asks for a token."""
-    server = Server(OPENCLAW_API_TOKEN="correct-horse-battery-staple")
+    server = Server(OPENCLAW_API_TOKEN=canary.API_TOKEN)
     server.start()
     yield server
     server.stop()

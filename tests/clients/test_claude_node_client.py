@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from canary import API_TOKEN, SEARCH
 from conftest import NODE_TIMEOUT, Server
 from provider import Provider
 from traffic import NODE
@@ -61,7 +62,7 @@ PRICES = '["anthropic/claude-priced"]\ninput = 3\noutput = 15\ncache_read = 3\nc
 @pytest.fixture(scope="module")
 def hosted():
     """A server that asks for a token, so that keys mean something."""
-    server = Server(OPENCLAW_API_TOKEN="correct-horse-battery-staple")
+    server = Server(OPENCLAW_API_TOKEN=API_TOKEN)
     server.start()
     yield server
     server.stop()
@@ -73,11 +74,10 @@ def near(tmp_path_factory):
     """A server that may dial this machine, with a provider there whose model has a price."""
     prices = tmp_path_factory.mktemp("prices") / "prices.toml"
     prices.write_text(PRICES)
-    provider = Provider()
+    provider = Provider(SEARCH.message)
     server = Server(
         OPENCLAW_DIAL_ALLOW="127.0.0.1",
         OPENCLAW_PRICE_FILE=str(prices),
-        ANTHROPIC_API_KEY="unused",
         ANTHROPIC_BASE_URL=f"http://{provider.address}",
     )
     server.start()

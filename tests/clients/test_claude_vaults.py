@@ -13,12 +13,11 @@ import anthropic
 import httpx
 import pytest
 
+from canary import PREFIX as CANARY
 from conftest import Server, script
 from test_claude_client import answered, connect, message, only
 
 SOON = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
-# Every secret that is given to the server begins with this; none comes back.
-CANARY = "canary-"
 
 
 class Upstream(http.server.ThreadingHTTPServer):

@@ -11,6 +11,7 @@ import uuid
 import anthropic
 import pytest
 
+from canary import SEARCH
 from conftest import Server
 from test_claude_client import IS_NEW, answered, connect, message
 
@@ -29,7 +30,9 @@ class Receiver:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                content = self.rfile.read(int(self.headers["content-length"]))
+                SEARCH.message("a webhook", str(self.headers).encode() + content)
+                body = content.decode()
                 try:
                     status = receiver.statuses.get_nowait()
                 except queue.Empty:

@@ -10,16 +10,15 @@ import anthropic
 import httpx
 import pytest
 
+from canary import API_TOKEN
 from conftest import Server, script
 from test_claude_client import TOOLSET, connect, message, only
-
-TOKEN = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
 def hosted():
     """A server that asks for a token, so that keys mean something."""
-    server = Server(OPENCLAW_API_TOKEN=TOKEN)
+    server = Server(OPENCLAW_API_TOKEN=API_TOKEN)
     server.start()
     yield server
     server.stop()
@@ -145,7 +144,7 @@ def test_what_asks_is_confirmed_first(hosted, beta, tmp_path):
 
 
 def test_a_worker_goes_on_after_a_crash_of_the_server(tmp_path):
-    server = Server(OPENCLAW_API_TOKEN=TOKEN)
+    server = Server(OPENCLAW_API_TOKEN=API_TOKEN)
     server.start()
     try:
         with connect(server) as client:
