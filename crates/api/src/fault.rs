@@ -160,6 +160,7 @@ impl From<Error> for Fault {
             Error::TooManyUsers(_) => {
                 fault(StatusCode::TOO_MANY_REQUESTS, "signup_full").with_retry_after(3600)
             }
+            Error::UserExists => fault(StatusCode::CONFLICT, "user_exists"),
             Error::UserNotFound => fault(StatusCode::NOT_FOUND, "user_not_found"),
             Error::SecretShown => fault(StatusCode::CONFLICT, "secret_shown"),
             Error::AgentArchived => fault(StatusCode::CONFLICT, "agent_archived"),

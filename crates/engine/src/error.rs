@@ -89,6 +89,9 @@ pub enum Error {
     /// As many people as possible have signed up.
     #[error("{0} users have signed up; more are not possible now")]
     TooManyUsers(u32),
+    /// Somebody with that GitHub account has signed up.
+    #[error("somebody with that account has signed up")]
+    UserExists,
     /// The key is nobody's who signed up.
     #[error("no user has this key")]
     UserNotFound,

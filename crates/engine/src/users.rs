@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use oma_domain::audit::Entry;
 use oma_domain::page::Order;
 use oma_domain::quota::Monthly;
 use oma_domain::user::{GithubAccount, Tier, User};
@@ -41,11 +42,16 @@ pub struct SignedUp {
 }
 
 impl Engine {
-    /// Makes a user.
+    /// Makes a user. `audit` is what the audit trail is to say of them, in the same transaction.
     ///
     /// # Errors
-    /// [`Error::TooManyUsers`].
-    pub async fn sign_up(&self, terms: &Terms, github: Option<GithubAccount>) -> Result<SignedUp> {
+    /// [`Error::TooManyUsers`]; [`Error::UserExists`] when there is one with that GitHub account.
+    pub async fn sign_up(
+        &self,
+        terms: &Terms,
+        github: Option<GithubAccount>,
+        audit: impl FnOnce(&User) -> Option<Entry>,
+    ) -> Result<SignedUp> {
         let (token, digest) = keys::secret()?;
         let at = now();
         let lifetime = terms
@@ -88,37 +94,37 @@ impl Engine {
             digest,
             previous: None,
         };
-        let (made, most) = (user.clone(), terms.max_users);
+        let (made, most, audit) = (user.clone(), terms.max_users, audit(&user));
         self.change_keys(move |engine| async move {
             let store = &engine.inner.store;
-            store.create_user(&made, &workspace, &stored, most).await?;
+            store
+                .create_user(&made, &workspace, &stored, most, audit.as_ref())
+                .await?;
             engine.inner.keys.index.put(&stored);
             Ok(())
         })
         .await?
         .map_err(|error| match error {
             oma_store::Error::Limit(most) => Error::TooManyUsers(most),
+            oma_store::Error::Conflict => Error::UserExists,
             error => error.into(),
         })?;
         Ok(SignedUp { user, token })
     }
 
-    /// Lets the holder of a GitHub account in: makes a user at the first time, and later gives the one that there is a
-    /// new token. The token before works no more.
+    /// The user with a GitHub account.
     ///
     /// # Errors
-    /// [`Error::TooManyUsers`].
-    pub async fn sign_in_with_github(&self, terms: &Terms, account: GithubAccount) -> Result<SignedUp> {
-        let number = account.id;
-        if self.inner.store.user_of_github(number).await?.is_none() {
-            match self.sign_up(terms, Some(account)).await {
-                // Somebody was faster, with the same account.
-                Err(Error::Internal(_)) if self.inner.store.user_of_github(number).await?.is_some() => {}
-                signed_up => return signed_up,
-            }
-        }
-        let found = self.inner.store.user_of_github(number).await?;
-        let user = found.ok_or(Error::UserNotFound)?;
+    /// A store failure.
+    pub async fn user_of_github(&self, account: u64) -> Result<Option<User>> {
+        Ok(self.inner.store.user_of_github(account).await?)
+    }
+
+    /// Gives a user a new token. The one before works no more.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotFound`] when their key was revoked.
+    pub async fn sign_in(&self, user: User) -> Result<SignedUp> {
         let issued = self.rotate_key(&user.workspace, &user.key, None, None).await?;
         Ok(SignedUp {
             user,

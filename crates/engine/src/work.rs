@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oma_domain::audit::Entry;
 use oma_domain::page::Page;
 use oma_domain::work::{Expected, RECLAIM_MS, Refusal, State, Work};
 use oma_domain::{Environment, EnvironmentId, SessionId, Timestamp, WorkId, WorkspaceId};
@@ -146,7 +147,8 @@ impl Engine {
     }
 
     /// The oldest item that nobody has, for a worker that is there for it. Waits for one as long as it is told to.
-    /// `reclaim_ms` is how long another worker may take to acknowledge one.
+    /// `reclaim_ms` is how long another worker may take to acknowledge one. `audit` is what the audit trail is to say of
+    /// an item that is handed out; its target is the item.
     ///
     /// # Errors
     /// [`Error::EnvironmentNotFound`], [`Error::NotSelfHosted`].
@@ -157,6 +159,7 @@ impl Engine {
         worker: Option<&str>,
         reclaim_ms: Option<u64>,
         wait: Option<Duration>,
+        audit: Option<Entry>,
     ) -> Result<Option<HandedOut>> {
         self.self_hosted(workspace, environment).await?;
         let told = self.inner.polls.arrive(environment, worker, now());
@@ -166,7 +169,10 @@ impl Engine {
             // From here on nothing is missed.
             let mut notified = std::pin::pin!(told.notified());
             notified.as_mut().enable();
-            if let Some(found) = self.take_work(workspace, environment, reclaim_ms).await? {
+            if let Some(found) = self
+                .take_work(workspace, environment, reclaim_ms, audit.as_ref())
+                .await?
+            {
                 return Ok(Some(found));
             }
             let Some(until) = until else {
@@ -176,7 +182,7 @@ impl Engine {
                 () = self.inner.stopping.cancelled() => return Ok(None),
                 () = tokio::time::sleep_until(until) => {
                     // A lease may have ended meanwhile.
-                    return self.take_work(workspace, environment, reclaim_ms).await;
+                    return self.take_work(workspace, environment, reclaim_ms, audit.as_ref()).await;
                 }
                 () = notified => {}
             }
@@ -188,6 +194,7 @@ impl Engine {
         workspace: &WorkspaceId,
         environment: &EnvironmentId,
         reclaim_ms: u64,
+        audit: Option<&Entry>,
     ) -> Result<Option<HandedOut>> {
         let store = &self.inner.store;
         for _ in 0..ATTEMPTS {
@@ -196,7 +203,12 @@ impl Engine {
                 return Ok(None);
             };
             let work = found.handed_out(at);
-            match store.update_work(&found, &work, None).await {
+            let audit = audit.map(|entry| Entry {
+                at,
+                target: Some(work.id.to_string()),
+                ..entry.clone()
+            });
+            match store.update_work(&found, &work, None, audit.as_ref()).await {
                 Ok(()) => {
                     let claims = Claims {
                         work: work.id.clone(),
@@ -345,7 +357,7 @@ impl Engine {
         for _ in 0..ATTEMPTS {
             let before = self.work(workspace, environment, id).await?;
             let after = change(before.clone())?;
-            match self.inner.store.update_work(&before, &after, None).await {
+            match self.inner.store.update_work(&before, &after, None, None).await {
                 Ok(()) => return Ok(after),
                 Err(oma_store::Error::Conflict) => {}
                 Err(error) => return Err(not_found(error, Error::WorkNotFound).into()),
@@ -375,7 +387,12 @@ impl Engine {
                 .map_or(at, |polled| at.max(polled.plus_millis(PAUSE_MS)));
             let session = before.session.clone();
             let next = Work::new(workspace.clone(), environment.clone(), session, at, due);
-            match self.inner.store.update_work(&before, &after, Some(&next)).await {
+            match self
+                .inner
+                .store
+                .update_work(&before, &after, Some(&next), None)
+                .await
+            {
                 Ok(()) => {
                     if after.state == State::Stopped {
                         self.inner.polls.tell(environment);

@@ -22,6 +22,9 @@ use crate::{Error, Hand, wire};
 /// How long a hand may take to answer what it can answer at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The span of a call's time in the sandbox.
+const SPAN: &str = "hand.run";
+
 /// Orders that may wait for the socket to take them.
 const QUEUE: usize = 64;
 
@@ -249,7 +252,14 @@ impl Hand for Client {
             call,
         };
         match self.ask(order, self.inner.run_timeout).await {
-            Ok(Report::Done { reply, .. }) => Ok(reply),
+            Ok(Report::Done { reply, took_us, .. }) => {
+                if let Some(took) = took_us {
+                    // The hand has no way out, so the server tells of it; it may say what it likes, within bounds.
+                    let took = Duration::from_micros(took).min(self.inner.run_timeout);
+                    oma_trace::past(SPAN, took);
+                }
+                Ok(reply)
+            }
             Ok(_) => Err(unexpected("run")),
             // Whoever asked is told that it failed, so it must not go on, or begin later.
             Err(late @ Error::Timeout(_)) => {

@@ -124,6 +124,9 @@ pub enum Report {
         id: u64,
         /// What it gave.
         reply: Reply,
+        /// How long it took in the sandbox, in microseconds. Hands of an older server don't say.
+        #[serde(default)]
+        took_us: Option<u64>,
     },
     /// There is no such call.
     Unknown {

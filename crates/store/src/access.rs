@@ -1,6 +1,7 @@
 //! Who may come in: workspaces and API keys.
 
 use async_trait::async_trait;
+use oma_domain::audit::Entry;
 use oma_domain::page::Page;
 use oma_domain::quota::Monthly;
 use oma_domain::user::User;
@@ -94,13 +95,19 @@ pub trait Access: Send + Sync + 'static {
     /// Forgets keys that were revoked before `before`. What was consumed with them stays in the report. Returns how many.
     async fn forget_keys(&self, before: Timestamp) -> Result<u64>;
     /// Adds somebody who signed up, with their workspace and key, as long as there are less than `most` of their tier
-    /// whose time is not over.
+    /// whose time is not over. `audit` is what the audit trail is to say of it, in the same transaction.
     ///
     /// # Errors
     /// [`Error::Limit`](crate::Error::Limit); [`Error::Conflict`](crate::Error::Conflict) when there is one with the
     /// same GitHub account.
-    async fn create_user(&self, user: &User, workspace: &Workspace, key: &StoredKey, most: u32)
-    -> Result<()>;
+    async fn create_user(
+        &self,
+        user: &User,
+        workspace: &Workspace,
+        key: &StoredKey,
+        most: u32,
+        audit: Option<&Entry>,
+    ) -> Result<()>;
     /// Whose key it is.
     async fn user_of_key(&self, key: &KeyId) -> Result<Option<User>>;
     /// Who has this GitHub account.

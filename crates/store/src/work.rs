@@ -1,6 +1,7 @@
 //! The work queue of self-hosted environments in the durable record.
 
 use async_trait::async_trait;
+use oma_domain::audit::Entry;
 use oma_domain::page::Page;
 use oma_domain::work::Work;
 use oma_domain::{EnvironmentId, SessionId, Timestamp, WorkId, WorkspaceId};
@@ -45,12 +46,19 @@ pub trait WorkQueue: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Option<Work>>;
     /// Changes an item from what it was to what it is. If it is over and its session still works or waits for answers,
-    /// `next` follows it in the same transaction, so that the session is never without.
+    /// `next` follows it in the same transaction, so that the session is never without. `audit` is what the audit trail
+    /// is to say of it, in the same transaction, too.
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Conflict`](crate::Error::Conflict) when it is not what it
     /// was any more.
-    async fn update_work(&self, before: &Work, after: &Work, next: Option<&Work>) -> Result<()>;
+    async fn update_work(
+        &self,
+        before: &Work,
+        after: &Work,
+        next: Option<&Work>,
+        audit: Option<&Entry>,
+    ) -> Result<()>;
     /// Items of an environment, newest first; `after` is the last id of the page before.
     ///
     /// # Errors

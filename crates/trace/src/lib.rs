@@ -7,7 +7,10 @@
 //! Whether there are traces at all is decided where the binary is built: without the feature `otel` this crate
 //! does nothing and depends on nothing.
 //!
-//! Where it sits: above `domain`; the API reads headers with it, the engine passes on what it says.
+//! Where it sits: above `domain`; the API reads headers with it, the engine passes on what it says, and the hands' time is told
+//! with it.
+
+use std::time::Duration;
 
 use oma_domain::TraceParent;
 use tracing::Span;
@@ -59,4 +62,28 @@ pub fn adopt(span: &Span, parent: &TraceParent) {
     }
     #[cfg(not(feature = "otel"))]
     let _ = (span, parent);
+}
+
+/// Records a span that is over now, and began so long ago, below the current one: for what happened where no span
+/// could be kept. Does nothing when the current span is not part of a trace that is recorded.
+pub fn past(name: &'static str, took: Duration) {
+    #[cfg(feature = "otel")]
+    {
+        use std::time::SystemTime;
+
+        use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _};
+        use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+        let context = Span::current().context();
+        if !context.span().span_context().is_sampled() {
+            return;
+        }
+        let tracer = opentelemetry::global::tracer("oma");
+        let now = SystemTime::now();
+        let began = now.checked_sub(took).unwrap_or(now);
+        let span = tracer.span_builder(name).with_start_time(began);
+        span.start_with_context(&tracer, &context).end_with_timestamp(now);
+    }
+    #[cfg(not(feature = "otel"))]
+    let _ = (name, took);
 }

@@ -14,9 +14,18 @@ impl Action {
     /// Whether its entry is written by the transaction that carries it out, so that there is never one without the
     /// other, and nothing has to be noted before. Where a call of that name is something else, its handler notes it.
     pub(super) fn is_atomic(self) -> bool {
-        self.name == "session.event"
+        self.name == "session.event" || self.changes_seldom()
+    }
+
+    /// Whether most calls that succeed change nothing: then only those are recorded whose transaction does it, and
+    /// those that fail.
+    pub(super) fn changes_seldom(self) -> bool {
+        self.name == TAKE
     }
 }
+
+/// A worker asks for work, and mostly there is none.
+const TAKE: &str = "work.take";
 
 /// The action of a call; `None` for calls that only look. `route` is the pattern that matched.
 pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
@@ -24,6 +33,11 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         // A browser comes by; it makes a user or a new token all the same.
         let name = "user.sign_in";
         return Some(Action { name, target: None });
+    }
+    if *method == Method::GET && route == "/v1/environments/{environment_id}/work/poll" {
+        // Whoever gets an item gets a token with it. The environment, until it is known which item.
+        let target = Some("environment_id");
+        return Some(Action { name: TAKE, target });
     }
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return None;

@@ -12,7 +12,8 @@
 //! [`REFUSALS_PER_MINUTE`]: nobody without a key may fill the disk. What was left out is counted in the next entry.
 //!
 //! A posted message is the most frequent of these calls. Its entry is written by the transaction that accepts it, so no
-//! note is needed: further transactions would have its sender wait for the disk again.
+//! note is needed: further transactions would have its sender wait for the disk again. So is that of signing up, where
+//! nobody is known before, and that of an item that a worker takes.
 //!
 //! Invariant: a client that was told of a success finds it in the trail, and so is what was done with a key and nobody
 //! was told of.
@@ -92,7 +93,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let is_open = !self.answered && !self.notes.known().recorded;
+        let is_open = !self.answered && !self.notes.known().recorded && !self.about.action.changes_seldom();
         if is_open && tokio::runtime::Handle::try_current().is_ok() {
             self.engine.record_behind(self.entry("client_gone"));
         }
@@ -161,7 +162,7 @@ pub(crate) async fn record(State(state): State<AppState>, request: Request, next
         None => "failed",
     };
     let known = notes.known();
-    if outcome == SUCCESS && known.recorded {
+    if outcome == SUCCESS && (known.recorded || call.about.action.changes_seldom()) {
         return response;
     }
     if !known.has_begun && (outcome == "rate_limited" || known.caller.is_none()) {

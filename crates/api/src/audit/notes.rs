@@ -80,6 +80,11 @@ impl Notes {
         Some(about.entry(known, SUCCESS))
     }
 
+    /// What is known by now, to be added to for an entry of something that may yet be refused.
+    pub(crate) fn detached(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.known())))
+    }
+
     /// What is known of the call before it is carried out, when somebody known makes it.
     pub(super) fn beginning(&self) -> Option<Entry> {
         let known = self.known();

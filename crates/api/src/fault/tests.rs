@@ -29,6 +29,7 @@ fn every_error_has_its_status_and_code() {
         (Error::SecretShown, 409, "secret_shown"),
         (Error::TooManySessions(1), 429, "quota_exceeded"),
         (Error::TooManyUsers(1), 429, "signup_full"),
+        (Error::UserExists, 409, "user_exists"),
         (Error::UserNotFound, 404, "user_not_found"),
         (
             Error::Vault(oma_vault::Error::VaultNotFound),

@@ -14,6 +14,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use oma_domain::user::{GithubAccount, User};
 use oma_domain::{Actor, Timestamp};
 use oma_engine::{SignedUp, Terms};
 use secrecy::ExposeSecret as _;
@@ -25,7 +26,7 @@ use utoipa_axum::routes;
 pub use github::{Github, GithubConfig, InvalidUrl};
 
 use crate::AppState;
-use crate::audit::Notes;
+use crate::audit::{self, Notes};
 use crate::auth::Caller;
 use crate::dialects::openclaw::error::ErrorBody;
 use crate::fault::{Fault, Result};
@@ -147,9 +148,8 @@ fn admit(state: &AppState, peer: Option<Extension<Peer>>, headers: &HeaderMap) -
     }
 }
 
-/// Notes for the audit trail who has signed up. From here on it is known who calls, so it is recorded in any case.
-fn note(notes: &Notes, signed_up: &SignedUp) {
-    let user = &signed_up.user;
+/// Notes for the audit trail who signs up, or in. From here on it is known who calls, so it is recorded in any case.
+fn note(notes: &Notes, user: &User) {
     let home = oma_domain::WorkspaceId::default_workspace();
     notes.caller(&home, &Actor::Key(user.key.clone()));
     notes.target(user.id.to_string());
@@ -178,9 +178,7 @@ async fn anonymous(
 ) -> Result<Response> {
     let terms = state.config.signup.anonymous.as_ref().ok_or_else(disabled)?;
     admit(&state, peer, &headers)?;
-    let signed_up = state.engine.sign_up(terms, None).await?;
-    note(&notes, &signed_up);
-    let SignedUp { user, token } = signed_up;
+    let SignedUp { user, token } = sign_up(&state, &notes, terms, None).await?;
     let view = SignedUpView {
         user_id: user.id.to_string(),
         api_token: token.expose_secret().to_owned(),
@@ -276,9 +274,51 @@ async fn from_github(
         tracing::warn!(%error, "signing in with GitHub failed");
         failed("GitHub did not confirm who this is")
     })?;
-    let signed_up = state.engine.sign_in_with_github(terms, account).await?;
-    note(&notes, &signed_up);
+    let signed_up = sign_in_with_github(&state, &notes, terms, account).await?;
     Ok(page::signed_in(&signed_up))
+}
+
+/// Lets the holder of a GitHub account in: makes a user at the first time, and later gives the one that there is a new
+/// token.
+async fn sign_in_with_github(
+    state: &AppState,
+    notes: &Notes,
+    terms: &Terms,
+    account: GithubAccount,
+) -> Result<SignedUp> {
+    let number = account.id;
+    let known = state.engine.user_of_github(number).await?;
+    let user = match known {
+        Some(user) => user,
+        None => match sign_up(state, notes, terms, Some(account)).await {
+            // Somebody was faster, with the same account.
+            Err(oma_engine::Error::UserExists) => {
+                let user = state.engine.user_of_github(number).await?;
+                user.ok_or(oma_engine::Error::UserNotFound)?
+            }
+            signed_up => return Ok(signed_up?),
+        },
+    };
+    note(notes, &user);
+    audit::note(state, notes).await?;
+    Ok(state.engine.sign_in(user).await?)
+}
+
+/// Makes a user, with the entry of the audit trail that says so.
+async fn sign_up(
+    state: &AppState,
+    notes: &Notes,
+    terms: &Terms,
+    account: Option<GithubAccount>,
+) -> std::result::Result<SignedUp, oma_engine::Error> {
+    let entry = |user: &User| {
+        let about = notes.detached();
+        note(&about, user);
+        about.success()
+    };
+    let signed_up = state.engine.sign_up(terms, account, entry).await?;
+    notes.recorded();
+    Ok(signed_up)
 }
 
 fn failed(message: &str) -> Fault {

@@ -188,6 +188,18 @@ async fn a_turn_is_one_trace_with_its_request_models_and_tools() {
     for span in chats.iter().chain(&tools).chain(&reads) {
         assert_eq!(turns.iter().filter(|turn| is_child(span, turn)).count(), 1);
     }
+    // What went on in the sandbox is a part of it, within the time of the tool use. The other one was refused before.
+    let hands = named("hand.run");
+    assert_eq!(hands.len(), 1, "{names:?}");
+    let (hand, tool) = (hands[0], tools[0]);
+    assert!(is_child(hand, tool), "{hand:?}");
+    let times = [
+        tool.start_time_unix_nano,
+        hand.start_time_unix_nano,
+        hand.end_time_unix_nano,
+        tool.end_time_unix_nano,
+    ];
+    assert!(times.is_sorted() && times[1] < times[2], "{times:?}");
     assert_eq!(
         attribute(&turns[0].attributes, "gen_ai.conversation.id"),
         chat.session

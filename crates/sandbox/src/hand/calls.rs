@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use oma_domain::{ContentBlock, EventId};
@@ -35,8 +36,16 @@ pub(crate) trait Run: Send + Sync + 'static {
     async fn run(&self, key: &EventId, call: Call, cancel: CancellationToken) -> Reply;
 }
 
+/// What a call gave, and how long it took.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) reply: Reply,
+    /// Nothing, when it was not run.
+    pub(crate) took: Option<Duration>,
+}
+
 /// A reply to come.
-pub(crate) type Outcome = watch::Receiver<Option<Arc<Reply>>>;
+pub(crate) type Outcome = watch::Receiver<Option<Arc<Finished>>>;
 
 enum Entry {
     Running {
@@ -77,7 +86,7 @@ fn failure(text: impl Into<String>) -> Reply {
 }
 
 fn settled(reply: Reply) -> Outcome {
-    watch::channel(Some(Arc::new(reply))).1
+    watch::channel(Some(Arc::new(Finished { reply, took: None }))).1
 }
 
 impl Calls {
@@ -140,6 +149,7 @@ impl Calls {
 
         let calls = Arc::clone(self);
         tokio::spawn(async move {
+            let began = Instant::now();
             let runner = Arc::clone(&calls.runner);
             let task_key = key.clone();
             // A task of its own, so that a panic in a tool ends this call and nothing else.
@@ -148,12 +158,18 @@ impl Calls {
                 Ok(reply) => reply,
                 Err(error) => failure(format!("the tool broke: {error}")),
             };
-            calls.finish(&key, reply, &sender);
+            calls.finish(&key, reply, began.elapsed(), &sender);
         });
         outcome
     }
 
-    fn finish(&self, key: &EventId, mut reply: Reply, sender: &watch::Sender<Option<Arc<Reply>>>) {
+    fn finish(
+        &self,
+        key: &EventId,
+        mut reply: Reply,
+        took: Duration,
+        sender: &watch::Sender<Option<Arc<Finished>>>,
+    ) {
         let mut book = self.lock();
         let Some(Entry::Running { outcome, notes, .. }) = book.entries.remove(key) else {
             return;
@@ -167,7 +183,8 @@ impl Calls {
             reply = failure(format!("the result is too large to be handed over: {size} bytes"));
             size = encoded_len(&reply);
         }
-        sender.send_replace(Some(Arc::new(reply)));
+        let took = Some(took);
+        sender.send_replace(Some(Arc::new(Finished { reply, took })));
         book.entries
             .insert(key.clone(), Entry::Finished { outcome, size });
         book.finished.push_back(key.clone());
@@ -312,8 +329,9 @@ mod tests {
     }
 
     async fn reply(mut outcome: Outcome) -> (String, bool) {
-        let reply = outcome.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-        (oma_domain::content::joined_text(&reply.content), reply.is_error)
+        let finished = outcome.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        let Reply { content, is_error } = &finished.reply;
+        (oma_domain::content::joined_text(content), *is_error)
     }
 
     fn calls() -> Arc<Calls> {

@@ -288,15 +288,19 @@ fn is_at_work(shared: &Shared) -> bool {
 }
 
 async fn report_outcome(id: u64, mut outcome: Outcome, reports: mpsc::Sender<Bytes>) {
-    let Ok(reply) = outcome.wait_for(Option::is_some).await.map(|reply| reply.clone()) else {
+    let Ok(finished) = outcome.wait_for(Option::is_some).await.map(|done| done.clone()) else {
         return;
     };
-    if let Some(reply) = reply {
+    if let Some(finished) = finished {
+        let took = finished
+            .took
+            .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         send(
             &reports,
             &Report::Done {
                 id,
-                reply: (*reply).clone(),
+                reply: finished.reply.clone(),
+                took_us: took,
             },
         )
         .await;

@@ -7,8 +7,9 @@ use oma_domain::usage::NanoUsd;
 use oma_domain::user::{GithubAccount, Tier, User};
 use oma_domain::{ApiKey, EnvironmentId, KeyId, Scope, Timestamp, UserId, Workspace, WorkspaceId};
 
+use super::audit::entry;
 use super::fixtures::{NOW, agent, new_session, once};
-use crate::{Error, KeyDigest, Store, StoredKey, assert_refused};
+use crate::{AuditFilter, Error, KeyDigest, Store, StoredKey, assert_refused};
 
 const BUDGET: Monthly = Monthly {
     max_cost: Some(NanoUsd(5)),
@@ -267,7 +268,16 @@ pub async fn users(store: Arc<dyn Store>) {
             };
             let key = key(&workspace.id);
             let user = user(&workspace, &key, ends, github);
-            let made = store.create_user(&user, &workspace, &key, most).await;
+            let audit = entry(&workspace.id, 0, "user.create", Some(user.id.as_str()));
+            let made = store
+                .create_user(&user, &workspace, &key, most, Some(&audit))
+                .await;
+            // What the trail says of it is there with it, or not at all.
+            let trail = store
+                .audit(&workspace.id, &AuditFilter::default(), None, 10)
+                .await
+                .unwrap();
+            assert_eq!(trail.rows, made.is_ok().then_some(audit).as_slice());
             made.map(|()| (user, workspace))
         }
     };

@@ -8,7 +8,7 @@ use oma_domain::{AuditId, Seq, Timestamp, WorkspaceId};
 use super::fixtures::{NOW, commit, once, stored_session};
 use crate::{AuditFilter, Commit, Error, Store, assert_refused};
 
-fn entry(workspace: &WorkspaceId, at: i64, action: &str, target: Option<&str>) -> Entry {
+pub(super) fn entry(workspace: &WorkspaceId, at: i64, action: &str, target: Option<&str>) -> Entry {
     let metadata = serde_json::json!({ "model": "scripted/echo" });
     Entry {
         id: AuditId::generate(),

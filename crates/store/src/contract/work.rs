@@ -6,8 +6,9 @@ use oma_domain::session::Phase;
 use oma_domain::work::{Expected, RECLAIM_MS, State, Work};
 use oma_domain::{EnvironmentId, SessionId, Timestamp, WorkId, WorkspaceId};
 
+use super::audit::entry;
 use super::fixtures::{commit, stored_session, turn};
-use crate::{Error, Store, WorkStats, assert_refused};
+use crate::{AuditFilter, Error, Store, WorkStats, assert_refused};
 
 fn item(workspace: &WorkspaceId, environment: &EnvironmentId, now: i64) -> Work {
     let session = SessionId::generate();
@@ -42,12 +43,32 @@ pub async fn queueing(store: Arc<dyn Store>) {
     assert_eq!(due(RECLAIM_MS, 9).await, None);
     assert_eq!(due(RECLAIM_MS, 10).await, Some(first.id.clone()));
     let taken = first.handed_out(Timestamp(100));
-    store.update_work(&first, &taken, None).await.unwrap();
-    assert_refused!(store.update_work(&first, &taken, None).await, Error::Conflict);
+    // What the trail says of it is there with it, or not at all.
+    let audit = entry(&workspace, 100, "work.take", Some(first.id.as_str()));
+    store
+        .update_work(&first, &taken, None, Some(&audit))
+        .await
+        .unwrap();
+    assert_refused!(
+        store
+            .update_work(
+                &first,
+                &taken,
+                None,
+                Some(&entry(&workspace, 101, "work.take", None))
+            )
+            .await,
+        Error::Conflict
+    );
+    let trail = store
+        .audit(&workspace, &AuditFilter::default(), None, 10)
+        .await
+        .unwrap();
+    assert_eq!(trail.rows, [audit]);
     assert_eq!(due(RECLAIM_MS, 100).await, Some(second.id.clone()));
     assert_eq!(due(50, 150).await, Some(first.id.clone()));
     let kept = taken.heartbeat(Expected::None, None, Timestamp(200)).unwrap();
-    store.update_work(&taken, &kept, None).await.unwrap();
+    store.update_work(&taken, &kept, None, None).await.unwrap();
     assert_eq!(due(50, 300).await, Some(second.id.clone()));
     assert_eq!(due(50, i64::MAX).await, Some(first.id.clone()));
     assert_eq!(
@@ -59,7 +80,7 @@ pub async fn queueing(store: Arc<dyn Store>) {
         }
     );
     let over = kept.stopped(true, Timestamp(400)).unwrap();
-    store.update_work(&kept, &over, None).await.unwrap();
+    store.update_work(&kept, &over, None, None).await.unwrap();
     assert_eq!(store.work_of(&workspace, &first.session).await.unwrap(), None);
     let next = Work {
         id: WorkId::generate(),
@@ -82,7 +103,7 @@ pub async fn lost_workers(store: Arc<dyn Store>) {
         .handed_out(Timestamp(10))
         .stopped(false, Timestamp(11))
         .unwrap();
-    store.update_work(&first, &asked, None).await.unwrap();
+    store.update_work(&first, &asked, None, None).await.unwrap();
     let next = |at: i64| Work {
         id: WorkId::generate(),
         created_at: Timestamp(at),
@@ -123,13 +144,13 @@ pub async fn followers(store: Arc<dyn Store>) {
             id: WorkId::generate(),
             ..work.clone()
         };
-        store.update_work(&work, &kept, Some(&next)).await.unwrap();
+        store.update_work(&work, &kept, Some(&next), None).await.unwrap();
         assert_eq!(
             store.work_of(&workspace, &session).await.unwrap(),
             Some(kept.clone())
         );
         let over = kept.stopped(true, Timestamp(3)).unwrap();
-        store.update_work(&kept, &over, Some(&next)).await.unwrap();
+        store.update_work(&kept, &over, Some(&next), None).await.unwrap();
         let open = store.work_of(&workspace, &session).await.unwrap();
         assert_eq!(open, follows.then_some(next), "{phase:?}");
         store.delete_session(&workspace, &session).await.unwrap();
@@ -165,5 +186,8 @@ pub async fn apart(store: Arc<dyn Store>) {
         workspace: stranger,
         ..work.clone()
     };
-    assert_refused!(store.update_work(&foreign, &foreign, None).await, Error::NotFound);
+    assert_refused!(
+        store.update_work(&foreign, &foreign, None, None).await,
+        Error::NotFound
+    );
 }

@@ -1,11 +1,13 @@
 //! [`Access`] for [`Sqlite`].
 
 use async_trait::async_trait;
+use oma_domain::audit::Entry;
 use oma_domain::page::Page;
 use oma_domain::quota::Monthly;
 use oma_domain::user::User;
 use oma_domain::{ApiKey, KeyId, Timestamp, Workspace, WorkspaceId};
 
+use super::audit::{self, EntryRow};
 use super::{Sqlite, keys, once, users, workspaces};
 use crate::{Access, KeyDigest, Once, Result, StoredKey};
 
@@ -124,10 +126,15 @@ impl Access for Sqlite {
         workspace: &Workspace,
         key: &StoredKey,
         most: u32,
+        audit: Option<&Entry>,
     ) -> Result<()> {
         let (user, workspace, key) = (user.clone(), workspace.clone(), key.clone());
+        let audit = audit.cloned().map(EntryRow::new).transpose()?;
         self.writer
-            .run(move |conn| users::create(conn, &user, &workspace, &key, most))
+            .run(move |conn| {
+                users::create(conn, &user, &workspace, &key, most)?;
+                audit.as_ref().map_or(Ok(()), |audit| audit::append(conn, audit))
+            })
             .await
     }
 

@@ -1,12 +1,14 @@
 //! The work queue. An item is stored whole as JSON, beside the columns that it is found by.
 
 use async_trait::async_trait;
+use oma_domain::audit::Entry;
 use oma_domain::page::Page;
 use oma_domain::work::{State, Work};
 use oma_domain::{EnvironmentId, SessionId, Timestamp, WorkId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use super::Sqlite;
+use super::audit::{self, EntryRow};
 use super::failure::{Failure, from_json, to_json};
 use super::rows::{number, page, page_limit, text, unknown_cursor};
 use crate::work::KEPT;
@@ -189,9 +191,16 @@ impl WorkQueue for Sqlite {
             .await
     }
 
-    async fn update_work(&self, before: &Work, after: &Work, next: Option<&Work>) -> Result<()> {
+    async fn update_work(
+        &self,
+        before: &Work,
+        after: &Work,
+        next: Option<&Work>,
+        audit: Option<&Entry>,
+    ) -> Result<()> {
         let (before, after) = (before.clone(), WorkRow::new(after)?);
         let next = next.map(WorkRow::new).transpose()?;
+        let audit = audit.cloned().map(EntryRow::new).transpose()?;
         self.writer
             .run(move |conn| {
                 let current = find(conn, &before.workspace, &before.environment, &before.id)?;
@@ -204,7 +213,7 @@ impl WorkQueue for Sqlite {
                 {
                     add(conn, next)?;
                 }
-                Ok(())
+                audit.as_ref().map_or(Ok(()), |audit| audit::append(conn, audit))
             })
             .await
     }

@@ -97,6 +97,17 @@ async fn an_item_as_workers_see_it() {
     assert_eq!(claude.get(&format!("{queue}/poll")).await, Value::Null);
     claude.turn(&session, json!([message("tool")])).await;
     let mut item = claude.get(&format!("{queue}/poll?block_ms=999")).await;
+    // Whoever takes an item is in the audit trail; who finds none is not, and who may not ask is.
+    let no = claude.send("GET", &format!("{queue}/poll?block_ms=0"), "").await;
+    assert_eq!(no.status, 400, "{}", no.text());
+    let trail = claude.server.get("/v1/audit?action=work.take").await.json();
+    let entries = trail["events"].as_array().unwrap();
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|entry| (&entry["outcome"], &entry["target"]))
+        .collect();
+    let (failed, taken) = (json!("invalid_request"), json!("ok"));
+    assert_eq!(entries, [(&failed, &json!(environment)), (&taken, &item["id"])]);
     let secret = item["secret"].take();
     let secret = URL_SAFE_NO_PAD.decode(secret.as_str().unwrap()).unwrap();
     let secret: Value = serde_json::from_slice(&secret).unwrap();

@@ -78,7 +78,10 @@ impl Otel {
             traces: if traces {
                 let exporter = SpanExporter::builder().with_http().build().map_err(unusable)?;
                 let provider = SdkTracerProvider::builder().with_batch_exporter(exporter);
-                Some(provider.with_resource(resource.clone()).build())
+                let provider = provider.with_resource(resource.clone()).build();
+                // Spans that are over when they are told of come this way, see `oma_trace::past`.
+                opentelemetry::global::set_tracer_provider(provider.clone());
+                Some(provider)
             } else {
                 None
             },

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
@@ -22,6 +22,7 @@ use super::body::{Sent, bad, bounded, merged, metadata_changes, nullable, parse}
 use super::page::{self, Cursor, Page};
 use super::query::Query;
 use crate::AppState;
+use crate::audit::Notes;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
 use crate::limits;
@@ -84,6 +85,7 @@ async fn poll(
     caller: Caller,
     EnvironmentPath(environment): EnvironmentPath,
     query: Query,
+    Extension(notes): Extension<Notes>,
     headers: HeaderMap,
 ) -> Result<Json<Value>> {
     // It takes work, and gets a token to carry it out with, although it is a GET.
@@ -97,7 +99,14 @@ async fn poll(
     let wait = block.map(|millis| Duration::from_millis(millis.into()));
     let found = state
         .engine
-        .poll_work(caller.workspace(), &environment, worker, reclaim, wait)
+        .poll_work(
+            caller.workspace(),
+            &environment,
+            worker,
+            reclaim,
+            wait,
+            notes.success(),
+        )
         .await?;
     Ok(Json(match found {
         Some(handed_out) => work(&handed_out.work, Some(&handed_out.token)),
