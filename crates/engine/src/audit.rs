@@ -37,12 +37,12 @@ impl Engine {
     }
 
     /// Notes a call that is about to begin: should the server die before it ends, the next one tells of it. The note
-    /// is durable when anything is that the call changes.
+    /// is durable when anything in the store is that the call changes, and soon when it `reaches_out` of it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the store takes nothing.
-    pub async fn record_beginning(&self, entry: &Entry) -> Result<()> {
-        Ok(self.inner.store.open_audit(entry).await?)
+    pub async fn record_beginning(&self, entry: &Entry, reaches_out: bool) -> Result<()> {
+        Ok(self.inner.store.open_audit(entry, reaches_out).await?)
     }
 
     /// Records the calls that were under way when the last server died, whose outcome nobody knows. Call it once,

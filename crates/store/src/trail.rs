@@ -24,8 +24,9 @@ pub struct AuditFilter {
 #[async_trait]
 pub trait Trail: Send + Sync + 'static {
     /// Notes a call that is about to begin, with what is known of it; its outcome and metadata are not kept. Whatever
-    /// is written after this has returned is durable only if the note is.
-    async fn open_audit(&self, entry: &Entry) -> Result<()>;
+    /// is written after this has returned is durable only if the note is. When the call may change something elsewhere
+    /// than in the store, it `reaches_out`, and the note is on its way to the disk at once.
+    async fn open_audit(&self, entry: &Entry, reaches_out: bool) -> Result<()>;
     /// Adds the entries of all calls that are noted and did not end, oldest first, with this outcome. For a start, when
     /// none is under way. Returns how many.
     async fn close_audit(&self, outcome: &str) -> Result<u64>;

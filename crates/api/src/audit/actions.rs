@@ -17,6 +17,14 @@ impl Action {
         self.name == "session.event" || self.changes_seldom()
     }
 
+    /// Whether it may change something elsewhere than in the store: files of a session, tokens at an issuer.
+    pub(super) fn reaches_out(self) -> bool {
+        matches!(
+            self.name,
+            "agent.file.write" | "agent.file.delete" | "credential.validate"
+        )
+    }
+
     /// Whether most calls that succeed change nothing: then only those are recorded whose transaction does it, and
     /// those that fail.
     pub(super) fn changes_seldom(self) -> bool {

@@ -2,7 +2,7 @@
 //! before the client is answered.
 //!
 //! A call of somebody known is noted before it changes anything ([`begin`]), without waiting: the note goes to the disk
-//! with the change or before it. When the call ends, its entry takes the place of the note; when the server dies, the
+//! with the change or before it, and at once where the change is not the store's. When the call ends, its entry takes the place of the note; when the server dies, the
 //! next one makes an entry of it with the outcome `cut_off`.
 //!
 //! An entry says who, what, to what and with what outcome. It is made of ids, codes and names; bodies and headers,
@@ -114,7 +114,8 @@ pub(crate) async fn begin(State(state): State<AppState>, request: Request, next:
 /// Notes that a call is under way.
 pub(crate) async fn note(state: &AppState, notes: &Notes) -> Result<(), Fault> {
     if let Some(entry) = notes.beginning() {
-        state.engine.record_beginning(&entry).await?;
+        let reaches_out = notes.reaches_out();
+        state.engine.record_beginning(&entry, reaches_out).await?;
         notes.begun();
     }
     Ok(())

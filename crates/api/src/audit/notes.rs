@@ -97,6 +97,11 @@ impl Notes {
         self.known().about.is_some_and(|about| about.action.is_atomic())
     }
 
+    /// Whether the call may change something elsewhere than in the store.
+    pub(super) fn reaches_out(&self) -> bool {
+        self.known().about.is_some_and(|about| about.action.reaches_out())
+    }
+
     /// The store knows that the call is under way.
     pub(super) fn begun(&self) {
         self.change(|known| known.has_begun = true);

@@ -79,7 +79,7 @@ pub async fn calls_that_do_not_end(store: Arc<dyn Store>) {
     let mut ended = entry(&workspace, 2, "agent.create", None);
     let cut_off = entry(&workspace, 1, "session.create", Some("s"));
     for entry in [&ended, &cut_off] {
-        store.open_audit(entry).await.unwrap();
+        store.open_audit(entry, entry.target.is_none()).await.unwrap();
     }
     let listed = async || {
         let all = AuditFilter::default();

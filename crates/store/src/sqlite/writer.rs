@@ -3,7 +3,8 @@
 //! Invariants:
 //! - a caller gets its answer only after the transaction with its work is on the disk;
 //! - each piece of work stands in a savepoint of its own: one that is refused or fails takes nothing with it;
-//! - work is never lost silently: it is carried out, or its caller gets an error that says why not.
+//! - work is never lost silently: it is carried out, or its caller gets an error that says why not;
+//! - what changes something is in one transaction with the notes of the audit trail that were held before it came.
 //!
 //! A caller that goes away (drops its future) before its work has begun takes the work with it; after that the
 //! work is carried out.
@@ -14,10 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use oma_domain::audit::Entry;
 use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::audit::{self, Held};
 use super::checkpointer::Checkpointer;
 use super::failure::Failure;
 use super::folder::{Folder, Lock};
@@ -34,6 +37,8 @@ const GROUP: usize = 512;
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) sender: Option<mpsc::Sender<Message>>,
+    /// Notes of calls, which go with the next change.
+    pub(super) held: Arc<Held>,
     thread: Mutex<Option<JoinHandle<()>>>,
     patience: Duration,
 }
@@ -47,6 +52,8 @@ pub(super) enum Message {
 pub(super) trait Work: Send {
     /// Whether somebody still waits for it. From here on it is going to be carried out.
     fn claim(&self) -> bool;
+    /// Whether it is more than an entry of the audit trail, so that the notes that are held go with it.
+    fn is_change(&self) -> bool;
     /// Carries it out. May be called again after a rollback.
     fn run(&mut self, conn: &Connection, folder: &Folder) -> Verdict;
     /// Answers the caller: with what `run` found, or with the `failure` of the whole transaction.
@@ -61,6 +68,7 @@ pub(super) enum Verdict {
 
 struct Task<T, F> {
     work: F,
+    is_change: bool,
     claimed: Arc<AtomicBool>,
     outcome: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
@@ -73,6 +81,10 @@ where
 {
     fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel) && !self.reply.is_closed()
+    }
+
+    fn is_change(&self) -> bool {
+        self.is_change
     }
 
     fn run(&mut self, conn: &Connection, folder: &Folder) -> Verdict {
@@ -120,6 +132,10 @@ where
         true
     }
 
+    fn is_change(&self) -> bool {
+        true
+    }
+
     fn run(&mut self, conn: &Connection, folder: &Folder) -> Verdict {
         let work = &mut self.work;
         let outcome = catch_unwind(AssertUnwindSafe(|| work(conn)));
@@ -151,8 +167,10 @@ impl Writer {
         patience: Duration,
     ) -> Result<Self> {
         let (sender, receiver) = mpsc::channel(WAITING);
+        let held = Arc::new(Held::default());
         let desk = Desk {
             conn,
+            held: Arc::clone(&held),
             checkpointer,
             folder,
             lock,
@@ -165,6 +183,7 @@ impl Writer {
             .map_err(|error| Error::Unavailable(format!("the writer thread can't be started: {error}")))?;
         Ok(Self {
             sender: Some(sender),
+            held,
             thread: Mutex::new(Some(thread)),
             patience,
         })
@@ -180,12 +199,32 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Failure> + Send + 'static,
     {
+        self.carry_out(work, true).await
+    }
+
+    /// The same for an entry of the audit trail: it changes nothing that a note would have to be there for.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(super) async fn run_entry<F>(&self, work: F) -> Result<()>
+    where
+        F: FnMut(&Connection) -> Result<(), Failure> + Send + 'static,
+    {
+        self.carry_out(work, false).await
+    }
+
+    async fn carry_out<T, F>(&self, work: F, is_change: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, Failure> + Send + 'static,
+    {
         let closed = || Error::Unavailable("the store is closed".into());
         let sender = self.sender.as_ref().ok_or_else(closed)?;
         let (reply, mut answer) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
         let task = Task {
             work,
+            is_change,
             claimed: Arc::clone(&claimed),
             outcome: None,
             reply,
@@ -249,6 +288,7 @@ impl Drop for Writer {
 /// What the writer thread owns.
 struct Desk {
     conn: Connection,
+    held: Arc<Held>,
     checkpointer: Checkpointer,
     folder: Arc<Folder>,
     lock: Lock,
@@ -280,6 +320,10 @@ impl Desk {
             self.commit(group);
             self.look_into_outbox();
             self.checkpointer.after_commit(&self.conn);
+        }
+        // Calls that are under way still, of which nobody else will tell.
+        if let Err(error) = self.transact(&mut [], true) {
+            tracing::error!(%error, "the notes of calls that did not end could not be written");
         }
         let Self {
             conn,
@@ -321,12 +365,14 @@ impl Desk {
         if group.is_empty() {
             return;
         }
-        match self.transact(&mut group) {
+        let is_change = group.iter().any(|work| work.is_change());
+        match self.transact(&mut group, is_change) {
             Ok(()) => group.into_iter().for_each(|work| work.answer(None)),
             Err(Error::Full) if group.len() > 1 => {
                 for work in group {
+                    let is_change = work.is_change();
                     let mut alone = vec![work];
-                    let failure = self.transact(&mut alone).err();
+                    let failure = self.transact(&mut alone, is_change).err();
                     alone.into_iter().for_each(|work| work.answer(failure.clone()));
                 }
             }
@@ -339,14 +385,35 @@ impl Desk {
         }
     }
 
-    /// One transaction around the whole group.
+    /// One transaction around the whole group, and around the notes that are held when it is a change.
     ///
     /// # Errors
     /// The transaction's failure: nothing of the group has changed anything then.
-    fn transact(&self, group: &mut [Box<dyn Work>]) -> Result<()> {
+    fn transact(&self, group: &mut [Box<dyn Work>], is_change: bool) -> Result<()> {
+        let notes = match is_change {
+            true => self.held.take(),
+            false => Vec::new(),
+        };
+        if notes.is_empty() && group.is_empty() {
+            return Ok(());
+        }
+        let result = self.transact_with(&notes, group);
+        if result.is_err() {
+            self.held.give_back(notes);
+        }
+        result
+    }
+
+    fn transact_with(&self, notes: &[Entry], group: &mut [Box<dyn Work>]) -> Result<()> {
         let begun = Instant::now();
         self.execute("BEGIN IMMEDIATE")?;
-        let result = self.run_all(group).and_then(|()| self.execute("COMMIT"));
+        let written = notes
+            .iter()
+            .try_for_each(|note| audit::open(&self.conn, note))
+            .map_err(|failure| failure.into_error(&self.folder));
+        let result = written
+            .and_then(|()| self.run_all(group))
+            .and_then(|()| self.execute("COMMIT"));
         if result.is_err() && !self.conn.is_autocommit() {
             self.execute("ROLLBACK")?;
         }

@@ -4,10 +4,13 @@
 //! the transaction that adds the row.
 
 pub(super) mod chain;
+mod held;
 pub(super) mod verify;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::audit::Entry;
@@ -21,6 +24,7 @@ use super::failure::{Failure, from_json, to_json};
 use super::rows::{id, optional_text, page, page_limit, text, unknown_cursor};
 use crate::{AuditFilter, Error, Result as StoreResult, Trail};
 use chain::{End, Hash, Link};
+pub(super) use held::Held;
 
 /// How many rows retention removes in one transaction.
 const PIECE: u32 = 1000;
@@ -42,7 +46,7 @@ impl EntryRow {
 }
 
 /// Notes a call that begins.
-fn open(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
+pub(super) fn open(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     conn.prepare_cached(
         "INSERT INTO audit_open (id, workspace, at, request_id, actor, action, target) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?
@@ -233,8 +237,12 @@ fn forget(conn: &Connection, before: Timestamp) -> Result<u64, Failure> {
 
 #[async_trait]
 impl Trail for Sqlite {
-    async fn open_audit(&self, entry: &Entry) -> StoreResult<()> {
+    async fn open_audit(&self, entry: &Entry, reaches_out: bool) -> StoreResult<()> {
         let entry = entry.clone();
+        if !reaches_out {
+            self.writer.held.hold(entry);
+            return Ok(());
+        }
         self.writer.accept(move |conn| open(conn, &entry)).await
     }
 
@@ -252,7 +260,15 @@ impl Trail for Sqlite {
 
     async fn append_audit(&self, entry: &Entry) -> StoreResult<()> {
         let row = EntryRow::new(entry.clone())?;
-        self.writer.run(move |conn| append(conn, &row)).await
+        let held = Arc::clone(&self.writer.held);
+        held.let_go(&entry.id);
+        self.writer
+            .run_entry(move |conn| {
+                // A note that could not be written may have come back.
+                held.let_go(&row.entry.id);
+                append(conn, &row)
+            })
+            .await
     }
 
     async fn audit(

@@ -6,29 +6,62 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::verify::{Broken, verify};
-use crate::Trail as _;
 use crate::sqlite::{Options, Sqlite};
+use crate::{Access as _, Trail as _};
 
 /// A trail of five entries at the times 1 to 5.
 async fn trail() -> (Sqlite, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let store = Sqlite::open(folder.path(), &Options::default()).unwrap();
     for at in 1..=5 {
-        let metadata = serde_json::json!({ "at": at });
-        let entry = Entry {
-            id: AuditId::generate(),
-            workspace: WorkspaceId::default_workspace(),
-            at: Timestamp(at),
-            request_id: None,
-            actor: "operator".into(),
-            action: "agent.create".into(),
-            target: Some("agt_1".into()),
-            outcome: "ok".into(),
-            metadata: metadata.as_object().cloned(),
-        };
-        store.append_audit(&entry).await.unwrap();
+        store.append_audit(&entry(at)).await.unwrap();
     }
     (store, folder)
+}
+
+fn entry(at: i64) -> Entry {
+    let metadata = serde_json::json!({ "at": at });
+    Entry {
+        id: AuditId::generate(),
+        workspace: WorkspaceId::default_workspace(),
+        at: Timestamp(at),
+        request_id: None,
+        actor: "operator".into(),
+        action: "agent.create".into(),
+        target: Some("agt_1".into()),
+        outcome: "ok".into(),
+        metadata: metadata.as_object().cloned(),
+    }
+}
+
+/// What a server that is killed would leave behind.
+#[tokio::test]
+async fn notes_go_with_the_next_change() {
+    let (store, folder) = trail().await;
+    let conn = Connection::open(folder.path().join("store.db")).unwrap();
+    let noted = || -> Vec<i64> {
+        let mut statement = conn.prepare("SELECT at FROM audit_open ORDER BY at").unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let [refused, changing, out] = [10, 11, 12].map(entry);
+    store.open_audit(&refused, false).await.unwrap();
+    store.open_audit(&changing, false).await.unwrap();
+    // A call that changed nothing costs no note, neither its own nor another's.
+    store.append_audit(&refused).await.unwrap();
+    assert_eq!(noted(), [] as [i64; 0]);
+    // Anybody's change takes them along, and so does a call that changes something elsewhere.
+    store.touch_keys(&[]).await.unwrap();
+    assert_eq!(noted(), [11]);
+    store.open_audit(&out, true).await.unwrap();
+    store.touch_keys(&[]).await.unwrap();
+    assert_eq!(noted(), [11, 12]);
+    store.append_audit(&changing).await.unwrap();
+    assert_eq!(noted(), [12]);
+    // Calls that are under way at an orderly end are not forgotten.
+    store.open_audit(&entry(13), false).await.unwrap();
+    store.close().await;
+    assert_eq!(noted(), [12, 13]);
 }
 
 #[tokio::test]
