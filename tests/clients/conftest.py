@@ -15,12 +15,15 @@ import pytest
 import canary
 import claude_types
 import traffic
+from provider import Provider
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # How long a server may take to listen, in seconds.
 START_TIMEOUT = 30
 # How long a scenario in Node may take, in seconds. Whoever waits for something that does not come has failed.
 NODE_TIMEOUT = 60
+# US dollars per million tokens. A model behind another address than its provider's has no price otherwise.
+PRICES = '["anthropic/claude-priced"]\ninput = 3\noutput = 15\ncache_read = 3\ncache_write = 3\n'
 OMA = pathlib.Path(os.environ.get("OMA_BIN", ROOT / "target" / "debug" / "oma"))
 
 
@@ -167,3 +170,18 @@ def guarded():
     yield server
     server.stop()
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def priced(tmp_path_factory):
+    """A server that may dial this machine, with a provider there (`provider.py`) whose model has a price."""
+    prices = tmp_path_factory.mktemp("prices") / "prices.toml"
+    prices.write_text(PRICES)
+    provider = Provider(canary.SEARCH.message)
+    address = f"http://{provider.address}"
+    server = Server(OPENCLAW_DIAL_ALLOW="127.0.0.1", OPENCLAW_PRICE_FILE=str(prices), ANTHROPIC_BASE_URL=address)
+    server.start()
+    yield server
+    server.stop()
+    server.remove()
+    provider.close()

@@ -6,9 +6,8 @@ import subprocess
 
 import pytest
 
-from canary import API_TOKEN, SEARCH
+from canary import API_TOKEN
 from conftest import NODE_TIMEOUT, Server
-from provider import Provider
 from traffic import NODE
 
 SCENARIOS = {
@@ -50,13 +49,11 @@ SCENARIOS = {
 SERVERS = {
     ("errors", None): "hosted",
     ("work", None): "hosted",
-    ("webhooks", None): "near",
-    ("vaults", "validation"): "near",
-    ("vaults", "session"): "near",
-    ("sessions", "budgets"): "near",
+    ("webhooks", None): "priced",
+    ("vaults", "validation"): "priced",
+    ("vaults", "session"): "priced",
+    ("sessions", "budgets"): "priced",
 }
-# US dollars per million tokens. A model behind another address than its provider's has no price otherwise.
-PRICES = '["anthropic/claude-priced"]\ninput = 3\noutput = 15\ncache_read = 3\ncache_write = 3\n'
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +64,6 @@ def hosted():
     yield server
     server.stop()
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def near(tmp_path_factory):
-    """A server that may dial this machine, with a provider there whose model has a price."""
-    prices = tmp_path_factory.mktemp("prices") / "prices.toml"
-    prices.write_text(PRICES)
-    provider = Provider(SEARCH.message)
-    server = Server(
-        OPENCLAW_DIAL_ALLOW="127.0.0.1",
-        OPENCLAW_PRICE_FILE=str(prices),
-        ANTHROPIC_BASE_URL=f"http://{provider.address}",
-    )
-    server.start()
-    yield server
-    server.stop()
-    server.remove()
-    provider.close()
 
 
 def node(*arguments: str, program: str = "claude.mjs", **env: str) -> str:

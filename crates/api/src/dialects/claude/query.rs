@@ -82,7 +82,19 @@ impl Query {
 
     /// The span of time that `created_at[gt]` and its like describe, in whole milliseconds: the precision that times
     /// are stored in.
+    ///
+    /// # Errors
+    /// 400 for what is no time, and for an operator that there is not: a filter that is ignored gives a wrong list.
     pub(crate) fn created(&self) -> Result<Span> {
+        let operators = self
+            .0
+            .iter()
+            .filter_map(|(key, _)| key.strip_prefix("created_at["));
+        for operator in operators {
+            if !matches!(operator, "gt]" | "gte]" | "lt]" | "lte]") {
+                return Err(bad("created_at: the operator must be gt, gte, lt or lte"));
+            }
+        }
         let time = |operator: &str| -> Result<Option<(i64, bool)>> {
             let name = format!("created_at[{operator}]");
             let Some(text) = self.get(&name) else {
@@ -147,7 +159,13 @@ mod tests {
             );
             assert_eq!(ends, (from, until), "{query}");
         }
-        assert!(Query::of("created_at[gt]=yesterday").created().is_err());
+        for wrong in [
+            "created_at[gt]=yesterday",
+            "created_at[near]=2026-11-24",
+            "created_at[]=2026-11-24",
+        ] {
+            assert!(Query::of(wrong).created().is_err(), "{wrong}");
+        }
         assert_eq!(Query::of("").created().expect("nothing"), Span::default());
     }
 
