@@ -153,7 +153,8 @@ def test_a_threads_questions_are_answered_through_the_session(beta, environment)
         "custom_tool_use_id": ticket.id,
         "content": [{"type": "text", "text": "T-1"}],
     }
-    partly = answered(beta, session, answer)
+    note = {"type": "system.message", "content": [{"type": "text", "text": "Tickets are urgent."}]}
+    partly = answered(beta, session, answer, note)
     assert partly[-1].stop_reason.event_ids == [run.id]
     assert partly[0].session_thread_id == thread
     with pytest.raises(anthropic.BadRequestError):
@@ -166,6 +167,12 @@ def test_a_threads_questions_are_answered_through_the_session(beta, environment)
     uses = [event for event in own if event.type in ("agent.custom_tool_use", "agent.tool_use")]
     assert len(uses) == 2 and not {use.id for use in uses} & {ticket.id, run.id}
     assert [event.type for event in own].count("user.custom_tool_result") == 1
+    # What accompanies an answer goes where the answer goes.
+    at = [event.type for event in own].index("user.custom_tool_result")
+    assert own[at + 1].type == "system.message" and own[at + 1].content[0].text == "Tickets are urgent."
+    assert kinds(listed(beta, session)).count("system.message") == 1
+    primary = next(found.id for found in beta.sessions.threads.list(session.id) if found.parent_thread_id is None)
+    assert "system.message" not in kinds(beta.sessions.threads.events.list(primary, session_id=session.id))
 
 
 def test_one_thread_is_interrupted(beta, environment):

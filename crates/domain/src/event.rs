@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::content::ContentBlock;
 use crate::id::{AgentId, EventId, OutcomeId, SessionId};
+use crate::origin::Origin;
 use crate::outcome::Ending;
 use crate::policy::Permission;
 use crate::quota::Exceeded;
@@ -289,6 +290,9 @@ pub enum Body {
     SystemMessage {
         /// What it says: texts only.
         content: Vec<ContentBlock>,
+        /// The thread that it is meant for, unless it is this session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<SessionId>,
     },
     /// A client says what is to be achieved.
     #[serde(rename = "user.define_outcome")]
@@ -354,6 +358,9 @@ pub enum Body {
         /// Whether the client carries it out.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         custom: bool,
+        /// Where the tool came from, and who was to say whether it runs; logs of earlier versions don't say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
         /// What the provider wants back with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         opaque: Option<Opaque>,
@@ -370,6 +377,9 @@ pub enum Body {
         /// Whether the tool failed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
+        /// Whether the tool is an MCP server's; logs of earlier versions don't say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of_server: Option<bool>,
     },
     /// A thread of this session was made.
     #[serde(rename = "session.thread_created")]
@@ -405,6 +415,9 @@ pub enum Body {
         /// Whether the client carries it out; otherwise it asks.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         custom: bool,
+        /// Where the tool came from, and who was to say whether it runs; logs of earlier versions don't say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
     },
     /// A message was sent to a thread, or from a thread to its coordinator.
     #[serde(rename = "agent.thread_message_sent")]

@@ -23,6 +23,7 @@ pub mod id;
 pub mod key;
 pub mod memory;
 pub mod multiagent;
+pub mod origin;
 pub mod outcome;
 pub mod page;
 pub mod policy;

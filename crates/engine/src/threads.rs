@@ -371,12 +371,14 @@ impl Errand<'_> {
                 input,
                 permission,
                 custom,
+                origin,
                 ..
             } if *custom || *permission == Permission::Ask => news.push(News::Awaits {
                 tool_use: event.id.clone(),
                 name: name.clone(),
                 input: input.clone(),
                 custom: *custom,
+                origin: origin.clone(),
             }),
             Body::AgentToolResult { tool_use, .. }
             | Body::UserCustomToolResult { tool_use, .. }

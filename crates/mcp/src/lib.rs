@@ -27,6 +27,9 @@ mod streams;
 mod token;
 mod tools;
 
+use oma_domain::agent::Spec;
+use oma_domain::origin::{Origin, ServerTool};
+
 pub use config::Server;
 pub use error::Error;
 pub use hub::{Config, Handle, Hub};
@@ -43,6 +46,21 @@ pub fn prefixes(servers: &[&str]) -> Vec<String> {
         .into_iter()
         .map(|name| format!("{}{name}__", oma_domain::policy::MCP_PREFIX))
         .collect()
+}
+
+/// Where a tool comes from that an agent's servers do not offer now, by its name alone; and who is to say whether it runs.
+#[must_use]
+pub fn origin(spec: &Spec, tool: &str) -> Origin {
+    let names: Vec<&str> = spec.mcp_servers.keys().map(String::as_str).collect();
+    let found = prefixes(&names)
+        .into_iter()
+        .zip(names)
+        .find_map(|(prefix, server)| {
+            let tool = tool.strip_prefix(&prefix)?.to_owned();
+            let server = server.to_owned();
+            Some(ServerTool { server, tool })
+        });
+    Origin::of(&spec.permission_policy, &[tool], found)
 }
 
 /// The name under which a model is told of a server's tool, unless another tool of that server would have the same one.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oma_domain::origin::{Origin, ServerTool};
 use oma_domain::policy::{Permission, PermissionPolicy};
 use oma_domain::session::Outcome;
 use serde_json::Value;
@@ -88,6 +89,18 @@ impl Tools {
             Some(route) => policy.evaluate_any(&names::aliases(route.connection.server(), &route.tool, name)),
             None => policy.evaluate(name),
         }
+    }
+
+    /// Where a tool comes from, and who is to say whether it runs.
+    #[must_use]
+    pub fn origin(&self, policy: &PermissionPolicy, name: &str) -> Option<Origin> {
+        let route = self.inner.routes.get(name)?;
+        let server = ServerTool {
+            server: route.connection.server().to_owned(),
+            tool: route.tool.clone(),
+        };
+        let names = names::aliases(&server.server, &server.tool, name);
+        Some(Origin::of(policy, &names, Some(server)))
     }
 
     /// Calls a tool, within the bound on one call. Dropping the future cancels the call at the server.

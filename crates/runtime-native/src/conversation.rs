@@ -155,7 +155,12 @@ impl Conversation {
         self.seen = event.seq;
         match &*event.body {
             Body::UserMessage { content, .. } => self.hear(event.seq, content.clone()),
-            Body::SystemMessage { content } => {
+            // One that is meant for a thread is read there.
+            Body::SystemMessage { thread: Some(_), .. } => {}
+            Body::SystemMessage {
+                content,
+                thread: None,
+            } => {
                 self.weigh(content);
                 let unanswered = self.unanswered;
                 self.user([UserBlock::System(joined_text(content))]);
@@ -237,6 +242,7 @@ impl Conversation {
                 name,
                 content,
                 is_error,
+                ..
             }
             | Body::UserCustomToolResult {
                 tool_use,

@@ -8,7 +8,7 @@ use oma_domain::policy::Permission;
 use oma_domain::thinking::ThinkingLevel;
 use oma_domain::usage::Usage;
 use oma_domain::web::{Sources, ToolFilter};
-use oma_domain::{ContentBlock, Event, EventId, Seq};
+use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId};
 use oma_models::{AssistantBlock, Message, UserBlock};
 
 use super::Conversation;
@@ -55,6 +55,7 @@ fn uses(request: &str, call_id: &str) -> Body {
         call_id: call_id.into(),
         permission: Permission::Allow,
         custom: false,
+        origin: None,
         opaque: None,
     }
 }
@@ -66,6 +67,7 @@ fn result(tool: &str, text: &str) -> Body {
         name: "bash".into(),
         content,
         is_error: false,
+        of_server: None,
     }
 }
 
@@ -453,6 +455,11 @@ fn what_is_defined_in_mid_turn_is_told_when_the_work_begins() {
 fn system_messages_stand_with_what_they_accompany() {
     let note = |text: &str| Body::SystemMessage {
         content: vec![ContentBlock::text(text)],
+        thread: None,
+    };
+    let aside = Body::SystemMessage {
+        content: vec![ContentBlock::text("for somebody else")],
+        thread: Some(SessionId::parse("ses_thread").unwrap()),
     };
     let events = log(vec![
         ("m1", user("hi")),
@@ -461,6 +468,7 @@ fn system_messages_stand_with_what_they_accompany() {
         ("u1", uses("r1", "c1")),
         ("e1", end("r1")),
         ("x1", result("u1", "ok")),
+        ("s0", aside),
         ("s2", note("be brief")),
     ]);
     assert_eq!(

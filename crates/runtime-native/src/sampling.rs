@@ -119,6 +119,7 @@ impl Run<'_> {
                     };
                     ReplyBlock::ToolUse {
                         id,
+                        origin: self.origin(&name),
                         name,
                         input,
                         call_id,

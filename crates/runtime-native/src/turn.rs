@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use oma_domain::Seq;
 use oma_domain::event::{Failure, Purpose};
+use oma_domain::origin::Origin;
 use oma_domain::outcome::{Goal, Stage};
 use oma_domain::policy::Permission;
 use oma_domain::quota::Bound;
@@ -216,6 +217,15 @@ impl Run<'_> {
             Some(offered) => offered.permission(policy, name),
             None => policy.evaluate(name),
         }
+    }
+
+    /// Where a tool comes from, and who is to say whether it runs.
+    pub(crate) fn origin(&self, name: &str) -> Origin {
+        let spec = &self.session.agent.spec;
+        let offered = self.offered.as_ref();
+        offered
+            .and_then(|offered| offered.origin(&spec.permission_policy, name))
+            .unwrap_or_else(|| oma_mcp::origin(spec, name))
     }
 
     /// A request with these messages, within what the budgets leave for it. All requests of a session are the same

@@ -58,6 +58,7 @@ fn tool_use(permission: Permission) -> Body {
         call_id: "toolu_1".into(),
         permission,
         custom: false,
+        origin: None,
         opaque: None,
     }
 }
@@ -68,6 +69,7 @@ fn result(content: Vec<ContentBlock>, is_error: bool) -> Body {
         name: "bash".into(),
         content,
         is_error,
+        of_server: None,
     }
 }
 

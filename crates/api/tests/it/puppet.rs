@@ -179,6 +179,7 @@ impl Puppet {
                 blocks.push(ReplyBlock::ToolUse {
                     id: EventId::generate(),
                     name: "bash".into(),
+                    origin: oma_mcp::origin(&session.agent.spec, "bash"),
                     input: json!({"command": "true"}),
                     call_id: if time == 1 { "call_1" } else { "call_3" }.into(),
                     permission: session.agent.spec.permission_policy.evaluate("bash"),
@@ -191,6 +192,20 @@ impl Puppet {
                 });
             }
         }
+        if !used && said.contains("docs") {
+            let name = "mcp__docs__find";
+            blocks.push(ReplyBlock::ToolUse {
+                id: EventId::generate(),
+                name: name.into(),
+                input: json!({}),
+                call_id: "call_4".into(),
+                permission: session.agent.spec.permission_policy.evaluate(name),
+                custom: false,
+                remote: false,
+                origin: oma_mcp::origin(&session.agent.spec, name),
+                opaque: None,
+            });
+        }
         if !used && said.contains("ticket") {
             blocks.push(ReplyBlock::ToolUse {
                 id: EventId::generate(),
@@ -200,6 +215,7 @@ impl Puppet {
                 permission: Permission::Allow,
                 custom: session.agent.spec.is_custom_tool("ticket"),
                 remote: false,
+                origin: oma_mcp::origin(&session.agent.spec, "ticket"),
                 opaque: None,
             });
         }

@@ -17,8 +17,8 @@ impl Transition {
         system: Option<SystemNote>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
-        let Some(outcome) = self.route_answer(&id, tool_use, outcome, remote, ctx)? else {
-            self.accompany(system);
+        let routed = self.route_answer(&id, tool_use, (outcome, remote), system, ctx)?;
+        let Some((outcome, system)) = routed else {
             return Ok(());
         };
         let (turn, blocked) = match &mut self.state.phase {

@@ -83,6 +83,7 @@ impl Transition {
                     permission,
                     custom,
                     remote,
+                    origin,
                     opaque,
                 } => {
                     let (gate, timeout) = match permission {
@@ -98,6 +99,7 @@ impl Transition {
                         gate,
                         asks_until: timeout.map(|millis| ctx.now.plus_millis(millis)),
                         remote,
+                        of_server: Some(origin.server.is_some()),
                     };
                     match permission {
                         Permission::Deny => denied.push(tool),
@@ -113,6 +115,7 @@ impl Transition {
                             call_id,
                             permission,
                             custom,
+                            origin: Some(origin),
                             opaque,
                         },
                     );

@@ -12,6 +12,7 @@ use crate::agent::Agent;
 use crate::content::ContentBlock;
 use crate::event::{Failure, Kept, Opaque, Purpose, Seq};
 use crate::id::{EventId, KeyId, SessionId};
+use crate::origin::Origin;
 use crate::outcome::{Definition, Verdict};
 use crate::policy::Permission;
 use crate::quota::{Bound, Quota};
@@ -360,6 +361,8 @@ pub enum ReplyBlock {
         custom: bool,
         /// Whether it is a built-in tool that a worker of the developer's carries out.
         remote: bool,
+        /// Where the tool comes from, and who is to say whether it runs.
+        origin: Origin,
         /// What the provider wants back with it.
         opaque: Option<Opaque>,
     },

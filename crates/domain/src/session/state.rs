@@ -241,6 +241,9 @@ pub struct OpenTool {
     /// Whether it is a built-in tool that a worker of the developer's carries out, once it may run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remote: bool,
+    /// Whether it is an MCP server's; states of earlier versions don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_server: Option<bool>,
 }
 
 /// Whether a tool use may run.

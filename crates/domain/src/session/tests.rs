@@ -11,6 +11,7 @@ use super::*;
 use crate::content::ContentBlock;
 use crate::event::{Body, BudgetChange, Failure, FailureKind, Purpose, Seq, StopReason, ThreadStatus};
 use crate::id::{EventId, OutcomeId};
+use crate::origin::Origin;
 use crate::outcome::{Definition, Stage, Verdict};
 use crate::policy::Permission;
 use crate::quota::{Bound, Exceeded, Price, Quota, Unreported};
@@ -179,6 +180,7 @@ pub(super) fn tool(name: &str, permission: Permission) -> ReplyBlock {
         permission,
         custom: false,
         remote: false,
+        origin: Origin::default(),
         opaque: None,
     }
 }
@@ -193,6 +195,7 @@ pub(super) fn remote(name: &str, permission: Permission) -> ReplyBlock {
             call_id,
             permission,
             custom,
+            origin,
             opaque,
             ..
         } => ReplyBlock::ToolUse {
@@ -203,6 +206,7 @@ pub(super) fn remote(name: &str, permission: Permission) -> ReplyBlock {
             permission,
             custom,
             remote: true,
+            origin,
             opaque,
         },
         other => other,
@@ -219,6 +223,7 @@ pub(super) fn custom(name: &str) -> ReplyBlock {
         permission: Permission::Allow,
         custom: true,
         remote: false,
+        origin: Origin::default(),
         opaque: None,
     }
 }

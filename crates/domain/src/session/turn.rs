@@ -102,7 +102,8 @@ impl Transition {
     /// Records what accompanies the event before.
     pub(super) fn accompany(&mut self, system: Option<SystemNote>) {
         if let Some(SystemNote { id, content }) = system {
-            self.push_as(id, Body::SystemMessage { content });
+            let thread = None;
+            self.push_as(id, Body::SystemMessage { content, thread });
         }
     }
 
@@ -209,6 +210,7 @@ impl Transition {
                 name: tool.name.clone(),
                 content,
                 is_error,
+                of_server: tool.of_server,
             },
         );
     }

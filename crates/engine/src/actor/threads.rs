@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oma_domain::session::{Gate, Input, Order, Phase, Queued, Rejection, State};
+use oma_domain::session::{Gate, Input, Order, Phase, Queued, Rejection, State, SystemNote};
 use oma_domain::{EventId, SessionId};
 
 use super::Actor;
@@ -159,12 +159,16 @@ fn input(order: Order) -> Option<Input> {
             tool_use,
             outcome,
             remote,
+            system,
         } => Some(Input::Answer {
             remote,
             id,
             tool_use,
             outcome,
-            system: None,
+            system: system.map(|content| SystemNote {
+                id: EventId::generate(),
+                content,
+            }),
         }),
         Order::Interrupt => None,
     }

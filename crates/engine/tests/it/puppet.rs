@@ -204,6 +204,7 @@ impl Puppet {
                 input: serde_json::json!({}),
                 call_id: "call".into(),
                 permission,
+                origin: oma_domain::origin::Origin::default(),
                 opaque: None,
             });
         }

@@ -233,6 +233,7 @@ pub async fn deadlines(store: Arc<dyn Store>) {
                 gate: Gate::Asking,
                 asks_until: Some(asks_until),
                 remote: false,
+                of_server: None,
             }],
         };
         let mut change = commit(&workspace, &id, 0, 1);

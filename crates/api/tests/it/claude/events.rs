@@ -135,6 +135,56 @@ async fn asking_waits_for_the_answers_of_clients() {
 }
 
 #[tokio::test]
+async fn what_was_shown_of_a_tool_use_stays_when_the_agent_changes() {
+    let claude = Claude::start().await;
+    let session = claude.session(toolset("auto")).await;
+    let path = format!("/v1/sessions/{session}");
+    let mut stream = claude.stream(&session, "").await;
+    // The built-in tool asks; there is no such MCP server, so what the model made up is a denied tool.
+    claude.events(&session, json!([message("tool docs")])).await;
+    let mut frames = stream.until("session.status_idle").await;
+    let auto = &find(&frames, "agent.tool_use")["evaluation"];
+    assert_eq!(auto["evaluated_permission"]["reason_code"], "indeterminate");
+    assert_eq!(
+        frames
+            .iter()
+            .filter(|frame| frame.event == "agent.tool_use")
+            .count(),
+        2
+    );
+    claude.events(&session, json!([{"type": "user.interrupt"}])).await;
+    frames.extend(stream.until("session.status_idle").await);
+    // Now it is a server, and nobody asks any more.
+    let mut tools = toolset("always_allow");
+    let allowed = json!({"permission_policy": {"type": "always_allow"}});
+    tools
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "mcp_toolset", "mcp_server_name": "docs", "default_config": allowed}));
+    let servers = json!([{"type": "url", "name": "docs", "url": "https://docs.example/mcp"}]);
+    let change = json!({"agent": {"tools": tools, "mcp_servers": servers}});
+    claude.post(&path, &change).await;
+    frames.extend(stream.until("session.updated").await);
+    claude.events(&session, json!([message("tool docs")])).await;
+    let turn = stream.until("session.status_idle").await;
+    assert_eq!(find(&turn, "agent.mcp_tool_use")["mcp_server_name"], "docs");
+    assert_eq!(
+        find(&turn, "agent.mcp_tool_use")["evaluation"],
+        json!({"type": "always_allow"})
+    );
+    frames.extend(turn);
+    let change = json!({"agent": {"tools": toolset("always_ask"), "mcp_servers": []}});
+    claude.post(&path, &change).await;
+    frames.extend(stream.until("session.updated").await);
+    let streamed: Vec<Value> = frames.into_iter().map(|frame| frame.data).collect();
+    assert_eq!(
+        listed(&claude, &session).await,
+        streamed,
+        "list and stream differ"
+    );
+}
+
+#[tokio::test]
 async fn custom_tools_are_answered_by_the_client() {
     let claude = Claude::start().await;
     let session = claude.session(ticket()).await;

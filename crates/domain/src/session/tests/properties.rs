@@ -481,6 +481,7 @@ proptest! {
                 permission: Permission::Allow,
                 custom: false,
                 remote: false,
+                origin: Origin::default(),
                 opaque: None,
             });
             let reply = Reply { blocks: blocks.collect(), model: "p/m".into(), usage, cost, stop: ReplyStop::Done };

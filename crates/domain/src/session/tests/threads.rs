@@ -1,6 +1,7 @@
 //! Threads: each row is what happens, the log that it leads to, and the phase afterwards.
 
 use super::*;
+use crate::content::joined_text;
 use crate::id::{AgentId, SessionId};
 use crate::multiagent::SEND_TO_AGENT;
 
@@ -17,6 +18,7 @@ fn sends(name: &str) -> ReplyBlock {
         permission: Permission::Allow,
         custom: false,
         remote: false,
+        origin: Origin::default(),
         opaque: None,
     }
 }
@@ -47,6 +49,7 @@ fn awaits(tool: &str, custom: bool) -> News {
         name: "bash".into(),
         input: serde_json::json!({}),
         custom,
+        origin: None,
     }
 }
 
@@ -194,6 +197,42 @@ fn a_thread_that_waits_for_clients_blocks_the_session_until_all_have_answered() 
         "ready",
     );
     assert!(machine.state.threads[&thread("t1")].orders.is_empty());
+}
+
+#[test]
+fn a_system_message_goes_to_the_thread_that_the_answer_goes_to() {
+    let accompanied = match answer("y") {
+        Input::Answer {
+            id: event,
+            tool_use,
+            outcome,
+            remote,
+            ..
+        } => Input::Answer {
+            id: event,
+            tool_use,
+            outcome,
+            remote,
+            system: Some(SystemNote {
+                id: id("s"),
+                content: vec![ContentBlock::text("be brief")],
+            }),
+        },
+        other => other,
+    };
+    let machine = check(
+        blocked(),
+        vec![accompanied],
+        "answer:e7 system:s IDLE:asks(e6)",
+        "blocked",
+    );
+    let entered = machine.log.iter().any(
+        |event| matches!(&event.body, Body::SystemMessage { thread: Some(to), .. } if *to == thread("t1")),
+    );
+    assert!(entered, "{:?}", machine.log);
+    let orders = &machine.state.threads[&thread("t1")].orders;
+    let told = |order: &Order| matches!(order, Order::Answer { system: Some(content), .. } if joined_text(content) == "be brief");
+    assert!(orders.iter().all(told), "{orders:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::Awaited;
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq, StopReason, ThreadStatus};
 use crate::id::{EventId, SessionId};
+use crate::origin::Origin;
 
 /// Something that happened in a thread.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub enum News {
         input: serde_json::Value,
         /// Whether the client carries it out; otherwise the client says whether it may run.
         custom: bool,
+        /// Where the tool came from, and who was to say whether it runs; logs of earlier versions don't say.
+        origin: Option<Origin>,
     },
     /// A tool use waits no more.
     Settled {
@@ -82,6 +85,7 @@ impl Transition {
                 name,
                 input,
                 custom,
+                origin,
             } => {
                 let id = (ctx.new_id)();
                 known.awaited.push(Awaited {
@@ -96,6 +100,7 @@ impl Transition {
                     name,
                     input,
                     custom,
+                    origin,
                 };
                 self.push_as(id, body);
             }

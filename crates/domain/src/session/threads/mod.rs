@@ -92,6 +92,9 @@ pub enum Order {
         /// Whether the tool is a built-in one that a worker carries out.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         remote: bool,
+        /// What the system message says that accompanies it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system: Option<Vec<ContentBlock>>,
     },
     /// It is to stop.
     Interrupt,

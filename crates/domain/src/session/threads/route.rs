@@ -1,7 +1,7 @@
 //! What clients say to threads.
 
 use super::super::input::Outcome;
-use super::super::state::{Context, Phase, Rejection, Transition};
+use super::super::state::{Context, Phase, Rejection, SystemNote, Transition};
 use super::Order;
 use crate::event::Body;
 use crate::id::{EventId, SessionId};
@@ -40,17 +40,18 @@ impl Transition {
         Ok(true)
     }
 
-    /// Records a client's result of a tool of a thread that it carries out; gives it back when no thread waits under this id.
+    /// Records a client's result of a tool of a thread that it carries out, and the system message that accompanies it;
+    /// gives both back when no thread waits under this id.
     pub(in crate::session) fn route_answer(
         &mut self,
         id: &EventId,
         tool_use: &EventId,
-        outcome: Outcome,
-        remote: bool,
+        (outcome, remote): (Outcome, bool),
+        system: Option<SystemNote>,
         ctx: &mut Context<'_>,
-    ) -> Result<Option<Outcome>, Rejection> {
+    ) -> Result<Option<(Outcome, Option<SystemNote>)>, Rejection> {
         let Some((thread, awaited)) = self.state.thread_awaiting(tool_use) else {
-            return Ok(Some(outcome));
+            return Ok(Some((outcome, system)));
         };
         if !awaited.custom {
             return Err(Rejection::NotAwaited);
@@ -67,10 +68,18 @@ impl Transition {
                 thread: Some(thread.clone()),
             },
         );
+        if let Some(SystemNote { id, content }) = &system {
+            let body = Body::SystemMessage {
+                content: content.clone(),
+                thread: Some(thread.clone()),
+            };
+            self.push_as(id.clone(), body);
+        }
         let order = Order::Answer {
             tool_use: awaited.tool_use,
             outcome,
             remote,
+            system: system.map(|note| note.content),
         };
         self.order(&thread, order, ctx);
         Ok(None)

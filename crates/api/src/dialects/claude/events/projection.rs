@@ -13,6 +13,7 @@ use oma_domain::event::{
     Body, BudgetChange, Failure, FailureKind, Purpose, StopReason, ThreadRef, ThreadStatus,
 };
 use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
+use oma_domain::origin::{Origin, ServerTool};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
 use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId};
@@ -121,6 +122,7 @@ impl View {
             &*event.body,
             Body::ThreadStatus { .. }
                 | Body::ThreadToolUse { .. }
+                | Body::SystemMessage { thread: Some(_), .. }
                 | Body::UserInterrupt { thread: Some(_), .. }
                 | Body::UserToolConfirmation { thread: Some(_), .. }
                 | Body::UserCustomToolResult { thread: Some(_), .. }
@@ -133,7 +135,7 @@ impl View {
     fn bodies(&self, event: &Event) -> Vec<(&'static str, Value)> {
         let one = |fields: Value| vec![(event.body.kind(), fields)];
         match &*event.body {
-            Body::SystemMessage { content } => one(json!({"content": content::view(content)})),
+            Body::SystemMessage { content, .. } => one(json!({"content": content::view(content)})),
             Body::UserDefineOutcome {
                 outcome,
                 description,
@@ -244,12 +246,26 @@ impl View {
             }
             Body::ThreadToolUse {
                 thread,
-                agent,
                 name,
                 input,
                 custom,
                 ..
-            } => vec![self.thread_tool_use(thread, agent, name, input, *custom)],
+            } if *custom => {
+                let fields = json!({"name": name, "input": input});
+                vec![("agent.custom_tool_use", routed(fields, Some(thread)))]
+            }
+            Body::ThreadToolUse {
+                thread,
+                agent,
+                name,
+                input,
+                origin,
+                ..
+            } => {
+                let origin = origin.clone().unwrap_or_else(|| self.thread_origin(agent, name));
+                let (kind, fields) = tool_use(&origin, name, input, Permission::Ask);
+                vec![(kind, routed(fields, Some(thread)))]
+            }
             Body::ThreadMessageSent {
                 to,
                 agent_name,
@@ -272,22 +288,34 @@ impl View {
             Body::AgentToolUse {
                 name,
                 input,
-                permission,
-                custom,
+                custom: true,
                 ..
-            } => vec![tool_use(
-                (&self.session.agent.spec, &self.servers),
+            } => vec![("agent.custom_tool_use", json!({"name": name, "input": input}))],
+            Body::AgentToolUse {
                 name,
                 input,
-                *permission,
-                *custom,
-            )],
+                permission,
+                origin,
+                ..
+            } => {
+                let origin = origin.clone().unwrap_or_else(|| self.origin(name));
+                vec![tool_use(&origin, name, input, *permission)]
+            }
             Body::AgentToolResult {
                 tool_use,
                 name,
                 content,
                 is_error,
-            } => vec![self.tool_result(tool_use, name, content::view(content), *is_error)],
+                of_server,
+            } => {
+                let of_server = of_server.unwrap_or_else(|| server(&self.servers, name).is_some());
+                vec![tool_result(
+                    tool_use,
+                    of_server,
+                    content::view(content),
+                    *is_error,
+                )]
+            }
             Body::StatusRunning => vec![
                 ("session.status_running", json!({})),
                 ("session.thread_status_running", self.of_thread()),
@@ -367,38 +395,17 @@ impl View {
         coordinates && [LIST_AGENTS, SEND_TO_AGENT].contains(&tool)
     }
 
-    /// A tool use of a thread, as the session shows it.
-    fn thread_tool_use(
-        &self,
-        thread: &SessionId,
-        agent: &AgentId,
-        name: &str,
-        input: &Value,
-        custom: bool,
-    ) -> (&'static str, Value) {
+    /// Where a used tool came from, as near as the session's agent says it now: for logs that don't say.
+    fn origin(&self, tool: &str) -> Origin {
+        origin(&self.session.agent.spec, &self.servers, tool)
+    }
+
+    /// The same of a thread's tool.
+    fn thread_origin(&self, agent: &AgentId, tool: &str) -> Origin {
         let member = self.session.roster.iter().find(|member| member.id == *agent);
         let spec = &member.unwrap_or(&self.session.agent).spec;
         let servers = self.members.get(agent).unwrap_or(&self.servers);
-        let (kind, fields) = tool_use((spec, servers), name, input, Permission::Ask, custom);
-        (kind, routed(fields, Some(thread)))
-    }
-
-    fn tool_result(
-        &self,
-        tool_use: &EventId,
-        name: &str,
-        content: Value,
-        is_error: bool,
-    ) -> (&'static str, Value) {
-        let (kind, field) = match server(&self.servers, name) {
-            Some(_) => ("agent.mcp_tool_result", "mcp_tool_use_id"),
-            None => ("agent.tool_result", "tool_use_id"),
-        };
-        let mut fields = json!({});
-        fields[field] = json!(tool_use.as_str());
-        fields["content"] = content;
-        fields["is_error"] = json!(is_error);
-        (kind, fields)
+        origin(spec, servers, tool)
     }
 
     fn error(&self, failure: &Failure, retrying: bool) -> Value {
@@ -436,29 +443,28 @@ impl View {
 }
 
 /// The server of a tool, and the tool's name there.
-fn server<'a>(servers: &'a BTreeMap<String, String>, tool: &'a str) -> Option<(&'a str, &'a str)> {
+fn server(servers: &BTreeMap<String, String>, tool: &str) -> Option<ServerTool> {
     let rest = tool.strip_prefix(MCP_PREFIX)?;
     let length = MCP_PREFIX.len() + rest.find("__")? + 2;
     let (prefix, name) = tool.split_at_checked(length)?;
-    Some((servers.get(prefix)?, name))
+    Some(ServerTool {
+        server: servers.get(prefix)?.clone(),
+        tool: name.to_owned(),
+    })
 }
 
-/// A tool use of an agent with these servers.
-fn tool_use(
-    (spec, servers): (&Spec, &BTreeMap<String, String>),
-    name: &str,
-    input: &Value,
-    permission: Permission,
-    custom: bool,
-) -> (&'static str, Value) {
-    if custom {
-        return ("agent.custom_tool_use", json!({"name": name, "input": input}));
-    }
-    let (permission, evaluation) = tools::evaluation(spec, name, permission);
-    let (kind, mut fields) = match server(servers, name) {
-        Some((server, name)) => (
+/// Where a tool came from, by a definition that may have changed since.
+fn origin(spec: &Spec, servers: &BTreeMap<String, String>, tool: &str) -> Origin {
+    Origin::of(&spec.permission_policy, &[tool], server(servers, tool))
+}
+
+/// A tool use of an agent.
+fn tool_use(origin: &Origin, name: &str, input: &Value, permission: Permission) -> (&'static str, Value) {
+    let (permission, evaluation) = tools::evaluation(origin.approval, permission);
+    let (kind, mut fields) = match &origin.server {
+        Some(ServerTool { server, tool }) => (
             "agent.mcp_tool_use",
-            json!({"mcp_server_name": server, "name": name, "input": input}),
+            json!({"mcp_server_name": server, "name": tool, "input": input}),
         ),
         None => ("agent.tool_use", json!({"name": name, "input": input})),
     };
@@ -466,6 +472,18 @@ fn tool_use(
     if let Some(evaluation) = evaluation {
         fields["evaluation"] = evaluation;
     }
+    (kind, fields)
+}
+
+fn tool_result(tool_use: &EventId, of_server: bool, content: Value, is_error: bool) -> (&'static str, Value) {
+    let (kind, field) = match of_server {
+        true => ("agent.mcp_tool_result", "mcp_tool_use_id"),
+        false => ("agent.tool_result", "tool_use_id"),
+    };
+    let mut fields = json!({});
+    fields[field] = json!(tool_use.as_str());
+    fields["content"] = content;
+    fields["is_error"] = json!(is_error);
     (kind, fields)
 }
 

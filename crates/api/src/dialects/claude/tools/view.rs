@@ -128,11 +128,10 @@ fn foreign(spec: &Spec, policy: &PermissionPolicy) -> Vec<Value> {
 }
 
 /// The outcome of the policy for a tool use, and how it came about.
-pub(crate) fn evaluation(spec: &Spec, tool: &str, permission: Permission) -> (&'static str, Option<Value>) {
-    let approval = match &spec.permission_policy {
-        PermissionPolicy::Toolsets(sets) => sets.setting(&[tool]).map(|setting| setting.approval),
-        _ => None,
-    };
+pub(crate) fn evaluation(
+    approval: Option<Approval>,
+    permission: Permission,
+) -> (&'static str, Option<Value>) {
     match (permission, approval) {
         // Not enabled: no policy has been asked.
         (Permission::Deny, _) => ("deny", None),

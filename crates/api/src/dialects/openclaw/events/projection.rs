@@ -196,7 +196,7 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             ..
         } => return tool_use(event, name, input, *permission),
         Body::UserMessage { content, .. } => EventView::plain(event, kind, text_of(content)),
-        Body::SystemMessage { content } => EventView::plain(event, kind, text_of(content)),
+        Body::SystemMessage { content, .. } => EventView::plain(event, kind, text_of(content)),
         Body::UserDefineOutcome { description, .. } => EventView::plain(event, kind, description.as_str()),
         Body::OutcomeEvaluationEnd {
             result, explanation, ..
@@ -241,6 +241,7 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             name,
             content,
             is_error,
+            ..
         } => {
             let text = text_of(content);
             EventView {
