@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Claude, find, id, message, stable};
+use super::files::form;
+use super::{Claude, find, good, id, message, stable};
 
 fn define() -> Value {
     json!({
@@ -69,7 +70,13 @@ async fn what_is_refused_says_why() {
         ),
         (
             json!([rubric(json!({"type": "file", "file_id": "file_1"}))]),
-            "events.0.rubric",
+            "events.0.rubric.file_id: no file has this id",
+        ),
+        (
+            json!([rubric(
+                json!({"type": "file", "file_id": "file_1", "content": "x"})
+            )]),
+            "events.0.rubric.content: Extra inputs",
         ),
         (json!([rubric(json!("plain"))]), "events.0.rubric"),
         (json!([define(), define()]), "events[0]"),
@@ -90,6 +97,83 @@ async fn what_is_refused_says_why() {
         assert!(status == 400 && said.contains(part), "{part}: {said}");
     }
     assert_eq!(claude.get(&path).await["data"], json!([]), "all or nothing");
+}
+
+#[tokio::test]
+async fn rubrics_in_files_come_back_as_text() {
+    let claude = Claude::start().await;
+    let upload = async |content: &[u8]| {
+        id(&good(
+            &claude.form(form("r.md", "text/markdown", content, "")).await,
+        ))
+    };
+    let longest = "ö".repeat(262_144);
+    let (file, long) = (upload(b"Three lines.").await, upload(longest.as_bytes()).await);
+    let named = |file: &str| {
+        let mut define = define();
+        define["rubric"] = json!({"type": "file", "file_id": file});
+        define
+    };
+    let session = claude.session(json!([])).await;
+    let frames = claude.turn(&session, json!([named(&file)])).await;
+    let text = json!({"type": "text", "content": "Three lines."});
+    assert_eq!(find(&frames, "user.define_outcome")["rubric"], text);
+    let echo = claude.events(&session, json!([named(&long)])).await;
+    assert_eq!(echo[0]["rubric"]["content"], json!(longest));
+
+    let agent = claude.agent(json!({})).await;
+    let environment = claude.post("/v1/environments", &json!({"name": "rubrics"})).await;
+    let with = |events: Value| json!({"agent": agent["id"], "environment_id": environment["id"], "initial_events": events});
+    let opened = claude.post("/v1/sessions", &with(json!([named(&file)]))).await;
+    let list = claude.get(&format!("/v1/sessions/{}/events", id(&opened))).await;
+    let defined = |event: &&Value| event["type"] == "user.define_outcome";
+    let found = list["data"].as_array().unwrap().iter().find(defined);
+    assert_eq!(found.unwrap()["rubric"], text);
+    let mut body = with(json!([named(&file)]));
+    body["name"] = json!("graded");
+    let deployment = claude.post("/v1/deployments", &body).await;
+    assert_eq!(deployment["initial_events"][0]["rubric"], text);
+    // What was read stays, whatever becomes of the file.
+    claude.send("DELETE", &format!("/v1/files/{file}"), "").await;
+    let path = format!("/v1/deployments/{}", id(&deployment));
+    assert_eq!(claude.get(&path).await, deployment);
+    let other = upload(b"Four lines.").await;
+    let changed = claude
+        .post(&path, &json!({"initial_events": [message("x"), named(&other)]}))
+        .await;
+    assert_eq!(changed["initial_events"][1]["rubric"]["content"], "Four lines.");
+
+    let events = format!("/v1/sessions/{session}/events");
+    let (too_long, too_large) = (
+        upload("ö".repeat(262_145).as_bytes()).await,
+        upload(&[b'x'; 1 << 20 | 1]).await,
+    );
+    for (bad, part) in [
+        (file, "no file has this id"),
+        (upload(b"\xff\xfe").await, "a rubric must be text in UTF-8"),
+        (upload(b"").await, "the file is empty"),
+        (too_long, "a rubric may have 262144 characters at the most"),
+        (too_large, "a rubric may have 262144 characters at the most"),
+    ] {
+        for (path, body, field) in [
+            (&events, json!({"events": [named(&bad)]}), "events.0"),
+            (
+                &"/v1/sessions".to_owned(),
+                with(json!([named(&bad)])),
+                "initial_events.0",
+            ),
+            (
+                &path,
+                json!({"initial_events": [message("x"), named(&bad)]}),
+                "initial_events.1",
+            ),
+        ] {
+            let (status, kind, said) = claude.refused(path, &body).await;
+            assert_eq!((status, kind.as_str()), (400, "invalid_request_error"), "{said}");
+            let expected = format!("{field}.rubric.file_id: {part}");
+            assert!(said.starts_with(&expected), "{expected}: {said}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use oma_engine::{DeploymentFilter, Engine, Error};
 use serde_json::Value;
 
 use super::body::{Sent, bad, bounded};
+use super::events::attachments;
 use super::page::{self, Cursor, Page};
 use super::query::Query;
 use crate::AppState;
@@ -45,7 +46,8 @@ async fn pinned(engine: &Engine, workspace: &WorkspaceId, named: &Pinned) -> Res
     Ok((agent, version))
 }
 
-async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
+async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -> Result<Json<Value>> {
+    attachments::resolve_rubrics(&state, &caller, &mut sent.value, "initial_events").await?;
     let new = body::create(&sent.value)?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     caller.note("agent_id", new.agent.agent.as_str());
@@ -140,12 +142,13 @@ async fn update(
     State(state): State<AppState>,
     caller: Caller,
     DeploymentPath(id): DeploymentPath,
-    sent: Sent,
+    mut sent: Sent,
 ) -> Result<Json<Value>> {
-    let update = body::update(&sent.value)?;
     let (engine, workspace) = (&state.engine, caller.workspace());
     // What the change would lead to is looked at before it is made, and a missing deployment comes first.
     let current = engine.deployment(workspace, &id).await?;
+    attachments::resolve_rubrics(&state, &caller, &mut sent.value, "initial_events").await?;
+    let update = body::update(&sent.value)?;
     let agent = match &update.agent {
         Some(named) => Some(pinned(engine, workspace, named).await?),
         None => None,

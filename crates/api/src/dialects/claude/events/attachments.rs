@@ -1,5 +1,5 @@
-//! Content that names a file: its bytes take the file's place before anything else looks at a message. So the log has
-//! what the model was shown, whatever becomes of the file.
+//! Content that names a file, and rubrics that do: the file's bytes take its place before anything else looks at an
+//! event. So the log has what the model was shown, whatever becomes of the file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +7,7 @@ use oma_domain::FileId;
 use oma_engine::{Error, files};
 use serde_json::{Value, json};
 
+use super::body::RUBRIC;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::claude::body::bad;
@@ -37,7 +38,9 @@ pub(crate) async fn resolve(state: &AppState, caller: &Caller, body: &mut Value,
                 Some("document") => false,
                 _ => continue,
             };
-            let Some(id) = named(block) else { continue };
+            let Some(id) = block.get("source").and_then(named) else {
+                continue;
+            };
             let field = format!("{list}.{number}.content.{place}.source");
             let id = id.map_err(|problem| bad(format!("{field}.{problem}")))?;
             count += 1;
@@ -52,12 +55,62 @@ pub(crate) async fn resolve(state: &AppState, caller: &Caller, body: &mut Value,
             block["source"] = source;
         }
     }
+    resolve_rubrics(state, caller, body, list).await
+}
+
+/// Puts the text of files where the outcomes among the events of `list` name them as rubrics.
+///
+/// # Errors
+/// 400 that names the field, for a file that is not there, not text, or too long.
+pub(crate) async fn resolve_rubrics(
+    state: &AppState,
+    caller: &Caller,
+    body: &mut Value,
+    list: &str,
+) -> Result<()> {
+    let Some(events) = body.get_mut(list).and_then(Value::as_array_mut) else {
+        return Ok(());
+    };
+    for (number, event) in events.iter_mut().enumerate() {
+        if event.get("type").and_then(Value::as_str) != Some("user.define_outcome") {
+            continue;
+        }
+        let Some(id) = event.get("rubric").and_then(named) else {
+            continue;
+        };
+        let field = format!("{list}.{number}.rubric");
+        let id = id.map_err(|problem| bad(format!("{field}.{problem}")))?;
+        let text = rubric(state, caller, &id).await;
+        let text = text.map_err(|fault| placed(fault, &field))?;
+        event["rubric"] = json!({"type": "text", "content": text});
+    }
     Ok(())
 }
 
-/// The file that a block names, if it names one.
-fn named(block: &Value) -> Option<std::result::Result<FileId, String>> {
-    let source = block.get("source")?.as_object()?;
+/// The text of a rubric's file.
+async fn rubric(state: &AppState, caller: &Caller, id: &FileId) -> Result<String> {
+    let too_long = || bad(format!("a rubric may have {RUBRIC} characters at the most"));
+    // No character takes more than four bytes.
+    let most = 4 * RUBRIC as u64;
+    let read = state.engine.read_file(caller.workspace(), id, most).await;
+    let (_, bytes) = read.map_err(|error| match error {
+        Error::Files(files::Error::TooLarge(_)) => too_long(),
+        error => error.into(),
+    })?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| bad("a rubric must be text in UTF-8, this file is not"))?;
+    if text.is_empty() {
+        return Err(bad("the file is empty"));
+    }
+    if text.chars().count() > RUBRIC {
+        return Err(too_long());
+    }
+    Ok(text)
+}
+
+/// The file that a source names, if it names one.
+fn named(source: &Value) -> Option<std::result::Result<FileId, String>> {
+    let source = source.as_object()?;
     if source.get("type")? != "file" {
         return None;
     }
