@@ -3,10 +3,13 @@
 use oma_domain::page::{Order, Page};
 use oma_domain::{File, FileId, Resource, ResourceId, SessionId, WorkspaceId};
 pub use oma_files::{Error, Files, Limits, NewFile, NewResource, Upload};
-use oma_store::FileFilter;
+use oma_store::{Error as Store, FileFilter};
+use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::{Engine, now};
+use crate::{Engine, IdempotencyKey, now, once};
+
+const SCOPE: &str = "file.create";
 
 impl Engine {
     /// How much files may have.
@@ -26,9 +29,34 @@ impl Engine {
     /// Makes a file of bytes that have arrived. It is durable when this returns.
     ///
     /// # Errors
-    /// [`crate::Error::Files`].
-    pub async fn create_file(&self, workspace: &WorkspaceId, upload: Upload, new: NewFile) -> Result<File> {
-        Ok(self.inner.files.create(workspace, upload, new, now()).await?)
+    /// [`crate::Error::KeyReused`]; [`crate::Error::Files`].
+    pub async fn create_file(
+        &self,
+        workspace: &WorkspaceId,
+        upload: Upload,
+        new: NewFile,
+        key: Option<IdempotencyKey>,
+    ) -> Result<File> {
+        let known = once::lookup(&*self.inner.store, workspace, SCOPE, key.as_ref()).await?;
+        if let Some(receipt) = known {
+            return self.replayed_file(workspace, &receipt).await;
+        }
+        let id = FileId::generate();
+        let record = once::record(SCOPE, key.as_ref(), json!(id));
+        let files = &self.inner.files;
+        let created = files.create(workspace, id, upload, new, now(), record.as_ref());
+        match (created.await, key) {
+            (Err(Error::Store(Store::AlreadyDone(record))), Some(key)) => {
+                let receipt = once::replay(record, &key)?;
+                self.replayed_file(workspace, &receipt).await
+            }
+            (created, _) => Ok(created?),
+        }
+    }
+
+    async fn replayed_file(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<File> {
+        let id = receipt.as_str().and_then(|id| FileId::parse(id).ok());
+        self.file(workspace, &id.ok_or(Error::NotFound)?).await
     }
 
     /// A file.

@@ -34,7 +34,7 @@ use oma_domain::{File, FileId, SessionId, Timestamp, WorkspaceId};
 use oma_sandbox::Provider;
 use oma_sandbox::files::Workspace;
 use oma_sandbox::mounts::Place;
-use oma_store::{FileFilter, Store};
+use oma_store::{FileFilter, Once, Store};
 use tokio::sync::Mutex;
 
 use blobs::{Blobs, Partial};
@@ -157,20 +157,22 @@ impl Files {
         })
     }
 
-    /// Makes a file of bytes that have arrived. It is durable when this returns.
+    /// Makes a file of bytes that have arrived, under this id. It is durable when this returns.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::NoRoom`], [`Error::DiskFull`].
+    /// [`Error::Invalid`], [`Error::NoRoom`], [`Error::DiskFull`]; in [`Error::Store`] that the idempotency key is taken.
     pub async fn create(
         &self,
         workspace: &WorkspaceId,
+        id: FileId,
         upload: Upload,
         new: NewFile,
         now: Timestamp,
+        once: Option<&Once>,
     ) -> Result<File> {
         let filename = filename(&new.filename)?;
         let file = File {
-            id: FileId::generate(),
+            id,
             workspace: workspace.clone(),
             mime_type: mime_type(new.mime_type.as_deref(), &filename),
             filename,
@@ -181,7 +183,7 @@ impl Files {
             session: None,
         };
         let (store, room) = (&self.inner.store, self.inner.limits.room);
-        self.keep(upload.partial, &file, store.add_file(&file, room))
+        self.keep(upload.partial, &file, store.add_file(&file, room, once))
             .await?;
         Ok(file)
     }

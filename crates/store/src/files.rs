@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use oma_domain::page::{Order, Page};
 use oma_domain::{File, FileId, Resource, ResourceId, SessionId, Timestamp, WorkspaceId};
 
-use crate::Result;
+use crate::{Once, Result};
 
 /// Which files to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub trait Files: Send + Sync + 'static {
     /// Adds a file that belongs to no session. `room` is what all files of the workspace may have in all, in bytes.
     ///
     /// # Errors
-    /// [`Error::NoRoom`](crate::Error::NoRoom).
-    async fn add_file(&self, file: &File, room: u64) -> Result<()>;
+    /// [`Error::AlreadyDone`](crate::Error::AlreadyDone) when the key is taken; [`Error::NoRoom`](crate::Error::NoRoom).
+    async fn add_file(&self, file: &File, room: u64, once: Option<&Once>) -> Result<()>;
     /// A file.
     async fn file(&self, workspace: &WorkspaceId, id: &FileId) -> Result<Option<File>>;
     /// Files by creation; `after` is the last id of the page before.

@@ -50,7 +50,7 @@ pub async fn round_trip(store: Arc<dyn Store>) {
         expires_at: Some(Timestamp(NOW.0 + 1)),
         ..file(&workspace)
     };
-    store.add_file(&file, ROOM).await.unwrap();
+    store.add_file(&file, ROOM, None).await.unwrap();
     assert_eq!(
         store.file(&workspace, &file.id).await.unwrap(),
         Some(file.clone())
@@ -84,7 +84,7 @@ pub async fn lists(store: Arc<dyn Store>) {
             expires_at: (number == 2).then_some(Timestamp(NOW.0 + 10)),
             ..file(&workspace)
         };
-        store.add_file(&file, ROOM).await.unwrap();
+        store.add_file(&file, ROOM, None).await.unwrap();
         ids.push(file.id);
     }
     let made = File {
@@ -143,18 +143,31 @@ pub async fn lists(store: Arc<dyn Store>) {
     assert_refused!(refused, Error::NotFound);
 }
 
+/// A file that was added under an idempotency key is not added again.
+pub async fn once(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let (first, second) = (file(&workspace), file(&workspace));
+    let key = super::fixtures::once("file.create", "k");
+    store.add_file(&first, ROOM, Some(&key)).await.unwrap();
+    assert_refused!(
+        store.add_file(&second, ROOM, Some(&key)).await,
+        Error::AlreadyDone(_)
+    );
+    assert_eq!(store.file(&workspace, &second.id).await.unwrap(), None);
+}
+
 /// What all files of a workspace have is bounded, and what goes makes room.
 pub async fn room(store: Arc<dyn Store>) {
     let (workspace, other) = (WorkspaceId::generate(), WorkspaceId::generate());
     let first = file(&workspace);
-    store.add_file(&first, 2_500).await.unwrap();
-    store.add_file(&file(&workspace), 2_500).await.unwrap();
+    store.add_file(&first, 2_500, None).await.unwrap();
+    store.add_file(&file(&workspace), 2_500, None).await.unwrap();
     let third = file(&workspace);
-    assert_refused!(store.add_file(&third, 2_500).await, Error::NoRoom(2_500));
+    assert_refused!(store.add_file(&third, 2_500, None).await, Error::NoRoom(2_500));
     assert_eq!(store.file(&workspace, &third.id).await.unwrap(), None);
-    store.add_file(&file(&other), 2_500).await.unwrap();
+    store.add_file(&file(&other), 2_500, None).await.unwrap();
     store.delete_file(&workspace, &first.id).await.unwrap();
-    store.add_file(&third, 2_500).await.unwrap();
+    store.add_file(&third, 2_500, None).await.unwrap();
 }
 
 /// What a session makes anew takes the place of what it had made under that path.
@@ -213,8 +226,8 @@ pub async fn expiry(store: Arc<dyn Store>) {
         ..file(&workspace)
     };
     let lasting = file(&workspace);
-    store.add_file(&short, ROOM).await.unwrap();
-    store.add_file(&lasting, ROOM).await.unwrap();
+    store.add_file(&short, ROOM, None).await.unwrap();
+    store.add_file(&lasting, ROOM, None).await.unwrap();
     store.expire_files(Timestamp(999), 10).await.unwrap();
     assert!(store.file(&workspace, &short.id).await.unwrap().is_some());
     store.expire_files(long_ago, 10).await.unwrap();
@@ -297,7 +310,7 @@ pub async fn resources(store: Arc<dyn Store>) {
 pub async fn deletion(store: Arc<dyn Store>) {
     let (workspace, session) = stored_session(&store).await;
     let uploaded = file(&workspace);
-    store.add_file(&uploaded, ROOM).await.unwrap();
+    store.add_file(&uploaded, ROOM, None).await.unwrap();
     let own = || File {
         session: Some(session.clone()),
         ..file(&workspace)

@@ -6,9 +6,10 @@ use oma_domain::{File, FileId, Resource, ResourceId, SessionId, Timestamp, Works
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 use super::failure::Failure;
+use super::once::{self, Mark};
 use super::rows::{id, number, optional_id, page, page_limit, text, unknown_cursor};
 use super::{Sqlite, resources, sessions};
-use crate::{Error, FileFilter, Files, Output, Result as StoreResult};
+use crate::{Error, FileFilter, Files, Once, Output, Result as StoreResult};
 
 const WHOLE: &str =
     "SELECT f.id, f.filename, f.mime_type, f.size, f.downloadable, f.created_at, f.expires_at,
@@ -208,10 +209,15 @@ fn outputs(conn: &Connection, workspace: &WorkspaceId, session: &SessionId) -> R
 
 #[async_trait]
 impl Files for Sqlite {
-    async fn add_file(&self, file: &File, room: u64) -> StoreResult<()> {
+    async fn add_file(&self, file: &File, room: u64, once: Option<&Once>) -> StoreResult<()> {
+        let once = Mark::of(&file.workspace, once)?;
         let file = file.clone();
         self.writer
-            .run(move |conn| add(conn, &file, None, None, room))
+            .run(move |conn| {
+                once::check(conn, once.as_ref())?;
+                add(conn, &file, None, None, room)?;
+                once::remember(conn, once.as_ref())
+            })
             .await
     }
 

@@ -6,7 +6,7 @@ use super::{Claude, fault, good, id, stable};
 use crate::server::{Answer, request};
 
 /// A form with one file, in pieces of that many bytes.
-fn form(name: &str, kind: &str, content: &[u8], more: &str) -> Vec<u8> {
+pub(super) fn form(name: &str, kind: &str, content: &[u8], more: &str) -> Vec<u8> {
     let mut form = format!(
         "{more}--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
          content-type: {kind}\r\n\r\n"
@@ -18,7 +18,7 @@ fn form(name: &str, kind: &str, content: &[u8], more: &str) -> Vec<u8> {
 }
 
 impl Claude {
-    async fn form(&self, form: Vec<u8>) -> Answer {
+    pub(super) async fn form(&self, form: Vec<u8>) -> Answer {
         let request = request("POST", "/v1/files")
             .header("anthropic-version", "2026-10-21")
             .header("content-type", "multipart/form-data; boundary=b");
@@ -63,6 +63,51 @@ async fn files_as_they_are_shown() {
     let deleted = good(&claude.send("DELETE", &path, "").await);
     assert_eq!(deleted, json!({"id": id(&made), "type": "file_deleted"}));
     assert_eq!(fault(&claude.send("GET", &path, "").await).0, 404);
+}
+
+#[tokio::test]
+async fn a_repeated_upload_takes_effect_once() {
+    let claude = Claude::start().await;
+    let sent = async |key: &str, body: Vec<u8>, boundary: &str| {
+        let body = String::from_utf8(body)
+            .unwrap()
+            .replace("--b", &format!("--{boundary}"));
+        let request = request("POST", "/v1/files")
+            .header("anthropic-version", "2026-10-21")
+            .header("idempotency-key", key)
+            .header(
+                "content-type",
+                format!("multipart/form-data; boundary={boundary}"),
+            );
+        claude.server.send(request.body(body.into()).unwrap()).await
+    };
+    let expires = "--b\r\ncontent-disposition: form-data; name=\"expires_in_seconds\"\r\n\r\n3600\r\n";
+    let whole = |content: &str| form("a.txt", "text/plain", content.as_bytes(), expires);
+    let first = good(&sent("k", whole("one"), "first").await);
+    // The boundary is another one each time.
+    assert_eq!(good(&sent("k", whole("one"), "second").await), first);
+    for other in [
+        whole("two"),
+        form("b.txt", "text/plain", b"one", expires),
+        form("a.txt", "text/csv", b"one", expires),
+        form("a.txt", "text/plain", b"one", ""),
+    ] {
+        let (status, _, said) = fault(&sent("k", other, "b").await);
+        assert_eq!(status, 422, "{said}");
+    }
+    assert_eq!(ids(&claude.get("/v1/files").await), [id(&first)]);
+    let second = good(&sent("another", whole("one"), "b").await);
+    assert_ne!(id(&second), id(&first));
+    // At the same time, one of them is made.
+    let (left, right) = tokio::join!(sent("at once", whole("x"), "b"), sent("at once", whole("x"), "c"));
+    assert_eq!(good(&left), good(&right));
+    let (status, _, said) = fault(&sent("no key", whole("x"), "b").await);
+    assert!(status == 400 && said.contains("Idempotency-Key"), "{said}");
+    // As with everything else, what is gone is gone.
+    claude
+        .send("DELETE", &format!("/v1/files/{}", id(&first)), "")
+        .await;
+    assert_eq!(fault(&sent("k", whole("one"), "b").await).0, 404);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::Result;
 use crate::params::FilePath;
+use upload::Received;
 use view::Shape;
 
 /// How many bytes a download reads at once.
@@ -38,8 +39,11 @@ async fn create(
     shape: Shape,
     request: Request,
 ) -> Result<Json<Value>> {
-    let (upload, new) = upload::receive(&state, request).await?;
-    let created = state.engine.create_file(caller.workspace(), upload, new).await?;
+    let Received { upload, new, key } = upload::receive(&state, request).await?;
+    let created = state
+        .engine
+        .create_file(caller.workspace(), upload, new, key)
+        .await?;
     caller.note_target(&created.id);
     Ok(Json(shape.file(&created)))
 }

@@ -13,12 +13,15 @@ use axum::http::{StatusCode, header};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use multer::{Constraints, Field, Multipart, SizeLimit};
+use oma_engine::IdempotencyKey;
 use oma_engine::files::{NewFile, Upload};
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use crate::AppState;
 use crate::dialects::claude::body::bad;
 use crate::fault::{Fault, Result};
+use crate::payload::idempotency_key;
 
 /// How long a whole upload may take.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -31,9 +34,26 @@ const AROUND: u64 = 64 << 10;
 /// How soon, and how late, a file may expire, in seconds.
 const EXPIRY: std::ops::RangeInclusive<u64> = 3_600..=7_776_000;
 
+/// What was uploaded.
+pub(super) struct Received {
+    pub(super) upload: Upload,
+    pub(super) new: NewFile,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+/// A file whose bytes have arrived, with a digest of them if that is asked for.
+struct Arrived {
+    upload: Upload,
+    new: NewFile,
+    digest: Option<Sha256>,
+}
+
 /// Takes the file and what is said about it.
-pub(super) async fn receive(state: &AppState, request: Request) -> Result<(Upload, NewFile)> {
+pub(super) async fn receive(state: &AppState, request: Request) -> Result<Received> {
     let (parts, body) = request.into_parts();
+    let bound = |digest: &[u8]| idempotency_key(&parts.method, &parts.uri, &parts.headers, digest);
+    // A key that is none is refused before anything is taken.
+    let hashes = bound(b"")?.is_some();
     let kind = parts
         .headers
         .get(header::CONTENT_TYPE)
@@ -53,12 +73,14 @@ pub(super) async fn receive(state: &AppState, request: Request) -> Result<(Uploa
         .for_field("expires_in_seconds", FIELD);
     let mut form = Multipart::with_constraints(bytes, boundary, Constraints::new().size_limit(limits));
 
-    let mut file: Option<(Upload, NewFile)> = None;
+    let mut file: Option<Arrived> = None;
     let mut expires_in = None;
     while let Some(field) = form.next_field().await.map_err(|error| refused(&error, most))? {
         unused.store(0, Ordering::Relaxed);
         match field.name() {
-            Some("file") if file.is_none() => file = Some(receive_file(state, field, &unused, most).await?),
+            Some("file") if file.is_none() => {
+                file = Some(receive_file(state, field, &unused, most, hashes).await?);
+            }
             Some("expires_in_seconds") if expires_in.is_none() => {
                 let text = field.text().await.map_err(|error| refused(&error, most))?;
                 expires_in = Some(expiry(&text)?);
@@ -73,8 +95,26 @@ pub(super) async fn receive(state: &AppState, request: Request) -> Result<(Uploa
             None => return Err(bad("Each part must have a name")),
         }
     }
-    let (upload, new) = file.ok_or_else(|| bad("file: Field required"))?;
-    Ok((upload, NewFile { expires_in, ..new }))
+    let Arrived { upload, new, digest } = file.ok_or_else(|| bad("file: Field required"))?;
+    let new = NewFile { expires_in, ..new };
+    let key = match digest {
+        Some(digest) => bound(&whole(&new, digest))?,
+        None => None,
+    };
+    Ok(Received { upload, new, key })
+}
+
+/// Tells one form from another by what it says: the boundary between its parts is another one each time.
+fn whole(new: &NewFile, bytes: Sha256) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let mime_type = new.mime_type.as_deref().unwrap_or_default();
+    for text in [new.filename.as_str(), mime_type] {
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+    digest.update(new.expires_in.unwrap_or_default().as_secs().to_be_bytes());
+    digest.update(bytes.finalize());
+    digest.finalize().into()
 }
 
 async fn receive_file(
@@ -82,7 +122,8 @@ async fn receive_file(
     mut field: Field<'_>,
     unused: &AtomicUsize,
     most: u64,
-) -> Result<(Upload, NewFile)> {
+    hashes: bool,
+) -> Result<Arrived> {
     let filename = field
         .file_name()
         .ok_or_else(|| bad("file: the part must have a filename"))?;
@@ -92,11 +133,15 @@ async fn receive_file(
         expires_in: None,
     };
     let mut upload = state.engine.begin_file().await?;
+    let mut digest = hashes.then(Sha256::new);
     while let Some(piece) = field.chunk().await.map_err(|error| refused(&error, most))? {
         unused.store(0, Ordering::Relaxed);
+        if let Some(digest) = &mut digest {
+            digest.update(&piece);
+        }
         upload.write(piece).await.map_err(oma_engine::Error::from)?;
     }
-    Ok((upload, new))
+    Ok(Arrived { upload, new, digest })
 }
 
 fn expiry(text: &str) -> Result<Duration> {
