@@ -13,7 +13,9 @@ import pytest
 
 from canary import SEARCH
 from conftest import Server
-from test_claude_client import IS_NEW, answered, connect, message
+from test_claude_client import IS_NEW, answered, connect, message, scripted
+from test_claude_outcomes import graded, outcome
+from test_claude_vaults import oauth, upstream  # noqa: F401
 
 # How long a notice may take, in seconds.
 PATIENCE = 30
@@ -21,11 +23,14 @@ ENDPOINTS = "/v1/organizations/webhooks"
 
 
 class Receiver:
-    """An endpoint on this machine. It answers with the status that it is told to, and keeps what it got."""
+    """An endpoint on this machine. It answers with the status that it is told to, once the event is set that stands
+    beside it, and keeps what it got."""
 
     def __init__(self):
         self.got = queue.Queue()
         self.statuses = queue.Queue()
+        # What was answered to each notice, by its id.
+        self.answers = {}
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,6 +43,10 @@ class Receiver:
                 except queue.Empty:
                     status = 204
                 receiver.got.put((dict((k.lower(), v) for k, v in self.headers.items()), body))
+                if isinstance(status, tuple):
+                    gate, status = status
+                    gate.wait(PATIENCE)
+                receiver.answers[self.headers["webhook-id"]] = status
                 if status is None:
                     # It hangs until the other side gives up.
                     self.rfile.read(1)
@@ -175,6 +184,90 @@ def test_a_redirect_disables_an_endpoint(client, receiver):
     for one in (made, watching):
         remove(client, one)
     other.close()
+
+
+def test_what_arrived_beside_a_redirect_is_not_sent_again(client, receiver):
+    # One change, two notices, which are on their way at once.
+    made = endpoint(client, receiver.url, "session.archived", "session.status_terminated")
+    agent = client.beta.agents.create(name="Echo", model="scripted/echo")
+    environment = client.beta.environments.create(name=f"hooks {uuid.uuid4()}")
+    session = client.beta.sessions.create(agent=agent.id, environment_id=environment.id)
+    gate = threading.Event()
+    for status in (204, 302):
+        receiver.statuses.put((gate, status))
+    client.beta.sessions.archive(session.id)
+    ids = {receiver.next()[0]["webhook-id"] for _ in range(2)}
+    assert len(ids) == 2
+    # The endpoint moves before they are answered, so it stays; what was refused is told at its new place.
+    other = Receiver()
+    client.post(f"{ENDPOINTS}/{made['id']}", body={"url": other.url}, cast_to=object)
+    gate.set()
+    headers, _ = other.next()
+    (refused,) = [notice for notice, status in receiver.answers.items() if status == 302]
+    assert headers["webhook-id"] == refused
+    second = client.beta.sessions.create(agent=agent.id, environment_id=environment.id)
+    client.beta.sessions.archive(second.id)
+    ids |= {other.next()[0]["webhook-id"] for _ in range(2)}
+    assert len(ids) == 4 and other.got.empty() and receiver.got.empty()
+    assert client.get(f"{ENDPOINTS}/{made['id']}", cast_to=object)["state"] == "enabled"
+    remove(client, made)
+    other.close()
+
+
+def heard(client, receiver, secret, count):
+    """The next notices, in the order in which they came up, as pairs of what they are about."""
+    events = [client.beta.webhooks.unwrap(body, headers=headers, key=secret) for headers, body in
+              (receiver.next() for _ in range(count))]
+    return [event.data for event in sorted(events, key=lambda event: event.created_at)]
+
+
+def test_threads_are_told_of(client, receiver):
+    beta = client.beta
+    worker = scripted(beta, [[{"text": "done"}]])
+    calls = [[{"tool": "send_to_agent", "input": {"agent": worker.id, "message": "go"}}], [{"text": "so be it"}]]
+    agent = scripted(beta, calls, multiagent={"type": "coordinator", "agents": [worker.id]})
+    environment = beta.environments.create(name=f"hooks {uuid.uuid4()}")
+    kinds = ["session.thread_created", "session.thread_idled", "session.thread_terminated"]
+    made = endpoint(client, receiver.url, *kinds)
+    session = beta.sessions.create(agent=agent.id, environment_id=environment.id)
+    answered(beta, session, message("go"))
+    told = heard(client, receiver, made["signing_secret"], 2)
+    (thread,) = [found.id for found in beta.sessions.threads.list(session.id) if found.parent_thread_id]
+    beta.sessions.threads.archive(thread, session_id=session.id)
+    told += heard(client, receiver, made["signing_secret"], 1)
+    assert sorted(data.type for data in told) == kinds
+    assert {(data.id, data.session_thread_id) for data in told} == {(session.id, thread)}
+    remove(client, made)
+
+
+def test_evaluations_are_told_of(client, receiver):
+    beta = client.beta
+    made = endpoint(client, receiver.url, "session.outcome_evaluation_ended")
+    environment = beta.environments.create(name=f"hooks {uuid.uuid4()}")
+    agent = scripted(beta, [[{"text": "A draft."}]], [[{"text": "Better."}]])
+    session = beta.sessions.create(agent=agent.id, environment_id=environment.id)
+    verdicts = [{"verdict": "needs_revision", "explanation": "no"}], [{"verdict": "satisfied", "explanation": "yes"}]
+    answered(beta, session, outcome(graded(*verdicts), max_iterations=3))
+    told = heard(client, receiver, made["signing_secret"], 2)
+    assert [(data.type, data.id) for data in told] == [("session.outcome_evaluation_ended", session.id)] * 2
+    assert receiver.got.empty()
+    remove(client, made)
+
+
+def test_a_refresh_that_fails_is_told_of_once(client, receiver, upstream):
+    vaults = client.beta.vaults
+    made = endpoint(client, receiver.url, "vault_credential.refresh_failed", "vault_credential.archived")
+    vault = vaults.create(display_name="v")
+    credential = vaults.credentials.create(vault.id, auth=oauth(upstream))
+    upstream.good, upstream.refuses_refresh = "another", True
+    for _ in range(2):
+        assert vaults.credentials.mcp_oauth_validate(credential.id, vault_id=vault.id).refresh.status == "failed"
+    vaults.credentials.archive(credential.id, vault_id=vault.id)
+    told = heard(client, receiver, made["signing_secret"], 2)
+    assert sorted(data.type for data in told) == ["vault_credential.archived", "vault_credential.refresh_failed"]
+    assert {(data.id, data.vault_id) for data in told} == {(credential.id, vault.id)}
+    assert receiver.got.empty()
+    remove(client, made)
 
 
 def test_a_notice_is_tried_again_under_the_same_id(client, receiver):

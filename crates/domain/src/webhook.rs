@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Body, StopReason};
-use crate::id::{DeliveryId, WebhookId, WorkspaceId};
+use crate::event::{Body, StopReason, ThreadStatus};
+use crate::id::{DeliveryId, SessionId, WebhookId, WorkspaceId};
 use crate::time::Timestamp;
 
 /// The most endpoints of a workspace.
@@ -116,7 +116,23 @@ impl Topic {
             },
             Body::StatusTerminated => &[Self::SessionArchived, Self::SessionTerminated],
             Body::SessionUpdated { .. } => &[Self::SessionUpdated],
+            Body::OutcomeEvaluationEnd { .. } => &[Self::OutcomeEvaluationEnded],
+            Body::ThreadCreated { .. } => &[Self::ThreadCreated],
+            Body::ThreadStatus { status, .. } => match status {
+                ThreadStatus::Running => &[],
+                ThreadStatus::Idle { .. } => &[Self::ThreadIdled],
+                ThreadStatus::Terminated => &[Self::ThreadTerminated],
+            },
             _ => &[],
+        }
+    }
+
+    /// The thread that an event of a session is told with.
+    #[must_use]
+    pub fn thread_of_event(body: &Body) -> Option<&SessionId> {
+        match body {
+            Body::ThreadCreated { thread, .. } | Body::ThreadStatus { thread, .. } => Some(thread),
+            _ => None,
         }
     }
 }
@@ -181,6 +197,8 @@ pub struct Delivery {
     pub resource: String,
     /// The vault of a credential.
     pub vault: Option<String>,
+    /// The thread of a session.
+    pub thread: Option<SessionId>,
     /// When it happened.
     pub created_at: Timestamp,
     /// How often it was tried.

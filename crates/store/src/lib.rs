@@ -227,6 +227,15 @@ pub trait Store:
     /// [`Error::Conflict`] when it is not, and when the credential is archived, which a revision is, too;
     /// [`Error::NotFound`] when there is no such credential.
     async fn update_credential(&self, stored: &StoredCredential) -> Result<()>;
+    /// Notes that the tokens of a credential could not be refreshed as it stands at this revision. Who wants to hear of
+    /// it is told once, in the same transaction. Returns whether it was news.
+    async fn refresh_failed(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+        revision: u64,
+    ) -> Result<bool>;
     /// Archives a credential and removes its secrets; the vault counts as changed. Archived again it keeps its first
     /// time. `None` when there is no such credential.
     async fn archive_credential(

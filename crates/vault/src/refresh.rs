@@ -136,8 +136,9 @@ impl Vaults {
         let cut_off = failed(&credential, RefreshFailure::CutOff);
         let task = self.inner.tasks.spawn(async move {
             let outcome = Box::pin(landing.inner.renew(&credential, revision)).await;
-            if let Err(error @ Error::Refresh { .. }) = &outcome {
+            if let Err(error @ Error::Refresh { reason, .. }) = &outcome {
                 landing.remember(revision, error);
+                landing.inner.tell_failed(&credential, revision, reason).await;
             }
             // Off the list before anybody learns of it, so that a later caller starts afresh.
             drop(landing);
@@ -148,6 +149,25 @@ impl Vaults {
 }
 
 impl Inner {
+    /// Has those told who want to know that a credential can't be refreshed. What is our own doing is none of their
+    /// business, unless it costs the tokens.
+    async fn tell_failed(&self, credential: &Credential, revision: u64, reason: &RefreshFailure) {
+        match reason {
+            RefreshFailure::Stopping | RefreshFailure::CutOff => return,
+            RefreshFailure::NoRefreshToken
+            | RefreshFailure::Unreachable(_)
+            | RefreshFailure::Refused { .. }
+            | RefreshFailure::BadAnswer(_)
+            | RefreshFailure::NotKept(_) => {}
+        }
+        let Credential {
+            id, vault, workspace, ..
+        } = credential;
+        if let Err(error) = self.store.refresh_failed(workspace, vault, id, revision).await {
+            tracing::warn!(credential = %id, %vault, %error, "nobody is told of a refresh that failed");
+        }
+    }
+
     async fn renew(&self, credential: &Credential, revision: u64) -> Result<Bearer> {
         let stored = self
             .stored(&credential.workspace, &credential.vault, &credential.id)

@@ -156,30 +156,37 @@ impl Engine {
         let sent = join_all(sends).await;
         let at = now();
         let mut fates: Vec<(DeliveryId, Fate)> = Vec::new();
+        let mut disabled = None;
         for (delivery, sent) in due.iter().zip(&sent) {
             let fate = match sent {
                 Sent::Arrived => counted("delivered", Fate::Done),
                 Sent::Failed if delivery.attempts + 1 >= ATTEMPTS => counted("given_up", Fate::Done),
                 Sent::Failed => counted("failed", Fate::Again(after_pause(at, delivery.attempts))),
                 Sent::Disable(reason) => {
-                    counted("refused", Fate::Done);
-                    return self.disable(workspace, &endpoint, *reason).await;
+                    disabled = Some(*reason);
+                    // It goes with the endpoint, unless that is at another URL by now.
+                    let done = delivery.attempts + 1 >= ATTEMPTS;
+                    counted("refused", if done { Fate::Done } else { Fate::Again(at) })
                 }
             };
             fates.push((delivery.id.clone(), fate));
         }
+        // Before anything else: what arrived is not sent again, should the endpoint be told further.
         store.settle_deliveries(&fates).await?;
+        if let Some(reason) = disabled {
+            self.disable(workspace, &endpoint, reason).await?;
+        }
+        // With another URL by now, it is told what waits.
         Ok(true)
     }
 
-    async fn disable(&self, workspace: &WorkspaceId, endpoint: &Endpoint, reason: Disabled) -> Result<bool> {
+    async fn disable(&self, workspace: &WorkspaceId, endpoint: &Endpoint, reason: Disabled) -> Result<()> {
         tracing::warn!(endpoint = %endpoint.id, reason = reason.as_str(), "a webhook endpoint was disabled");
         self.inner
             .store
             .disable_endpoint(workspace, &endpoint.id, &endpoint.url, reason, now())
             .await?;
-        // With another URL by now, it is told what waits.
-        Ok(true)
+        Ok(())
     }
 
     async fn send_notice(&self, endpoint: &Endpoint, secret: &SecretString, delivery: &Delivery) -> Sent {

@@ -242,6 +242,9 @@ fn body(workspace: &WorkspaceId, delivery: &oma_domain::webhook::Delivery) -> Va
     if let Some(vault) = &delivery.vault {
         data["vault_id"] = json!(vault);
     }
+    if let Some(thread) = &delivery.thread {
+        data["session_thread_id"] = json!(thread.thread_name());
+    }
     let created_at = jiff::Timestamp::from_millisecond(delivery.created_at.as_millis())
         .map_or_else(|_| jiff::Timestamp::MAX.to_string(), |at| format!("{at:.3}"));
     json!({"type": "event", "id": delivery.id.as_str(), "created_at": created_at, "data": data})

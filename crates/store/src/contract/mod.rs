@@ -49,7 +49,7 @@ macro_rules! contract_tests {
             deployments: round_trip, bound, goes_with_its_agent, lists, runs_are_whole, lists_of_runs, due;
             environments: round_trip, creation_conflict, in_use, updates;
             events: pages_at_every_cursor, bounds, large_bodies, locate;
-            files: round_trip, lists, room, outputs, expiry, resources, deletion;
+            files: round_trip, lists, once, room, outputs, expiry, resources, deletion;
             isolation: nothing_is_visible, nothing_is_touched;
             memories: stores, changes, obstacles, lists, bound, write_back, copies, versions, archived, isolation;
             model: random_commits;
@@ -63,7 +63,7 @@ macro_rules! contract_tests {
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
             usage: sums, pages;
-            webhooks: round_trip, told_in_the_same_transaction, outbox, disabled;
+            webhooks: round_trip, told_in_the_same_transaction, told_with_more_than_an_id, outbox, disabled;
             work: queueing, lost_workers, followers, apart;
         }
     };

@@ -92,7 +92,8 @@ fn filter(user: Option<&str>) -> VaultFilter {
     }
 }
 
-async fn stored(store: &Arc<dyn Store>, workspace: &WorkspaceId, user: Option<&str>) -> Vault {
+/// A vault that was stored.
+pub async fn stored(store: &Arc<dyn Store>, workspace: &WorkspaceId, user: Option<&str>) -> Vault {
     let vault = vault(workspace, user);
     let key = key(&master(store).await);
     store.create_vault(&vault, &key, None).await.unwrap();

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use oma_domain::event::{Body, StopReason, ThreadStatus};
+use oma_domain::outcome::Ending;
+use oma_domain::usage::Usage;
 use oma_domain::vault::Sealed;
 use oma_domain::webhook::{Delivery, Disabled, Endpoint, Topic};
-use oma_domain::{Timestamp, WebhookId, WorkspaceId};
+use oma_domain::{EventId, OutcomeId, SessionId, Timestamp, WebhookId, WorkspaceId};
 
 use super::fixtures::{NOW, agent, commit, new_session, once};
 use crate::webhooks::Fate;
-use crate::{Error, Store, assert_refused};
+use crate::{Admission, Error, Store, assert_refused};
 
 /// Later than anything here happens.
 const LATER: Timestamp = Timestamp(i64::MAX);
@@ -135,6 +138,103 @@ pub async fn told_in_the_same_transaction(store: Arc<dyn Store>) {
         ]
     );
     assert_eq!(told(waiting(&store, &foreign).await), []);
+}
+
+/// Notices of threads name them; that a refresh failed is told once for each state of a credential.
+pub async fn told_with_more_than_an_id(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let endpoint = stored(&store, &workspace, Topic::ALL).await;
+    let agent = Arc::new(agent(&workspace));
+    let session = new_session(&workspace, &agent);
+    store.create_session(&session, None).await.unwrap();
+    let thread = SessionId::generate();
+    let bodies = [
+        Body::ThreadCreated {
+            thread: thread.clone(),
+            agent_name: "a".into(),
+        },
+        status(&thread, ThreadStatus::Running),
+        status(
+            &thread,
+            ThreadStatus::Idle {
+                stop_reason: StopReason::EndTurn,
+            },
+        ),
+        status(&thread, ThreadStatus::Terminated),
+        Body::OutcomeEvaluationEnd {
+            start: None,
+            outcome: OutcomeId::of(&EventId::generate()),
+            iteration: 0,
+            result: Ending::Satisfied,
+            explanation: String::new(),
+            usage: Usage::default(),
+        },
+    ];
+    let mut change = commit(&workspace, &session.id, 0, 5);
+    for (event, body) in change.events.iter_mut().zip(bodies) {
+        event.body = Arc::new(body);
+    }
+    store.commit(change).await.unwrap();
+    let found: Vec<_> = waiting(&store, &endpoint).await;
+    let told: Vec<_> = found
+        .iter()
+        .filter(|delivery| delivery.topic != Topic::SessionCreated)
+        .map(|delivery| {
+            assert_eq!(delivery.resource, session.id.as_str());
+            (delivery.topic, delivery.thread.as_ref())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Topic::ThreadCreated, Some(&thread)),
+            (Topic::ThreadIdled, Some(&thread)),
+            (Topic::ThreadTerminated, Some(&thread)),
+            (Topic::OutcomeEvaluationEnded, None),
+        ]
+    );
+
+    let vault = super::vaults::stored(&store, &workspace, None).await;
+    let credential = super::vaults::credential(&vault);
+    let id = credential.credential.id.clone();
+    let few = Admission {
+        most: 1,
+        unique: false,
+    };
+    store.add_credential(&credential, "p", few, None).await.unwrap();
+    let failed = async |revision| {
+        let failed = store.refresh_failed(&workspace, &vault.id, &id, revision);
+        failed.await.unwrap()
+    };
+    let notices = async || {
+        let found = waiting(&store, &endpoint).await.into_iter();
+        let about = found.filter(|notice| notice.topic == Topic::CredentialRefreshFailed);
+        about
+            .map(|notice| (notice.resource, notice.vault))
+            .collect::<Vec<_>>()
+    };
+    // One that stands otherwise by now is somebody else's news.
+    assert!(!failed(2).await && notices().await.is_empty());
+    assert!(failed(1).await && !failed(1).await);
+    let mut next = credential.clone();
+    next.revision = 2;
+    store.update_credential(&next).await.unwrap();
+    assert!(failed(2).await && !failed(2).await && !failed(1).await);
+    let one = (id.to_string(), Some(vault.id.to_string()));
+    assert_eq!(notices().await, [one.clone(), one]);
+    store
+        .archive_credential(&workspace, &vault.id, &id, NOW)
+        .await
+        .unwrap();
+    assert!(!failed(3).await);
+}
+
+fn status(thread: &SessionId, status: ThreadStatus) -> Body {
+    Body::ThreadStatus {
+        thread: thread.clone(),
+        agent_name: "a".into(),
+        status,
+    }
 }
 
 /// What is settled is gone or waits; what waits is found, and forgotten when it is old.

@@ -6,7 +6,7 @@ use oma_domain::agent::Agent;
 use oma_domain::event::StopReason;
 use oma_domain::session::{Phase, State};
 use oma_domain::webhook::Topic;
-use oma_domain::{AgentId, Seq, SessionId, Timestamp, WorkspaceId};
+use oma_domain::{AgentId, Event, Seq, SessionId, Timestamp, WorkspaceId};
 use rusqlite::{Connection, params};
 
 use super::agents;
@@ -18,7 +18,7 @@ use super::queue::{self, Change};
 use super::rows::number;
 use super::snapshots;
 use super::usage::{self, Addition};
-use super::webhooks;
+use super::webhooks::{self, About};
 use crate::{Commit, Error, Result as StoreResult};
 
 /// A commit, checked and ready to be stored.
@@ -37,7 +37,7 @@ pub(super) struct Entry {
     idle: bool,
     deadline: Option<Timestamp>,
     archived: bool,
-    topics: Vec<Topic>,
+    notices: Vec<Notices>,
     once: Option<Mark>,
     used: Option<Addition>,
     audit: Option<EntryRow>,
@@ -51,6 +51,22 @@ enum Resumes {
     Always,
     IfMessagesWait,
     Never,
+}
+
+/// What an event is told as.
+struct Notices {
+    topics: &'static [Topic],
+    thread: Option<SessionId>,
+}
+
+impl Notices {
+    fn of(event: &Event) -> Option<Self> {
+        let topics = Topic::of_event(&event.body);
+        (!topics.is_empty()).then(|| Self {
+            topics,
+            thread: Topic::thread_of_event(&event.body).cloned(),
+        })
+    }
 }
 
 impl Resumes {
@@ -109,12 +125,7 @@ impl Entry {
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             deadline: commit.state.deadline(),
             archived: commit.state.archived_at.is_some(),
-            topics: commit
-                .events
-                .iter()
-                .flat_map(|event| Topic::of_event(&event.body))
-                .copied()
-                .collect(),
+            notices: commit.events.iter().filter_map(Notices::of).collect(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
             used: commit.used.as_ref().map(Addition::new).transpose()?,
             audit: commit.audit.map(EntryRow::new).transpose()?,
@@ -180,7 +191,14 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         snapshots::repin(conn, session, agent, body)?;
     }
     if is_own {
-        webhooks::tell(conn, &entry.workspace, &entry.topics, entry.session.as_str())?;
+        for Notices { topics, thread } in &entry.notices {
+            let about = About {
+                resource: entry.session.as_str(),
+                vault: None,
+                thread: thread.as_ref().map(SessionId::as_str),
+            };
+            webhooks::tell_about(conn, &entry.workspace, topics, about)?;
+        }
     }
     if let Some(used) = &entry.used {
         usage::add(conn, &entry.workspace, session, used)?;

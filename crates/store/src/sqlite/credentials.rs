@@ -88,6 +88,7 @@ pub(super) fn add(
     let about = About {
         resource: credential.id.as_str(),
         vault: Some(credential.vault.as_str()),
+        thread: None,
     };
     webhooks::tell_about(conn, &credential.workspace, &[Topic::CredentialCreated], about)?;
     once::remember(conn, once)
@@ -233,6 +234,36 @@ pub(super) fn update(conn: &Connection, row: &CredentialRow) -> Result<(), Failu
     vaults::touch(conn, vault, credential.updated_at)
 }
 
+/// Notes that the tokens of a credential could not be refreshed as it stands, and tells of it; nothing happens when
+/// that was noted before, or it stands otherwise by now.
+pub(super) fn refresh_failed(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+    revision: u64,
+) -> Result<bool, Failure> {
+    let Some(vault_key) = vaults::key(conn, workspace, vault)? else {
+        return Ok(false);
+    };
+    let revision = i64::try_from(revision).map_err(|error| Error::Internal(error.to_string()))?;
+    let noted = conn
+        .prepare_cached(
+            "UPDATE credentials SET refresh_failed = revision
+             WHERE vault = ? AND id = ? AND revision = ? AND archived_at IS NULL AND refresh_failed IS NOT revision",
+        )?
+        .execute(params![vault_key, id.as_str(), revision])?;
+    if noted > 0 {
+        let about = About {
+            resource: id.as_str(),
+            vault: Some(vault.as_str()),
+            thread: None,
+        };
+        webhooks::tell_about(conn, workspace, &[Topic::CredentialRefreshFailed], about)?;
+    }
+    Ok(noted > 0)
+}
+
 /// What archiving does to those that are not archived yet: its secrets go, and whoever is about to write finds another
 /// revision.
 const ARCHIVE: &str = "UPDATE credentials
@@ -286,6 +317,7 @@ fn tell_archived(
     let about = About {
         resource: id,
         vault: Some(vault.as_str()),
+        thread: None,
     };
     webhooks::tell_about(conn, workspace, &[Topic::CredentialArchived], about)
 }
@@ -309,6 +341,7 @@ pub(super) fn delete(
     let about = About {
         resource: id.as_str(),
         vault: Some(vault.as_str()),
+        thread: None,
     };
     webhooks::tell_about(conn, workspace, &[Topic::CredentialDeleted], about)?;
     Ok(true)

@@ -56,6 +56,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("../../migrations/V21__webhooks.sql"),
     ),
     ("V22__work", include_str!("../../migrations/V22__work.sql")),
+    ("V23__notices", include_str!("../../migrations/V23__notices.sql")),
 ];
 
 /// Brings the database to the newest schema.

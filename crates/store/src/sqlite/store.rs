@@ -273,6 +273,19 @@ impl Store for Sqlite {
         self.writer.run(move |conn| credentials::update(conn, &row)).await
     }
 
+    async fn refresh_failed(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+        revision: u64,
+    ) -> Result<bool> {
+        let (workspace, vault, id) = (workspace.clone(), vault.clone(), id.clone());
+        self.writer
+            .run(move |conn| credentials::refresh_failed(conn, &workspace, &vault, &id, revision))
+            .await
+    }
+
     async fn archive_credential(
         &self,
         workspace: &WorkspaceId,

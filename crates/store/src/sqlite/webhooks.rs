@@ -6,14 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use oma_domain::vault::Sealed;
 use oma_domain::webhook::{Delivery, Disabled, Endpoint, MAX_BACKLOG, Topic};
-use oma_domain::{DeliveryId, Timestamp, WebhookId, WorkspaceId};
+use oma_domain::{DeliveryId, SessionId, Timestamp, WebhookId, WorkspaceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::Notify;
 
 use super::Sqlite;
 use super::failure::{Failure, from_json, to_json, unreadable};
 use super::once::{self, Mark};
-use super::rows::{id, number, optional_text, page_limit, text};
+use super::rows::{id, number, optional_id, optional_text, page_limit, text};
 use crate::webhooks::{Fate, Recipient, Webhooks};
 use crate::{Error, Once, Result as StoreResult};
 
@@ -27,6 +27,8 @@ pub(super) struct About<'a> {
     pub(super) resource: &'a str,
     /// The vault of a credential.
     pub(super) vault: Option<&'a str>,
+    /// The thread of a session.
+    pub(super) thread: Option<&'a str>,
 }
 
 /// Writes notices for the endpoints of a workspace that want them. Part of the transaction of what they tell about.
@@ -39,6 +41,7 @@ pub(super) fn tell(
     let about = About {
         resource,
         vault: None,
+        thread: None,
     };
     tell_about(conn, workspace, topics, about)
 }
@@ -76,8 +79,9 @@ pub(super) fn tell_about(
             }
             waiting += 1;
             conn.prepare_cached(
-                "INSERT INTO webhook_outbox (workspace, endpoint, id, topic, resource, vault, created_at, try_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+                "INSERT INTO webhook_outbox
+                    (workspace, endpoint, id, topic, resource, vault, thread, created_at, try_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
             )?
             .execute(params![
                 workspace.as_str(),
@@ -86,6 +90,7 @@ pub(super) fn tell_about(
                 topic.as_str(),
                 about.resource,
                 about.vault,
+                about.thread,
                 at,
             ])?;
             conn.prepare_cached("UPDATE webhook_endpoints SET waiting = waiting + 1 WHERE key = ?")?
@@ -337,7 +342,7 @@ fn due(
         return Ok(Vec::new());
     };
     let mut statement = conn.prepare_cached(
-        "SELECT id, topic, resource, vault, created_at, attempts FROM webhook_outbox
+        "SELECT id, topic, resource, vault, thread, created_at, attempts FROM webhook_outbox
          WHERE endpoint = ? AND try_at <= ? ORDER BY try_at, key LIMIT ?",
     )?;
     let mut rows = statement.query(params![key, by.as_millis(), page_limit(limit)])?;
@@ -349,6 +354,7 @@ fn due(
             topic: Topic::parse(topic).ok_or_else(|| unreadable("topic", topic))?,
             resource: text(row, "resource")?.to_owned(),
             vault: optional_text(row, "vault")?.map(str::to_owned),
+            thread: optional_id(row, "thread", SessionId::parse)?,
             created_at: Timestamp(row.get("created_at")?),
             attempts: number(row, "attempts")?,
         });
