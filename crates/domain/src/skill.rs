@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{SkillId, SkillVersionId, WorkspaceId};
+use crate::id::{AgentId, SkillId, SkillVersionId, WorkspaceId};
 use crate::time::Timestamp;
 
 /// The most skills of one agent.
 pub const MAX_AGENT_SKILLS: usize = 20;
+
+/// The folder below which the skills of agents are that work in threads.
+const THREADS: &str = "threads";
 
 /// A skill, over all its versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,21 +89,31 @@ pub struct Pin {
     pub directory: String,
 }
 
-/// The names of the folders that skills get in a sandbox, in their order: their own, with a number where two have the
-/// same.
+/// The folders that the skills of a session's agent get in its sandbox, in their order: named as their own, with a
+/// number where two have the same name, or that is taken for agents in threads.
 #[must_use]
 pub fn folders(pins: &[Pin]) -> Vec<String> {
     let mut folders: Vec<String> = Vec::with_capacity(pins.len());
     for pin in pins {
         let mut folder = pin.directory.clone();
         let mut number = 2;
-        while folders.contains(&folder) {
+        while folders.contains(&folder) || folder == THREADS {
             folder = format!("{}-{number}", pin.directory);
             number += 1;
         }
         folders.push(folder);
     }
     folders
+}
+
+/// The folders that the skills of an agent get which works in a session's thread: below one of its own, because the
+/// sandbox is the session's, and other agents may have other skills of the same name.
+#[must_use]
+pub fn folders_of_thread(agent: &AgentId, pins: &[Pin]) -> Vec<String> {
+    let folders = folders(pins).into_iter();
+    folders
+        .map(|folder| format!("{THREADS}/{agent}/{folder}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,5 +145,11 @@ mod tests {
         };
         let pins = [pin("a"), pin("a-2"), pin("a"), pin("a")];
         assert_eq!(folders(&pins), ["a", "a-2", "a-3", "a-4"]);
+        let agent = AgentId::parse("agt_1").expect("an id");
+        assert_eq!(
+            folders_of_thread(&agent, &pins[..2]),
+            ["threads/agt_1/a", "threads/agt_1/a-2"]
+        );
+        assert_eq!(folders(&[pin("threads"), pin("a")]), ["threads-2", "a"]);
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use oma_domain::skill::{Pin, folders};
-use oma_domain::{Session, SessionId};
+use oma_domain::skill::{Pin, folders, folders_of_thread};
+use oma_domain::{Member, Session, SessionId};
 use oma_sandbox::files::{Error as FileError, Workspace};
 use oma_sandbox::mounts::{Furnish, Place};
 use oma_sandbox::{Error, Provider, Spec};
@@ -71,28 +71,30 @@ impl Skills {
             .map_err(|error| failed("unpacking a skill", error))?;
         let (last, rest): (Vec<_>, Vec<_>) = bundle.files().iter().partition(|(name, _)| *name == MAIN);
         for (name, file) in rest.into_iter().chain(last) {
-            files
-                .write(&format!("{folder}/{name}"), file.bytes.clone())
-                .await
-                .map_err(|error| failed("putting a skill into place", error))?;
+            let (path, bytes) = (format!("{folder}/{name}"), file.bytes.clone());
+            let put = match file.executable {
+                true => files.write_program(&path, bytes).await,
+                false => files.write(&path, bytes).await,
+            };
+            put.map_err(|error| failed("putting a skill into place", error))?;
         }
         Ok(())
     }
 }
 
-/// The skills of the session's agent, and of those that work in its threads, by the names of their folders. Where two
-/// agents have different ones by the same name, the folder has the first.
+/// The skills of the session's agent, and of those that may work in its threads, by their folders.
 fn wanted(session: &Session) -> BTreeMap<String, Pin> {
-    let mut wanted: BTreeMap<String, Pin> = BTreeMap::new();
-    let agents = std::iter::once(&session.agent).chain(&session.roster);
-    for agent in agents {
+    let own = &session.agent.spec.skills;
+    let mut wanted: BTreeMap<String, Pin> = folders(own).into_iter().zip(own.iter().cloned()).collect();
+    let works_for_itself = session.agent.members().contains(&Member::This);
+    let itself = works_for_itself.then_some(&session.agent);
+    for agent in itself.into_iter().chain(&session.roster) {
         let pins = &agent.spec.skills;
-        for (folder, pin) in folders(pins).into_iter().zip(pins) {
-            let kept = wanted.entry(folder).or_insert_with(|| pin.clone());
-            if kept.version != pin.version {
-                tracing::warn!(session_id = %session.id, skill = %pin.skill, "another agent's skill has its folder");
-            }
-        }
+        wanted.extend(
+            folders_of_thread(&agent.id, pins)
+                .into_iter()
+                .zip(pins.iter().cloned()),
+        );
     }
     wanted
 }

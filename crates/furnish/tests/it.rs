@@ -88,6 +88,10 @@ impl Workspace for Folder {
         Ok(())
     }
 
+    async fn write_program(&self, path: &str, bytes: Bytes) -> Result<(), FileError> {
+        self.write(path, bytes).await
+    }
+
     async fn open(&self, _: &str) -> Result<std::fs::File, FileError> {
         Err(FileError::NotFound)
     }

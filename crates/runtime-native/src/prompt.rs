@@ -3,8 +3,9 @@
 //! It is the same for all requests of a session, so that providers' caches are hit. Of skills it has names and
 //! descriptions only; the model reads the rest where a task calls for it.
 
+use oma_domain::Agent;
 use oma_domain::memory::{Access, Attachment};
-use oma_domain::skill::{Pin, folders};
+use oma_domain::skill::{Pin, folders, folders_of_thread};
 use oma_runtime::SessionInfo;
 
 const SKILLS: &str = "# Skills
@@ -26,10 +27,9 @@ change them at the same time.
 pub(crate) fn system(session: &SessionInfo) -> String {
     let spec = &session.agent.spec;
     let mut prompt = spec.instructions.clone();
-    for section in [skills(&spec.skills), memory(&session.memories)]
-        .into_iter()
-        .flatten()
-    {
+    let is_thread = session.sandbox != session.id;
+    let skills = skills(&session.agent, is_thread);
+    for section in [skills, memory(&session.memories)].into_iter().flatten() {
         if !prompt.is_empty() {
             prompt.push_str("\n\n");
         }
@@ -38,9 +38,14 @@ pub(crate) fn system(session: &SessionInfo) -> String {
     prompt
 }
 
-fn skills(pins: &[Pin]) -> Option<String> {
+fn skills(agent: &Agent, in_thread: bool) -> Option<String> {
+    let pins = &agent.spec.skills;
+    let folders = match in_thread {
+        true => folders_of_thread(&agent.id, pins),
+        false => folders(pins),
+    };
     let mut section = SKILLS.to_owned();
-    for (pin, folder) in pins.iter().zip(folders(pins)) {
+    for (pin, folder) in pins.iter().zip(folders) {
         let Pin {
             name, description, ..
         } = pin;
@@ -81,7 +86,9 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use oma_domain::{MemoryStoreId, SkillId, SkillVersionId};
+    use oma_domain::agent::Spec;
+    use oma_domain::{AgentId, MemoryStoreId, SkillId, SkillVersionId, Timestamp, WorkspaceId};
+    use serde_json::json;
 
     use super::*;
 
@@ -94,9 +101,34 @@ mod tests {
             description: description.into(),
             directory: "pdf".into(),
         };
-        assert_eq!(skills(&[]), None);
-        let section = skills(&[pin("pdf", "Fills\nforms"), pin("other", "Else")]).expect("a section");
-        let list = section.strip_prefix(SKILLS).expect("it begins so");
+        let definition = json!({
+            "model": "test/model", "instructions": "", "tools": [], "permission_policy": {"type": "always_allow"},
+            "callable_agents": [], "max_subagent_depth": 0, "mcp_servers": {}, "thinking_level": "medium",
+            "channels": null,
+        });
+        let with = |skills: Vec<Pin>| Agent {
+            id: AgentId::parse("agt_1").expect("an id"),
+            workspace: WorkspaceId::default_workspace(),
+            version: 1,
+            spec: Spec {
+                skills,
+                ..serde_json::from_value(definition.clone()).expect("a definition")
+            },
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            archived_at: None,
+        };
+        assert_eq!(skills(&with(Vec::new()), false), None);
+        let agent = with(vec![pin("pdf", "Fills\nforms"), pin("other", "Else")]);
+        let listed = |in_thread| {
+            let section = skills(&agent, in_thread).expect("a section");
+            section.strip_prefix(SKILLS).expect("it begins so").to_owned()
+        };
+        let list = listed(false);
+        assert_eq!(
+            listed(true),
+            list.replace("/mnt/skills/", "/mnt/skills/threads/agt_1/")
+        );
         assert_eq!(
             list,
             "\n- pdf (/mnt/skills/pdf/SKILL.md): Fills forms\n- other (/mnt/skills/pdf-2/SKILL.md): Else"

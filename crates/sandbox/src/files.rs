@@ -63,6 +63,11 @@ pub trait Workspace: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn write(&self, path: &str, bytes: Bytes) -> Result<(), Error>;
+    /// The same for a file that may be run.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn write_program(&self, path: &str, bytes: Bytes) -> Result<(), Error>;
     /// Opens a regular file for reading.
     ///
     /// # Errors

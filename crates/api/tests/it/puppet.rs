@@ -336,6 +336,10 @@ impl Workspace for Memory {
         Ok(())
     }
 
+    async fn write_program(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
+        self.write(path, bytes).await
+    }
+
     async fn open(&self, path: &str) -> Result<std::fs::File, Error> {
         let bytes = self.read(path, u64::MAX).await?;
         let mut file = tempfile::tempfile()?;

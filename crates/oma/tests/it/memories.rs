@@ -33,11 +33,23 @@ fn id(made: &Value) -> String {
     made["id"].as_str().expect("an id").to_owned()
 }
 
-/// A form with the one file of a skill.
+/// A skill with a program.
 async fn skill(client: &Client) -> Value {
-    let main = "---\nname: pdf-tools\ndescription: Fills forms\n---\nSay open sesame.\n";
+    skill_that_says(client, "open sesame").await
+}
+
+async fn skill_that_says(client: &Client, what: &str) -> Value {
+    let main = format!("---\nname: pdf-tools\ndescription: Fills forms\n---\nSay {what}.\n");
+    let run = "#!/bin/sh\necho the program of $(cat /mnt/skills/pdf/SKILL.md | wc -l) lines\n";
+    let part = |name: &str, text: &str| {
+        format!(
+            "--b\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"pdf/{name}\"\r\n\r\n{text}\r\n"
+        )
+    };
     let body = format!(
-        "--b\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"pdf/SKILL.md\"\r\n\r\n{main}\r\n--b--\r\n"
+        "{}{}--b--\r\n",
+        part("SKILL.md", &main),
+        part("scripts/run.sh", run)
     );
     let request = client
         .request(Method::POST, "/v1/skills")
@@ -272,10 +284,18 @@ async fn skills_are_read_where_the_prompt_says() {
     let client = system.client();
     let made = skill(client).await;
     let skills = json!([{"type": "custom", "skill_id": made["id"]}]);
-    let commands = script(&["cat /mnt/skills/pdf/SKILL.md; touch /mnt/skills/pdf/x || echo refused"]);
+    let commands = script(&[
+        "cat /mnt/skills/pdf/SKILL.md; touch /mnt/skills/pdf/x || echo refused",
+        "/mnt/skills/pdf/scripts/run.sh; /mnt/skills/pdf/SKILL.md || echo no program",
+    ]);
     let reading = session(client, &commands, skills, json!([])).await;
     let said = turn(client, &reading).await;
     assert!(said.contains("open sesame") && said.contains("refused"), "{said}");
+    let ran = turn(client, &reading).await;
+    assert!(
+        ran.contains("the program of 5 lines") && ran.contains("no program"),
+        "{ran}"
+    );
     system.stop().await;
 }
 

@@ -302,7 +302,7 @@ impl Inner {
         }
     }
 
-    fn write(&self, path: &str, bytes: &Bytes) -> Result<(), Error> {
+    fn write(&self, path: &str, bytes: &Bytes, more: Mode) -> Result<(), Error> {
         let steps = file_steps(path)?;
         self.check_room(bytes.len() as u64)?;
         self.put(&steps, |folder, partial, mode| {
@@ -310,7 +310,7 @@ impl Inner {
             self.give(&file)?;
             let mut file = File::from(file);
             file.write_all(bytes).map_err(io_failure)?;
-            rustix::fs::fchmod(&file, mode).map_err(failure)?;
+            rustix::fs::fchmod(&file, mode | more).map_err(failure)?;
             file.sync_data().map_err(io_failure)
         })
     }
@@ -426,7 +426,14 @@ impl Workspace for Beneath {
 
     async fn write(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
         let path = path.to_owned();
-        self.blocking(move |inner| inner.write(&path, &bytes)).await
+        self.blocking(move |inner| inner.write(&path, &bytes, Mode::empty()))
+            .await
+    }
+
+    async fn write_program(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
+        let path = path.to_owned();
+        let run = Mode::XUSR | Mode::XGRP | Mode::XOTH;
+        self.blocking(move |inner| inner.write(&path, &bytes, run)).await
     }
 
     async fn open(&self, path: &str) -> Result<File, Error> {
