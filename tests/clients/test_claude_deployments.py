@@ -88,6 +88,38 @@ def test_a_deployment_over_its_life(beta, environment):
     assert made.id not in [found.id for found in beta.deployments.list()]
 
 
+def test_a_budget_reaches_the_sessions(tmp_path):
+    prices = tmp_path / "prices.toml"
+    dollar_a_token = "input = 1_000_000\noutput = 1_000_000\n"
+    prices.write_text(f'["scripted/echo"]\ninput = 3\noutput = 15\n["scripted/script"]\n{dollar_a_token}')
+    server = Server(OPENCLAW_PRICE_FILE=str(prices))
+    server.start()
+    try:
+        with connect(server) as client:
+            beta = client.beta
+            environment = beta.environments.create(name="e")
+
+            def run(amount, agent=None):
+                budget = {"type": "limit", "max_list_cost": {"amount": amount, "currency": "USD"}}
+                made = deploy(beta, environment, agent, budget=budget)
+                assert made.budget.max_list_cost.amount == amount
+                session = beta.deployments.run(made.id).session_id
+                events = wait_for(beta, session)
+                return beta.sessions.retrieve(session), events
+
+            session, events = run("100")
+            assert session.budget.max_list_cost.amount == "100"
+            assert [event.content[0].text for event in events if event.type == "agent.message"] == ["hello"]
+            assert events[-1].stop_reason.type == "end_turn"
+            # Where there is room for no request, none is made.
+            _, events = run("1", scripted(beta, [[{"text": "too dear"}]]))
+            assert "agent.message" not in [event.type for event in events]
+            assert events[-1].stop_reason.type == "budget_reached"
+    finally:
+        server.stop()
+        server.remove()
+
+
 def test_runs_that_fail_say_why_and_pause(beta, environment):
     gone = beta.environments.create(name=f"gone {uuid.uuid4()}")
     made = deploy(beta, gone)

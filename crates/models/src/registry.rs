@@ -155,7 +155,7 @@ impl Registry {
     pub fn check(&self, name: &str) -> Result<(), String> {
         let (provider, model) = name.split_once('/').unwrap_or((name, ""));
         if provider == scripted::PROVIDER {
-            return match scripted::resolve(model) {
+            return match scripted::resolve(model, self.own_prices(name)) {
                 Ok(_) => Ok(()),
                 Err(error) => Err(error.failure.message),
             };
@@ -223,7 +223,7 @@ impl Registry {
             return Err(unavailable(format!("`{}` is no model name", shown(name))));
         }
         if provider == scripted::PROVIDER {
-            return scripted::resolve(model);
+            return scripted::resolve(model, self.own_prices(name));
         }
         let known = provider::known(provider);
         let canonical = known.map_or(provider, |known| known.name);
@@ -305,6 +305,12 @@ impl Registry {
             config,
             known,
         })
+    }
+
+    /// What the operator says that a model costs.
+    fn own_prices(&self, name: &str) -> Prices {
+        let own = self.config.prices.0.get(name);
+        own.map(price::Override::prices).unwrap_or_default()
     }
 
     /// The target of a local provider's model, for tests of adapters' parts.

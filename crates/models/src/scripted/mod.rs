@@ -20,12 +20,14 @@ mod script;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use oma_domain::event::FailureKind;
 use oma_domain::outcome::VERDICT_TOOL;
 use oma_domain::quota::Price;
 
+use crate::price::Prices;
 use crate::registry::ModelInfo;
-use crate::request::{ModelStream, Request, ToolChoice};
+use crate::request::{Chunk, Completion, ModelStream, Request, ToolChoice};
 use crate::{Error, Model};
 
 /// The provider's name.
@@ -35,10 +37,14 @@ pub const PROVIDER: &str = "scripted";
 const CONTEXT_WINDOW: u64 = 200_000;
 
 /// Answers with what the user said.
-struct Echo;
+struct Echo {
+    prices: Prices,
+}
 
 /// Follows the script in the system prompt.
-struct Scripted;
+struct Scripted {
+    prices: Prices,
+}
 
 #[async_trait]
 impl Model for Echo {
@@ -54,18 +60,16 @@ impl Model for Echo {
         Some(CONTEXT_WINDOW)
     }
 
-    fn price(&self, _: u64) -> Option<Price> {
-        None
+    fn price(&self, input: u64) -> Option<Price> {
+        self.prices.most(input)
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        if is_grader(request) {
-            return play::grade(request);
-        }
-        if request.tool_choice != ToolChoice::Auto {
-            return play::summary(request);
-        }
-        play::echo(request)
+        let answer = match special(request) {
+            Some(answer) => answer,
+            None => play::echo(request),
+        };
+        answer.map(|answer| priced(answer, &self.prices))
     }
 }
 
@@ -83,28 +87,41 @@ impl Model for Scripted {
         Some(CONTEXT_WINDOW)
     }
 
-    fn price(&self, _: u64) -> Option<Price> {
-        None
+    fn price(&self, input: u64) -> Option<Price> {
+        self.prices.most(input)
     }
 
     async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        if is_grader(request) {
-            return play::grade(request);
-        }
-        if request.tool_choice != ToolChoice::Auto {
-            return play::summary(request);
-        }
-        match script::find(&request.system) {
-            Ok(Some(script)) => play::follow(&script, request),
-            Ok(None) => Err(Error::fatal(FailureKind::ModelRequestFailed, script::MISSING)),
-            Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
-        }
+        let answer = match special(request) {
+            Some(answer) => answer,
+            None => match script::find(&request.system) {
+                Ok(Some(script)) => play::follow(&script, request),
+                Ok(None) => Err(Error::fatal(FailureKind::ModelRequestFailed, script::MISSING)),
+                Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
+            },
+        };
+        answer.map(|answer| priced(answer, &self.prices))
     }
 }
 
-/// Whether the request asks for a grader's verdict.
-fn is_grader(request: &Request) -> bool {
-    matches!(request.tools.as_slice(), [tool] if tool.name == VERDICT_TOOL)
+/// The answer to what is asked of both models alike: a grader's verdict, a summary.
+fn special(request: &Request) -> Option<Result<ModelStream, Error>> {
+    if matches!(request.tools.as_slice(), [tool] if tool.name == VERDICT_TOOL) {
+        return Some(play::grade(request));
+    }
+    (request.tool_choice != ToolChoice::Auto).then(|| play::summary(request))
+}
+
+/// The answer with what it costs, should the operator have given the model a price.
+fn priced(answer: ModelStream, prices: &Prices) -> ModelStream {
+    let prices = prices.clone();
+    Box::pin(answer.map(move |piece| match piece {
+        Ok(Chunk::Done(completion)) => {
+            let cost = prices.cost(&completion.usage);
+            Ok(Chunk::Done(Box::new(Completion { cost, ..*completion })))
+        }
+        piece => piece,
+    }))
 }
 
 /// Whether a system prompt has a script that can be read.
@@ -114,10 +131,10 @@ pub(crate) fn has_script(system: &str) -> Result<bool, String> {
 }
 
 /// A built-in model by the part of its name after `scripted/`.
-pub(crate) fn resolve(model: &str) -> Result<Arc<dyn Model>, Error> {
+pub(crate) fn resolve(model: &str, prices: Prices) -> Result<Arc<dyn Model>, Error> {
     match model {
-        "echo" => Ok(Arc::new(Echo)),
-        "script" => Ok(Arc::new(Scripted)),
+        "echo" => Ok(Arc::new(Echo { prices })),
+        "script" => Ok(Arc::new(Scripted { prices })),
         _ => {
             let message = "the built-in models are scripted/echo and scripted/script";
             Err(Error::fatal(FailureKind::ModelUnavailable, message))

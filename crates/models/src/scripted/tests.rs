@@ -44,7 +44,7 @@ fn answer() -> Message {
 
 /// The answer, after checking that its pieces joined are its blocks.
 async fn ask(model: &str, request: &Request) -> Result<Completion, Error> {
-    let mut stream = resolve(model)?.stream(request).await?;
+    let mut stream = resolve(model, Prices::default())?.stream(request).await?;
     let mut joined: Vec<String> = Vec::new();
     while let Some(chunk) = stream.next().await {
         match chunk? {
@@ -79,6 +79,32 @@ async fn text(system: &str, messages: Vec<Message>) -> String {
         } => format!("{call_id}:{name}{input}"),
     });
     texts.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn they_cost_what_the_operator_says() {
+    let own = crate::price::Overrides::parse("[\"scripted/echo\"]\ninput = 3\noutput = 4").expect("valid");
+    let prices = own.0["scripted/echo"].prices();
+    let model = resolve("echo", prices.clone()).expect("built in");
+    assert_eq!(model.price(1_000), prices.most(1_000));
+    assert!(model.price(1_000).is_some());
+    let mut answer = model
+        .stream(&request("", vec![say("hello")]))
+        .await
+        .expect("answers");
+    let mut done = None;
+    while let Some(piece) = answer.next().await {
+        if let Chunk::Done(completion) = piece.expect("no failure") {
+            done = Some(completion);
+        }
+    }
+    let Completion { usage, cost, .. } = *done.expect("an end");
+    assert_eq!(cost, prices.cost(&usage));
+    assert!(cost.is_some());
+    assert_eq!(
+        resolve("echo", Prices::default()).expect("built in").price(1),
+        None
+    );
 }
 
 #[tokio::test]
@@ -210,7 +236,7 @@ async fn failures_can_be_scripted() {
         (true, Some(std::time::Duration::from_millis(1500)))
     );
     let late = r#"[[[{"text": "some"}, {"error": {"kind": "context_overflow", "message": "full"}}]]]"#;
-    let mut stream = resolve("script")
+    let mut stream = resolve("script", Prices::default())
         .expect("a model")
         .stream(&request(late, vec![say("a")]))
         .await
