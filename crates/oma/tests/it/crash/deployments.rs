@@ -20,10 +20,10 @@ const KILLS: usize = 25;
 const RUNS: usize = 6;
 
 /// A notice: the id of its delivery, and what it is about.
-type Notice = (String, String);
+pub(super) type Notice = (String, String);
 
 /// Takes whatever is sent to it; gives its address and the notices.
-async fn receiver() -> (String, mpsc::UnboundedReceiver<Notice>) {
+pub(super) async fn receiver() -> (String, mpsc::UnboundedReceiver<Notice>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let (sender, notices) = mpsc::unbounded_channel();
@@ -56,13 +56,13 @@ async fn take(mut stream: tokio::net::TcpStream, sender: mpsc::UnboundedSender<N
     let _over = sender.send((part(&event["id"]), part(&event["data"]["id"])));
 }
 
-fn claude(client: &Client, method: Method, path: &str) -> RequestBuilder {
+pub(super) fn claude(client: &Client, method: Method, path: &str) -> RequestBuilder {
     client
         .request(method, path)
         .header("anthropic-version", "2026-10-21")
 }
 
-async fn post(client: &Client, path: &str, body: Value) -> Value {
+pub(super) async fn post(client: &Client, path: &str, body: Value) -> Value {
     let answer = client.send(claude(client, Method::POST, path).json(&body)).await;
     answer.good()
 }

@@ -15,6 +15,7 @@ mod driver;
 mod expected;
 mod link;
 mod recorder;
+mod ticks;
 mod trial;
 
 use driver::Round::{
