@@ -77,6 +77,20 @@ def test_the_last_iteration_is_followed_by_one_answer(beta, environment):
     assert only(events, "session.status_idle").stop_reason.type == "end_turn"
 
 
+def test_a_rubric_may_be_a_file(beta, environment):  # noqa: F811
+    text = graded([verdict("satisfied", "as the file says")])["content"]
+    uploaded = beta.files.upload(file=("rubric.md", text.encode(), "text/markdown"))
+    session = open_session(beta, environment, [[{"text": "Done."}]])
+    events = answered(beta, session, outcome({"type": "file", "file_id": uploaded.id}))
+    defined = only(events, "user.define_outcome")
+    assert (defined.rubric.type, defined.rubric.content) == ("text", text)
+    assert only(events, "span.outcome_evaluation_end").explanation == "as the file says"
+    for content, said in [(b"x" * (2 << 20), "262144 characters"), (b"\xff", "UTF-8")]:
+        bad = beta.files.upload(file=("rubric.md", content, "text/markdown"))
+        with pytest.raises(anthropic.BadRequestError, match=f"events.0.rubric.file_id: .*{said}"):
+            beta.sessions.events.send(session.id, events=[outcome({"type": "file", "file_id": bad.id})])
+
+
 def test_a_session_may_begin_with_an_outcome(beta, environment):
     define = outcome(graded([verdict("failed", "The rubric is about cats.")]))
     session = open_session(beta, environment, [[{"text": "Done."}]], initial_events=[define])

@@ -99,7 +99,7 @@ async fn a_repeated_upload_takes_effect_once() {
     let second = good(&sent("another", whole("one"), "b").await);
     assert_ne!(id(&second), id(&first));
     // At the same time, one of them is made.
-    let (left, right) = tokio::join!(sent("at once", whole("x"), "b"), sent("at once", whole("x"), "c"));
+    let (left, right) = tokio::join!(sent("at-once", whole("x"), "b"), sent("at-once", whole("x"), "c"));
     assert_eq!(good(&left), good(&right));
     let (status, _, said) = fault(&sent("no key", whole("x"), "b").await);
     assert!(status == 400 && said.contains("Idempotency-Key"), "{said}");
