@@ -6,12 +6,14 @@ import zipfile
 import anthropic
 import pytest
 
+from conftest import Server
 from test_claude_client import (  # noqa: F401 (fixtures)
     IS_NEW,
     TOOLSET,
     answered,
     beta,
     client,
+    connect,
     environment,
     message,
     only,
@@ -57,6 +59,33 @@ def test_life(beta, skill):  # noqa: F811
         beta.skills.retrieve(skill.id)
 
 
+def test_a_workspace_has_so_many():
+    server = Server(
+        OPENCLAW_MAX_SKILLS="1", OPENCLAW_MAX_SKILL_VERSIONS="2", OPENCLAW_MAX_MEMORY_STORES="1"
+    )
+    server.start()
+    try:
+        with connect(server) as client:
+            skills = client.beta.skills
+            made = skills.create(files=files())
+            skills.versions.create(made.id, files=files())
+            with pytest.raises(anthropic.BadRequestError, match="a workspace may have 1 skills"):
+                skills.create(files=files())
+            with pytest.raises(anthropic.BadRequestError, match="may have 2 versions in all"):
+                skills.versions.create(made.id, files=files())
+
+            def store(name):
+                return client.post("/v1/memory_stores", body={"name": name}, cast_to=object)
+
+            store("one")
+            with pytest.raises(anthropic.BadRequestError, match="a workspace may have 1 memory stores") as refused:
+                store("two")
+            assert refused.value.body["error"]["details"]["error_code"] == "too_many_memory_stores"
+    finally:
+        server.stop()
+        server.remove()
+
+
 def test_archives(beta, skill):  # noqa: F811
     content = beta.skills.versions.download(getattr(skill, LATEST), skill_id=skill.id).read()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -80,6 +109,32 @@ def test_agents(beta, skill):  # noqa: F811
             name="A", model="scripted/echo", tools=[TOOLSET], skills=[{"type": "anthropic", "skill_id": "pdf"}]
         )
     assert "skills.0.skill_id" in refused.value.body["error"]["message"]
+
+
+def test_agents_in_threads_have_skills_of_their_own(beta, skill, environment):  # noqa: F811
+    # Another skill, whose folder has the same name.
+    other = beta.skills.create(files=files(MAIN.replace("Read forms.md", "Read nothing")))
+
+    def prints(path):
+        return [{"tool": "bash", "input": {"command": f"cat {path}"}}]
+
+    says = [{"text": "{{last_tool_result}}"}]
+    worker = scripted(
+        beta, [prints("/mnt/skills/threads/*/pdf/SKILL.md"), says], skills=[{"type": "custom", "skill_id": other.id}]
+    )
+    asks = [{"tool": "send_to_agent", "input": {"agent": worker.id, "message": "go"}}]
+    lead = scripted(
+        beta,
+        [asks, says],
+        [prints("/mnt/skills/pdf/SKILL.md"), says],
+        skills=[{"type": "custom", "skill_id": skill.id}],
+        multiagent={"type": "coordinator", "agents": [worker.id]},
+    )
+    session = beta.sessions.create(agent=lead.id, environment_id=environment.id)
+    theirs = only(answered(beta, session, message("go")), "agent.message").content[0].text
+    assert "Read nothing." in theirs and "Read forms.md." not in theirs
+    ours = only(answered(beta, session, message("go")), "agent.message").content[0].text
+    assert "Read forms.md." in ours and "Read nothing." not in ours
 
 
 def test_sessions(beta, skill, environment):  # noqa: F811

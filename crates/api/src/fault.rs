@@ -256,6 +256,7 @@ fn memory(error: &MemoryError, text: String) -> Fault {
         })),
         MemoryError::PreconditionFailed => refused("memory_precondition_failed"),
         MemoryError::TooMany(_) => refused("too_many_memories"),
+        MemoryError::TooManyStores(_) => refused("too_many_memory_stores"),
         MemoryError::VersionInUse => refused("memory_version_in_use"),
     }
 }
@@ -265,6 +266,8 @@ fn skill(error: SkillError, text: String) -> Fault {
         SkillError::NotFound => Fault::new(StatusCode::NOT_FOUND, "skill_not_found", text),
         SkillError::VersionNotFound => Fault::new(StatusCode::NOT_FOUND, "skill_version_not_found", text),
         SkillError::HasVersions(_) => Fault::new(StatusCode::CONFLICT, "skill_has_versions", text),
+        SkillError::TooMany(_) => Fault::new(StatusCode::CONFLICT, "too_many_skills", text),
+        SkillError::TooManyVersions(_) => Fault::new(StatusCode::CONFLICT, "too_many_skill_versions", text),
     }
 }
 

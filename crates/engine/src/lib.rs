@@ -237,6 +237,12 @@ pub struct Config {
     pub compact_timeout: Duration,
     /// How far the runs of schedules may be put off, so that not all begin at the same moment.
     pub schedule_jitter: Duration,
+    /// The most skills of a workspace.
+    pub max_skills: u32,
+    /// The most versions that the skills of a workspace have in all.
+    pub max_skill_versions: u32,
+    /// The most memory stores of a workspace, archived ones included.
+    pub max_memory_stores: u32,
     /// The clock that schedules go by.
     pub clock: Clock,
 }
@@ -252,6 +258,9 @@ impl Default for Config {
             audit_age: None,
             compact_timeout: Duration::from_secs(180),
             schedule_jitter: Duration::from_secs(5),
+            max_skills: 1_000,
+            max_skill_versions: 10_000,
+            max_memory_stores: 1_000,
             clock: Clock::System,
         }
     }

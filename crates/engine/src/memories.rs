@@ -51,6 +51,9 @@ pub enum MemoryError {
     /// The store has as many memories as it may have.
     #[error("the store has {0} memories, the most that it may have")]
     TooMany(u32),
+    /// The workspace has as many stores as it may have.
+    #[error("a workspace may have {0} memory stores, archived ones included; delete some first")]
+    TooManyStores(u32),
     /// The version is the one that its memory stands at.
     #[error("the memory stands at this version; change or delete the memory first")]
     VersionInUse,
@@ -82,7 +85,7 @@ impl Engine {
     /// Creates a memory store.
     ///
     /// # Errors
-    /// [`Error::KeyReused`].
+    /// [`MemoryError::TooManyStores`], [`Error::KeyReused`].
     pub async fn create_memory_store(
         &self,
         workspace: &WorkspaceId,
@@ -103,12 +106,15 @@ impl Engine {
             archived_at: None,
         };
         let record = once::record(SCOPE, key.as_ref(), json!(made.id));
-        match (store.create_memory_store(&made, record.as_ref()).await, key) {
+        let most = self.inner.config.max_memory_stores;
+        let created = store.create_memory_store(&made, most, record.as_ref());
+        match (created.await, key) {
             (Ok(()), _) => Ok(made),
             (Err(Store::AlreadyDone(record)), Some(key)) => {
                 self.replayed_memory_store(workspace, &once::replay(record, &key)?)
                     .await
             }
+            (Err(Store::TooMany(most)), _) => Err(MemoryError::TooManyStores(most).into()),
             (Err(error), _) => Err(error.into()),
         }
     }

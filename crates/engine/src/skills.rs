@@ -5,12 +5,12 @@ use std::sync::Arc;
 use oma_domain::page::Page;
 use oma_domain::skill::{Pin, Skill, SkillVersion, Which};
 use oma_domain::{SkillId, SkillVersionId, WorkspaceId};
-use oma_store::Error as Store;
+use oma_store::{Error as Store, SkillBounds};
 use serde_json::{Value, json};
 
 use crate::agents::not_found;
 use crate::error::{Error, Result};
-use crate::{Engine, IdempotencyKey, now, once};
+use crate::{Config, Engine, IdempotencyKey, now, once};
 
 const SCOPE: &str = "skill.create";
 /// What a refusal of a session names when a skill of its agent is gone.
@@ -28,6 +28,12 @@ pub enum SkillError {
     /// It has versions.
     #[error("the skill has {0} versions; delete those first")]
     HasVersions(u64),
+    /// The workspace has as many skills as it may have.
+    #[error("a workspace may have {0} skills; delete some first")]
+    TooMany(u32),
+    /// The skills of the workspace have as many versions as they may have.
+    #[error("the skills of a workspace may have {0} versions in all; delete some first")]
+    TooManyVersions(u32),
 }
 
 /// What was uploaded, checked and packed.
@@ -63,7 +69,7 @@ impl Engine {
     /// Creates a skill with its first version. Without a name for people it gets the one that it gives itself.
     ///
     /// # Errors
-    /// [`Error::KeyReused`].
+    /// [`SkillError::TooMany`], [`SkillError::TooManyVersions`], [`Error::KeyReused`].
     pub async fn create_skill(
         &self,
         workspace: &WorkspaceId,
@@ -86,13 +92,28 @@ impl Engine {
             updated_at: first.created_at,
         };
         let record = once::record(SCOPE, key.as_ref(), json!(skill.id));
-        let created = store.create_skill(&skill, &first, new.content, record.as_ref());
+        let bounds = self.skill_bounds();
+        let created = store.create_skill(&skill, &first, new.content, bounds, record.as_ref());
         match (created.await, key) {
             (Ok(()), _) => Ok(skill),
             (Err(Store::AlreadyDone(record)), Some(key)) => {
                 self.replayed_skill(workspace, &once::replay(record, &key)?).await
             }
+            (Err(Store::TooMany(most)), _) => Err(SkillError::TooMany(most).into()),
+            (Err(Store::Limit(most)), _) => Err(SkillError::TooManyVersions(most).into()),
             (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    fn skill_bounds(&self) -> SkillBounds {
+        let Config {
+            max_skills,
+            max_skill_versions,
+            ..
+        } = &self.inner.config;
+        SkillBounds {
+            skills: *max_skills,
+            versions: *max_skill_versions,
         }
     }
 
@@ -140,7 +161,7 @@ impl Engine {
     /// Adds a version to a skill.
     ///
     /// # Errors
-    /// [`SkillError::NotFound`], [`Error::KeyReused`].
+    /// [`SkillError::NotFound`], [`SkillError::TooManyVersions`], [`Error::KeyReused`].
     pub async fn add_skill_version(
         &self,
         workspace: &WorkspaceId,
@@ -155,12 +176,13 @@ impl Engine {
         }
         let version = new.version(workspace, skill);
         let record = once::record(&scope, key.as_ref(), json!(version.id));
-        let added = store.add_skill_version(&version, new.content, record.as_ref());
+        let added = store.add_skill_version(&version, new.content, self.skill_bounds(), record.as_ref());
         match (added.await, key) {
             (Err(Store::AlreadyDone(record)), Some(key)) => {
                 let receipt = once::replay(record, &key)?;
                 self.replayed_skill_version(workspace, skill, &receipt).await
             }
+            (Err(Store::Limit(most)), _) => Err(SkillError::TooManyVersions(most).into()),
             (added, _) => added.map_err(|error| not_found(error, SkillError::NotFound.into())),
         }
     }

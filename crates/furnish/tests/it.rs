@@ -180,7 +180,7 @@ impl Test {
             updated_at: NOW,
             archived_at: None,
         };
-        store.create_memory_store(&of, None).await.unwrap();
+        store.create_memory_store(&of, 100, None).await.unwrap();
         let attached = vec![Attachment {
             store: of.id.clone(),
             access,

@@ -43,7 +43,7 @@ pub use records::{
     Admission, Commit, ListFilter, NewSession, Once, OnceRecord, SessionFilter, Span, Standing,
     StoredCredential, UsageFilter, UsageRow, Used, VaultFilter, VaultKey,
 };
-pub use skills::Skills;
+pub use skills::{SkillBounds, Skills};
 pub use trail::{AuditFilter, Trail};
 pub use webhooks::Webhooks;
 pub use work::{WorkQueue, WorkStats};

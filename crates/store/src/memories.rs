@@ -119,12 +119,12 @@ pub struct VersionFilter {
 /// something is written.
 #[async_trait]
 pub trait Memories: Send + Sync + 'static {
-    /// Adds a store.
+    /// Adds a store, as long as its workspace has less than `most`, archived ones included.
     ///
     /// # Errors
     /// [`Error::AlreadyDone`](crate::Error::AlreadyDone) when the key is taken;
-    /// [`Error::Conflict`](crate::Error::Conflict) when the id is.
-    async fn create_memory_store(&self, store: &MemoryStore, once: Option<&Once>) -> Result<()>;
+    /// [`Error::Conflict`](crate::Error::Conflict) when the id is; [`Error::TooMany`](crate::Error::TooMany).
+    async fn create_memory_store(&self, store: &MemoryStore, most: u32, once: Option<&Once>) -> Result<()>;
     /// A store.
     async fn memory_store(&self, workspace: &WorkspaceId, id: &MemoryStoreId) -> Result<Option<MemoryStore>>;
     /// Stores by creation.

@@ -9,6 +9,15 @@ use oma_domain::{SkillId, SkillVersionId, Timestamp, WorkspaceId};
 
 use crate::{Once, Result};
 
+/// How many skills a workspace may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SkillBounds {
+    /// The skills.
+    pub skills: u32,
+    /// The versions of all of them.
+    pub versions: u32,
+}
+
 /// Skills in the durable record.
 #[async_trait]
 pub trait Skills: Send + Sync + 'static {
@@ -16,12 +25,15 @@ pub trait Skills: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::AlreadyDone`](crate::Error::AlreadyDone) when the key is taken;
-    /// [`Error::Conflict`](crate::Error::Conflict) when an id is.
+    /// [`Error::Conflict`](crate::Error::Conflict) when an id is; [`Error::TooMany`](crate::Error::TooMany) when the
+    /// workspace has as many skills as it may, [`Error::Limit`](crate::Error::Limit) when its skills have as many
+    /// versions.
     async fn create_skill(
         &self,
         skill: &Skill,
         first: &SkillVersion,
         content: Arc<[u8]>,
+        bounds: SkillBounds,
         once: Option<&Once>,
     ) -> Result<()>;
     /// A skill.
@@ -45,11 +57,13 @@ pub trait Skills: Send + Sync + 'static {
     /// # Errors
     /// [`Error::AlreadyDone`](crate::Error::AlreadyDone) when the key is taken;
     /// [`Error::NotFound`](crate::Error::NotFound) when there is no such skill;
-    /// [`Error::Conflict`](crate::Error::Conflict) when the id is taken.
+    /// [`Error::Conflict`](crate::Error::Conflict) when the id is taken; [`Error::Limit`](crate::Error::Limit) when
+    /// the workspace's skills have as many versions as they may.
     async fn add_skill_version(
         &self,
         version: &SkillVersion,
         content: Arc<[u8]>,
+        bounds: SkillBounds,
         once: Option<&Once>,
     ) -> Result<SkillVersion>;
     /// A version.

@@ -70,6 +70,12 @@ fn every_error_has_its_status_and_code() {
         (SkillError::NotFound.into(), 404, "skill_not_found"),
         (SkillError::VersionNotFound.into(), 404, "skill_version_not_found"),
         (SkillError::HasVersions(1).into(), 409, "skill_has_versions"),
+        (SkillError::TooMany(1).into(), 409, "too_many_skills"),
+        (
+            SkillError::TooManyVersions(1).into(),
+            409,
+            "too_many_skill_versions",
+        ),
         (MemoryError::NotFound.into(), 404, "memory_not_found"),
         (
             MemoryError::VersionNotFound.into(),
@@ -83,6 +89,11 @@ fn every_error_has_its_status_and_code() {
             "memory_precondition_failed",
         ),
         (MemoryError::TooMany(1).into(), 409, "too_many_memories"),
+        (
+            MemoryError::TooManyStores(1).into(),
+            409,
+            "too_many_memory_stores",
+        ),
         (MemoryError::VersionInUse.into(), 409, "memory_version_in_use"),
         (Error::AgentArchived, 409, "agent_archived"),
         (

@@ -92,6 +92,12 @@ section! {
         /// How far the runs of scheduled deployments may be put off, so that not all begin at the same moment. A
         /// deployment is always put off by the same time, at most 15 % of the time between two of its runs.
         schedule_jitter: Duration { default "5s"; between "0s", "9m"; env "OPENCLAW_SCHEDULE_JITTER_MS"; }
+        /// The most skills that a workspace may have.
+        max_skills: u32 { default "1000"; between "1", "1000000"; env "OPENCLAW_MAX_SKILLS"; }
+        /// The most versions that all skills of a workspace may have in all.
+        max_skill_versions: u32 { default "10000"; between "1", "10000000"; env "OPENCLAW_MAX_SKILL_VERSIONS"; }
+        /// The most memory stores that a workspace may have, archived ones included.
+        max_memory_stores: u32 { default "1000"; between "1", "1000000"; env "OPENCLAW_MAX_MEMORY_STORES"; }
     }
 }
 

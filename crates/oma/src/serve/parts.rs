@@ -158,6 +158,9 @@ fn engine(config: &Config) -> oma_engine::Config {
         idempotency_age: engine.idempotency_age,
         compact_timeout: engine.compact_timeout,
         schedule_jitter: engine.schedule_jitter,
+        max_skills: engine.max_skills,
+        max_skill_versions: engine.max_skill_versions,
+        max_memory_stores: engine.max_memory_stores,
         clock: oma_engine::Clock::System,
         audit_age: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3600)),
     }

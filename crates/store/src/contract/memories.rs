@@ -30,7 +30,7 @@ fn memory_store(workspace: &WorkspaceId) -> MemoryStore {
 async fn stored(store: &Arc<dyn Store>) -> (WorkspaceId, MemoryStore) {
     let workspace = WorkspaceId::generate();
     let made = memory_store(&workspace);
-    store.create_memory_store(&made, None).await.unwrap();
+    store.create_memory_store(&made, 100, None).await.unwrap();
     (workspace, made)
 }
 
@@ -99,18 +99,25 @@ pub async fn stores(store: Arc<dyn Store>) {
     let workspace = WorkspaceId::generate();
     let first = memory_store(&workspace);
     let mark = once("memory_store.create", "k");
-    store.create_memory_store(&first, Some(&mark)).await.unwrap();
+    store.create_memory_store(&first, 100, Some(&mark)).await.unwrap();
     assert_refused!(
-        store.create_memory_store(&first, Some(&mark)).await,
+        store.create_memory_store(&first, 100, Some(&mark)).await,
         Error::AlreadyDone(_)
     );
-    assert_refused!(store.create_memory_store(&first, None).await, Error::Conflict);
+    assert_refused!(
+        store.create_memory_store(&first, 100, None).await,
+        Error::Conflict
+    );
     assert_eq!(
         store.memory_store(&workspace, &first.id).await.unwrap(),
         Some(first.clone())
     );
     let second = memory_store(&workspace);
-    store.create_memory_store(&second, None).await.unwrap();
+    assert_refused!(
+        store.create_memory_store(&second, 1, None).await,
+        Error::TooMany(1)
+    );
+    store.create_memory_store(&second, 2, None).await.unwrap();
 
     let mut archived = first.clone();
     archived.spec.name = "other".into();
@@ -766,7 +773,7 @@ pub async fn isolation(store: Arc<dyn Store>) {
     );
     // Nor through another store of the same workspace.
     let other = memory_store(&workspace);
-    store.create_memory_store(&other, None).await.unwrap();
+    store.create_memory_store(&other, 100, None).await.unwrap();
     let found = store.memory(&workspace, &other.id, &memory.id, true).await;
     assert_eq!(found.unwrap(), None);
     let by = change(&other, Actor::Local);

@@ -59,7 +59,7 @@ macro_rules! contract_tests {
             recovery: unfinished, expired, deadlines, existing;
             sessions: round_trip, rosters, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent,
                 changed_agent, evaluations;
-            skills: life, lists, isolation;
+            skills: life, lists, isolation, bounds;
             small: kept_values, readiness;
             vaults: round_trip, lists, credentials, isolation, pinned, master_key;
             usage: sums, pages;

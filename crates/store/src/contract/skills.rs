@@ -6,7 +6,12 @@ use oma_domain::skill::{Skill, SkillVersion, Which};
 use oma_domain::{SkillId, SkillVersionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{NOW, collect, once};
-use crate::{Error, Store, assert_refused};
+use crate::{Error, SkillBounds, Store, assert_refused};
+
+const MANY: SkillBounds = SkillBounds {
+    skills: 100,
+    versions: 100,
+};
 
 fn skill(workspace: &WorkspaceId) -> (Skill, SkillVersion) {
     let id = SkillId::generate();
@@ -45,17 +50,19 @@ pub async fn life(store: Arc<dyn Store>) {
     let (made, first) = skill(&workspace);
     let mark = once("skill.create", "k");
     store
-        .create_skill(&made, &first, content("one"), Some(&mark))
+        .create_skill(&made, &first, content("one"), MANY, Some(&mark))
         .await
         .unwrap();
     assert_refused!(
         store
-            .create_skill(&made, &first, content("one"), Some(&mark))
+            .create_skill(&made, &first, content("one"), MANY, Some(&mark))
             .await,
         Error::AlreadyDone(_)
     );
     assert_refused!(
-        store.create_skill(&made, &first, content("one"), None).await,
+        store
+            .create_skill(&made, &first, content("one"), MANY, None)
+            .await,
         Error::Conflict
     );
     assert_eq!(
@@ -68,23 +75,23 @@ pub async fn life(store: Arc<dyn Store>) {
     let scope = format!("skill_version.create:{}", made.id);
     let mark = once(&scope, "k");
     let second = store
-        .add_skill_version(&second, content("two"), Some(&mark))
+        .add_skill_version(&second, content("two"), MANY, Some(&mark))
         .await
         .unwrap();
     assert_eq!(second.number, 8);
     assert_refused!(
         store
-            .add_skill_version(&second, content("two"), Some(&mark))
+            .add_skill_version(&second, content("two"), MANY, Some(&mark))
             .await,
         Error::AlreadyDone(_)
     );
     assert_refused!(
-        store.add_skill_version(&second, content("two"), None).await,
+        store.add_skill_version(&second, content("two"), MANY, None).await,
         Error::Conflict
     );
     let unknown = version(&workspace, &SkillId::generate(), 1);
     assert_refused!(
-        store.add_skill_version(&unknown, content(""), None).await,
+        store.add_skill_version(&unknown, content(""), MANY, None).await,
         Error::NotFound
     );
     let found = store.skill(&workspace, &made.id).await.unwrap().unwrap();
@@ -137,7 +144,7 @@ pub async fn lists(store: Arc<dyn Store>) {
     for _ in 0..3 {
         let (made, first) = skill(&workspace);
         store
-            .create_skill(&made, &first, content(""), None)
+            .create_skill(&made, &first, content(""), MANY, None)
             .await
             .unwrap();
         ids.insert(0, made.id);
@@ -150,7 +157,10 @@ pub async fn lists(store: Arc<dyn Store>) {
     let mut versions = vec![first.unwrap().id];
     for _ in 0..2 {
         let added = version(&workspace, skill, 1);
-        store.add_skill_version(&added, content(""), None).await.unwrap();
+        store
+            .add_skill_version(&added, content(""), MANY, None)
+            .await
+            .unwrap();
         versions.insert(0, added.id);
     }
     for limit in [1, 2, 10] {
@@ -185,7 +195,7 @@ pub async fn isolation(store: Arc<dyn Store>) {
     let theirs = WorkspaceId::generate();
     let (made, first) = skill(&theirs);
     store
-        .create_skill(&made, &first, content("x"), None)
+        .create_skill(&made, &first, content("x"), MANY, None)
         .await
         .unwrap();
     let ours = WorkspaceId::generate();
@@ -204,8 +214,74 @@ pub async fn isolation(store: Arc<dyn Store>) {
     assert!(!store.delete_skill(&ours, &made.id).await.unwrap());
     let forged = version(&ours, &made.id, 1);
     assert_refused!(
-        store.add_skill_version(&forged, content(""), None).await,
+        store.add_skill_version(&forged, content(""), MANY, None).await,
         Error::NotFound
     );
     assert_eq!(store.skill(&theirs, &made.id).await.unwrap(), Some(made));
+}
+
+/// A workspace has so many skills and no more, and so many versions of all of them.
+pub async fn bounds(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let few = SkillBounds {
+        skills: 2,
+        versions: 3,
+    };
+    let (one, first) = skill(&workspace);
+    store
+        .create_skill(&one, &first, content("x"), few, None)
+        .await
+        .unwrap();
+    let mark = once("skill.create", "k");
+    let (two, of_two) = skill(&workspace);
+    store
+        .create_skill(&two, &of_two, content("x"), few, Some(&mark))
+        .await
+        .unwrap();
+    // What was done before is said before anything else.
+    assert_refused!(
+        store
+            .create_skill(&two, &of_two, content("x"), few, Some(&mark))
+            .await,
+        Error::AlreadyDone(_)
+    );
+    let (three, of_three) = skill(&workspace);
+    assert_refused!(
+        store
+            .create_skill(&three, &of_three, content("x"), few, None)
+            .await,
+        Error::TooMany(2)
+    );
+    let second = version(&workspace, &one.id, 8);
+    store
+        .add_skill_version(&second, content("x"), few, None)
+        .await
+        .unwrap();
+    let third = version(&workspace, &one.id, 9);
+    assert_refused!(
+        store.add_skill_version(&third, content("x"), few, None).await,
+        Error::Limit(3)
+    );
+    let more = SkillBounds { skills: 3, ..few };
+    assert_refused!(
+        store
+            .create_skill(&three, &of_three, content("x"), more, None)
+            .await,
+        Error::Limit(3)
+    );
+    // Another workspace's are another matter, and what goes makes room.
+    let (other, of_other) = skill(&WorkspaceId::generate());
+    store
+        .create_skill(&other, &of_other, content("x"), few, None)
+        .await
+        .unwrap();
+    store
+        .delete_skill_version(&workspace, &two.id, &Which::Latest, NOW)
+        .await
+        .unwrap();
+    assert!(store.delete_skill(&workspace, &two.id).await.unwrap());
+    store
+        .create_skill(&three, &of_three, content("x"), few, None)
+        .await
+        .unwrap();
 }

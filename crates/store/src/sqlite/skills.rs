@@ -12,16 +12,24 @@ use super::Sqlite;
 use super::failure::Failure;
 use super::once::{self, Mark};
 use super::rows::{id, number, optional_id, page, page_limit, start, text, unknown_cursor};
-use crate::{Error, Once, Result as StoreResult, Skills};
+use crate::{Error, Once, Result as StoreResult, SkillBounds, Skills};
 
 fn create(
     conn: &Connection,
     skill: &Skill,
     first: &SkillVersion,
     content: &[u8],
+    bounds: SkillBounds,
     once: Option<&Mark>,
 ) -> Result<(), Failure> {
     once::check(conn, once)?;
+    let skills: u32 = conn
+        .prepare_cached("SELECT count(*) FROM skills WHERE workspace = ?")?
+        .query_row([skill.workspace.as_str()], |row| row.get(0))?;
+    if skills >= bounds.skills {
+        return Err(Error::TooMany(bounds.skills).into());
+    }
+    check_versions(conn, &skill.workspace, bounds)?;
     if conn
         .prepare_cached("SELECT 1 FROM skills WHERE id = ?")?
         .exists([skill.id.as_str()])?
@@ -40,6 +48,19 @@ fn create(
     ])?;
     insert(conn, conn.last_insert_rowid(), first, first.number, content)?;
     once::remember(conn, once)
+}
+
+/// Refuses another version when the skills of a workspace have as many as they may.
+fn check_versions(conn: &Connection, workspace: &WorkspaceId, bounds: SkillBounds) -> Result<(), Failure> {
+    let versions: u32 = conn
+        .prepare_cached(
+            "SELECT count(*) FROM skills s JOIN skill_versions v ON v.skill = s.key WHERE s.workspace = ?",
+        )?
+        .query_row([workspace.as_str()], |row| row.get(0))?;
+    match versions >= bounds.versions {
+        true => Err(Error::Limit(bounds.versions).into()),
+        false => Ok(()),
+    }
 }
 
 fn insert(
@@ -161,10 +182,12 @@ fn add(
     conn: &Connection,
     version: &SkillVersion,
     content: &[u8],
+    bounds: SkillBounds,
     once: Option<&Mark>,
 ) -> Result<SkillVersion, Failure> {
     once::check(conn, once)?;
     let skill = key(conn, &version.workspace, &version.skill)?.ok_or(Error::NotFound)?;
+    check_versions(conn, &version.workspace, bounds)?;
     let highest: Option<i64> = conn
         .prepare_cached("SELECT max(number) FROM skill_versions WHERE skill = ?")?
         .query_row([skill], |row| row.get(0))?;
@@ -294,12 +317,13 @@ impl Skills for Sqlite {
         skill: &Skill,
         first: &SkillVersion,
         content: Arc<[u8]>,
+        bounds: SkillBounds,
         once: Option<&Once>,
     ) -> StoreResult<()> {
         let once = Mark::of(&skill.workspace, once)?;
         let (skill, first) = (skill.clone(), first.clone());
         self.writer
-            .run(move |conn| create(conn, &skill, &first, &content, once.as_ref()))
+            .run(move |conn| create(conn, &skill, &first, &content, bounds, once.as_ref()))
             .await
     }
 
@@ -329,12 +353,13 @@ impl Skills for Sqlite {
         &self,
         version: &SkillVersion,
         content: Arc<[u8]>,
+        bounds: SkillBounds,
         once: Option<&Once>,
     ) -> StoreResult<SkillVersion> {
         let once = Mark::of(&version.workspace, once)?;
         let version = version.clone();
         self.writer
-            .run(move |conn| add(conn, &version, &content, once.as_ref()))
+            .run(move |conn| add(conn, &version, &content, bounds, once.as_ref()))
             .await
     }
 

@@ -40,9 +40,15 @@ impl StoreRow {
     }
 }
 
-fn create(conn: &Connection, row: &StoreRow, once: Option<&Mark>) -> Result<(), Failure> {
+fn create(conn: &Connection, row: &StoreRow, most: u32, once: Option<&Mark>) -> Result<(), Failure> {
     let store = &row.store;
     once::check(conn, once)?;
+    let stores: u32 = conn
+        .prepare_cached("SELECT count(*) FROM memory_stores WHERE workspace = ?")?
+        .query_row([store.workspace.as_str()], |row| row.get(0))?;
+    if stores >= most {
+        return Err(Error::TooMany(most).into());
+    }
     if conn
         .prepare_cached("SELECT 1 FROM memory_stores WHERE id = ?")?
         .exists([store.id.as_str()])?
@@ -232,11 +238,16 @@ pub(super) fn attachable(
 
 #[async_trait]
 impl Memories for Sqlite {
-    async fn create_memory_store(&self, store: &MemoryStore, once: Option<&Once>) -> StoreResult<()> {
+    async fn create_memory_store(
+        &self,
+        store: &MemoryStore,
+        most: u32,
+        once: Option<&Once>,
+    ) -> StoreResult<()> {
         let row = StoreRow::new(store)?;
         let once = Mark::of(&store.workspace, once)?;
         self.writer
-            .run(move |conn| create(conn, &row, once.as_ref()))
+            .run(move |conn| create(conn, &row, most, once.as_ref()))
             .await
     }
 
