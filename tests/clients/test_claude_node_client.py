@@ -14,7 +14,7 @@ SCENARIOS = {
     "agents": ("life", "environments"),
     "deployments": ("life", "runs", "failures", "bad"),
     "errors": ("authentication", "fields", "whatIsNotThere", "connection"),
-    "files": ("life", "pages", "largeFile", "resources", "badResources", "messages"),
+    "files": ("life", "pages", "largeFile", "resources", "badResources", "repositories", "messages"),
     "memory": ("stores", "memories", "versions", "session"),
     "outcomes": ("revised", "lastIteration", "interrupted", "bad", "systemMessage"),
     "sessions": (

@@ -117,6 +117,16 @@ pub enum FailureKind {
     McpConnection,
     /// An MCP server refused the credentials, or wants some; the turn goes on without its tools.
     McpAuthentication,
+    /// A repository wants to know who asks; the session goes on without it.
+    RepositoryAuthentication,
+    /// A repository is not for us; the session goes on without it.
+    RepositoryForbidden,
+    /// There is no such repository; the session goes on without it.
+    RepositoryNotFound,
+    /// A repository does not have what was to be checked out; the session goes on without it.
+    RepositoryCheckout,
+    /// A repository could not be cloned for another reason; the session goes on without it.
+    RepositoryClone,
     /// A fault of ours.
     Internal,
 }
@@ -138,6 +148,11 @@ impl FailureKind {
             Self::Restarted => "restarted",
             Self::McpConnection => "mcp_connection_failed_error",
             Self::McpAuthentication => "mcp_authentication_failed_error",
+            Self::RepositoryAuthentication => "repository_authentication_error",
+            Self::RepositoryForbidden => "repository_forbidden_error",
+            Self::RepositoryNotFound => "repository_not_found_error",
+            Self::RepositoryCheckout => "repository_checkout_error",
+            Self::RepositoryClone => "repository_clone_error",
             Self::Internal => "unknown_error",
         }
     }

@@ -2,8 +2,9 @@
 
 use oma_domain::page::{Order, Page};
 use oma_domain::{File, FileId, Resource, ResourceId, SessionId, WorkspaceId};
-pub use oma_files::{Error, Files, Limits, NewFile, NewResource, Upload};
+pub use oma_files::{Access, Error, Files, Limits, NewFile, NewRepository, NewResource, Upload};
 use oma_store::{Error as Store, FileFilter};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -149,6 +150,26 @@ impl Engine {
     ) -> Result<()> {
         self.unarchived(workspace, session).await?;
         Ok(self.inner.files.remove_resource(workspace, session, id).await?)
+    }
+
+    /// Gives a session's repository another token, which counts from now on.
+    ///
+    /// # Errors
+    /// [`crate::Error::SessionNotFound`]; [`crate::Error::Rejected`] when it is archived;
+    /// [`Error::ResourceNotFound`] and [`Error::Invalid`] in [`crate::Error::Files`].
+    pub async fn rotate_repository_token(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        id: &ResourceId,
+        token: &SecretString,
+    ) -> Result<Resource> {
+        self.unarchived(workspace, session).await?;
+        let rotated = self
+            .inner
+            .files
+            .rotate_token(workspace, session, id, token, now());
+        Ok(rotated.await?)
     }
 
     async fn unarchived(&self, workspace: &WorkspaceId, session: &SessionId) -> Result<()> {

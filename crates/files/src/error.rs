@@ -79,6 +79,15 @@ impl From<oma_store::Error> for Error {
     }
 }
 
+impl From<oma_vault::Error> for Error {
+    fn from(error: oma_vault::Error) -> Self {
+        match error {
+            oma_vault::Error::Store(error) => error.into(),
+            error => Self::Internal(error.to_string()),
+        }
+    }
+}
+
 impl From<oma_sandbox::Error> for Error {
     fn from(error: oma_sandbox::Error) -> Self {
         Self::Internal(error.to_string())

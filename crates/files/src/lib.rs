@@ -2,27 +2,30 @@
 //!
 //! What is known of a file is a row of the store; its bytes lie in the data folder (`blobs`). A session that is
 //! given a file gets a copy of its own (another name of the same bytes), mounted read-only into its sandbox; what it
-//! writes to `/mnt/session/outputs` becomes files that clients can download (`outputs`).
+//! writes to `/mnt/session/outputs` becomes files that clients can download (`outputs`). A git repository that it is
+//! given is cloned into its workspace (`repositories`).
 //!
 //! Invariant: a row is there only once its bytes are on the disk, and bytes without a row go: at the next start, if a
 //! crash came between the two.
 //! Invariant: a session's files, its copies and what it made, go with it.
 //! Invariant: nothing is read from or put into a session's folders but beneath their root (I12).
 //!
-//! Where it sits: above the store and the sandboxes, below the engine.
+//! Where it sits: above the store, the vaults and the sandboxes, below the engine.
 
 mod blobs;
 mod error;
 mod mount_path;
 mod outputs;
+mod repositories;
 mod resources;
 mod upkeep;
 mod uploads;
 
 pub use error::{Error, Result};
+pub use repositories::{Access, NewRepository};
 pub use resources::{NewResource, Prepared};
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex as StdMutex};
@@ -38,6 +41,7 @@ use oma_store::{FileFilter, Once, Store};
 use tokio::sync::Mutex;
 
 use blobs::{Blobs, Partial};
+use repositories::{Hosts, Seen};
 
 /// The longest name of a file, in bytes.
 const MAX_FILENAME: usize = 255;
@@ -73,6 +77,8 @@ pub struct Files {
 
 struct Inner {
     store: Arc<dyn Store>,
+    /// What repositories are reached with; without it, none are.
+    hosts: Option<Arc<Hosts>>,
     /// Without sandboxes sessions have no folders.
     provider: Option<Arc<dyn Provider>>,
     blobs: Blobs,
@@ -81,6 +87,8 @@ struct Inner {
     turns: [Mutex<()>; TURNS],
     /// Sessions whose uploads are in place, as far as this process has seen to it.
     furnished: StdMutex<HashSet<SessionId>>,
+    /// Sessions whose repositories this process has seen to.
+    seen: StdMutex<HashMap<SessionId, Seen>>,
 }
 
 /// A file to add.
@@ -118,6 +126,7 @@ impl Upload {
 
 impl Files {
     /// Files over a store and the sandboxes of `provider`, if there are any, their bytes in the data folder.
+    /// Repositories are reached with `access`.
     ///
     /// # Errors
     /// When the folder can't be used.
@@ -126,15 +135,18 @@ impl Files {
         limits: Limits,
         store: Arc<dyn Store>,
         provider: Option<Arc<dyn Provider>>,
+        access: Option<Access>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             inner: Arc::new(Inner {
+                hosts: access.map(|access| Hosts::new(Arc::clone(&store), access)),
                 store,
                 provider,
                 blobs: Blobs::open(data, limits.disk_floor)?,
                 limits,
                 turns: std::array::from_fn(|_| Mutex::default()),
                 furnished: StdMutex::default(),
+                seen: StdMutex::default(),
             }),
         })
     }

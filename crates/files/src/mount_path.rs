@@ -12,6 +12,9 @@ const MAX_PATH: usize = 1_024;
 /// The longest name in it, in bytes.
 const MAX_NAME: usize = 255;
 
+/// Where repositories lie.
+pub(crate) const WORKSPACE: &str = "/workspace/";
+
 const FIELD: &str = "mount_path";
 
 fn root() -> PathBuf {
@@ -45,6 +48,30 @@ pub(crate) fn resolve(given: Option<&str>, file: &FileId) -> Result<String> {
         }
     }
     Ok(format!("{root}/{inside}"))
+}
+
+/// The whole path of a repository: below the workspace. Without a path, its own name is that.
+///
+/// # Errors
+/// [`Error::Invalid`] when it would lie elsewhere.
+pub(crate) fn of_repository(given: Option<&str>, url: &str) -> Result<String> {
+    let own = || {
+        let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        format!("{WORKSPACE}{}", name.strip_suffix(".git").unwrap_or(name))
+    };
+    let path = given.map_or_else(own, str::to_owned);
+    let inside = path.strip_prefix(WORKSPACE).unwrap_or_default();
+    let is_plain = |name: &str| {
+        let is_own = name.starts_with(".oma") || name.len() > MAX_NAME;
+        !matches!(name, "" | "." | "..") && !is_own && !name.chars().any(char::is_control)
+    };
+    if inside.len() > MAX_PATH || !inside.split('/').all(is_plain) {
+        return Err(Error::invalid(
+            FIELD,
+            format!("must be a plain path below {WORKSPACE}"),
+        ));
+    }
+    Ok(path)
 }
 
 /// The path from the folder of uploads.
@@ -97,6 +124,30 @@ mod tests {
         }
         let long = "x/".repeat(600);
         assert!(resolve(Some(&long), &file).is_err());
+    }
+
+    #[test]
+    fn repositories_lie_in_the_workspace() {
+        for (given, url, expected) in [
+            (None, "https://github.com/a/tool", Some("/workspace/tool")),
+            (None, "https://git.example/a/b/tool.git/", Some("/workspace/tool")),
+            (
+                Some("/workspace/src/x"),
+                "https://github.com/a/tool",
+                Some("/workspace/src/x"),
+            ),
+            (Some("/workspace"), "https://github.com/a/tool", None),
+            (Some("/workspace/../etc"), "https://github.com/a/tool", None),
+            (Some("/mnt/skills/x"), "https://github.com/a/tool", None),
+            (Some("x"), "https://github.com/a/tool", None),
+            (Some("/workspace/.oma/x"), "https://github.com/a/tool", None),
+        ] {
+            assert_eq!(
+                of_repository(given, url).ok().as_deref(),
+                expected,
+                "{given:?} {url}"
+            );
+        }
     }
 
     #[test]

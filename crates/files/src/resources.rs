@@ -4,10 +4,10 @@ use oma_domain::resource::{MAX_FILES, Spec};
 use oma_domain::{File, FileId, Resource, ResourceId, SessionId, Timestamp, WorkspaceId};
 
 use crate::error::{Error, Result};
-use crate::{Files, mount_path};
+use crate::{Files, NewRepository, mount_path};
 
 /// Something that a session is to be given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NewResource {
     /// A file, as the session's own copy.
     File {
@@ -16,6 +16,8 @@ pub enum NewResource {
         /// Where in the sandbox; named after the file's id without it.
         mount_path: Option<String>,
     },
+    /// A git repository. Only for a session that is about to be created.
+    Repository(NewRepository),
 }
 
 /// What a session will be given, ready for the transaction that creates it.
@@ -52,7 +54,7 @@ impl Files {
             {
                 Ok((resource, copy)) => {
                     prepared.resources.push(resource);
-                    prepared.files.push(copy);
+                    prepared.files.extend(copy);
                 }
                 Err(error) => {
                     self.give_up(&prepared.files).await;
@@ -76,23 +78,36 @@ impl Files {
         new: NewResource,
         others: &[Resource],
         now: Timestamp,
-    ) -> Result<(Resource, File)> {
-        let NewResource::File {
-            file: original,
-            mount_path: wanted,
-        } = new;
-        let original = self.get(workspace, &original, now).await?;
-        let path = mount_path::resolve(wanted.as_deref(), &original.id)?;
-        let is_taken = others.iter().any(|other| {
-            let Spec::File { mount_path, .. } = &other.spec;
-            mount_path::collide(mount_path, &path)
-        });
-        if is_taken {
-            return Err(Error::invalid(
-                "mount_path",
-                format!("{path} is another file's path, or a part of it"),
-            ));
-        }
+    ) -> Result<(Resource, Option<File>)> {
+        let (spec, copy) = match new {
+            NewResource::File { file, mount_path } => {
+                let original = self.get(workspace, &file, now).await?;
+                let path = mount_path::resolve(mount_path.as_deref(), &original.id)?;
+                apart(others, &path)?;
+                let copy = self.copy(&original, session, now).await?;
+                let spec = Spec::File {
+                    file: copy.id.clone(),
+                    mount_path: path,
+                };
+                (spec, copy)
+            }
+            NewResource::Repository(new) => {
+                let resource = self.prepare_repository(workspace, session, new, now).await?;
+                apart(others, resource.spec.mount_path())?;
+                return Ok((resource, None));
+            }
+        };
+        let resource = Resource {
+            id: ResourceId::generate(),
+            spec,
+            created_at: now,
+            updated_at: now,
+        };
+        Ok((resource, Some(copy)))
+    }
+
+    /// A session's own copy of a file.
+    async fn copy(&self, original: &File, session: &SessionId, now: Timestamp) -> Result<File> {
         let copy = File {
             id: FileId::generate(),
             downloadable: false,
@@ -105,16 +120,7 @@ impl Files {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound),
             linked => linked.map_err(Error::io("copying a file"))?,
         }
-        let resource = Resource {
-            id: ResourceId::generate(),
-            spec: Spec::File {
-                file: copy.id.clone(),
-                mount_path: path,
-            },
-            created_at: now,
-            updated_at: now,
-        };
-        Ok((resource, copy))
+        Ok(copy)
     }
 
     /// Gives a session something more. A sandbox that runs already shows it when this returns.
@@ -130,7 +136,14 @@ impl Files {
     ) -> Result<Resource> {
         let _turn = self.turn(session).await;
         let others = self.inner.store.resources(workspace, session).await?;
+        if matches!(new, NewResource::Repository(_)) {
+            return Err(Error::invalid(
+                "type",
+                "a repository can only be given to a session that is created",
+            ));
+        }
         let (resource, copy) = self.prepare_one(workspace, session, new, &others, now).await?;
+        let copy = copy.ok_or_else(|| Error::Internal("a file without a copy".to_owned()))?;
         let added = self
             .inner
             .store
@@ -181,4 +194,17 @@ impl Files {
         }
         self.release().await
     }
+}
+
+/// Whether a path is free.
+///
+/// # Errors
+/// [`Error::Invalid`] when it, or a part of it, is another resource's.
+fn apart(others: &[Resource], path: &str) -> Result<()> {
+    let mut others = others.iter().map(|other| other.spec.mount_path());
+    if others.any(|other| mount_path::collide(other, path)) {
+        let message = format!("{path} is another resource's path, or a part of it");
+        return Err(Error::invalid("mount_path", message));
+    }
+    Ok(())
 }

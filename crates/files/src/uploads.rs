@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use oma_domain::event::Failure;
 use oma_domain::resource::Spec as Given;
 use oma_domain::{FileId, Resource, SessionId};
 use oma_sandbox::files::{Error as MountError, Workspace};
 use oma_sandbox::mounts::{Furnish, Place};
-use oma_sandbox::{Error as SandboxError, Spec};
+use oma_sandbox::{Attached, Error as SandboxError, Spec};
 
 use crate::error::{Error, Result};
 use crate::{Files, mount_path};
@@ -30,6 +31,10 @@ impl Furnish for Files {
             source: std::io::Error::other(error),
         })
     }
+
+    async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
+        self.settle_repositories(spec, attached).await
+    }
 }
 
 impl Files {
@@ -39,7 +44,7 @@ impl Files {
         let resources = self.inner.store.resources(&spec.workspace, session).await?;
         if !resources.is_empty() || self.has_folders(session).await? {
             let uploads = self.folder(session, &Place::Uploads).await?;
-            let wanted: BTreeMap<&str, &FileId> = resources.iter().map(place).collect();
+            let wanted: BTreeMap<&str, &FileId> = resources.iter().filter_map(place).collect();
             // What was taken away while nobody could see to it.
             for path in present(&*uploads).await? {
                 if !wanted.contains_key(path.as_str()) {
@@ -64,8 +69,10 @@ impl Files {
 
     pub(crate) async fn put_in_place(&self, session: &SessionId, resource: &Resource) -> Result<()> {
         let uploads = self.folder(session, &Place::Uploads).await?;
-        let (path, file) = place(resource);
-        self.put(&*uploads, path, file).await
+        match place(resource) {
+            Some((path, file)) => self.put(&*uploads, path, file).await,
+            None => Ok(()),
+        }
     }
 
     async fn put(&self, uploads: &dyn Workspace, path: &str, file: &FileId) -> Result<()> {
@@ -81,7 +88,10 @@ impl Files {
 
     pub(crate) async fn take_away(&self, session: &SessionId, resource: &Resource) -> Result<()> {
         let uploads = self.folder(session, &Place::Uploads).await?;
-        match uploads.remove(place(resource).0).await {
+        let Some((path, _)) = place(resource) else {
+            return Ok(());
+        };
+        match uploads.remove(path).await {
             Err(MountError::NotFound) => Ok(()),
             removed => Ok(removed?),
         }
@@ -103,10 +113,12 @@ impl Files {
     }
 }
 
-/// Where a resource lies below the uploads, and the file that it is.
-fn place(resource: &Resource) -> (&str, &FileId) {
-    let Given::File { file, mount_path } = &resource.spec;
-    (mount_path::inside(mount_path), file)
+/// Where a resource lies below the uploads, and the file that it is; `None` for what is no file.
+fn place(resource: &Resource) -> Option<(&str, &FileId)> {
+    match &resource.spec {
+        Given::File { file, mount_path } => Some((mount_path::inside(mount_path), file)),
+        Given::Repository { .. } => None,
+    }
 }
 
 /// The paths of all files below a folder of the server's own.

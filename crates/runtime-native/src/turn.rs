@@ -125,6 +125,9 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        for failure in self.native.pool.take_failures(&self.session.id) {
+            self.commit(Input::Remark { failure }).await?;
+        }
         self.ask_servers().await?;
         self.conversation.catch_up(self.port, head).await?;
         if purpose == Purpose::Compaction || self.is_full(state, &*model) {

@@ -31,7 +31,7 @@ mod wire;
 pub use client::Client;
 pub use error::Error;
 pub use pool::{Lease, Pool, PoolConfig};
-pub use service::Pipe;
+pub use service::{Incoming, Pipe};
 
 use std::time::Duration;
 
@@ -97,6 +97,16 @@ pub trait Hand: Send + Sync {
         Err(Error::Refused(
             "sandboxes of this kind run no services".to_owned(),
         ))
+    }
+
+    /// Opens a port of the sandbox's loopback address, if it is not open yet, and gives the next connection that a
+    /// process in the sandbox makes to it. Until somebody asks, connections wait.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it can't be opened, also where a backend has no such ports.
+    async fn listen(&self, port: u16) -> Result<Incoming, Error> {
+        let _ = port;
+        Err(Error::Refused("sandboxes of this kind open no ports".to_owned()))
     }
 }
 

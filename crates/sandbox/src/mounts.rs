@@ -20,9 +20,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use oma_domain::event::Failure;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Spec};
+use crate::{Attached, Error, Spec};
 
 /// The folder of the sandbox that holds all of them.
 pub const ROOT: &str = "/mnt";
@@ -138,6 +139,13 @@ pub trait Furnish: Send + Sync + 'static {
     /// # Errors
     /// Why the sandbox should not be used as it is; whoever wanted it is told, and may try again.
     async fn furnish(&self, spec: &Spec) -> Result<(), Error>;
+
+    /// Called after that, with the sandbox at hand and before anybody else has it; what can only be done inside is
+    /// done here. Tells what went wrong, for the session's log: the sandbox is used all the same.
+    async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
+        let _ = (spec, attached);
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

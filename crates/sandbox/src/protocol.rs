@@ -95,6 +95,13 @@ pub enum Order {
         /// The process.
         service: Service,
     },
+    /// Make this connection one with the next that a process in the sandbox makes to this port of the loopback
+    /// address. Only as the frame after `Hello`; answered by `Listening` or `Refused`, and by `Serving` once somebody
+    /// has connected. After `Serving` there are no more frames: each side just writes.
+    Listen {
+        /// The port. It stays open as long as the sandbox lives.
+        port: u16,
+    },
     /// End in an orderly way unless something runs. Answered by `Ok`, then the hand exits, or by `Busy`.
     Retire {
         /// Names this request.
@@ -143,9 +150,11 @@ pub enum Report {
         /// The request.
         id: u64,
     },
+    /// The port is open.
+    Listening,
     /// What follows on this connection comes from the process.
     Serving,
-    /// The process could not be started.
+    /// The process could not be started, or the port not be opened.
     Refused {
         /// Why.
         reason: String,

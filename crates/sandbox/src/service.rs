@@ -1,19 +1,24 @@
-//! The server's end of a connection that is the standard input and output of a process in a sandbox.
+//! The server's end of a connection that is the standard input and output of a process in a sandbox, or one that a
+//! process there has made to a port.
 
 use std::io::Cursor;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use crate::protocol::{Order, Report, Service, VERSION};
 use crate::{Error, wire};
 
 /// What is written goes to the process's standard input; what is read is its standard output. Bytes wait in the
-/// socket until the other side takes them. Dropping it ends the process.
+/// socket until the other side takes them. Dropping it ends the process, or closes the connection that it has made.
 pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
+
+/// A connection to a port that a process in the sandbox has yet to make.
+pub type Incoming = BoxFuture<'static, Result<Box<dyn Pipe>, Error>>;
 
 /// Has the hand at the other end of a fresh connection start a process.
 ///
@@ -24,42 +29,96 @@ pub(crate) async fn start(
     service: Service,
     patience: Duration,
 ) -> Result<Box<dyn Pipe>, Error> {
-    let (read, write) = tokio::io::split(stream);
-    let mut reader = wire::Reader::new(read);
-    let mut writer = wire::Writer::new(write);
-    let (hello, serve) = (
-        wire::encode(&Order::Hello { version: VERSION })?,
-        wire::encode(&Order::Serve { service })?,
-    );
-    let greeting = async {
-        writer.send(hello).await?;
-        match reader.next::<Report>().await? {
-            Some(Report::Hello { version: VERSION, .. }) => {}
-            Some(_) => {
+    let mut ends = Ends::of(stream);
+    let asking = async {
+        match ends.ask(&Order::Serve { service }).await? {
+            Report::Serving => Ok(()),
+            report => Err(refused("serve", report)),
+        }
+    };
+    within(patience, asking).await?;
+    Ok(ends.into_pipe())
+}
+
+/// Has the hand at the other end of a fresh connection open a port. There is no bound to how long it may then take
+/// until somebody connects to it; dropping what waits ends the wait.
+///
+/// # Errors
+/// [`Error::Refused`] when it can't be opened, and what else can go wrong with a hand.
+pub(crate) async fn listen(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    port: u16,
+    patience: Duration,
+) -> Result<Incoming, Error> {
+    let mut ends = Ends::of(stream);
+    let asking = async {
+        match ends.ask(&Order::Listen { port }).await? {
+            Report::Listening => Ok(()),
+            report => Err(refused("listen", report)),
+        }
+    };
+    within(patience, asking).await?;
+    Ok(Box::pin(async move {
+        match ends.hear().await? {
+            Report::Serving => Ok(ends.into_pipe()),
+            report => Err(refused("listen", report)),
+        }
+    }))
+}
+
+async fn within(patience: Duration, asking: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    timeout(patience, asking)
+        .await
+        .map_err(|_| Error::Timeout(patience))?
+}
+
+/// A connection that is still spoken on in frames.
+struct Ends<S> {
+    reader: wire::Reader<ReadHalf<S>>,
+    writer: wire::Writer<WriteHalf<S>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Ends<S> {
+    fn of(stream: S) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self {
+            reader: wire::Reader::new(read),
+            writer: wire::Writer::new(write),
+        }
+    }
+
+    /// Greets the hand and gives it its order.
+    async fn ask(&mut self, order: &Order) -> Result<Report, Error> {
+        let hello = wire::encode(&Order::Hello { version: VERSION })?;
+        self.writer.send(hello).await?;
+        match self.hear().await? {
+            Report::Hello { version: VERSION, .. } => {}
+            _ => {
                 return Err(Error::Protocol(
                     "it did not greet first, or is of another version".to_owned(),
                 ));
             }
-            None => return Err(closed()),
         }
-        writer.send(serve).await?;
-        match reader.next::<Report>().await? {
-            Some(Report::Serving) => Ok(()),
-            Some(Report::Refused { reason }) => Err(Error::Refused(reason)),
-            Some(_) => Err(Error::Protocol(
-                "the answer to serve is of another kind".to_owned(),
-            )),
-            None => Err(closed()),
-        }
-    };
-    timeout(patience, greeting)
-        .await
-        .map_err(|_| Error::Timeout(patience))??;
-    let (read, begun) = reader.into_parts();
-    let read = Cursor::new(begun).chain(read);
-    Ok(Box::new(tokio::io::join(read, writer.into_inner())))
+        self.writer.send(wire::encode(order)?).await?;
+        self.hear().await
+    }
+
+    async fn hear(&mut self) -> Result<Report, Error> {
+        let report = self.reader.next::<Report>().await?;
+        report.ok_or_else(|| Error::Lost("it closed the connection".to_owned()))
+    }
+
+    /// What follows the last frame.
+    fn into_pipe(self) -> Box<dyn Pipe> {
+        let (read, begun) = self.reader.into_parts();
+        let read = Cursor::new(begun).chain(read);
+        Box::new(tokio::io::join(read, self.writer.into_inner()))
+    }
 }
 
-fn closed() -> Error {
-    Error::Lost("it closed the connection".to_owned())
+fn refused(order: &str, report: Report) -> Error {
+    match report {
+        Report::Refused { reason } => Error::Refused(reason),
+        _ => Error::Protocol(format!("the answer to {order} is of another kind")),
+    }
 }

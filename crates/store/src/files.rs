@@ -96,6 +96,13 @@ pub trait Files: Send + Sync + 'static {
     ) -> Result<()>;
     /// What a session has been given, in that order. Empty when there is no such session.
     async fn resources(&self, workspace: &WorkspaceId, session: &SessionId) -> Result<Vec<Resource>>;
+    /// Writes a resource over the one with its id. Returns whether the session has it.
+    async fn update_resource(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        resource: &Resource,
+    ) -> Result<bool>;
     /// Takes something away from a session, with its copy of a file. Returns what it was.
     async fn remove_resource(
         &self,

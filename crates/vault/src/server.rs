@@ -1,4 +1,4 @@
-//! Secrets of the server's own features that belong to no vault of a client: the signing secrets of webhooks. They are
+//! Secrets that belong to no vault of a client: the signing secrets of webhooks, the tokens of repositories. They are
 //! sealed under the data key of a vault in a workspace that nobody has, so that a change of the master key takes them
 //! along.
 

@@ -83,16 +83,22 @@ impl Server {
             room: 3 << 20,
             ..Default::default()
         };
-        let files = oma_engine::files::Files::open(folder.path(), limits, Arc::clone(&store), None);
+        let guard = Arc::new(oma_egress::Guard::new(oma_egress::Policy {
+            allow: vec!["127.0.0.1".parse().unwrap()],
+        }));
+        let access = oma_engine::files::Access {
+            guard: Arc::clone(&guard),
+            vaults: vaults.clone(),
+        };
+        let files =
+            oma_engine::files::Files::open(folder.path(), limits, Arc::clone(&store), None, Some(access));
         let deps = Deps {
             vaults,
             files: files.unwrap(),
             store,
             runtime: Arc::new(Puppet::default()),
             models: vec![model("test/puppet"), model("test/family/large")],
-            guard: Arc::new(oma_egress::Guard::new(oma_egress::Policy {
-                allow: vec!["127.0.0.1".parse().unwrap()],
-            })),
+            guard,
         };
         let mut config = ApiConfig {
             stream_linger: Duration::from_millis(50),

@@ -327,7 +327,8 @@ impl Stage {
         let store: Arc<dyn Store> = Arc::new(opened(folder).await);
         let puppet = Puppet::new();
         let vaults = vaults(&store).await;
-        let files = oma_engine::files::Files::open(folder, Default::default(), Arc::clone(&store), None);
+        let files =
+            oma_engine::files::Files::open(folder, Default::default(), Arc::clone(&store), None, None);
         let deps = Deps {
             vaults,
             files: files.unwrap(),

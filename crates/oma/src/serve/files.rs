@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oma_files::{Files, Limits};
+use oma_files::{Access, Files, Limits};
 use oma_sandbox::Provider;
 use oma_store::sqlite::Sqlite;
 
@@ -17,6 +17,7 @@ pub(crate) async fn open(
     config: &Config,
     store: &Arc<Sqlite>,
     provider: &Arc<dyn Provider>,
+    access: Access,
 ) -> Result<Files, Failure> {
     let limits = Limits {
         max_file: config.server.max_upload.0,
@@ -26,8 +27,14 @@ pub(crate) async fn open(
     let store = Arc::<Sqlite>::clone(store) as Arc<dyn oma_store::Store>;
     let wrong =
         |error: String| Failure::Other(format!("the files in {}: {error}", config.data_dir.display()));
-    let files = Files::open(&config.data_dir, limits, store, Some(Arc::clone(provider)))
-        .map_err(|error| wrong(error.to_string()))?;
+    let files = Files::open(
+        &config.data_dir,
+        limits,
+        store,
+        Some(Arc::clone(provider)),
+        Some(access),
+    )
+    .map_err(|error| wrong(error.to_string()))?;
     files.recover().await.map_err(|error| wrong(error.to_string()))?;
     Ok(files)
 }

@@ -68,7 +68,15 @@ impl Parts {
         let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
         let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
         let skills = Skills::new(durable, Arc::clone(&local));
-        let files = files::open(config, &store, &local).await?;
+        let guard = Arc::new(Guard::new(oma_egress::Policy {
+            allow: config.tools.dial_allow.0.clone(),
+        }));
+        let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
+        let access = oma_files::Access {
+            guard: Arc::clone(&guard),
+            vaults: vaults.clone(),
+        };
+        let files = files::open(config, &store, &local, access).await?;
         let furnishers: Vec<Arc<dyn Furnish>> = vec![
             Arc::new(files.clone()),
             Arc::new(memories.clone()),
@@ -81,10 +89,6 @@ impl Parts {
             ..oma_runtime_native::Config::default()
         };
         let listed = models::listed(&models);
-        let guard = Arc::new(Guard::new(oma_egress::Policy {
-            allow: config.tools.dial_allow.0.clone(),
-        }));
-        let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
         let mcp = mcp::hub(config, Arc::clone(&guard), pool.clone(), vaults.clone());
         let runtime =
             Native::new(models, Policy::default(), tools, pool, mcp, native).with_memories(memories);

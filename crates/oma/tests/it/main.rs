@@ -21,6 +21,7 @@ mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
 mod outcomes;
+mod repositories;
 mod requests;
 mod server;
 mod signup;

@@ -14,6 +14,7 @@ mod guard;
 pub(crate) mod launch;
 pub mod limits;
 pub mod log_ring;
+mod port;
 pub mod process;
 mod server;
 mod service;

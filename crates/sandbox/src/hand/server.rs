@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, Outcome};
 use super::log_ring::LogRing;
+use super::port::Ports;
 use super::process::Table;
 use crate::protocol::{Order, Report, VERSION};
 use crate::wire;
@@ -25,8 +26,8 @@ use crate::wire;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections at once: one server, and one that has just died or is just starting, with room to spare, and one for
-/// each service.
-const MAX_CONNECTIONS: usize = 8 + 64;
+/// each service and each connection to a port.
+const MAX_CONNECTIONS: usize = 8 + 64 + 16;
 
 /// Answers that one connection may wait for.
 const MAX_PENDING: usize = 256;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) calls: Arc<Calls>,
     pub(crate) log: Arc<LogRing>,
     workspace: PathBuf,
+    ports: Ports,
     /// Fires when the hand is to end.
     pub(crate) end: CancellationToken,
     connected: watch::Sender<usize>,
@@ -62,6 +64,7 @@ impl Shared {
             calls,
             log,
             workspace,
+            ports: Ports::default(),
             end: CancellationToken::new(),
             connected: watch::Sender::new(0),
         })
@@ -205,6 +208,9 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
             )
             .await;
         }
+        Ok(Some(Order::Listen { port })) => {
+            return super::port::run(port, (reader, writer), &shared.ports, &shared.end).await;
+        }
         Ok(Some(order)) => Some(order),
         Ok(None) | Err(_) => return,
     };
@@ -250,7 +256,7 @@ async fn answer(
 ) -> bool {
     let report = match order {
         // Only as the first frames.
-        Order::Hello { .. } | Order::Serve { .. } => return false,
+        Order::Hello { .. } | Order::Serve { .. } | Order::Listen { .. } => return false,
         Order::Run { id, key, call } => {
             pending.spawn(report_outcome(id, shared.calls.start(key, call), reports.clone()));
             return true;

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::io as io_error;
 use crate::protocol::{Call, Reply, Service};
 use crate::service;
-use crate::{Error, Hand, Origin, Pipe};
+use crate::{Error, Hand, Incoming, Origin, Pipe};
 
 /// How long starting a service may take.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,5 +86,14 @@ impl Hand for LocalHand {
             .await
             .map_err(|error| io_error("connecting to a sandbox", error))?;
         service::start(stream, service, SERVE_TIMEOUT).await
+    }
+
+    async fn listen(&self, port: u16) -> Result<Incoming, Error> {
+        let stream = self
+            .folder
+            .connect()
+            .await
+            .map_err(|error| io_error("connecting to a sandbox", error))?;
+        service::listen(stream, port, SERVE_TIMEOUT).await
     }
 }

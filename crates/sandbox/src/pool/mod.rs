@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use oma_domain::SessionId;
+use oma_domain::event::Failure;
 use tokio::time::{Instant, timeout};
 
 use crate::mounts::Furnish;
@@ -251,6 +252,12 @@ impl Pool {
     pub async fn destroy(&self, session: &SessionId) -> Result<(), Error> {
         self.inner.stopped_if_idle(session).await;
         self.inner.provider.destroy(session).await
+    }
+
+    /// What went wrong with what belongs into the session's sandbox, since somebody asked last.
+    #[must_use]
+    pub fn take_failures(&self, session: &SessionId) -> Vec<Failure> {
+        self.inner.lock().failures.remove(session).unwrap_or_default()
     }
 
     /// What is there now, and what has been done.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use oma_domain::SessionId;
+use oma_domain::event::Failure;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
@@ -35,6 +36,8 @@ pub(super) struct Inner {
 pub(super) struct State {
     entries: HashMap<SessionId, Entry>,
     pub(super) counts: Counts,
+    /// What went wrong with what belongs into sandboxes, until somebody has heard.
+    pub(super) failures: HashMap<SessionId, Vec<Failure>>,
 }
 
 /// How a sandbox came to be, until somebody who uses it has heard.
@@ -314,7 +317,19 @@ impl Inner {
         for furnisher in &self.furnishers {
             furnisher.furnish(spec).await?;
         }
-        self.provider.attach(spec).await
+        let attached = self.provider.attach(spec).await?;
+        for furnisher in &self.furnishers {
+            let failures = furnisher.settle(spec, &attached).await;
+            if !failures.is_empty() {
+                let mut state = self.lock();
+                state
+                    .failures
+                    .entry(spec.session.clone())
+                    .or_default()
+                    .extend(failures);
+            }
+        }
+        Ok(attached)
     }
 
     /// Lets go of a place that turned out to have no sandbox: it is of no use to anybody.
@@ -415,11 +430,13 @@ impl State {
         Self {
             entries: sessions.into_iter().map(entry).collect(),
             counts: Counts::default(),
+            failures: HashMap::new(),
         }
     }
 
     /// Forgets a sandbox that is gone. Its place goes to one that has none, if there is one.
     pub(super) fn forget(&mut self, session: &SessionId) {
+        self.failures.remove(session);
         let place = self.entries.remove(session).and_then(|entry| entry.place);
         let heir = self.entries.values_mut().find(|entry| entry.place.is_none());
         if let (Some(heir), Some(place)) = (heir, place) {

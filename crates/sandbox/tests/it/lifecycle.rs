@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use oma_domain::{EventId, SessionId};
 use oma_sandbox::local::Local;
 use oma_sandbox::protocol::Service;
-use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider, Spec};
+use oma_sandbox::{Error, Incoming, Origin, Pool, PoolConfig, Provider, Spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Fixture, bash, config, sh};
@@ -138,6 +138,59 @@ async fn a_sandbox_retires_when_nothing_runs_in_it() {
     let again = fixture.attach(&session).await;
     assert_eq!(again.origin, Origin::Started, "nothing was lost");
     assert_eq!(sh(&*again.hand, "cat file").await.0, "kept");
+    local.destroy(&session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+/// Asks for what a process in the sandbox says to a port, and answers it.
+async fn answer(incoming: Incoming) -> String {
+    let mut pipe = incoming.await.unwrap();
+    let mut line = [0; 6];
+    pipe.read_exact(&mut line).await.unwrap();
+    pipe.write_all(b"good\n").await.unwrap();
+    String::from_utf8(line.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn processes_reach_the_server_through_a_port() {
+    const PORT: u16 = 61_418;
+    let call = |word: &str| format!("exec 3<>/dev/tcp/127.0.0.1/{PORT}; echo {word} >&3; cat <&3");
+    let fixture = Fixture::new().await;
+    let (local, session) = (&fixture.local, SessionId::generate());
+    let hand = fixture.attach(&session).await.hand;
+    let said = sh(&*hand, &call("none!")).await.0;
+    assert!(said.contains("Connection refused"), "no port is open yet: {said}");
+
+    let incoming = hand.listen(PORT).await.unwrap();
+    let one = call("first");
+    let (said, heard) = tokio::join!(sh(&*hand, &one), answer(incoming));
+    assert_eq!((said.0.trim(), heard.as_str()), ("good", "first\n"));
+    // Who connects while nobody asks waits; who asks and goes away takes nobody along.
+    drop(hand.listen(PORT).await.unwrap());
+    let key = EventId::generate();
+    let two = call("later");
+    let (reply, heard) = tokio::join!(hand.run(&key, bash(&two)), async {
+        let incoming = hand.listen(PORT).await.unwrap();
+        answer(incoming).await
+    });
+    assert!(!reply.unwrap().is_error);
+    assert_eq!(heard, "later\n");
+
+    let taken = "exec 4< <(perl -MSocket -e 'socket(S, PF_INET, SOCK_STREAM, 0); $| = 1; \
+                 bind(S, sockaddr_in(61419, INADDR_LOOPBACK)) or die; print \"taken\\n\"; sleep 1000'); \
+                 read line <&4; echo $line";
+    assert_eq!(sh(&*hand, taken).await.0, "taken");
+    let refused = hand.listen(PORT + 1).await.err();
+    assert!(
+        matches!(&refused, Some(Error::Refused(reason)) if reason.contains("61419")),
+        "{refused:?}"
+    );
+
+    // What waits ends with the sandbox, and is no work that keeps it.
+    let waiting = hand.listen(PORT).await.unwrap();
+    sh(&*hand, "kill $!; wait $!").await;
+    assert!(local.retire(&session).await.unwrap());
+    assert!(waiting.await.is_err());
     local.destroy(&session).await.unwrap();
     fixture.assert_nothing_left();
 }

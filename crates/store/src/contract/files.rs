@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::page::Order;
 use oma_domain::resource::Spec;
+use oma_domain::vault::Sealed;
 use oma_domain::{File, FileId, Resource, ResourceId, SessionId, Timestamp, WorkspaceId};
 
 use super::fixtures::{NOW, agent, new_session, stored_session};
@@ -255,6 +256,7 @@ pub async fn resources(store: Arc<dyn Store>) {
         session: Some(session.id.clone()),
         ..file(&workspace)
     };
+    let other = WorkspaceId::generate();
     let (first, second) = (copy(), copy());
     session.files = vec![first.clone()];
     session.resources = vec![resource(&first)];
@@ -276,6 +278,29 @@ pub async fn resources(store: Arc<dyn Store>) {
         all
     );
 
+    let changed = Resource {
+        spec: Spec::Repository {
+            url: "https://git.example/a".to_owned(),
+            token: Some(Sealed::new("1.sealed".to_owned())),
+            checkout: None,
+            mount_path: "/workspace/a".to_owned(),
+        },
+        updated_at: Timestamp(given.updated_at.0 + 1),
+        ..given.clone()
+    };
+    let stranger = Resource {
+        id: ResourceId::generate(),
+        ..changed.clone()
+    };
+    let others = [(&other, &changed), (&workspace, &stranger)];
+    for (workspace, resource) in others {
+        assert!(!store.update_resource(workspace, id, resource).await.unwrap());
+    }
+    assert_eq!(store.resources(&workspace, id).await.unwrap(), all);
+    assert!(store.update_resource(&workspace, id, &changed).await.unwrap());
+    assert_eq!(store.resources(&workspace, id).await.unwrap()[1], changed);
+    assert!(store.update_resource(&workspace, id, &given).await.unwrap());
+
     let third = copy();
     let refused = store
         .add_resource(&workspace, id, &resource(&third), &third, 2, ROOM)
@@ -285,7 +310,6 @@ pub async fn resources(store: Arc<dyn Store>) {
         .add_resource(&workspace, id, &resource(&third), &third, 9, 2_500)
         .await;
     assert_refused!(refused, Error::NoRoom(2_500));
-    let other = WorkspaceId::generate();
     let refused = store
         .add_resource(&other, id, &resource(&third), &third, 9, ROOM)
         .await;

@@ -353,6 +353,18 @@ impl Files for Sqlite {
             .await
     }
 
+    async fn update_resource(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        resource: &Resource,
+    ) -> StoreResult<bool> {
+        let (workspace, session, resource) = (workspace.clone(), session.clone(), resource.clone());
+        self.writer
+            .run(move |conn| resources::update(conn, &workspace, &session, &resource))
+            .await
+    }
+
     async fn remove_resource(
         &self,
         workspace: &WorkspaceId,

@@ -72,6 +72,26 @@ fn read(row: &Row<'_>) -> Result<Resource, Failure> {
     })
 }
 
+pub(super) fn update(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    session: &SessionId,
+    resource: &Resource,
+) -> Result<bool, Failure> {
+    let Some(session) = sessions::key(conn, workspace, session)? else {
+        return Ok(false);
+    };
+    let changed = conn
+        .prepare_cached("UPDATE session_resources SET updated_at = ?, spec = ? WHERE session = ? AND id = ?")?
+        .execute(params![
+            resource.updated_at.as_millis(),
+            to_json("resource", &resource.spec)?,
+            session,
+            resource.id.as_str(),
+        ])?;
+    Ok(changed > 0)
+}
+
 pub(super) fn remove(
     conn: &Connection,
     workspace: &WorkspaceId,
@@ -89,8 +109,9 @@ pub(super) fn remove(
     let Some(found) = found else { return Ok(None) };
     conn.prepare_cached("DELETE FROM session_resources WHERE session = ? AND id = ?")?
         .execute(params![session, resource.as_str()])?;
-    let Spec::File { file, .. } = &found.spec;
-    files::delete(conn, workspace, file)?;
+    if let Spec::File { file, .. } = &found.spec {
+        files::delete(conn, workspace, file)?;
+    }
     Ok(Some(found))
 }
 

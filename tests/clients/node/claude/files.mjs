@@ -4,6 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { toFile } from "@anthropic-ai/sdk";
 import {
   Anthropic,
+  CANARY,
   all,
   answered,
   assert,
@@ -157,11 +158,36 @@ export default {
         ],
         /mount_path/,
       ],
-      [[{ type: "github_repository", url: "https://github.com/a/b" }], /resources/],
+      [[{ type: "github_repository", url: "http://github.com/a/b" }], /url: repositories are cloned over https only/],
+      [[{ type: "github_repository", url: "https://10.0.0.1/a/b" }], /url: /],
+      [[{ type: "github_repository", url: "https://github.com/a/b", authorization_token: "a b" }], /authorization_token/],
     ]) {
       const error = await refused(scripted([], {}, { resources }), Anthropic.APIError, pattern);
       assert.ok([400, 404].includes(error.status), error.message);
     }
+  },
+
+  async repositories() {
+    // A name that leads to an address which may not be dialled.
+    const url = "https://localhost/owner/tool";
+    const given = {
+      type: "github_repository",
+      url,
+      authorization_token: `${CANARY}git-token`,
+      checkout: { type: "branch", name: "x" },
+    };
+    const session = await scripted([[[bash("ls -A /workspace")], [report]]], {}, { resources: [given] });
+    const [resource] = session.resources;
+    assert.deepEqual([resource.mount_path, resource.checkout], ["/workspace/tool", given.checkout]);
+    const { error } = only(await answered(session, [message("go")]), "session.error");
+    assert.deepEqual([error.type, error.repository_url], ["repository_clone_error", url]);
+    assert.equal(error.retry_status.type, "retrying");
+    const at = { session_id: session.id };
+    const authorization_token = `${CANARY}git-other-token`;
+    const rotated = await beta.sessions.resources.update(resource.id, { ...at, authorization_token });
+    assert.ok(rotated.updated_at > resource.updated_at);
+    await refused(beta.sessions.resources.delete(resource.id, at), BadRequestError);
+    assert.deepEqual(await all(beta.sessions.resources.list(session.id)), [rotated]);
   },
 
   async messages() {

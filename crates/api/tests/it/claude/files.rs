@@ -232,7 +232,7 @@ async fn resources_come_and_go() {
     for (body, expected) in [
         (
             json!({"type": "file", "file_id": file, "mount_path": "a.txt"}),
-            "another file's path",
+            "another resource's path",
         ),
         (
             json!({"type": "file", "file_id": file, "mount_path": "/../b"}),

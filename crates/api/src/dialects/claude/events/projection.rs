@@ -421,6 +421,11 @@ impl View {
             FailureKind::TurnLimit => "tool_use_limit_reached_error",
             FailureKind::McpConnection => "mcp_connection_failed_error",
             FailureKind::McpAuthentication => "mcp_authentication_failed_error",
+            FailureKind::RepositoryAuthentication
+            | FailureKind::RepositoryForbidden
+            | FailureKind::RepositoryNotFound
+            | FailureKind::RepositoryCheckout
+            | FailureKind::RepositoryClone => failure.kind.as_str(),
             FailureKind::Restarted | FailureKind::Internal => "unknown_error",
         };
         let retry = if retrying { "retrying" } else { "exhausted" };
@@ -429,6 +434,12 @@ impl View {
             "message": failure.message,
             "retry_status": {"type": retry},
         });
+        if kind.starts_with("repository_") {
+            // The message names it.
+            let mut words = failure.message.split_whitespace();
+            let url = words.find(|word| word.starts_with("http://") || word.starts_with("https://"));
+            error["repository_url"] = json!(url);
+        }
         if matches!(
             failure.kind,
             FailureKind::McpConnection | FailureKind::McpAuthentication

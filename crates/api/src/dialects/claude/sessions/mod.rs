@@ -3,6 +3,7 @@
 mod attached;
 mod body;
 mod list;
+mod repository;
 mod resources;
 mod view;
 

@@ -12,9 +12,10 @@ use oma_engine::{Error, files};
 use serde_json::{Value, json};
 
 use super::attached;
+use super::repository::{repository, token};
 use crate::AppState;
 use crate::auth::Caller;
-use crate::dialects::claude::body::{Sent, bad, nullable, only};
+use crate::dialects::claude::body::{Sent, bad, nullable, only, parse};
 use crate::dialects::claude::page::{self, Cursor};
 use crate::dialects::claude::query::Query;
 use crate::dialects::claude::time;
@@ -27,7 +28,7 @@ use crate::validate::{Object, Tree};
 /// The most resources of a page; all of them without a limit.
 const MOST: u32 = 1_000;
 /// The longest path that a client may give, in characters.
-const MOUNT_PATH: usize = 1_200;
+pub(super) const MOUNT_PATH: usize = 1_200;
 
 /// The routes of this module.
 pub(super) fn routes() -> Router<AppState> {
@@ -49,11 +50,7 @@ pub(super) fn new_resource(value: &Value, issues: &mut Tree) -> Option<NewResour
             object.issues().at("type").push(problem);
             None
         }
-        _ => {
-            let problem = "This server does not support it yet";
-            object.issues().at("type").push(problem);
-            None
-        }
+        _ => repository(&mut object).map(NewResource::Repository),
     }
 }
 
@@ -82,15 +79,29 @@ pub(super) fn view(resource: &Resource) -> Value {
         created_at,
         updated_at,
     } = resource;
-    let Spec::File { file, mount_path } = spec;
-    json!({
-        "type": "file",
-        "id": id.as_str(),
-        "file_id": file.as_str(),
-        "mount_path": mount_path,
-        "created_at": time::value(*created_at),
-        "updated_at": time::value(*updated_at),
-    })
+    let mut view = match spec {
+        Spec::File { file, mount_path } => json!({
+            "type": "file",
+            "id": id.as_str(),
+            "file_id": file.as_str(),
+            "mount_path": mount_path,
+        }),
+        Spec::Repository {
+            url,
+            checkout,
+            mount_path,
+            token: _,
+        } => json!({
+            "type": "github_repository",
+            "id": id.as_str(),
+            "url": url,
+            "checkout": checkout,
+            "mount_path": mount_path,
+        }),
+    };
+    view["created_at"] = time::value(*created_at);
+    view["updated_at"] = time::value(*updated_at);
+    view
 }
 
 /// All that a session's sandbox is given, as clients read it, each with an id: memory stores have none but their own.
@@ -134,6 +145,11 @@ async fn add(
 ) -> Result<Json<Value>> {
     let mut issues = Tree::default();
     let new = match new_resource(&sent.value, &mut issues) {
+        Some(NewResource::Repository(_)) => {
+            return Err(bad(
+                "type: A repository can only be given to a session that is created",
+            ));
+        }
         Some(new) if issues.is_empty() => new,
         _ => return Err(bad(issues.first())),
     };
@@ -156,12 +172,29 @@ async fn retrieve(State(state): State<AppState>, caller: Caller, path: ResourceP
     Ok(Json(view(&found(&state, &caller, &path).await?)))
 }
 
-async fn update(State(state): State<AppState>, caller: Caller, path: ResourcePath) -> Result<Json<Value>> {
-    found(&state, &caller, &path).await?;
-    Err(bad("Only the token of a repository can be changed"))
+async fn update(
+    State(state): State<AppState>,
+    caller: Caller,
+    path: ResourcePath,
+    sent: Sent,
+) -> Result<Json<Value>> {
+    let Spec::Repository { .. } = found(&state, &caller, &path).await?.spec else {
+        return Err(bad("Only the token of a repository can be changed"));
+    };
+    let token = parse(&sent.value, &["authorization_token"], |object| {
+        object.required("authorization_token", token)
+    })?;
+    let rotated = state
+        .engine
+        .rotate_repository_token(caller.workspace(), &path.session, &path.resource, &token)
+        .await?;
+    Ok(Json(view(&rotated)))
 }
 
 async fn remove(State(state): State<AppState>, caller: Caller, path: ResourcePath) -> Result<Json<Value>> {
+    if let Spec::Repository { .. } = found(&state, &caller, &path).await?.spec {
+        return Err(bad("A repository stays for as long as its session"));
+    }
     state
         .engine
         .remove_resource(caller.workspace(), &path.session, &path.resource)
