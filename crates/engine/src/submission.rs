@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::agent::{Agent, Spec};
 use oma_domain::audit::Entry;
-use oma_domain::session::{Outcome, Queued};
+use oma_domain::session::Outcome;
 use oma_domain::usage::NanoUsd;
 use oma_domain::{ContentBlock, EventId, KeyId, Session, SessionId, Timestamp, WorkspaceId};
 
@@ -168,13 +168,12 @@ impl Engine {
         self.session(workspace, id).await
     }
 
-    /// The messages that wait for a busy session, oldest first, by the ids that their events will have.
+    /// A session with the messages that wait for it, oldest first, by the ids that their events will have.
     ///
     /// # Errors
     /// [`Error::SessionNotFound`].
-    pub async fn waiting(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Vec<Arc<Queued>>> {
+    pub async fn session_with_queue(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Session> {
         let session = self.inner.store.load(workspace, id).await?;
-        let session = session.ok_or(Error::SessionNotFound)?;
-        Ok(session.state.queue.iter().cloned().collect())
+        session.ok_or(Error::SessionNotFound)
     }
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use oma_domain::page::Order;
 use oma_domain::session::Queued;
-use oma_domain::{ContentBlock, EventId, Seq, SessionId, Timestamp};
+use oma_domain::{ContentBlock, EventId, SessionId, Timestamp};
 use oma_engine::Span;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
@@ -15,8 +15,7 @@ use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::claude::page::{self, Cursor as PageCursor, Page};
 use crate::dialects::claude::query::Query;
-use crate::dialects::openclaw::events::cursor::Cursor;
-use crate::dialects::openclaw::events::locate;
+use crate::dialects::openclaw::events::{Start, locate};
 use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::params::SessionPath;
@@ -65,33 +64,42 @@ pub(crate) async fn read(
         types: query.list("types"),
         created: query.created()?,
     };
-    let view = View::of(engine.session(workspace, id).await?, as_thread);
     let cursor = PageCursor::read(query, order)?;
-    let (mut from, seen): (Option<Seq>, Option<Cursor>) = match &cursor {
-        None => (None, None),
-        Some(cursor) => {
-            let start = locate(engine, caller, id, &cursor.row, order).await?;
-            let start = start.ok_or_else(page::invalid)?;
-            (start.from, start.seen)
+    let start = async {
+        match &cursor {
+            None => Ok(Start::default()),
+            Some(cursor) => {
+                let start = locate(engine, caller, id, &cursor.row, order).await?;
+                start.ok_or_else(page::invalid)
+            }
         }
     };
-    let mut rows = Rows::new(limit);
+    let (session, start) = tokio::join!(engine.session_with_queue(workspace, id), start);
+    // A session that is not there is what the client is told of first.
+    let session = session?;
+    let Start { mut from, seen } = start?;
     // What waits has no place in the log yet: it comes after everything.
     let mut waiting: Vec<Value> = if wanted.created == Span::default() {
-        let messages = engine.waiting(workspace, id).await?;
-        messages.iter().flat_map(|message| queued(message)).collect()
+        let messages = session.state.queue.iter();
+        messages.flat_map(|message| queued(message)).collect()
     } else {
         Vec::new()
     };
+    let view = View::of(session, as_thread);
+    let mut rows = Rows::new(limit);
     waiting.retain(|event| {
         event["type"]
             .as_str()
             .is_some_and(|kind| wanted.has(kind, Timestamp(0)))
     });
     if order == Order::Descending && cursor.is_none() {
-        for event in waiting.iter().rev() {
-            rows.add_last(event)?;
+        let mut shown = Vec::new();
+        for event in waiting.into_iter().rev() {
+            if rows.add_last(&event)? {
+                shown.push(event);
+            }
         }
+        waiting = shown;
     }
     loop {
         let chunk = u32::try_from(limit).unwrap_or(CHUNK).saturating_add(2).min(CHUNK);
@@ -107,6 +115,13 @@ pub(crate) async fn read(
                     .is_some_and(|seen| seen.covers(&event.id, frame.index, order));
                 if is_seen || !wanted.has(frame.kind, event.at) {
                     continue;
+                }
+                // What waited a moment ago may be in the log by now. It is on this page once.
+                if let Some(at) = waiting.iter().position(|event| event["id"] == *frame.id) {
+                    if order == Order::Descending && cursor.is_none() {
+                        continue;
+                    }
+                    waiting.remove(at);
                 }
                 if !rows.add(&frame.body, &frame.id)? {
                     return Ok(rows.page(order));
@@ -177,14 +192,15 @@ impl Rows {
         Ok(true)
     }
 
-    /// Adds a row that no page continues from, if there is room.
-    fn add_last(&mut self, body: &Value) -> Result<()> {
+    /// Adds a row that no page continues from, if there is room; tells whether there was.
+    fn add_last(&mut self, body: &Value) -> Result<bool> {
         let text = word(body)?;
-        if self.rows.len() < self.limit && self.bytes + text.get().len() <= limits::PAGE_BYTES {
+        let has_room = self.rows.len() < self.limit && self.bytes + text.get().len() <= limits::PAGE_BYTES;
+        if has_room {
             self.bytes += text.get().len();
             self.rows.push(text);
         }
-        Ok(())
+        Ok(has_room)
     }
 
     /// The page, which more follows.

@@ -233,7 +233,9 @@ async fn read(
     Ok(Json(list).into_response())
 }
 
-/// Where reading begins: exclusive of this position, and of the frames that the cursor covers.
+/// Where reading begins: exclusive of this position, and of the frames that the cursor covers. At the end that the order
+/// begins with, without either.
+#[derive(Default)]
 pub(crate) struct Start {
     /// The position to read from.
     pub(crate) from: Option<oma_domain::Seq>,
