@@ -6,6 +6,7 @@ use oma_domain::page::Order;
 use oma_domain::session::Queued;
 use oma_domain::{ContentBlock, EventId, SessionId, Timestamp};
 use oma_engine::Span;
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
@@ -123,7 +124,7 @@ pub(crate) async fn read(
                     }
                     waiting.remove(at);
                 }
-                if !rows.add(&frame.body, &frame.id)? {
+                if !rows.add(&frame, &frame.id)? {
                     return Ok(rows.page(order));
                 }
             }
@@ -180,7 +181,7 @@ impl Rows {
     }
 
     /// Adds a row of the log; false when the page is full without it.
-    fn add(&mut self, body: &Value, id: &str) -> Result<bool> {
+    fn add(&mut self, body: &impl Serialize, id: &str) -> Result<bool> {
         let text = word(body)?;
         let full = self.rows.len() >= self.limit || self.bytes + text.get().len() > limits::PAGE_BYTES;
         if full && self.last.is_some() {
@@ -212,6 +213,6 @@ impl Rows {
     }
 }
 
-fn word(body: &Value) -> Result<Box<RawValue>> {
+fn word(body: &impl Serialize) -> Result<Box<RawValue>> {
     to_raw_value(body).map_err(|error| Fault::internal(format!("an event can't be worded: {error}")))
 }

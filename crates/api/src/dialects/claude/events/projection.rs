@@ -16,8 +16,9 @@ use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::origin::{Origin, ServerTool};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
-use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId};
-use serde_json::{Map, Value, json};
+use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId, Timestamp};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Value, json};
 
 use super::content;
 use crate::dialects::claude::{sessions, time, tools};
@@ -45,6 +46,12 @@ pub(crate) struct View {
     members: HashMap<AgentId, BTreeMap<String, String>>,
 }
 
+/// The fields of an event that has a content and nothing else. It is moved into them: `json!` would word it twice.
+fn content_of(blocks: &[ContentBlock]) -> Value {
+    let fields = [("content".to_owned(), content::view(blocks))];
+    Value::Object(fields.into_iter().collect())
+}
+
 /// The names of an agent's MCP servers, by what the names of their tools begin with.
 fn servers_of(agent: &Agent) -> BTreeMap<String, String> {
     let names: Vec<&str> = agent.spec.mcp_servers.keys().map(String::as_str).collect();
@@ -61,8 +68,22 @@ pub(crate) struct Frame {
     pub(crate) id: String,
     /// Its place among the frames of its event.
     pub(crate) index: usize,
-    /// All of it.
-    pub(crate) body: Value,
+    /// What it has besides its id, its type and its time.
+    fields: Value,
+    at: Timestamp,
+}
+
+impl Serialize for Frame {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("type", self.kind)?;
+        for (name, value) in self.fields.as_object().into_iter().flatten() {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry("processed_at", &time::text(self.at))?;
+        map.end()
+    }
 }
 
 impl View {
@@ -103,18 +124,12 @@ impl View {
                 index,
             }
             .to_string();
-            let mut body = Map::new();
-            body.insert("id".to_owned(), json!(id));
-            body.insert("type".to_owned(), json!(kind));
-            if let Value::Object(fields) = fields {
-                body.extend(fields);
-            }
-            body.insert("processed_at".to_owned(), time::value(event.at));
             Frame {
                 kind,
                 id,
                 index,
-                body: Value::Object(body),
+                fields,
+                at: event.at,
             }
         });
         // A session's primary thread is shown without what concerns its other threads.
@@ -135,7 +150,7 @@ impl View {
     fn bodies(&self, event: &Event) -> Vec<(&'static str, Value)> {
         let one = |fields: Value| vec![(event.body.kind(), fields)];
         match &*event.body {
-            Body::SystemMessage { content, .. } => one(json!({"content": content::view(content)})),
+            Body::SystemMessage { content, .. } => one(content_of(content)),
             Body::UserDefineOutcome {
                 outcome,
                 description,
@@ -176,7 +191,7 @@ impl View {
                 purpose: Purpose::Evaluation,
                 ..
             } => Vec::new(),
-            Body::UserMessage { content, from: None } => one(json!({"content": content::view(content)})),
+            Body::UserMessage { content, from: None } => one(content_of(content)),
             Body::UserMessage {
                 content,
                 from: Some(ThreadRef { thread, agent_name }),
@@ -280,7 +295,7 @@ impl View {
                 agent_name,
                 content,
             } => one(received(from, agent_name, content)),
-            Body::AgentMessage { content, .. } => one(json!({"content": content::view(content)})),
+            Body::AgentMessage { content, .. } => one(content_of(content)),
             Body::AgentThinking { .. } => one(json!({})),
             Body::AgentToolUse { name, .. } | Body::AgentToolResult { name, .. } if self.is_hidden(name) => {
                 Vec::new()

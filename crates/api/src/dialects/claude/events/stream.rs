@@ -171,7 +171,7 @@ impl Streamer {
                 for frame in self.view.project(&event) {
                     let covers = |seen: &Cursor| seen.covers(&event.id, frame.index, Order::Ascending);
                     if !self.seen.as_ref().is_some_and(covers) {
-                        write_frame(chunk, frame.kind, &frame.body, Some(&frame.id));
+                        write_frame(chunk, frame.kind, &frame, Some(&frame.id));
                     }
                 }
             }
