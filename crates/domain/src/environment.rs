@@ -86,8 +86,9 @@ impl Hosting {
 pub struct Spec {
     /// Its name.
     pub name: String,
-    /// What it is for.
-    pub description: String,
+    /// What it is for, if that was said; the empty text is something else than nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Packages to install.
     pub packages: Option<Packages>,
     /// What it may reach.

@@ -40,7 +40,7 @@ async fn hello(stage: &Stage, cron: Option<&str>) -> Spec {
     let agent = stage.engine.create_agent(&stage.ws, spec(), None).await.unwrap();
     let environment = environment::Spec {
         name: "e".into(),
-        description: String::new(),
+        description: None,
         packages: None,
         networking: Networking::Unrestricted,
         hosting: Default::default(),

@@ -71,7 +71,7 @@ pub fn environment(workspace: &WorkspaceId) -> Environment {
         workspace: workspace.clone(),
         spec: environment::Spec {
             name: "python".into(),
-            description: "with numpy".into(),
+            description: Some("with numpy".into()),
             packages: Some(environment::Packages {
                 pip: Some(vec!["numpy".into()]),
                 ..Default::default()

@@ -30,6 +30,9 @@ async fn an_environment_over_its_life() {
         .post(&path, &json!({"name": "plain", "config": {"type": "cloud"}}))
         .await;
     assert_eq!(same, made);
+    // The empty text is a description, too.
+    let emptied = claude.post(&path, &json!({"description": ""})).await;
+    assert_eq!(emptied["description"], "");
     let update = json!({"name": "new", "description": null, "metadata": {"a": null, "b": "", "c": "3"}});
     let updated = claude.post(&path, &update).await;
     assert_eq!(

@@ -26,7 +26,7 @@ pub(super) fn create(value: &Value) -> Result<Spec> {
         scope?;
         let spec = Spec {
             name: name?,
-            description: description?.unwrap_or_default(),
+            description: description?,
             packages: None,
             networking: Networking::Unrestricted,
             metadata: metadata?.unwrap_or_default(),
@@ -78,7 +78,7 @@ impl UpdateEnvironment {
         if let Some(name) = self.name {
             spec.name = name;
         }
-        self.description.apply(&mut spec.description);
+        self.description.apply_optional(&mut spec.description);
         spec.metadata = merged(spec.metadata, self.metadata);
         self.config.apply(spec)
     }

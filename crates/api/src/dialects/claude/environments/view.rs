@@ -36,7 +36,7 @@ pub(super) fn environment(environment: &Environment) -> Value {
         "id": id.as_str(),
         "type": "environment",
         "name": name,
-        "description": (!description.is_empty()).then_some(description),
+        "description": description,
         "config": config,
         "scope": "organization",
         "metadata": metadata,

@@ -114,7 +114,8 @@ impl CreateEnvironment {
         } = self;
         Spec {
             name,
-            description,
+            // This dialect does not tell the two apart.
+            description: (!description.is_empty()).then_some(description),
             packages,
             networking,
             metadata: BTreeMap::new(),

@@ -31,7 +31,7 @@ impl EnvironmentView {
         Self {
             environment_id: environment.id.to_string(),
             name: spec.name,
-            description: spec.description,
+            description: spec.description.unwrap_or_default(),
             packages: spec.packages,
             networking: spec.networking,
             created_at: environment.created_at.as_millis(),
