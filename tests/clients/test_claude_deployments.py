@@ -131,6 +131,36 @@ def test_runs_that_fail_say_why_and_pause(beta, environment):
     assert [r.id for r in beta.deployment_runs.list(deployment_id=made.id, has_error=True)] == [run.id]
 
 
+def test_what_sessions_are_given(server, beta, environment):
+    with connect(server) as client:
+        file = client.files.upload(file=("data.csv", b"a,b\n", "text/csv"))
+    store = beta.memory_stores.create(name=f"Notes {uuid.uuid4()}")
+    resources = [
+        {"type": "file", "file_id": file.id, "mount_path": "/data.csv"},
+        {"type": "memory_store", "memory_store_id": store.id, "instructions": "look"},
+        {"type": "github_repository", "url": "https://localhost/a/tool", "authorization_token": "ghp_1"},
+    ]
+    command = "cat /mnt/session/uploads/data.csv; ls /mnt/memory /workspace"
+    agent = scripted(beta, [[{"tool": "bash", "input": {"command": command}}], [{"text": "{{last_tool_result}}"}]])
+    made = deploy(beta, environment, agent, resources=resources)
+    kinds = ["file", "memory_store", "github_repository"]
+    assert [one.type for one in made.resources] == kinds
+    assert made.resources[0].mount_path == "/data.csv" and made.resources[1].access == "read_write"
+    assert not hasattr(made.resources[2], "authorization_token")
+    run = beta.deployments.run(made.id)
+    session = beta.sessions.retrieve(run.session_id)
+    assert sorted(one.type for one in session.resources) == sorted(kinds)
+    events = wait_for(beta, run.session_id)
+    said = [event.content[0].text for event in events if event.type == "agent.message"]
+    assert "a,b" in said[-1] and "notes-" in said[-1]
+
+    beta.memory_stores.archive(store.id)
+    assert beta.deployments.run(made.id).error.type == "memory_store_archived_error"
+    found = beta.deployments.retrieve(made.id)
+    assert found.paused_reason.error.type == "memory_store_archived_error"
+    assert beta.deployments.update(made.id, resources=None).resources == []
+
+
 def test_what_is_refused(beta, environment):
     for schedule in [
         EVERY_MINUTE | {"expression": "0 0 L * *"},

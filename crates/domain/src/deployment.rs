@@ -6,9 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentBlock;
 use crate::cron::Cron;
-use crate::id::{AgentId, DeploymentId, EnvironmentId, KeyId, RunId, SessionId, VaultId, WorkspaceId};
+use crate::id::{
+    AgentId, DeploymentId, EnvironmentId, FileId, KeyId, MemoryStoreId, RunId, SessionId, VaultId,
+    WorkspaceId,
+};
+use crate::memory::Access;
 use crate::quota::Quota;
+use crate::resource::Checkout;
 use crate::time::Timestamp;
+use crate::vault::Sealed;
 
 /// The most deployments of a workspace that are not archived.
 pub const MAX_DEPLOYMENTS: u32 = 1000;
@@ -49,6 +55,44 @@ pub enum InitialEvent {
     },
 }
 
+/// What each run's session is given, as a session of its own kind is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Resource {
+    /// A file.
+    File {
+        /// Which; each session gets a copy of its own.
+        file: FileId,
+        /// Its path in the sandbox, where the client gave one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mount_path: Option<String>,
+    },
+    /// A git repository.
+    Repository {
+        /// Where it is from.
+        url: String,
+        /// What its host asks for, sealed for this deployment and this URL.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Sealed>,
+        /// What of it; its default branch without this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkout: Option<Checkout>,
+        /// Its path in the sandbox, where the client gave one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mount_path: Option<String>,
+    },
+    /// A memory store.
+    MemoryStore {
+        /// Which.
+        store: MemoryStoreId,
+        /// What the session may do with it.
+        access: Access,
+        /// How to use it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instructions: Option<String>,
+    },
+}
+
 /// What a client gives to create a deployment, with the agent's version pinned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
@@ -71,6 +115,9 @@ pub struct Spec {
     /// The vaults that they name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vaults: Vec<VaultId>,
+    /// What they are given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource>,
     /// What each of them may consume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Quota>,
@@ -140,6 +187,14 @@ error_kinds! {
     VaultNotFound = "vault_not_found_error", lasts: true;
     /// A version of a skill that the agent has is gone.
     SkillNotFound = "skill_not_found_error", lasts: true;
+    /// A file is gone.
+    FileNotFound = "file_not_found_error", lasts: true;
+    /// A memory store is archived.
+    MemoryStoreArchived = "memory_store_archived_error", lasts: true;
+    /// Something else that the session is to be given is gone.
+    SessionResourceNotFound = "session_resource_not_found_error", lasts: true;
+    /// A self-hosted environment takes none of these.
+    SelfHostedResources = "self_hosted_resources_unsupported_error", lasts: true;
     /// A vault is archived.
     VaultArchived = "vault_archived_error", lasts: true;
     /// A budget or a bound leaves no room for now.

@@ -51,7 +51,7 @@ pub mod work_token;
 mod workspaces;
 
 pub use clock::Clock;
-pub use deployments::timezone;
+pub use deployments::{Given, timezone};
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};

@@ -354,21 +354,41 @@ impl Engine {
 
 /// What sessions whose tools run with their developer can't have.
 fn check_hands(environment: &Environment, agent: &Spec, has_resources: bool) -> Result<()> {
-    let refused = |field, message| Err(Error::Unsupported { field, message });
-    let id = &environment.id;
     if has_resources {
-        let message = format!(
-            "Environment {id} is a self-hosted environment. `resources` other than memory stores are not supported with \
-             self-hosted environments."
-        );
-        return refused("resources", message);
+        check_resources(environment)?;
     }
     if agent.multiagent.is_some() {
         let message = format!(
-            "Environment {id} is a self-hosted environment, whose workers carry out the tools of one thread. Agents with \
-             `multiagent` are not supported there."
+            "Environment {} is a self-hosted environment, whose workers carry out the tools of one thread. Agents with \
+             `multiagent` are not supported there.",
+            environment.id
         );
-        return refused("agent", message);
+        return Err(Error::Unsupported {
+            field: "agent",
+            message,
+        });
     }
     Ok(())
+}
+
+/// The field that says what sessions are given.
+pub(crate) const RESOURCES: &str = "resources";
+
+/// Whether an environment takes anything but memory stores.
+///
+/// # Errors
+/// [`Error::Unsupported`].
+pub(crate) fn check_resources(environment: &Environment) -> Result<()> {
+    if environment.spec.hosting.is_cloud() {
+        return Ok(());
+    }
+    let message = format!(
+        "Environment {} is a self-hosted environment. `resources` other than memory stores are not supported with \
+         self-hosted environments.",
+        environment.id
+    );
+    Err(Error::Unsupported {
+        field: RESOURCES,
+        message,
+    })
 }

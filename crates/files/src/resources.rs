@@ -65,6 +65,26 @@ impl Files {
         Ok(prepared)
     }
 
+    /// Looks whether these could be given to one session together; whether the files are there is not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::TooManyResources`].
+    pub fn check(&self, wanted: &[NewResource]) -> Result<()> {
+        if wanted.len() > MAX_FILES as usize {
+            return Err(Error::TooManyResources(MAX_FILES));
+        }
+        let mut paths: Vec<String> = Vec::new();
+        for one in wanted {
+            let path = match one {
+                NewResource::File { file, mount_path } => mount_path::resolve(mount_path.as_deref(), file)?,
+                NewResource::Repository(new) => self.check_repository(new)?,
+            };
+            apart(paths.iter().map(String::as_str), &path)?;
+            paths.push(path);
+        }
+        Ok(())
+    }
+
     /// Removes the copies that were made for a session that is not there.
     pub async fn give_up(&self, copies: &[File]) {
         self.forget_bytes(copies.iter().map(|file| file.id.clone()).collect())
@@ -83,7 +103,7 @@ impl Files {
             NewResource::File { file, mount_path } => {
                 let original = self.get(workspace, &file, now).await?;
                 let path = mount_path::resolve(mount_path.as_deref(), &original.id)?;
-                apart(others, &path)?;
+                apart(paths(others), &path)?;
                 let copy = self.copy(&original, session, now).await?;
                 let spec = Spec::File {
                     file: copy.id.clone(),
@@ -93,7 +113,7 @@ impl Files {
             }
             NewResource::Repository(new) => {
                 let resource = self.prepare_repository(workspace, session, new, now).await?;
-                apart(others, resource.spec.mount_path())?;
+                apart(paths(others), resource.spec.mount_path())?;
                 return Ok((resource, None));
             }
         };
@@ -196,12 +216,15 @@ impl Files {
     }
 }
 
+fn paths(resources: &[Resource]) -> impl Iterator<Item = &str> {
+    resources.iter().map(|resource| resource.spec.mount_path())
+}
+
 /// Whether a path is free.
 ///
 /// # Errors
 /// [`Error::Invalid`] when it, or a part of it, is another resource's.
-fn apart(others: &[Resource], path: &str) -> Result<()> {
-    let mut others = others.iter().map(|other| other.spec.mount_path());
+fn apart<'a>(mut others: impl Iterator<Item = &'a str>, path: &str) -> Result<()> {
     if others.any(|other| mount_path::collide(other, path)) {
         let message = format!("{path} is another resource's path, or a part of it");
         return Err(Error::invalid("mount_path", message));

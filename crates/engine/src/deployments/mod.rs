@@ -1,8 +1,10 @@
 //! Deployments: create, read, change, pause, archive. [`run`] makes their runs, [`schedule`] says and sees to it when.
 
+mod resources;
 mod run;
 mod schedule;
 
+pub use resources::Given;
 pub use schedule::timezone;
 
 use oma_domain::deployment::{MAX_DEPLOYMENTS, Pause, Run, Spec};
@@ -13,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::agents::{not_found, unsupported};
 use crate::error::{Error, Result};
+use crate::sessions::check_resources;
 use crate::{Engine, IdempotencyKey, once};
 
 const SCOPE: &str = "deployment.create";
@@ -40,15 +43,17 @@ impl Engine {
         }
     }
 
-    /// Creates a deployment. `created_by` is the key that its scheduled runs are charged to.
+    /// Creates a deployment whose sessions are given `given`, whatever its definition says. `created_by` is the key that
+    /// its scheduled runs are charged to.
     ///
     /// # Errors
-    /// What the agent, the environment or the vaults are refused with; [`Error::TooManyDeployments`];
+    /// What the agent, the environment, the vaults or the resources are refused with; [`Error::TooManyDeployments`];
     /// [`Error::KeyReused`].
     pub async fn create_deployment(
         &self,
         workspace: &WorkspaceId,
-        spec: Spec,
+        mut spec: Spec,
+        given: Vec<Given>,
         created_by: Option<KeyId>,
         key: Option<IdempotencyKey>,
     ) -> Result<Deployment> {
@@ -56,10 +61,12 @@ impl Engine {
         if let Some(receipt) = once::lookup(store, workspace, SCOPE, key.as_ref()).await? {
             return self.replayed_deployment(workspace, &receipt).await;
         }
+        let id = DeploymentId::generate();
+        spec.resources = self.seal_given(workspace, &id, given, &[]).await?;
         self.check_deployment(workspace, &spec, None).await?;
         let at = self.inner.config.clock.now();
         let mut deployment = Deployment {
-            id: DeploymentId::generate(),
+            id,
             workspace: workspace.clone(),
             spec,
             created_by,
@@ -118,6 +125,15 @@ impl Engine {
             let runnable = self.inner.runtime.check(&agent, Some(&environment));
             runnable.map_err(unsupported)?;
         }
+        let same_resources = before.is_some_and(|before| before.resources == spec.resources);
+        if resources::needs_sandbox(&spec.resources) && !(same_environment && same_resources) {
+            let environment = self.environment(workspace, &spec.environment).await?;
+            check_resources(&environment)?;
+        }
+        if !same_resources {
+            let before = before.map_or(&[][..], |before| &before.resources);
+            self.check_given(workspace, &spec.resources, before).await?;
+        }
         let same_budget = before.is_some_and(|before| before.budget == spec.budget);
         if spec.budget.is_some() && !(same_agent && same_budget) {
             let agent = self.agent_at(workspace, &spec.agent, spec.agent_version).await?;
@@ -159,15 +175,17 @@ impl Engine {
         page.map_err(|error| not_found(error, Error::DeploymentNotFound))
     }
 
-    /// Changes a deployment by what `change` makes of its present definition. An equal one changes nothing.
+    /// Changes a deployment by what `change` makes of its present definition, and gives its sessions `given` in the
+    /// place of what they are given now. An equal one changes nothing.
     ///
     /// # Errors
-    /// [`Error::DeploymentNotFound`], [`Error::DeploymentArchived`]; what the agent, the environment or the vaults are
-    /// refused with.
+    /// [`Error::DeploymentNotFound`], [`Error::DeploymentArchived`]; what the agent, the environment, the vaults or the
+    /// resources are refused with.
     pub async fn update_deployment(
         &self,
         workspace: &WorkspaceId,
         id: &DeploymentId,
+        given: Option<Vec<Given>>,
         change: impl Fn(Spec) -> Spec + Send,
     ) -> Result<Deployment> {
         for _ in 0..CHANGE_ATTEMPTS {
@@ -175,7 +193,11 @@ impl Engine {
             if current.archived_at.is_some() {
                 return Err(Error::DeploymentArchived);
             }
-            let spec = change(current.spec.clone());
+            let mut spec = change(current.spec.clone());
+            if let Some(given) = given.clone() {
+                let before = &current.spec.resources;
+                spec.resources = self.seal_given(workspace, id, given, before).await?;
+            }
             if spec == current.spec {
                 return Ok(current);
             }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{CHANGE_ATTEMPTS, busy};
 use crate::actor::{Command, beginning};
 use crate::error::{Error, Result};
-use crate::{CreateSession, Engine, IdempotencyKey, Post, Submission, measure, once};
+use crate::{CreateSession, Engine, IdempotencyKey, MemoryError, Post, Submission, files, measure, once};
 
 /// Why a run opens no session.
 struct Failure {
@@ -81,18 +81,25 @@ impl Engine {
         let mut opened = self.open(deployment, charged).await?;
         loop {
             let new = self.new_run(id, deployment, due, opened);
-            match self.inner.store.record_run(&new, once).await {
+            let error = match self.inner.store.record_run(&new, once).await {
                 Ok(()) => {
                     self.begin(&new);
                     return Ok(Some(new.run));
                 }
-                Err(oma_store::Error::Conflict | oma_store::Error::AlreadyDone(_)) => return Ok(None),
-                Err(oma_store::Error::NotFound) if new.opened.is_none() => {
+                Err(error) => error,
+            };
+            // Nothing was recorded, so the session's copies of files are nobody's.
+            if let Some((session, _)) = &new.opened {
+                self.inner.files.give_up(&session.files).await;
+            }
+            match error {
+                oma_store::Error::Conflict | oma_store::Error::AlreadyDone(_) => return Ok(None),
+                oma_store::Error::NotFound if new.opened.is_none() => {
                     return Err(Error::DeploymentNotFound);
                 }
                 // What was there when it was looked at is not there any more.
-                Err(error) if new.opened.is_some() => opened = Err(refused(error.into())?),
-                Err(error) => return Err(error.into()),
+                error if new.opened.is_some() => opened = Err(refused(error.into())?),
+                error => return Err(error.into()),
             }
         }
     }
@@ -145,7 +152,12 @@ impl Engine {
     /// What says nothing about the deployment: a store that fails.
     async fn open(&self, deployment: &Deployment, charged: Option<KeyId>) -> Result<Attempt> {
         let Deployment { workspace, spec, .. } = deployment;
+        let (resources, memories) = self
+            .unseal_given(workspace, &deployment.id, &spec.resources)
+            .await?;
         let create = CreateSession {
+            resources,
+            memories,
             version: Some(spec.agent_version),
             environment: Some(spec.environment.clone()),
             vaults: spec.vaults.clone(),
@@ -181,7 +193,10 @@ impl Engine {
         });
         match beginning(&self.inner, &session, events.collect()).await {
             Ok(commit) => Ok(Ok((session, commit))),
-            Err(error) => Ok(Err(refused(error)?)),
+            Err(error) => {
+                self.inner.files.give_up(&session.files).await;
+                Ok(Err(refused(error)?))
+            }
         }
     }
 
@@ -225,6 +240,18 @@ fn refused(error: Error) -> Result<Failure> {
         Error::AgentNotFound | Error::AgentArchived => ErrorKind::AgentArchived,
         Error::Vault(oma_vault::Error::VaultNotFound) => ErrorKind::VaultNotFound,
         Error::Vault(oma_vault::Error::VaultArchived) => ErrorKind::VaultArchived,
+        Error::Files(files::Error::NotFound | files::Error::Expired) => ErrorKind::FileNotFound,
+        Error::Files(files::Error::Invalid { .. } | files::Error::TooManyResources(_)) => {
+            ErrorKind::SessionCreationRejected
+        }
+        // There is no kind of its own for a workspace whose storage is full; it goes away as soon as there is room.
+        Error::Files(files::Error::NoRoom(_)) => ErrorKind::SessionRateLimited,
+        Error::Memory(MemoryError::StoreArchived) => ErrorKind::MemoryStoreArchived,
+        Error::Memory(MemoryError::StoreNotFound) => ErrorKind::SessionResourceNotFound,
+        Error::Unsupported {
+            field: crate::sessions::RESOURCES,
+            ..
+        } => ErrorKind::SelfHostedResources,
         Error::TooManySessions(_) => ErrorKind::SessionRateLimited,
         Error::Rejected(oma_domain::session::Rejection::QuotaExceeded(_)) => ErrorKind::SessionRateLimited,
         Error::Unsupported {

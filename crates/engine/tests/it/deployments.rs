@@ -65,6 +65,7 @@ async fn hello(stage: &Stage, cron: Option<&str>) -> Spec {
             timezone: "UTC".into(),
         }),
         vaults: Vec::new(),
+        resources: Vec::new(),
         budget: None,
         metadata: Default::default(),
     }
@@ -72,7 +73,9 @@ async fn hello(stage: &Stage, cron: Option<&str>) -> Spec {
 
 async fn deploy(stage: &Stage, cron: &str) -> Deployment {
     let spec = hello(stage, Some(cron)).await;
-    let created = stage.engine.create_deployment(&stage.ws, spec, None, None);
+    let created = stage
+        .engine
+        .create_deployment(&stage.ws, spec, Vec::new(), None, None);
     created.await.unwrap()
 }
 
@@ -314,7 +317,9 @@ async fn an_agent_takes_its_deployments_with_it() {
         engine.unpause_deployment(ws, id).await,
         Err(Error::DeploymentArchived)
     ));
-    let again = engine.create_deployment(ws, deployment.spec, None, None).await;
+    let again = engine
+        .create_deployment(ws, deployment.spec, Vec::new(), None, None)
+        .await;
     assert!(matches!(again, Err(Error::AgentArchived)), "{again:?}");
     let deleted = deploy(&stage, "* * * * *").await;
     engine.delete_agent(ws, &deleted.spec.agent).await.unwrap();
@@ -388,7 +393,9 @@ async fn a_run_that_a_stop_cut_off_goes_on_by_itself() {
         spec.initial_events = vec![InitialEvent::Message {
             content: vec![ContentBlock::text("wait")],
         }];
-        let created = stage.engine.create_deployment(&stage.ws, spec, None, None);
+        let created = stage
+            .engine
+            .create_deployment(&stage.ws, spec, Vec::new(), None, None);
         created.await.unwrap();
         clock.set(at(MINUTE));
         stage.engine.run_schedules().await.unwrap();

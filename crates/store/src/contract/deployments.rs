@@ -31,6 +31,7 @@ fn deployment(agent: &Agent) -> Deployment {
                 timezone: "Europe/Berlin".into(),
             }),
             vaults: vec![VaultId::generate()],
+            resources: Vec::new(),
             budget: None,
             metadata: [("k".to_owned(), "v".to_owned())].into(),
         },

@@ -94,7 +94,9 @@ export default {
       await refused(deploy({ schedule: { ...WEEKDAYS, ...change } }), BadRequestError, /schedule\./);
     }
     await refused(deploy({ initial_events: [] }), BadRequestError, /initial_events/);
-    await refused(deploy({ resources: [{ type: "file", file_id: "file_x" }] }), BadRequestError, /resources/);
+    await refused(deploy({ resources: [{ type: "file", file_id: "file_x" }] }), NotFoundError, /file/);
+    const elsewhere = { type: "github_repository", url: "ssh://git.example/a" };
+    await refused(deploy({ resources: [elsewhere] }), BadRequestError, /resources\.0\.url/);
     const budget = { type: "limit", max_list_cost: { amount: "100", currency: "USD" } };
     const agent = await agentOf([], { model: "scripted/echo" });
     const unpriced = await refused(deploy({ agent: agent.id, budget }), BadRequestError);

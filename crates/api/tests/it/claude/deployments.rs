@@ -175,9 +175,29 @@ async fn what_is_refused() {
             json!({"agent": {"type": "agent_with_overrides", "id": "x"}}),
             "agent",
         ),
+        (json!({"resources": [{"type": "folder"}]}), "resources.0.type"),
+        (json!({"resources": [{"type": "file"}]}), "resources.0.file_id"),
         (
-            json!({"resources": [{"type": "file", "file_id": "f"}]}),
-            "resources",
+            json!({"resources": [{"type": "github_repository", "url": "ssh://git.example/a"}]}),
+            "resources.0.url",
+        ),
+        (
+            json!({"resources": [{"type": "github_repository", "url": "http://git.example/a"}]}),
+            "url: repositories are cloned over https only",
+        ),
+        (
+            json!({"resources": [
+                {"type": "github_repository", "url": "https://git.example/a/tool"},
+                {"type": "github_repository", "url": "https://git.example/b/tool"},
+            ]}),
+            "mount_path: /workspace/tool is another resource's path",
+        ),
+        (
+            json!({"resources": [
+                {"type": "memory_store", "memory_store_id": "mem_1"},
+                {"type": "memory_store", "memory_store_id": "mem_1"},
+            ]}),
+            "resources: The memory store mem_1 is named twice",
         ),
         (json!({"when": "now"}), "when: Extra inputs are not permitted"),
         (json!({"metadata": {"k": 1}}), "metadata"),
@@ -202,6 +222,14 @@ async fn what_is_refused() {
         (json!({"agent": "agt_none"}), 404),
         (json!({"environment_id": "env_none"}), 404),
         (json!({"vault_ids": ["vlt_none"]}), 404),
+        (
+            json!({"resources": [{"type": "file", "file_id": "file_none"}]}),
+            404,
+        ),
+        (
+            json!({"resources": [{"type": "memory_store", "memory_store_id": "memstore_none"}]}),
+            404,
+        ),
     ] {
         assert_eq!(
             claude
@@ -216,6 +244,149 @@ async fn what_is_refused() {
         let (status, kind, _) = fault(&claude.send("GET", path, "").await);
         assert_eq!((status, kind.as_str()), (404, "not_found_error"), "{path}");
     }
+}
+
+async fn run(claude: &Claude, deployment: &str) -> Value {
+    claude
+        .post(&format!("/v1/deployments/{deployment}/run"), &json!({}))
+        .await
+}
+
+/// Has a run fail, and gives the kind of its error, which is why the deployment is paused.
+async fn failure(claude: &Claude, deployment: &str) -> String {
+    let failed = run(claude, deployment).await;
+    assert_eq!(failed["session_id"], Value::Null);
+    let kind = failed["error"]["type"].as_str().unwrap().to_owned();
+    let path = format!("/v1/deployments/{deployment}");
+    assert_eq!(
+        claude.get(&path).await["paused_reason"],
+        json!({"type": "error", "error": {"type": kind}})
+    );
+    claude.post(&format!("{path}/unpause"), &json!({})).await;
+    kind
+}
+
+#[tokio::test]
+async fn sessions_are_given_what_their_deployment_has() {
+    let claude = Claude::start().await;
+    let body = body(&claude).await;
+    let file = claude.upload("data.csv").await;
+    let store = id(&claude.post("/v1/memory_stores", &json!({"name": "Notes"})).await);
+    let resources = json!([
+        {"type": "file", "file_id": file, "mount_path": "/data.csv"},
+        {"type": "memory_store", "memory_store_id": store, "access": "read_only", "instructions": "look"},
+        {"type": "github_repository", "url": "https://git.example/a/tool", "authorization_token": "canary-token",
+         "checkout": {"type": "branch", "name": "main"}, "mount_path": null},
+        {"type": "file", "file_id": file},
+    ]);
+    let created = claude
+        .post("/v1/deployments", &with(&body, json!({"resources": resources})))
+        .await;
+    let mut shown = resources.clone();
+    shown[2].as_object_mut().unwrap().remove("authorization_token");
+    shown[3]["mount_path"] = Value::Null;
+    assert_eq!(created["resources"], shown);
+    let deployment = id(&created);
+    let path = format!("/v1/deployments/{deployment}");
+    assert_eq!(claude.get(&path).await["resources"], shown);
+
+    let mut copies = Vec::new();
+    for _ in 0..2 {
+        let opened = run(&claude, &deployment).await;
+        let session = format!("/v1/sessions/{}", opened["session_id"].as_str().unwrap());
+        let given = claude.get(&session).await["resources"].clone();
+        let given: Vec<&Value> = given.as_array().unwrap().iter().collect();
+        let of = |kind: &str| given.iter().filter(|one| one["type"] == kind).collect::<Vec<_>>();
+        assert_eq!(given.len(), 4);
+        assert_eq!(of("file")[0]["mount_path"], "/mnt/session/uploads/data.csv");
+        assert_eq!(
+            of("file")[1]["mount_path"],
+            format!("/mnt/session/uploads/{file}")
+        );
+        copies.push(of("file")[0]["file_id"].clone());
+        assert_eq!(of("github_repository")[0]["mount_path"], "/workspace/tool");
+        assert_eq!(of("github_repository")[0]["checkout"]["name"], "main");
+        assert_eq!(of("memory_store")[0]["memory_store_id"], store);
+        assert_eq!(of("memory_store")[0]["access"], "read_only");
+        assert_eq!(of("memory_store")[0]["instructions"], "look");
+    }
+    assert_ne!(copies[0], copies[1], "each session has its own copy");
+
+    // A change of something else leaves them alone; a list takes their place.
+    let renamed = claude.post(&path, &json!({"name": "Weekly"})).await;
+    assert_eq!(renamed["resources"], shown);
+    let fewer = json!([shown[0]]);
+    assert_eq!(
+        claude.post(&path, &json!({"resources": fewer})).await["resources"],
+        fewer
+    );
+    assert_eq!(
+        claude.post(&path, &json!({"resources": null})).await["resources"],
+        json!([])
+    );
+    claude.post(&path, &json!({"resources": resources})).await;
+
+    // What is gone by the time of a run is said by the run.
+    claude
+        .post(&format!("/v1/memory_stores/{store}/archive"), &json!({}))
+        .await;
+    assert_eq!(failure(&claude, &deployment).await, "memory_store_archived_error");
+    good(
+        &claude
+            .send("DELETE", &format!("/v1/memory_stores/{store}"), "")
+            .await,
+    );
+    assert_eq!(
+        failure(&claude, &deployment).await,
+        "session_resource_not_found_error"
+    );
+    claude
+        .post(&path, &json!({"resources": [shown[0], shown[2]]}))
+        .await;
+    good(&claude.send("DELETE", &format!("/v1/files/{file}"), "").await);
+    assert_eq!(failure(&claude, &deployment).await, "file_not_found_error");
+    // What it has already does not stand in the way of another change; what is new does.
+    claude.post(&path, &json!({"name": "Monthly"})).await;
+    let (status, ..) = claude
+        .refused(&path, &json!({"resources": [shown[3], shown[2]]}))
+        .await;
+    assert_eq!(status, 404);
+    claude.post(&path, &json!({"resources": [shown[2]]})).await;
+    assert_eq!(run(&claude, &deployment).await["error"], Value::Null);
+}
+
+#[tokio::test]
+async fn self_hosted_environments_take_memory_stores_only() {
+    let claude = Claude::start().await;
+    let body = body(&claude).await;
+    let hosted = json!({"name": "hosted", "config": {"type": "self_hosted"}});
+    let hosted = id(&claude.post("/v1/environments", &hosted).await);
+    let store = id(&claude.post("/v1/memory_stores", &json!({"name": "Notes"})).await);
+    let memory = json!({"type": "memory_store", "memory_store_id": store});
+    let repository = json!({"type": "github_repository", "url": "https://git.example/a/tool"});
+    let there = with(
+        &body,
+        json!({"environment_id": hosted, "resources": [memory, repository]}),
+    );
+    let (status, kind, message) = claude.refused("/v1/deployments", &there).await;
+    assert_eq!((status, kind.as_str()), (400, "invalid_request_error"));
+    assert!(message.contains("self-hosted"), "{message}");
+    let there = with(&there, json!({"resources": [memory]}));
+    let path = format!(
+        "/v1/deployments/{}",
+        id(&claude.post("/v1/deployments", &there).await)
+    );
+    let more = json!({"resources": [memory, repository]});
+    assert_eq!(claude.refused(&path, &more).await.0, 400);
+    let here = with(&body, more);
+    let path = format!(
+        "/v1/deployments/{}",
+        id(&claude.post("/v1/deployments", &here).await)
+    );
+    assert_eq!(
+        claude.refused(&path, &json!({"environment_id": hosted})).await.0,
+        400
+    );
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ impl Claude {
         self.server.send(request.body(form.into()).unwrap()).await
     }
 
-    async fn upload(&self, name: &str) -> String {
+    pub(super) async fn upload(&self, name: &str) -> String {
         id(&good(&self.form(form(name, "text/plain", b"hello", "")).await))
     }
 

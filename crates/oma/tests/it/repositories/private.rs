@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::host::{Host, basic, commit, git};
 use super::{ask, error, errors, run, session, start};
 use crate::command_line::oma;
-use crate::system::client::Chat;
+use crate::system::client::{Chat, Client, is_end};
 use crate::system::{Data, Server, System, canary};
 
 const TOKEN: &str = "canary-git-token-83aa";
@@ -196,4 +196,60 @@ async fn a_token_that_is_wrong_can_be_put_right() {
         "0"
     );
     system.stop().await;
+}
+
+/// Runs a deployment and gives what its session's first command printed.
+async fn said_by_run(client: &Client, deployment: &Value) -> String {
+    let path = format!(
+        "/v1/deployments/{}/run",
+        deployment["id"].as_str().expect("an id")
+    );
+    let run = ask(client, Method::POST, &path, None).await.good();
+    let session = run["session_id"].as_str().expect("a session");
+    let mut frames = client.follow(session).await;
+    let events = frames.until(is_end).await;
+    let result = events.iter().find(|event| event["type"] == "agent.tool_result");
+    let result = result.expect("a result");
+    result["content"].as_str().expect("text").trim().to_owned()
+}
+
+#[tokio::test]
+async fn deployments_give_their_sessions_a_token() {
+    let host = Host::start("").await;
+    host.wants(TOKEN);
+    let system = start(&host).await;
+    let client = system.client();
+    let (chat, _) = session(client, &json!([])).await;
+    let opened = ask(client, Method::GET, &chat.path(""), None).await.good();
+    let script =
+        json!([{"tool": "bash", "input": {"command": "cat /workspace/secret/README"}}, {"text": "ran"}]);
+    let content = json!([{"type": "text", "text": format!("script:{script}")}]);
+    let body = json!({
+        "name": "d",
+        "agent": chat.agent,
+        "environment_id": opened["environment_id"],
+        "initial_events": [{"type": "user.message", "content": content}],
+        "resources": [given(&host, "secret", TOKEN)],
+    });
+    let deployment = ask(client, Method::POST, "/v1/deployments", Some(&body))
+        .await
+        .good();
+    assert_eq!(said_by_run(client, &deployment).await, "second");
+    only_with(&host, TOKEN);
+
+    // What was read can be sent back, and the token stays; another one takes its place.
+    let path = format!("/v1/deployments/{}", deployment["id"].as_str().expect("an id"));
+    let mut back = json!({"resources": deployment["resources"]});
+    back["resources"][0]["checkout"] = json!({"type": "branch", "name": "feature/x"});
+    let updated = ask(client, Method::POST, &path, Some(&back)).await.good();
+    assert_eq!(updated["resources"], back["resources"]);
+    assert_eq!(said_by_run(client, &updated).await, "first");
+    only_with(&host, TOKEN);
+    host.wants(NEXT);
+    let next = json!({"resources": [given(&host, "secret", NEXT)]});
+    let updated = ask(client, Method::POST, &path, Some(&next)).await.good();
+    assert_eq!(said_by_run(client, &updated).await, "second");
+    only_with(&host, NEXT);
+    let data = system.stop().await;
+    absent_as_sent(&data);
 }

@@ -7,14 +7,14 @@ use oma_domain::deployment::{InitialEvent, MAX_INITIAL_EVENTS, Schedule, Spec};
 use oma_domain::quota::Quota;
 use oma_domain::vault::MAX_SESSION_VAULTS;
 use oma_domain::{AgentId, EnvironmentId, VaultId};
-use oma_engine::Submission;
+use oma_engine::{Given, Submission};
 use serde_json::Value;
 
 use crate::dialects::claude::body::{
-    MetadataChanges, merged, metadata, metadata_changes, nullable, object, only, parse, unsupported,
+    MetadataChanges, merged, metadata, metadata_changes, nullable, object, only, parse,
 };
 use crate::dialects::claude::events::{define_outcome, message, system_message};
-use crate::dialects::claude::sessions::{distinct, read_budget, vault};
+use crate::dialects::claude::sessions::{distinct, given, read_budget, vault};
 use crate::fault::Result;
 use crate::limits;
 use crate::validate::checks::{discriminator, integer, list, one_of, text};
@@ -51,6 +51,7 @@ pub(super) struct NewDeployment {
     pub(super) initial_events: Vec<InitialEvent>,
     pub(super) schedule: Option<Schedule>,
     pub(super) vaults: Vec<VaultId>,
+    pub(super) resources: Vec<Given>,
     pub(super) budget: Option<Quota>,
     pub(super) metadata: BTreeMap<String, String>,
 }
@@ -67,7 +68,7 @@ pub(super) fn create(value: &Value) -> Result<NewDeployment> {
         let vaults = nullable(object, "vault_ids", list(0, MAX_SESSION_VAULTS, vault));
         let budget = nullable(object, "budget", read_budget);
         let metadata = nullable(object, "metadata", metadata);
-        unsupported(object, "resources");
+        let resources = nullable(object, "resources", given);
         Some(NewDeployment {
             agent: agent?,
             name: name?,
@@ -76,6 +77,7 @@ pub(super) fn create(value: &Value) -> Result<NewDeployment> {
             initial_events: events?,
             schedule: schedule?,
             vaults: distinct(vaults?.unwrap_or_default()),
+            resources: resources?.unwrap_or_default(),
             budget: budget?,
             metadata: metadata?.unwrap_or_default(),
         })
@@ -92,6 +94,8 @@ pub(super) struct UpdateDeployment {
     initial_events: Option<Vec<InitialEvent>>,
     schedule: Change<Schedule>,
     vaults: Change<Vec<VaultId>>,
+    /// What takes the place of what sessions are given now.
+    pub(super) resources: Option<Vec<Given>>,
     budget: Change<Quota>,
     metadata: Change<MetadataChanges>,
 }
@@ -108,7 +112,7 @@ pub(super) fn update(value: &Value) -> Result<UpdateDeployment> {
         let vaults = object.change("vault_ids", list(0, MAX_SESSION_VAULTS, vault));
         let budget = object.change("budget", read_budget);
         let metadata = object.change("metadata", metadata_changes);
-        unsupported(object, "resources");
+        let resources = object.change("resources", given);
         Some(UpdateDeployment {
             agent: agent?,
             name: name?,
@@ -117,6 +121,11 @@ pub(super) fn update(value: &Value) -> Result<UpdateDeployment> {
             initial_events: events?,
             schedule: schedule?,
             vaults: vaults?,
+            resources: match resources? {
+                Change::Keep => None,
+                Change::Clear => Some(Vec::new()),
+                Change::Set(given) => Some(given),
+            },
             budget: budget?,
             metadata: metadata?,
         })

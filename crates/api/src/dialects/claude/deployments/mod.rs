@@ -62,11 +62,12 @@ async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -
         initial_events: new.initial_events,
         schedule: new.schedule,
         vaults: new.vaults,
+        resources: Vec::new(),
         budget: new.budget,
         metadata: new.metadata,
     };
     let created = engine
-        .create_deployment(workspace, spec, caller.key(), sent.key)
+        .create_deployment(workspace, spec, new.resources, caller.key(), sent.key)
         .await?;
     caller.note_target(&created.id);
     Ok(Json(deployment(engine, &created)))
@@ -155,7 +156,9 @@ async fn update(
     };
     bounded(&update.clone().apply(current.spec, agent.as_ref()).metadata)?;
     let updated = engine
-        .update_deployment(workspace, &id, |spec| update.clone().apply(spec, agent.as_ref()))
+        .update_deployment(workspace, &id, update.resources.clone(), |spec| {
+            update.clone().apply(spec, agent.as_ref())
+        })
         .await?;
     Ok(Json(deployment(engine, &updated)))
 }

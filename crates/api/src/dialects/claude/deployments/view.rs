@@ -1,6 +1,6 @@
 //! Deployments and runs as clients read them.
 
-use oma_domain::deployment::{InitialEvent, Outcome, Pause, Run, Trigger};
+use oma_domain::deployment::{InitialEvent, Outcome, Pause, Resource, Run, Trigger};
 use oma_domain::{AgentId, Deployment, VaultId};
 use oma_engine::Engine;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub(super) fn deployment(engine: &Engine, deployment: &Deployment) -> Value {
         "environment_id": spec.environment.as_str(),
         "initial_events": spec.initial_events.iter().map(initial_event).collect::<Vec<_>>(),
         "schedule": schedule,
-        "resources": [],
+        "resources": spec.resources.iter().map(resource).collect::<Vec<_>>(),
         "vault_ids": spec.vaults.iter().map(VaultId::as_str).collect::<Vec<_>>(),
         "budget": sessions::limit(spec.budget.and_then(|budget| budget.max_cost)),
         "metadata": spec.metadata,
@@ -48,6 +48,38 @@ pub(super) fn deployment(engine: &Engine, deployment: &Deployment) -> Value {
 
 fn reference(agent: &AgentId, version: u32) -> Value {
     json!({"type": "agent", "id": agent.as_str(), "version": version})
+}
+
+/// What sessions are given, without what is secret.
+fn resource(resource: &Resource) -> Value {
+    match resource {
+        Resource::File { file, mount_path } => json!({
+            "type": "file",
+            "file_id": file.as_str(),
+            "mount_path": mount_path,
+        }),
+        Resource::Repository {
+            url,
+            checkout,
+            mount_path,
+            token: _,
+        } => json!({
+            "type": "github_repository",
+            "url": url,
+            "checkout": checkout,
+            "mount_path": mount_path,
+        }),
+        Resource::MemoryStore {
+            store,
+            access,
+            instructions,
+        } => json!({
+            "type": "memory_store",
+            "memory_store_id": store.as_str(),
+            "access": access.as_str(),
+            "instructions": instructions,
+        }),
+    }
 }
 
 fn initial_event(event: &InitialEvent) -> Value {

@@ -37,7 +37,7 @@ pub(super) fn memory_store(object: &mut Object<'_>) -> Option<AttachMemory> {
 }
 
 /// Refuses too many stores, and one that is named twice.
-pub(super) fn check(stores: &[AttachMemory], issues: &mut Tree) -> Option<()> {
+pub(super) fn check(stores: &[&AttachMemory], issues: &mut Tree) -> Option<()> {
     if stores.len() > MAX_SESSION_STORES {
         issues.push(format!("There may be at most {MAX_SESSION_STORES} memory stores"));
         return None;

@@ -7,7 +7,7 @@ use oma_domain::quota::Quota;
 use oma_domain::usage::NanoUsd;
 use oma_domain::vault::MAX_SESSION_VAULTS;
 use oma_engine::files::NewResource;
-use oma_engine::{AttachMemory, Submission};
+use oma_engine::{AttachMemory, Given, Submission};
 use serde_json::Value;
 
 use super::attached;
@@ -88,21 +88,28 @@ pub(super) fn create(value: &Value) -> Result<NewSession> {
 
 /// What the sandbox is given, and the memory stores.
 fn resources(value: &Value, issues: &mut Tree) -> Option<(Vec<NewResource>, Vec<AttachMemory>)> {
-    let all = list(0, RESOURCES, resource)(value, issues)?;
     let (mut resources, mut memories) = (Vec::new(), Vec::new());
-    for one in all {
+    for one in given(value, issues)? {
         match one {
             Given::Resource(resource) => resources.push(resource),
             Given::Memory(memory) => memories.push(memory),
         }
     }
-    attached::check(&memories, issues)?;
     Some((resources, memories))
 }
 
-enum Given {
-    Resource(NewResource),
-    Memory(AttachMemory),
+/// What sessions are given, in its order.
+pub(crate) fn given(value: &Value, issues: &mut Tree) -> Option<Vec<Given>> {
+    let all = list(0, RESOURCES, resource)(value, issues)?;
+    let memories: Vec<&AttachMemory> = all
+        .iter()
+        .filter_map(|one| match one {
+            Given::Memory(memory) => Some(memory),
+            Given::Resource(_) => None,
+        })
+        .collect();
+    attached::check(&memories, issues)?;
+    Some(all)
 }
 
 fn resource(value: &Value, issues: &mut Tree) -> Option<Given> {

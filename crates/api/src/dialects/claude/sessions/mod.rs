@@ -7,7 +7,7 @@ mod repository;
 mod resources;
 mod view;
 
-pub(crate) use body::{distinct, quota as read_budget, vault};
+pub(crate) use body::{distinct, given, quota as read_budget, vault};
 pub(crate) use view::{agent, limit, session, status, usage};
 
 use std::sync::Arc;
