@@ -12,6 +12,8 @@ mod environments;
 pub(crate) mod error;
 mod events;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod memory;
 mod model;
 mod page;
