@@ -216,7 +216,7 @@ async fn updates_tell_what_is_left_out_from_null() {
         (json!({}), json!("d"), json!({"a": "1", "b": "2"})),
         (json!({"metadata": {"a": null}}), json!("d"), json!({"b": "2"})),
         (json!({"description": null}), Value::Null, json!({"b": "2"})),
-        (json!({"description": ""}), Value::Null, json!({"b": "2"})),
+        (json!({"description": ""}), json!(""), json!({"b": "2"})),
         (json!({"description": "new"}), json!("new"), json!({"b": "2"})),
     ] {
         let updated = claude.post(&path, &update).await;
