@@ -144,7 +144,7 @@ impl Sqlite {
             options.patience,
         )?;
         Ok(Self {
-            readers: Readers::new(conns, Arc::clone(folder), options.patience),
+            readers: Readers::start(conns, Arc::clone(folder), options.patience)?,
             writer,
             outbox,
         })

@@ -154,21 +154,19 @@ async fn waiting_is_bounded_in_time_and_nothing_has_changed_then() {
 
     // The same for reads.
     let (release, released) = mpsc::channel::<()>();
+    let (begun, begin) = oneshot::channel();
     let reading = {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
-            store
-                .readers
-                .run(move |_| {
-                    let _ = released.recv();
-                    Ok(())
-                })
-                .await
+            let read = move |_: &Connection| {
+                let _ = begun.send(());
+                let _ = released.recv();
+                Ok(())
+            };
+            store.readers.run(read).await
         })
     };
-    while store.readers.idle() > 0 {
-        tokio::task::yield_now().await;
-    }
+    begin.await.unwrap();
     let result = store.kept("late").await;
     assert!(
         matches!(&result, Err(Error::Unavailable(reason)) if reason.contains("reads")),
@@ -248,6 +246,25 @@ async fn closing_and_dropping_carry_out_what_was_accepted() {
             assert!(store.kept(&format!("piece {number}")).await.unwrap().is_some());
         }
     }
+}
+
+/// A machine that has no threads left for the runtime.
+#[test]
+fn reads_need_no_thread_of_the_runtimes() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (store, _folder) = open(&Options::default());
+        let (release, released) = mpsc::channel::<()>();
+        let occupied = tokio::task::spawn_blocking(move || released.recv());
+        assert_eq!(store.kept("x").await.unwrap(), None);
+        store.close().await;
+        drop(release);
+        assert!(occupied.await.unwrap().is_err());
+    });
 }
 
 #[tokio::test]
