@@ -13,7 +13,7 @@ use oma_furnish::Memories;
 use oma_mcp::Hub;
 use oma_models::Registry;
 use oma_models::retry::Policy;
-use oma_runtime::{Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_runtime::{Left, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::Spec;
 use oma_sandbox::files::Workspace;
 use oma_sandbox::pool::{Counts, Pool};
@@ -217,7 +217,7 @@ impl Runtime for Native {
         self.mcp.discard(session);
     }
 
-    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
+    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) -> Left {
         let (state, _) = port.state();
         let mut run = Run {
             native: self,
@@ -250,10 +250,17 @@ impl Runtime for Native {
         // Something in the sandbox may have written after its tool had ended.
         self.keep_memories_behind(session);
         match went {
-            Ok(()) => self.recent.put(session, run.conversation),
-            Err(PortError::Gone(reason)) => tracing::info!(%reason, "a turn was left"),
+            Ok(()) => {
+                self.recent.put(session, run.conversation);
+                Left::Tidy
+            }
+            Err(PortError::Gone(reason)) => {
+                tracing::info!(%reason, "a turn was left");
+                Left::Unsettled
+            }
             Err(PortError::Rejected(rejection)) => {
-                tracing::error!(%rejection, "a turn's next step is not legal")
+                tracing::error!(%rejection, "a turn's next step is not legal");
+                Left::Unsettled
             }
         }
     }

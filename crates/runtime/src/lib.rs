@@ -213,6 +213,15 @@ pub struct Unsupported {
     pub message: String,
 }
 
+/// How a drive has left its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Whatever it had started is in the log.
+    Tidy,
+    /// Tool uses that are open now may have run, in whole or in part.
+    Unsettled,
+}
+
 /// Runs turns.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
@@ -240,8 +249,8 @@ pub trait Runtime: Send + Sync + 'static {
     }
 
     /// Does the work of the session's present turn until that turn ends, blocks, or the port is gone. With `recovering`
-    /// the process has restarted since the turn last moved: open tool uses may have run already.
-    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool);
+    /// open tool uses may have run already: the process has restarted, or an earlier drive was left.
+    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) -> Left;
 
     /// Ends what a dropped `drive` left behind (running commands, with their whole process trees), within
     /// half a second, and returns what the tool uses had achieved.

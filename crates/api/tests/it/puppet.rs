@@ -15,7 +15,7 @@ use oma_domain::policy::Permission;
 use oma_domain::session::{Gate, Input, OpenTool, Outcome, Reply, ReplyBlock, ReplyStop, Step};
 use oma_domain::usage::{Cost, NanoUsd, Spent, Usage};
 use oma_domain::{Event, EventId, Seq, SessionId};
-use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_runtime::{Delta, Left, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::{Entry, Error, Workspace};
 use oma_sandbox::pool::Counts;
 use serde_json::json;
@@ -260,8 +260,11 @@ impl Runtime for Puppet {
         }
     }
 
-    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, _: bool) {
-        let _gone = self.go(session, &*port).await;
+    async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, _: bool) -> Left {
+        match self.go(session, &*port).await {
+            Ok(()) => Left::Tidy,
+            Err(_) => Left::Unsettled,
+        }
     }
 
     async fn abort(&self, _: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {

@@ -19,9 +19,9 @@ use std::time::Duration;
 use oma_domain::event::{Failure, FailureKind};
 use oma_domain::session::{Effect, Input, Partial, Phase, Session, Step};
 use oma_domain::{SessionId, WorkspaceId};
-use oma_runtime::{Port as _, SessionInfo};
+use oma_runtime::{Left, Port as _, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument as _;
 
 pub(crate) use begin::beginning;
@@ -60,7 +60,7 @@ const MAX_STALLS: u32 = 20;
 
 struct Drive {
     generation: u64,
-    task: JoinHandle<()>,
+    task: JoinHandle<Left>,
     /// The view's version when it began; `None` for a pause, which is not expected to lead to anything.
     began_at: Option<u64>,
 }
@@ -162,7 +162,7 @@ async fn work(
             }
             Some(request) = from_runtime.recv() => actor.serve(request).await,
             Some(command) = mailbox.recv() => actor.obey(command).await,
-            panicked = finished(&mut actor.drive) => actor.end_of_drive(panicked).await,
+            end = finished(&mut actor.drive) => actor.end_of_drive(end).await,
         }
         if actor.deleted {
             return refuse(&actor.inner, key, mailbox, || Error::SessionNotFound);
@@ -183,10 +183,10 @@ fn refuse(inner: &Inner, key: &Key, mailbox: &mut mpsc::Receiver<Command>, error
     }
 }
 
-/// Waits for the end of the driving task; tells whether it panicked.
-async fn finished(drive: &mut Option<Drive>) -> bool {
+/// Waits for the end of the driving task.
+async fn finished(drive: &mut Option<Drive>) -> std::result::Result<Left, JoinError> {
     match drive {
-        Some(drive) => (&mut drive.task).await.is_err_and(|error| error.is_panic()),
+        Some(drive) => (&mut drive.task).await,
         None => std::future::pending().await,
     }
 }
@@ -242,7 +242,10 @@ impl Actor {
             tracing::error!(error = %refusal, "a turn waits for the store");
             self.due = false;
             self.generation += 1;
-            let task = tokio::spawn(tokio::time::sleep(STALL_PAUSE));
+            let task = tokio::spawn(async {
+                tokio::time::sleep(STALL_PAUSE).await;
+                Left::Tidy
+            });
             self.drive = Some(Drive {
                 generation: self.generation,
                 task,
@@ -272,7 +275,7 @@ impl Actor {
                 .want_hands(&info.workspace, info.environment.as_deref(), &info.id)
                 .await;
             port.take_place().await;
-            inner.runtime.drive(&info, port, recovering).await;
+            inner.runtime.drive(&info, port, recovering).await
         };
         let task = tokio::spawn(work.instrument(self.span()));
         let began_at = Some(self.view.borrow().version);
@@ -285,15 +288,17 @@ impl Actor {
 
     /// The driving task has returned. If the session still runs, another turn has begun or the store failed
     /// under it: it is driven again, more slowly when that leads to nothing, and not for ever.
-    async fn end_of_drive(&mut self, panicked: bool) {
+    async fn end_of_drive(&mut self, end: std::result::Result<Left, JoinError>) {
         let Some(drive) = self.drive.take() else { return };
         self.due = self.session.state.is_running();
         if !self.due {
             self.stalls = 0;
             return;
         }
-        // Open tool uses may have been started by the drive that has just ended.
-        self.recovering |= !self.session.state.open_tools().is_empty();
+        // A tidy end leaves open only what was confirmed or answered as the drive ended: no one has started that.
+        let is_tidy = matches!(end, Ok(Left::Tidy));
+        self.recovering |= !is_tidy && !self.session.state.open_tools().is_empty();
+        let panicked = end.is_err_and(|error| error.is_panic());
         match drive.began_at {
             Some(version) if version == self.view.borrow().version => self.stalls += 1,
             Some(_) => self.stalls = 0,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -17,7 +17,7 @@ use oma_domain::thinking::ThinkingLevel;
 use oma_domain::usage::{Spent, Usage};
 use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, WorkspaceId};
 use oma_engine::{Config, CreateSession, Deps, Engine, Frame, Post};
-use oma_runtime::{Delta, Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_runtime::{Delta, Left, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::files::Workspace;
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
@@ -37,6 +37,8 @@ pub(crate) struct Puppet {
     pub(crate) discarded: std::sync::Mutex<Vec<SessionId>>,
     pub(crate) present: std::sync::Mutex<Vec<SessionId>>,
     pub(crate) recovered: AtomicUsize,
+    /// A drive whose turn has ended or is blocked returns when the gate opens.
+    pub(crate) lingers: AtomicBool,
 }
 
 impl Puppet {
@@ -48,7 +50,16 @@ impl Puppet {
             discarded: std::sync::Mutex::default(),
             present: std::sync::Mutex::default(),
             recovered: AtomicUsize::new(0),
+            lingers: AtomicBool::new(false),
         })
+    }
+
+    /// Until the gate opens, once.
+    async fn wait(&self) {
+        // It is never closed.
+        if let Ok(pass) = self.gate.acquire().await {
+            pass.forget();
+        }
     }
 
     async fn go(&self, port: &dyn Port) -> Result<(), PortError> {
@@ -147,10 +158,7 @@ impl Puppet {
             text: "re: ".into(),
         });
         if text.contains("wait") {
-            let Ok(pass) = self.gate.acquire().await else {
-                return Ok(());
-            };
-            pass.forget();
+            self.wait().await;
         }
         let aside = async |times: usize| {
             let waits = (0..times).map(|_| oma_runtime::aside(port, self.gate.acquire()));
@@ -252,13 +260,20 @@ impl Runtime for Puppet {
         }
     }
 
-    async fn drive(&self, _: &SessionInfo, port: Arc<dyn Port>, recovering: bool) {
+    async fn drive(&self, _: &SessionInfo, port: Arc<dyn Port>, recovering: bool) -> Left {
         let now = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_work.fetch_max(now, Ordering::SeqCst);
         let _leaving = AtWork(self);
         self.recovered
             .fetch_add(usize::from(recovering), Ordering::SeqCst);
-        let _gone = self.go(&*port).await;
+        let went = self.go(&*port).await;
+        if self.lingers.load(Ordering::SeqCst) {
+            self.wait().await;
+        }
+        match went {
+            Ok(()) => Left::Tidy,
+            Err(_) => Left::Unsettled,
+        }
     }
 
     async fn abort(&self, _: &SessionInfo, open: &[OpenTool]) -> Vec<(EventId, Outcome)> {

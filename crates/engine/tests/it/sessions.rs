@@ -154,6 +154,26 @@ async fn a_blocked_turn_goes_on_when_confirmed() {
 }
 
 #[tokio::test]
+async fn what_is_confirmed_as_a_drive_ends_has_not_run_before() {
+    let (stage, _folder) = stage().await;
+    let session = stage.session().await;
+    stage.puppet.lingers.store(true, Ordering::SeqCst);
+    stage.post(&session, "ask").await;
+    let log = stage.until(&session, Seq(0), is_idle).await;
+    let asking = |event: &&Event| event.body.kind() == "agent.tool_use";
+    let tool = log.iter().find(asking).unwrap().id.clone();
+    // The drive that asked has left its turn, and the session's actor does not know it yet.
+    stage
+        .engine
+        .confirm(&stage.ws, &session, tool, true, None, None)
+        .await
+        .unwrap();
+    stage.puppet.gate.add_permits(2);
+    stage.until(&session, log.last().unwrap().seq, is_idle).await;
+    assert_eq!(stage.puppet.recovered.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn an_idempotency_key_takes_effect_once() {
     let (stage, _folder) = stage().await;
     let session = stage.session().await;
