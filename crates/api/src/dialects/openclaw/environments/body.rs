@@ -1,9 +1,9 @@
 //! What clients send about environments.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use oma_domain::environment::{Hosting, Networking, Packages, Spec};
+use oma_egress::target::{Host, host};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -172,22 +172,12 @@ fn host_problem(pattern: &str) -> Option<&'static str> {
     if name.contains('*') {
         return Some("An asterisk may only stand first, as in '*.example.com'");
     }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if !name.split('.').all(label) {
-        return Some("Must be a host name, without scheme, port or path");
+    // As connections read it: what they take for an address, in one of the many ways of writing one, is none.
+    match host(name) {
+        Ok(Host::Name(canonical)) if canonical.eq_ignore_ascii_case(name) => None,
+        Ok(Host::Address(_)) => Some("Must be a host name, not an address"),
+        Ok(Host::Name(_)) | Err(_) => Some("Must be a host name, without scheme, port or path"),
     }
-    // Numbers alone are an address, in one of the many ways of writing one; no name ends in a number.
-    let last = name.rsplit('.').next().unwrap_or(name);
-    if last.bytes().all(|b| b.is_ascii_digit()) || name.parse::<Ipv4Addr>().is_ok() {
-        return Some("Must be a host name, not an address");
-    }
-    None
 }
 
 #[cfg(test)]
@@ -227,6 +217,9 @@ mod tests {
             ("1.2", false),
             ("2130706433", false),
             ("*.10", false),
+            ("0x", false),
+            ("0x7f.1", false),
+            ("a.0x10", false),
             ("::1", false),
             ("bücher.example", false),
             (long.as_str(), false),
