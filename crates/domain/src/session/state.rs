@@ -93,6 +93,9 @@ pub struct State {
     /// Its threads.
     #[serde(default, skip_serializing_if = "Threads::is_empty")]
     pub threads: Threads,
+    /// How long those threads had worked that are gone: archived and closed, or deleted; in milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub closed_threads_ms: u64,
     /// The budgets that left too little for the next model request: nothing goes on before they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Quota>,
@@ -133,6 +136,14 @@ pub struct State {
     /// their tools begin with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub former_servers: BTreeMap<String, String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it looks at by reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_nothing(unreported: &Unreported) -> bool {

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use oma_domain::session::{Gate, Input, Order, Phase, Queued, Rejection, State, SystemNote};
+use oma_domain::page::Order;
+use oma_domain::session::{Gate, Input, Order as Said, Phase, Queued, Rejection, State, SystemNote};
 use oma_domain::{EventId, SessionId};
+use oma_store::SessionFilter;
 
 use super::Actor;
 use super::command::Command;
 use super::commit::{Refusal, With};
 use crate::Engine;
 use crate::error::{Error, Result};
+
+/// How many sessions one look for threads brings.
+const PAGE: u32 = 100;
 
 impl Actor {
     fn engine(&self) -> Engine {
@@ -39,8 +44,8 @@ impl Actor {
     }
 
     /// Does what clients have said to this thread: all of it at once, or what of it is not done yet.
-    pub(super) async fn follow_orders(&mut self, orders: Vec<Order>) -> Result<()> {
-        if orders.contains(&Order::Interrupt) {
+    pub(super) async fn follow_orders(&mut self, orders: Vec<Said>) -> Result<()> {
+        if orders.contains(&Said::Interrupt) {
             return match self.interrupt(true, None).await {
                 Ok(()) | Err(Error::Rejected(Rejection::NotRunning)) => Ok(()),
                 Err(error) => Err(error),
@@ -127,25 +132,50 @@ impl Actor {
         });
     }
 
-    /// Removes the sessions of all threads, before their coordinator goes.
+    /// Removes the sessions of all threads, before their coordinator goes: also of those that were archived, of which the
+    /// state knows nothing any more.
     pub(super) async fn delete_threads(&self) -> Result<()> {
         for thread in self.session.state.threads.keys() {
-            let engine = self.engine();
-            let asked = engine.ask(&self.session.workspace, thread, |reply| Command::Delete { reply });
-            match Box::pin(asked).await {
-                Ok(()) | Err(Error::SessionNotFound) => {}
-                Err(error) => return Err(error),
+            self.delete_thread(thread).await?;
+        }
+        let (store, workspace) = (&self.inner.store, &self.session.workspace);
+        let children = SessionFilter {
+            parent: Some(Some(self.session.id.clone())),
+            ..SessionFilter::default()
+        };
+        let mut after = None;
+        loop {
+            let page = store.sessions(workspace, &children, Order::Ascending, after.as_ref(), PAGE);
+            let page = page.await?;
+            // The cursor has to be a session that stays until the next page is read.
+            let threads = page.rows.iter().filter(|child| child.is_thread);
+            let any = threads.clone().next().is_some();
+            for thread in threads {
+                self.delete_thread(&thread.id).await?;
+            }
+            match page.next {
+                None => return Ok(()),
+                Some(_) if any => after = None,
+                next => after = next,
             }
         }
-        Ok(())
+    }
+
+    async fn delete_thread(&self, thread: &SessionId) -> Result<()> {
+        let engine = self.engine();
+        let asked = engine.ask(&self.session.workspace, thread, |reply| Command::Delete { reply });
+        match Box::pin(asked).await {
+            Ok(()) | Err(Error::SessionNotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// What a client has said, as the thread's state machine takes it.
-fn input(order: Order) -> Option<Input> {
+fn input(order: Said) -> Option<Input> {
     let id = EventId::generate();
     match order {
-        Order::Confirm {
+        Said::Confirm {
             tool_use,
             allow,
             deny_message,
@@ -155,7 +185,7 @@ fn input(order: Order) -> Option<Input> {
             allow,
             deny_message,
         }),
-        Order::Answer {
+        Said::Answer {
             tool_use,
             outcome,
             remote,
@@ -170,6 +200,6 @@ fn input(order: Order) -> Option<Input> {
                 content,
             }),
         }),
-        Order::Interrupt => None,
+        Said::Interrupt => None,
     }
 }

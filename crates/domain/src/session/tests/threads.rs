@@ -357,6 +357,8 @@ fn a_thread_is_archived_unless_it_works() {
     assert!(machine.state.has_threads_to_close());
     let machine = check(machine, vec![close()], "", "ready");
     assert!(machine.state.threads.is_empty() && machine.state.delegated.opened.is_empty());
+    // What it worked still counts.
+    assert_eq!(machine.state.threads_active_ms(), 5);
     // One that waits for clients gives its coordinator no answer.
     check(blocked(), vec![archive()], "over:t1 RUN error:a", "ready");
     // With the session, all are.

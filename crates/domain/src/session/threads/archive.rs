@@ -63,7 +63,7 @@ impl Transition {
         if !self.state.threads.get(thread).is_some_and(is_over) {
             return Err(Rejection::Stale);
         }
-        self.state.threads.remove(thread);
+        self.forget_thread(thread);
         let opened = &mut self.state.delegated.opened;
         if opened.get(thread).is_some_and(|opened| opened.share.is_none()) {
             opened.remove(thread);

@@ -174,7 +174,7 @@ impl Transition {
             }
             if standing.is_none() {
                 // It was deleted.
-                self.state.threads.remove(&thread);
+                self.forget_thread(&thread);
             }
         }
         self.finish_tool(tool_use, outcome, ctx)

@@ -128,7 +128,8 @@ impl State {
     /// What its threads have worked, each for itself, in milliseconds.
     #[must_use]
     pub fn threads_active_ms(&self) -> u64 {
-        self.threads.values().map(|thread| thread.active_ms).sum()
+        let live: u64 = self.threads.values().map(|thread| thread.active_ms).sum();
+        live.saturating_add(self.closed_threads_ms)
     }
 
     /// The ids under which clients answer what an open tool use waits with.
@@ -146,6 +147,14 @@ impl State {
 }
 
 impl Transition {
+    /// Forgets a thread, but not how long it worked.
+    fn forget_thread(&mut self, thread: &SessionId) {
+        if let Some(gone) = self.state.threads.remove(thread) {
+            let total = &mut self.state.closed_threads_ms;
+            *total = total.saturating_add(gone.active_ms);
+        }
+    }
+
     /// Says where a thread stands.
     fn announce(&mut self, thread: &SessionId, status: ThreadStatus, ctx: &mut Context<'_>) {
         let Some(known) = self.state.threads.get_mut(thread) else {

@@ -174,3 +174,51 @@ async fn threads_survive_kills_at_every_step() {
     );
     system.stop().await;
 }
+
+#[tokio::test]
+async fn an_archived_thread_counts_and_goes_with_its_session() {
+    let system = System::start().await;
+    let client = system.client();
+    let busy = json!([[[{"delay_ms": 50}, {"text": "done"}]]]);
+    let busy = agent(client, "Busy", &busy, json!({})).await;
+    let lead = json!([[
+        [{"tool": "send_to_agent", "input": {"agent": "Busy", "message": "go"}}],
+        {"text": "done"},
+    ]]);
+    let multiagent = json!({"multiagent": {"type": "coordinator", "agents": [busy]}});
+    let lead = agent(client, "Lead", &lead, multiagent).await;
+    let environment = post(client, "/v1/environments", json!({"name": "e"})).await;
+    let body = json!({"agent": lead, "environment_id": environment["id"]});
+    let session = post(client, "/v1/sessions", body).await;
+    let path = format!("/v1/sessions/{}", session["id"].as_str().expect("an id"));
+    let message = json!({"type": "user.message", "content": [{"type": "text", "text": "go"}]});
+    post(client, &format!("{path}/events"), json!({ "events": [message] })).await;
+    let log = soon("the end of the turn", async {
+        loop {
+            let log = events(client, &path).await;
+            if is_over(&log) {
+                return log;
+            }
+        }
+    })
+    .await;
+    let active = async || {
+        let session = call(client, Method::GET, &path, None).await.good();
+        session["stats"]["active_seconds"].clone()
+    };
+    let before = active().await;
+    let created = of(&log, "session.thread_created");
+    let thread = created[0]["session_thread_id"].as_str().expect("an id");
+    post(client, &format!("{path}/threads/{thread}/archive"), json!({})).await;
+    assert_eq!(active().await, before);
+
+    // The session of the thread, of which the other dialect shows the archived ones, too.
+    let listed = async || {
+        let all = client.get("/v1/sessions").await.good();
+        all["sessions"].as_array().expect("sessions").len()
+    };
+    assert_eq!(listed().await, 2);
+    call(client, Method::DELETE, &path, None).await.good();
+    assert_eq!(listed().await, 0);
+    system.stop().await;
+}
