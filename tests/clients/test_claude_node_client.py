@@ -29,7 +29,7 @@ SCENARIOS = {
         "budgets",
     ),
     "skills": ("life", "archives", "session"),
-    "threads": ("alone", "askedAgain", "ownStream", "questions", "interrupted", "sideBySide", "runner"),
+    "threads": ("alone", "askedAgain", "ownStream", "questions", "interrupted", "sideBySide", "advised", "runner"),
     "turns": (
         "tool",
         "previews",

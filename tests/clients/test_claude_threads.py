@@ -219,6 +219,44 @@ def test_several_threads_side_by_side(beta, environment):
     assert len(list(beta.sessions.threads.list(session.id, extra_query={"statuses[]": "idle"}))) == 3
 
 
+@pytest.mark.parametrize("form", ["coordinator", pytest.param("parts", marks=pytest.mark.skipif(not IS_NEW, reason="newer"))])
+def test_an_advisor_is_asked(beta, environment, form):
+    off = {"type": "disabled"}
+    multiagent = {
+        "coordinator": {"type": "coordinator", "agents": [{"type": "advisor", "model": "scripted/echo"}]},
+        "parts": {
+            "type": "multiagent_20261001",
+            "advisor": {"type": "enabled", "model": "scripted/echo"},
+            "subagents": off,
+            "workflows": off,
+        },
+    }[form]
+    turn = [[{"tool": "consult_advisor", "input": {"question": "Left or right?"}}], [{"text": "done"}]]
+    agent = scripted(beta, turn, tools=(), multiagent=multiagent)
+    session = opened(beta, environment, agent)
+    shown = session.agent.multiagent
+    advisor = shown.agents[0] if form == "coordinator" else shown.advisor
+    assert advisor.model == "scripted/echo"
+    answered(beta, session, message("go"))
+    log = listed(beta, session)
+    thread = only(log, "session.thread_created").session_thread_id
+    primary = next(found for found in beta.sessions.threads.list(session.id) if found.parent_thread_id is None)
+    about = [event for event in log if getattr(event, "session_thread_id", thread) != primary.id]
+    assert [event.type for event in about if ".thread_" in event.type] == [
+        "session.thread_created",
+        "session.thread_status_running",
+        "agent.thread_message_received",
+        "session.thread_status_idle",
+        "session.thread_status_terminated",
+    ]
+    # The advisor that answers with what it was asked shows what that was.
+    advice = only(log, "agent.thread_message_received")
+    assert (advice.from_session_thread_id, advice.from_agent_name) == (thread, "anthropic.advisor")
+    assert "The user said:\ngo" in advice.content[0].text and "Left or right?" in advice.content[0].text
+    found = beta.sessions.threads.retrieve(thread, session_id=session.id)
+    assert (found.agent.type, found.agent.model, found.parent_thread_id) == ("advisor", "scripted/echo", primary.id)
+
+
 @pytest.mark.skipif(not IS_NEW, reason="the old SDK has no such helper")
 def test_the_tool_runner_works_for_threads(server, environment):
     async def run():

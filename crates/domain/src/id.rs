@@ -208,6 +208,24 @@ impl SessionId {
     }
 }
 
+impl AgentId {
+    /// What stands for all advisors where an agent is named: they are models, and no agents of anybody's. No id that is
+    /// generated is like it.
+    const OF_ADVISORS: &str = "agt_advisor";
+
+    /// The id under which advisors work in threads.
+    #[must_use]
+    pub fn of_advisors() -> Self {
+        Self(Arc::from(Self::OF_ADVISORS))
+    }
+
+    /// Whether it stands for an advisor.
+    #[must_use]
+    pub fn is_advisor(&self) -> bool {
+        self.as_str() == Self::OF_ADVISORS
+    }
+}
+
 impl RunId {
     /// The id of the run that a deployment makes at a time of its schedule: always the same one, so that no time is run
     /// twice.

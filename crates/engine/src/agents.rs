@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use oma_domain::agent::Spec;
+use oma_domain::multiagent::ADVISOR;
 use oma_domain::page::{Order, Page};
 use oma_domain::{Agent, AgentId, WorkspaceId};
 use oma_store::ListFilter;
@@ -40,6 +41,7 @@ impl Engine {
             archived_at: None,
         };
         self.check_model(&agent.spec.model)?;
+        check_name(&agent.spec)?;
         self.inner.runtime.check(&agent, None).map_err(unsupported)?;
         let record = once::record(SCOPE, key.as_ref(), json!(agent.id));
         match (store.create_agent(&agent, record.as_ref()).await, key) {
@@ -55,8 +57,20 @@ impl Engine {
     }
 
     /// Refuses a model that no provider could have.
-    pub(crate) fn check_model(&self, model: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidModel`].
+    pub fn check_model(&self, model: &str) -> Result<()> {
         self.inner.runtime.check_model(model).map_err(Error::InvalidModel)
+    }
+
+    /// Refuses an agent for a budget when its model has no price, or its advisor's has none.
+    pub(crate) fn check_prices(&self, agent: &Agent) -> Result<()> {
+        let mut models = std::iter::once(agent.spec.model.as_str()).chain(agent.advisor());
+        match models.find(|model| !self.inner.runtime.has_price(model)) {
+            Some(model) => Err(Error::NotBudgetable(model.to_owned())),
+            None => Ok(()),
+        }
     }
 
     async fn replayed_agent(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Agent> {
@@ -163,6 +177,9 @@ impl Engine {
         if current.spec.model != spec.model {
             self.check_model(&spec.model)?;
         }
+        if current.spec.name != spec.name {
+            check_name(&spec)?;
+        }
         let next = Agent {
             version: current.version + 1,
             spec,
@@ -218,6 +235,17 @@ impl Engine {
             Err(Error::AgentNotFound)
         }
     }
+}
+
+/// Refuses the name that advisors have in threads.
+fn check_name(spec: &Spec) -> Result<()> {
+    if spec.name.as_deref() == Some(ADVISOR) {
+        return Err(Error::Unsupported {
+            field: "name",
+            message: format!("the name {ADVISOR} is reserved"),
+        });
+    }
+    Ok(())
 }
 
 fn check_version(current: &Agent, expected: u32) -> Result<()> {

@@ -92,8 +92,8 @@ impl Engine {
             .runtime
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
-        if create.budget.is_some() && !self.inner.runtime.has_price(&agent.spec.model) {
-            return Err(Error::NotBudgetable(agent.spec.model));
+        if create.budget.is_some() {
+            self.check_prices(&agent)?;
         }
         self.check_skills(workspace, &agent.spec.skills).await?;
         for vault in &create.vaults {

@@ -29,7 +29,7 @@ use crate::actor::Command;
 use crate::delegation::verdict;
 use crate::error::Error;
 use crate::parents::standing;
-use crate::{Engine, Frame, now};
+use crate::{Engine, Frame, now, roster};
 
 /// The message of a tool use, on its way to a thread and back.
 pub(crate) struct Errand<'a> {
@@ -104,6 +104,7 @@ impl Errand<'_> {
         };
         let live = || state.threads.iter().filter(|(_, thread)| !thread.is_over);
         match to {
+            Recipient::Advisor => self.advisor().map(|advisor| new(&advisor)),
             Recipient::New(name) => self.member(name).map(new),
             Recipient::Newest(name) => {
                 let agent = self.member(name)?;
@@ -130,6 +131,13 @@ impl Errand<'_> {
                 })
             }
         }
+    }
+
+    /// The advisor, as it works in threads.
+    fn advisor(&self) -> Result<Arc<Agent>, String> {
+        let coordinator = &self.info.agent;
+        let model = coordinator.advisor().ok_or("You have no advisor.")?;
+        Ok(Arc::new(roster::advisor(coordinator, model)))
     }
 
     /// One of those who may work in threads, by id or name.
@@ -241,8 +249,13 @@ impl Errand<'_> {
         let Some(known) = state.threads.get(thread).filter(|known| known.seen == Seq(0)) else {
             return Ok(Err(DELETED.to_owned()));
         };
-        let agent = match self.member(known.agent.as_str()) {
-            Ok(agent) => Arc::clone(agent),
+        let consults = known.is_consultation();
+        let agent = match consults {
+            true => self.advisor(),
+            false => self.member(known.agent.as_str()).cloned(),
+        };
+        let agent = match agent {
+            Ok(agent) => agent,
             Err(text) => return Ok(Err(text)),
         };
         let info = self.info;
@@ -261,10 +274,15 @@ impl Errand<'_> {
             delegation_depth: agent.spec.max_subagent_depth,
             agent,
             roster: Vec::new(),
-            environment: info.environment.clone(),
-            vaults: info.vaults.clone(),
+            // An advisor has nothing to do with the sandbox and no tool that a vault could be for.
+            environment: info.environment.clone().filter(|_| !consults),
+            vaults: if consults { Vec::new() } else { info.vaults.clone() },
             // The sandbox is shared, and with it what is in it.
-            memories: info.memories.clone(),
+            memories: if consults {
+                Vec::new()
+            } else {
+                info.memories.clone()
+            },
             resources: Vec::new(),
             files: Vec::new(),
             file_room: 0,
@@ -323,7 +341,10 @@ impl Errand<'_> {
                         through = event.seq;
                         if let Some(stop) = self.note(&event, &known, &mut news) {
                             let said = said(&news);
-                            let outcome = signed(verdict(&stop, &said), thread);
+                            let outcome = match known.is_consultation() {
+                                true => verdict(&stop, &said),
+                                false => signed(verdict(&stop, &said), thread),
+                            };
                             return self.end(thread, outcome, (through, news)).await;
                         }
                     }

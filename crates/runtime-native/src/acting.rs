@@ -20,7 +20,7 @@ use tracing::Instrument as _;
 
 use crate::spans;
 use crate::turn::Run;
-use crate::{Native, delegation, threads};
+use crate::{Native, advice, delegation, threads};
 
 /// The most tool uses of one session at work at once; the others follow.
 const PARALLEL: usize = 16;
@@ -118,11 +118,16 @@ impl Run<'_> {
                 let unheard_of = self.is_unheard_of(&tool);
                 let calls = tool.name == CALL_AGENT && delegation::is_offered(session);
                 let sends = tool.name == SEND_TO_AGENT && session.coordinates();
-                let delegates = calls || sends;
+                let consults = advice::is_it(session, &tool.name);
+                let delegates = calls || sends || consults;
                 at_work += usize::from(!delegates);
                 running.push(async move {
                     if sends {
                         let done = threads::send(port, &tool).await;
+                        return (delegates, done);
+                    }
+                    if consults {
+                        let done = advice::consult(native, session, port, &tool).await;
                         return (delegates, done);
                     }
                     if calls {

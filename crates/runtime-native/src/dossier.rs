@@ -1,4 +1,4 @@
-//! What a grader is shown of the work towards an outcome: the newest of it, as text, read from the log's end.
+//! What a grader or an advisor is shown of an agent's work: the newest of it, as text, read from the log's end.
 
 use std::collections::BTreeMap;
 
@@ -53,35 +53,53 @@ impl Dossier {
             cut: false,
             verdicts: BTreeMap::new(),
         };
-        let mut left = bytes;
-        let mut until = head;
-        while until > goal.defined && !dossier.cut {
-            let from = Seq(until.0.saturating_sub(PAGE).max(goal.defined.0));
-            for event in window(port, from, until).await?.iter().rev() {
-                if let Body::OutcomeEvaluationEnd {
-                    iteration,
-                    result: Ending::NeedsRevision,
-                    explanation,
-                    ..
-                } = &*event.body
-                {
-                    dossier.verdicts.insert(*iteration, explanation.clone());
-                }
-                let Some(text) = shown(event) else { continue };
-                match left.checked_sub(text.len()) {
-                    Some(rest) => left = rest,
-                    None => {
-                        dossier.cut = true;
-                        break;
-                    }
-                }
-                dossier.work.push(text);
+        let verdicts = &mut dossier.verdicts;
+        let work = newest(port, goal.defined, head, bytes, |event| {
+            if let Body::OutcomeEvaluationEnd {
+                iteration,
+                result: Ending::NeedsRevision,
+                explanation,
+                ..
+            } = &*event.body
+            {
+                verdicts.insert(*iteration, explanation.clone());
             }
-            until = from;
-        }
-        dossier.work.reverse();
+        });
+        (dossier.work, dossier.cut) = work.await?;
         Ok(Some(dossier))
     }
+}
+
+/// What was said and done after `begin` and up to `head`, oldest first: the newest of it, with at most so many bytes, and
+/// whether there was more. `look` sees each event that is read, newest first.
+pub(crate) async fn newest(
+    port: &dyn Port,
+    begin: Seq,
+    head: Seq,
+    bytes: usize,
+    mut look: impl FnMut(&Event) + Send,
+) -> Result<(Vec<String>, bool), PortError> {
+    let (mut work, mut cut) = (Vec::new(), false);
+    let mut left = bytes;
+    let mut until = head;
+    while until > begin && !cut {
+        let from = Seq(until.0.saturating_sub(PAGE).max(begin.0));
+        for event in window(port, from, until).await?.iter().rev() {
+            look(event);
+            let Some(text) = shown(event) else { continue };
+            match left.checked_sub(text.len()) {
+                Some(rest) => left = rest,
+                None => {
+                    cut = true;
+                    break;
+                }
+            }
+            work.push(text);
+        }
+        until = from;
+    }
+    work.reverse();
+    Ok((work, cut))
 }
 
 /// The events after `from` up to `until`.
@@ -100,7 +118,7 @@ async fn window(port: &dyn Port, from: Seq, until: Seq) -> Result<Vec<Event>, Po
     Ok(events)
 }
 
-/// An event as the grader reads it, if it says something about the work.
+/// An event as graders and advisors read it, if it says something about the work.
 fn shown(event: &Event) -> Option<String> {
     Some(match &*event.body {
         Body::UserMessage { content, .. } => format!("The user said:\n{}", readable(content)),
@@ -147,7 +165,7 @@ fn readable(content: &[ContentBlock]) -> String {
     text
 }
 
-fn bounded(text: &str, bytes: usize) -> String {
+pub(crate) fn bounded(text: &str, bytes: usize) -> String {
     if text.len() <= bytes {
         return text.to_owned();
     }

@@ -13,6 +13,7 @@
 //! Where it sits: below the engine, behind the `Runtime` trait; above models, tools and sandbox.
 
 mod acting;
+mod advice;
 mod compaction;
 mod conversation;
 mod delegation;

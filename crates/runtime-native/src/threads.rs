@@ -72,7 +72,10 @@ pub(crate) fn list(session: &SessionInfo, state: &State) -> Outcome {
             })
         })
         .collect();
-    let live = state.threads.iter().filter(|(_, thread)| !thread.is_over);
+    let live = state
+        .threads
+        .iter()
+        .filter(|(_, thread)| !thread.is_over && !thread.is_consultation());
     let threads: Vec<Value> = live
         .map(|(id, thread)| {
             json!({

@@ -18,7 +18,7 @@ use oma_tools::Toolbox;
 
 use crate::Native;
 use crate::conversation::Conversation;
-use crate::{delegation, threads};
+use crate::{advice, delegation, threads};
 
 /// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
 pub(crate) const OVERHEAD_TOKENS: u64 = 500;
@@ -204,6 +204,7 @@ impl Run<'_> {
         built_in
             .chain(delegation::definition(self.session))
             .chain(threads::definitions(self.session))
+            .chain(advice::definition(self.session))
             .chain(custom)
             .chain(of_servers)
             .collect()
@@ -211,8 +212,8 @@ impl Run<'_> {
 
     /// What the agent's policy says of a tool.
     pub(crate) fn permission(&self, name: &str) -> Permission {
-        // They are in no set of tools: who is in the list of members says enough.
-        if threads::is_one(self.session, name) {
+        // They are in no set of tools: who is in the list of members, and whether there is an advisor, says enough.
+        if threads::is_one(self.session, name) || advice::is_it(self.session, name) {
             return Permission::Allow;
         }
         let policy = &self.session.agent.spec.permission_policy;

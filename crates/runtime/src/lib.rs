@@ -58,6 +58,12 @@ impl SessionInfo {
         self.sandbox == self.id && !self.agent.members().is_empty()
     }
 
+    /// Whether its agent has an advisor that it can ask: in a thread it has none.
+    #[must_use]
+    pub fn is_advised(&self) -> bool {
+        self.sandbox == self.id && self.agent.advisor().is_some()
+    }
+
     /// Those who may work in its threads.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Agent>> {
         let of = move |member: &Member| match member {
@@ -77,6 +83,8 @@ pub enum Recipient {
     Newest(String),
     /// A thread, by its name.
     Thread(String),
+    /// A new thread of the advisor.
+    Advisor,
 }
 
 /// What came of having another agent do a task.

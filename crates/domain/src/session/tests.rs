@@ -1,5 +1,6 @@
 //! Tables of the state machine: what each input does in each phase, and properties over random runs.
 
+mod consultations;
 mod opened;
 mod properties;
 mod tables;

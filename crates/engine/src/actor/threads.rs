@@ -36,7 +36,8 @@ impl Actor {
             return Ok(());
         }
         let with = With {
-            needs_agent: true,
+            // An advisor is nobody's agent, and can't be deleted.
+            needs_agent: !session.agent.is_advisor(),
             ..With::default()
         };
         self.apply(Input::Post(Arc::new(message)), with).await?;

@@ -137,9 +137,7 @@ impl Engine {
         let same_budget = before.is_some_and(|before| before.budget == spec.budget);
         if spec.budget.is_some() && !(same_agent && same_budget) {
             let agent = self.agent_at(workspace, &spec.agent, spec.agent_version).await?;
-            if !self.inner.runtime.has_price(&agent.spec.model) {
-                return Err(Error::NotBudgetable(agent.spec.model));
-            }
+            self.check_prices(&agent)?;
         }
         for vault in &spec.vaults {
             if before.is_none_or(|before| !before.vaults.contains(vault)) {

@@ -5,6 +5,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod advisors;
 mod api;
 mod arrows;
 mod bombs;

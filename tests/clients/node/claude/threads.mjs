@@ -178,6 +178,21 @@ export default {
     assert.equal((await all(beta.sessions.threads.list(session.id))).length, 3);
   },
 
+  async advised() {
+    const advisor = { type: "advisor", model: "scripted/echo" };
+    const turns = [[[{ tool: "consult_advisor", input: { question: "Left or right?" } }], [report]]];
+    const session = await opened(await lead([advisor], turns));
+    assert.deepEqual(session.agent.multiagent.agents, [advisor]);
+    const events = await answered(session, [message("go")]);
+    assert.match(said(events), /Left or right\?/);
+    const thread = only(events, "session.thread_created").session_thread_id;
+    const advice = only(events, "agent.thread_message_received");
+    assert.deepEqual([advice.from_session_thread_id, advice.from_agent_name], [thread, "anthropic.advisor"]);
+    assert.equal(only(events, "session.thread_status_terminated").session_thread_id, thread);
+    const found = await beta.sessions.threads.retrieve(thread, { session_id: session.id });
+    assert.deepEqual(found.agent, advisor);
+  },
+
   async runner() {
     const worker = await agentOf([[[{ tool: ticket.name, input: { title: "broken" } }], [report]]], {
       tools: [ticket],

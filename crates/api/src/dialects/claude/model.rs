@@ -64,7 +64,8 @@ fn read(object: &mut Object<'_>) -> Option<ModelChoice> {
     })
 }
 
-fn id(value: &Value, issues: &mut Tree) -> Option<String> {
+/// Reads a model's id, to `provider/model`.
+pub(crate) fn id(value: &Value, issues: &mut Tree) -> Option<String> {
     let id = text(1, ID)(value, issues)?;
     let name = if id.contains('/') {
         id
@@ -84,9 +85,14 @@ fn effort(value: &Value, issues: &mut Tree) -> Option<ThinkingLevel> {
     Some(ThinkingLevel::parse(level).unwrap_or(ThinkingLevel::Xhigh))
 }
 
+/// A model's id as clients read it.
+pub(crate) fn shown(name: &str) -> &str {
+    name.strip_prefix(ANTHROPIC).unwrap_or(name)
+}
+
 /// A model as clients read it.
 pub(crate) fn view(name: &str, thinking: ThinkingLevel) -> Value {
-    let mut view = json!({"id": name.strip_prefix(ANTHROPIC).unwrap_or(name), "speed": "standard"});
+    let mut view = json!({"id": shown(name), "speed": "standard"});
     // An agent that is not told to think has no effort: a level would say more than is true.
     if thinking != ThinkingLevel::Off {
         view["effort"] = json!({"type": thinking.as_str()});

@@ -107,7 +107,7 @@ fn view(root: &SessionId, session: &Session) -> Value {
         "type": "session_thread",
         "session_id": root.as_str(),
         "parent_thread_id": parent.map(SessionId::thread_name),
-        "agent": agents::definition(&session.agent),
+        "agent": agents::of_thread(&session.agent),
         "status": sessions::status(session),
         "stats": {
             "active_seconds": time::seconds(own.active_ms),

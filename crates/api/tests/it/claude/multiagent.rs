@@ -122,6 +122,69 @@ async fn the_newer_form_is_merged_part_by_part() {
 }
 
 #[tokio::test]
+async fn an_advisor_is_a_model() {
+    let claude = Claude::start().await;
+    let worker = claude.agent(json!({"name": "Worker"})).await;
+    let opus = json!({"type": "advisor", "model": "claude-opus-4-5"});
+    let member = json!({"type": "agent", "id": id(&worker), "version": 1});
+    // It comes last, wherever it was named.
+    let lead = claude
+        .agent(json!({"name": "Lead", "multiagent": coordinator(json!([opus, id(&worker)]))}))
+        .await;
+    assert_eq!(lead["multiagent"], coordinator(json!([member, opus])));
+    let path = format!("/v1/agents/{}", id(&lead));
+    let same = json!({"multiagent": lead["multiagent"]});
+    assert_eq!(claude.post(&path, &same).await["version"], 1);
+    let environment = claude.post("/v1/environments", &json!({"name": "e"})).await;
+    let body = json!({"agent": id(&lead), "environment_id": id(&environment)});
+    let session = claude.post("/v1/sessions", &body).await;
+    let shown = &session["agent"]["multiagent"]["agents"];
+    assert_eq!((&shown[0]["name"], &shown[1]), (&json!("Worker"), &opus));
+
+    // The other dialect takes the members away, and leaves the advisor.
+    let update = json!({"version": 1, "callableAgents": []});
+    claude.server.json("PATCH", &path, &update).await;
+    assert_eq!(claude.get(&path).await["multiagent"], coordinator(json!([opus])));
+
+    // In the newer form it is kept, replaced and disabled by itself.
+    let off = json!({"type": "disabled"});
+    let parts = |advisor: Value| json!({"multiagent": {"type": "multiagent_20261001", "advisor": advisor}});
+    let enabled = json!({"type": "enabled", "model": "claude-opus-4-5"});
+    let whole = json!({"multiagent": {
+        "type": "multiagent_20261001", "advisor": enabled, "subagents": off, "workflows": off,
+    }});
+    let whole = claude.post(&path, &whole).await;
+    assert_eq!(
+        whole["multiagent"],
+        json!({"type": "multiagent_20261001", "advisor": enabled, "subagents": off, "workflows": off})
+    );
+    let kept = json!({"multiagent": {"type": "multiagent_20261001"}});
+    assert_eq!(claude.post(&path, &kept).await["multiagent"], whole["multiagent"]);
+    let other = json!({"type": "enabled", "model": "test/puppet"});
+    assert_eq!(
+        claude.post(&path, &parts(other.clone())).await["multiagent"]["advisor"],
+        other
+    );
+    assert_eq!(
+        claude.post(&path, &parts(Value::Null)).await["multiagent"]["advisor"],
+        off
+    );
+
+    // Nobody else has its name, and nobody has a tool that is called as the one that asks it.
+    let body = json!({"name": "anthropic.advisor", "model": "test/puppet"});
+    let (status, _, message) = claude.refused("/v1/agents", &body).await;
+    assert!(status == 400 && message.contains("name"), "{status} {message}");
+    let (status, _, message) = claude.refused(&path, &json!({"name": "anthropic.advisor"})).await;
+    assert!(status == 400 && message.contains("name"), "{status} {message}");
+    let tool = json!({"type": "custom", "name": "consult_advisor", "description": "d", "input_schema": {"type": "object"}});
+    let mut body = json!({"name": "Lead", "model": "test/puppet", "tools": [tool]});
+    claude.post("/v1/agents", &body).await;
+    body["multiagent"] = coordinator(json!([opus]));
+    let (status, _, message) = claude.refused("/v1/agents", &body).await;
+    assert!(status == 400 && message.starts_with("tools: "), "{message}");
+}
+
+#[tokio::test]
 async fn what_can_not_be_is_refused_by_name() {
     let claude = Claude::start().await;
     let worker = claude.agent(json!({})).await;
@@ -161,9 +224,22 @@ async fn what_can_not_be_is_refused_by_name() {
         (coordinator(json!([id(&archived)])), "multiagent.agents.0"),
         (coordinator(json!([id(&lead)])), "multiagent.agents.0"),
         (
-            coordinator(json!([{"type": "advisor", "model": "m"}])),
-            "multiagent.agents.0.type",
+            coordinator(json!([{"type": "advisor"}])),
+            "multiagent.agents.0.model",
         ),
+        (
+            coordinator(json!([{"type": "advisor", "model": "m", "id": "x"}])),
+            "multiagent.agents.0.id",
+        ),
+        (
+            coordinator(json!([{"type": "advisor", "model": "nobody/m"}])),
+            "multiagent.agents.0.model",
+        ),
+        (
+            coordinator(json!([{"type": "advisor", "model": "m"}, {"type": "advisor", "model": "n"}])),
+            "multiagent.agents.1",
+        ),
+        (coordinator(json!(["agt_advisor"])), "multiagent.agents.0"),
         (
             coordinator(json!([{"type": "self", "id": "x"}])),
             "multiagent.agents.0.id",
@@ -175,8 +251,16 @@ async fn what_can_not_be_is_refused_by_name() {
         ),
         (parts(json!({"workflows": null})), "multiagent.workflows"),
         (
-            parts(json!({"advisor": {"type": "enabled", "model": "m"}})),
-            "multiagent.advisor",
+            parts(json!({"advisor": {"type": "enabled"}, "subagents": off})),
+            "multiagent.advisor.model",
+        ),
+        (
+            parts(json!({"advisor": {"type": "enabled", "model": "nobody/m"}, "subagents": off})),
+            "multiagent.advisor.model",
+        ),
+        (
+            parts(json!({"advisor": {"type": "disabled", "model": "m"}, "subagents": off})),
+            "multiagent.advisor.model",
         ),
         (parts(json!({})), "multiagent.subagents.inline_agents"),
         (

@@ -5,7 +5,7 @@ use crate::content::joined_text;
 use crate::id::{AgentId, SessionId};
 use crate::multiagent::SEND_TO_AGENT;
 
-fn thread(name: &str) -> SessionId {
+pub(super) fn thread(name: &str) -> SessionId {
     SessionId::parse(name).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn dispatch(tool: &str, to: &str, known: Option<(Option<Quota>, Standing)>, head
     }))
 }
 
-fn mirror(name: &str, through: u64, news: Vec<News>) -> Input {
+pub(super) fn mirror(name: &str, through: u64, news: Vec<News>) -> Input {
     Input::Mirror {
         thread: thread(name),
         through: Seq(through),
@@ -60,7 +60,7 @@ fn asks() -> News {
     }
 }
 
-fn finish(tool: &str, through: u64) -> Input {
+pub(super) fn finish(tool: &str, through: u64) -> Input {
     let content = vec![ContentBlock::text("done")];
     let stop = StopReason::EndTurn;
     Input::FinishErrand {
@@ -109,7 +109,7 @@ fn blocked() -> Machine {
 }
 
 #[track_caller]
-fn check(mut machine: Machine, inputs: Vec<Input>, log: &str, phase: &str) -> Machine {
+pub(super) fn check(mut machine: Machine, inputs: Vec<Input>, log: &str, phase: &str) -> Machine {
     machine.log.clear();
     for input in inputs {
         machine.feed(input).unwrap();

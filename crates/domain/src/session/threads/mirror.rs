@@ -161,6 +161,7 @@ impl Transition {
                 known.awaited.clear();
                 known.orders.clear();
             }
+            self.end_consultation(&thread, ctx);
             if let Some(tool) = self.errand_tool(&thread) {
                 tool.gate = Gate::Open;
             }

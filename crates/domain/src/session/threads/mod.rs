@@ -26,7 +26,7 @@ use crate::content::ContentBlock;
 use crate::event::{Body, Seq, StopReason, ThreadRef, ThreadStatus};
 use crate::id::{AgentId, EventId, SessionId};
 
-/// The most threads that are not archived.
+/// The most threads that are not archived, besides those of advisors.
 pub const MAX_THREADS: usize = 25;
 
 /// A thread, as its coordinator knows it.
@@ -100,6 +100,14 @@ pub enum Order {
     Interrupt,
 }
 
+impl Thread {
+    /// Whether it is a consultation of an advisor, which ends with the advice.
+    #[must_use]
+    pub fn is_consultation(&self) -> bool {
+        self.agent.is_advisor()
+    }
+}
+
 /// The threads of a session.
 pub type Threads = BTreeMap<SessionId, Thread>;
 
@@ -152,6 +160,15 @@ impl Transition {
         if let Some(gone) = self.state.threads.remove(thread) {
             let total = &mut self.state.closed_threads_ms;
             *total = total.saturating_add(gone.active_ms);
+        }
+    }
+
+    /// Ends a consultation for good, with whatever it has led to. Its own session has yet to be told.
+    fn end_consultation(&mut self, thread: &SessionId, ctx: &mut Context<'_>) {
+        let ends = |known: &&mut Thread| known.is_consultation() && !known.is_over;
+        if let Some(known) = self.state.threads.get_mut(thread).filter(ends) {
+            known.is_over = true;
+            self.announce(thread, ThreadStatus::Terminated, ctx);
         }
     }
 
@@ -227,6 +244,7 @@ impl Transition {
                 let stop_reason = StopReason::Interrupted;
                 self.announce(&id, ThreadStatus::Idle { stop_reason }, ctx);
             }
+            self.end_consultation(&id, ctx);
         }
     }
 

@@ -6,7 +6,7 @@ use super::{MAX_THREADS, Thread};
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq};
 use crate::id::{AgentId, EventId, SessionId};
-use crate::multiagent::SEND_TO_AGENT;
+use crate::multiagent::{CONSULT_ADVISOR, SEND_TO_AGENT};
 use crate::quota::Quota;
 
 /// A message on its way to a thread.
@@ -20,7 +20,7 @@ pub struct Dispatch {
     pub agent: AgentId,
     /// The name of that agent.
     pub agent_name: String,
-    /// What it says.
+    /// What it says. What an advisor is asked is in its thread alone.
     pub content: Vec<ContentBlock>,
     /// How far the thread's log goes now.
     pub head: Seq,
@@ -57,20 +57,19 @@ impl Transition {
             Some(over) if over.is_over => return Err(Rejection::Stale),
             Some(_) => {}
             None if known.is_some() => return Err(Rejection::Stale),
-            None if self
-                .state
-                .threads
-                .values()
-                .filter(|thread| !thread.is_over)
-                .count()
-                >= MAX_THREADS =>
-            {
-                return Err(Rejection::TooManyThreads);
+            None => {
+                let counts = |thread: &&Thread| !thread.is_over && !thread.is_consultation();
+                let live = self.state.threads.values().filter(counts).count();
+                if !agent.is_advisor() && live >= MAX_THREADS {
+                    return Err(Rejection::TooManyThreads);
+                }
             }
-            None => {}
         }
         // What is left is shared by those that are being asked now and the coordinator, who has to go on afterwards.
-        let asks = |tool: &&OpenTool| tool.name == SEND_TO_AGENT && self.state.thread_of(&tool.id).is_none();
+        let asks = |tool: &&OpenTool| {
+            [SEND_TO_AGENT, CONSULT_ADVISOR].contains(&tool.name.as_str())
+                && self.state.thread_of(&tool.id).is_none()
+        };
         let sharers = self.state.open_tools().iter().filter(asks).count() as u64;
         self.lend(&thread, known, sharers + 1, ctx)?;
         if !self.state.threads.contains_key(&thread) {
@@ -82,6 +81,7 @@ impl Transition {
                 },
             );
         }
+        let consults = agent.is_advisor();
         let entry = self.state.threads.entry(thread.clone()).or_insert(Thread {
             agent,
             agent_name: agent_name.clone(),
@@ -95,14 +95,14 @@ impl Transition {
         });
         entry.errand = Some(tool_use);
         entry.seen = head;
-        self.push(
-            ctx,
-            Body::ThreadMessageSent {
+        if !consults {
+            let sent = Body::ThreadMessageSent {
                 to: thread,
                 agent_name,
                 content,
-            },
-        );
+            };
+            self.push(ctx, sent);
+        }
         Ok(())
     }
 }

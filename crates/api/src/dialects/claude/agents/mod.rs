@@ -5,7 +5,7 @@ mod multiagent;
 mod view;
 
 pub(crate) use body::{Overrides, overrides, tool_overrides};
-pub(crate) use multiagent::of_session as multiagent_of_session;
+pub(crate) use multiagent::{of_session as multiagent_of_session, of_thread};
 pub(crate) use view::{agent, definition};
 
 use axum::Json;

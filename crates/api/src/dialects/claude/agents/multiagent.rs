@@ -1,12 +1,14 @@
-//! Who may work in threads of an agent's sessions: read strictly, laid over what is stored, and pinned.
+//! Who may work in threads of an agent's sessions, and which model advises it: read strictly, laid over what is stored, and
+//! pinned.
 
-use oma_domain::multiagent::{LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT};
+use oma_domain::multiagent::{CONSULT_ADVISOR, LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT};
 use oma_domain::{Agent, AgentId, Session, WorkspaceId};
 use oma_engine::{Engine, Error};
 use serde_json::{Value, json};
 
 use super::view::definition;
 use crate::dialects::claude::body::{bad, only};
+use crate::dialects::claude::model;
 use crate::fault::Result;
 use crate::limits;
 use crate::validate::checks::{discriminator, integer, list, text};
@@ -22,11 +24,21 @@ pub(crate) enum Named {
     Agent { id: String, version: Option<u32> },
 }
 
+/// An entry of a coordinator's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Member(Named),
+    /// A model, as `provider/model`.
+    Advisor(String),
+}
+
 /// What a client chose.
 #[derive(Debug, Clone)]
 pub(crate) enum Choice {
-    Coordinator(Vec<Named>),
+    Coordinator(Vec<Entry>),
     Parts {
+        /// The model that advises, as `provider/model`; `Set(None)` when it is disabled.
+        advisor: Change<Option<String>>,
         subagents: Change<Subagents>,
         /// Whether the parts that this server does not have are disabled; `Keep` leaves that to what is stored.
         workflows_off: Change<()>,
@@ -53,11 +65,11 @@ pub(super) fn choice(value: &Value, issues: &mut Tree) -> Option<Choice> {
             .map(Choice::Coordinator);
     }
     only(&mut object, &["type", "advisor", "subagents", "workflows"]);
-    let advisor = object.change("advisor", disabled("This server has no advisors"));
+    let advisor = object.change("advisor", advisor);
     let subagents = object.change("subagents", subagents);
     let workflows_off = object.change("workflows", disabled(NO_WORKFLOWS));
-    advisor?;
     Some(Choice::Parts {
+        advisor: advisor?,
         subagents: subagents?,
         workflows_off: workflows_off?,
     })
@@ -96,13 +108,25 @@ fn subagents(value: &Value, issues: &mut Tree) -> Option<Subagents> {
     })
 }
 
-/// An entry of a coordinator's list.
-fn roster_entry(value: &Value, issues: &mut Tree) -> Option<Named> {
-    if value.get("type").and_then(Value::as_str) == Some("advisor") {
-        issues.at("type").push("This server has no advisors");
-        return None;
+/// The model that advises, if one does.
+fn advisor(value: &Value, issues: &mut Tree) -> Option<Option<String>> {
+    let mut object = Object::of(value, issues)?;
+    if discriminator(&mut object, &["enabled", "disabled"])? == "disabled" {
+        only(&mut object, &["type"]);
+        return Some(None);
     }
-    named(value, issues)
+    only(&mut object, &["type", "model"]);
+    object.required("model", model::id).map(Some)
+}
+
+/// An entry of a coordinator's list.
+fn roster_entry(value: &Value, issues: &mut Tree) -> Option<Entry> {
+    if value.get("type").and_then(Value::as_str) != Some("advisor") {
+        return named(value, issues).map(Entry::Member);
+    }
+    let mut object = Object::of(value, issues)?;
+    only(&mut object, &["type", "model"]);
+    object.required("model", model::id).map(Entry::Advisor)
 }
 
 fn named(value: &Value, issues: &mut Tree) -> Option<Named> {
@@ -141,30 +165,94 @@ impl Choice {
             workspace,
             own: stored.map(|agent| &agent.id),
         };
-        let (subagents, workflows_off) = match self {
-            Self::Coordinator(named) => {
-                let agents = finder.find(named, "multiagent.agents").await?;
-                return Ok(Multiagent::Coordinator { agents });
-            }
+        let (advisor, subagents, workflows_off) = match self {
+            Self::Coordinator(entries) => return finder.coordinator(entries, stored).await,
             Self::Parts {
+                advisor,
                 subagents,
                 workflows_off,
-            } => (subagents, workflows_off),
+            } => (advisor, subagents, workflows_off),
         };
         // What is stored has disabled whatever must be.
         let before = match stored.and_then(|agent| agent.spec.multiagent.as_ref()) {
-            Some(Multiagent::Parts { subagents }) => Some(subagents.clone()),
+            Some(Multiagent::Parts { subagents, advisor }) => Some((subagents.clone(), advisor.clone())),
             _ => None,
         };
-        let must_be_off = |off: &Change<()>, is_stored: bool, field: &str, problem: &str| match off {
-            Change::Set(()) => Ok(()),
-            Change::Keep if is_stored => Ok(()),
-            Change::Keep | Change::Clear => Err(bad(format!("multiagent.{field}: {problem}"))),
-        };
         must_be_off(&workflows_off, before.is_some(), "workflows", NO_WORKFLOWS)?;
-        let (inline_off, members, before) = match (subagents, before) {
-            (Change::Keep, Some(before)) => return Ok(Multiagent::Parts { subagents: before }),
-            (Change::Set(Subagents::Disabled), _) => return Ok(Multiagent::Parts { subagents: None }),
+        let (before, advised_before) =
+            before.map_or((None, None), |(members, advisor)| (Some(members), advisor));
+        let advisor = match advisor {
+            Change::Keep => advised_before,
+            Change::Clear | Change::Set(None) => None,
+            Change::Set(Some(model)) => {
+                finder.check_advisor(&model, advised_before.as_deref(), "multiagent.advisor")?;
+                Some(model)
+            }
+        };
+        let subagents = finder.subagents(subagents, before).await?;
+        Ok(Multiagent::Parts { advisor, subagents })
+    }
+}
+
+/// Refuses to leave on what this server does not have.
+fn must_be_off(off: &Change<()>, is_stored: bool, field: &str, problem: &str) -> Result<()> {
+    match off {
+        Change::Set(()) => Ok(()),
+        Change::Keep if is_stored => Ok(()),
+        Change::Keep | Change::Clear => Err(bad(format!("multiagent.{field}: {problem}"))),
+    }
+}
+
+struct Finder<'a> {
+    engine: &'a Engine,
+    workspace: &'a WorkspaceId,
+    own: Option<&'a AgentId>,
+}
+
+impl Finder<'_> {
+    /// The members, pinned, and the advisor, of which there is one at most.
+    async fn coordinator(&self, entries: Vec<Entry>, stored: Option<&Agent>) -> Result<Multiagent> {
+        const FIELD: &str = "multiagent.agents";
+        let mut advisor: Option<String> = None;
+        let mut named = Vec::new();
+        for (index, entry) in entries.into_iter().enumerate() {
+            match entry {
+                Entry::Member(member) => named.push((index, member)),
+                Entry::Advisor(_) if advisor.is_some() => {
+                    return Err(bad(format!("{FIELD}.{index}: there may be one advisor at most")));
+                }
+                Entry::Advisor(model) => {
+                    let before = stored.and_then(Agent::advisor);
+                    self.check_advisor(&model, before, &format!("{FIELD}.{index}"))?;
+                    advisor = Some(model);
+                }
+            }
+        }
+        let agents = self.find(named, FIELD).await?;
+        Ok(Multiagent::Coordinator { agents, advisor })
+    }
+
+    /// Refuses a model that no provider could have, as an agent's own model is refused. One that is stored may stay when
+    /// its provider is gone from the configuration.
+    fn check_advisor(&self, model: &str, before: Option<&str>, field: &str) -> Result<()> {
+        if before == Some(model) {
+            return Ok(());
+        }
+        match self.engine.check_model(model) {
+            Err(Error::InvalidModel(problem)) => Err(bad(format!("{field}.model: {problem}"))),
+            checked => Ok(checked?),
+        }
+    }
+
+    /// The subagents, laid over those that are stored; `None` when they are disabled.
+    async fn subagents(
+        &self,
+        chosen: Change<Subagents>,
+        before: Option<Option<Vec<Member>>>,
+    ) -> Result<Option<Vec<Member>>> {
+        let (inline_off, members, before) = match (chosen, before) {
+            (Change::Keep, Some(before)) => return Ok(before),
+            (Change::Set(Subagents::Disabled), _) => return Ok(None),
             (Change::Set(Subagents::Enabled { inline_off, members }), before) => {
                 (inline_off, members, before.flatten())
             }
@@ -178,7 +266,7 @@ impl Choice {
         )?;
         let field = "multiagent.subagents.predefined_agents";
         let members = match (members, before) {
-            (Change::Set(named), _) => finder.find(named, field).await?,
+            (Change::Set(named), _) => self.find(named.into_iter().enumerate().collect(), field).await?,
             (Change::Keep, Some(before)) => before,
             (Change::Keep, None) | (Change::Clear, _) => Vec::new(),
         };
@@ -187,21 +275,13 @@ impl Choice {
                 "{field}: must name an agent while inline_agents are disabled"
             )));
         }
-        let subagents = Some(members);
-        Ok(Multiagent::Parts { subagents })
+        Ok(Some(members))
     }
-}
 
-struct Finder<'a> {
-    engine: &'a Engine,
-    workspace: &'a WorkspaceId,
-    own: Option<&'a AgentId>,
-}
-
-impl Finder<'_> {
-    async fn find(&self, named: Vec<Named>, field: &str) -> Result<Vec<Member>> {
+    /// Finds members, each named at its place of the field.
+    async fn find(&self, named: Vec<(usize, Named)>, field: &str) -> Result<Vec<Member>> {
         let mut members = Vec::new();
-        for (index, named) in named.into_iter().enumerate() {
+        for (index, named) in named {
             let wrong = |problem: String| bad(format!("{field}.{index}: {problem}"));
             let member = match named {
                 Named::This => Member::This,
@@ -253,10 +333,11 @@ impl Finder<'_> {
 
 /// Refuses custom tools that go by the names of those that a coordinator has.
 pub(super) fn check_tools(agent: &oma_domain::agent::Spec) -> Result<()> {
-    if agent.multiagent.is_none() {
+    let Some(multiagent) = &agent.multiagent else {
         return Ok(());
-    }
-    for name in [LIST_AGENTS, SEND_TO_AGENT] {
+    };
+    let of_advisor = multiagent.advisor().map(|_| CONSULT_ADVISOR);
+    for name in [LIST_AGENTS, SEND_TO_AGENT].into_iter().chain(of_advisor) {
         if agent.is_custom_tool(name) {
             return Err(bad(format!(
                 "tools: an agent with multiagent has a tool called '{name}' already"
@@ -285,13 +366,33 @@ pub(crate) fn of_session(session: &Session) -> Value {
     shown(session.agent.spec.multiagent.as_ref(), of_member)
 }
 
+/// Who works in a thread, as the thread shows it.
+pub(crate) fn of_thread(agent: &Agent) -> Value {
+    match agent.is_advisor() {
+        true => of_advisor(&agent.spec.model),
+        false => definition(agent),
+    }
+}
+
+fn of_advisor(model: &str) -> Value {
+    json!({"type": "advisor", "model": model::shown(model)})
+}
+
 fn shown(multiagent: Option<&Multiagent>, member: impl Fn(&Member) -> Value) -> Value {
     let all = |members: &[Member]| members.iter().map(&member).collect::<Vec<_>>();
     let disabled = json!({"type": "disabled"});
     match multiagent {
         None => Value::Null,
-        Some(Multiagent::Coordinator { agents }) => json!({"type": COORDINATOR, "agents": all(agents)}),
-        Some(Multiagent::Parts { subagents }) => {
+        Some(Multiagent::Coordinator { agents, advisor }) => {
+            let mut agents = all(agents);
+            agents.extend(advisor.as_deref().map(of_advisor));
+            json!({"type": COORDINATOR, "agents": agents})
+        }
+        Some(Multiagent::Parts { subagents, advisor }) => {
+            let advisor = match advisor {
+                None => disabled.clone(),
+                Some(model) => json!({"type": "enabled", "model": model::shown(model)}),
+            };
             let subagents = match subagents {
                 None => disabled.clone(),
                 Some(members) => json!({
@@ -300,7 +401,7 @@ fn shown(multiagent: Option<&Multiagent>, member: impl Fn(&Member) -> Value) -> 
                     "predefined_agents": all(members),
                 }),
             };
-            json!({"type": PARTS, "advisor": disabled, "subagents": subagents, "workflows": disabled})
+            json!({"type": PARTS, "advisor": advisor, "subagents": subagents, "workflows": disabled})
         }
     }
 }

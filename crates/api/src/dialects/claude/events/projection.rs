@@ -12,7 +12,7 @@ use oma_domain::agent::Spec;
 use oma_domain::event::{
     Body, BudgetChange, Failure, FailureKind, Purpose, StopReason, ThreadRef, ThreadStatus,
 };
-use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
+use oma_domain::multiagent::{CONSULT_ADVISOR, LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::origin::{Origin, ServerTool};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
@@ -404,10 +404,15 @@ impl View {
         json!({"session_thread_id": self.thread, "agent_name": self.agent_name})
     }
 
-    /// Whether it is one of the tools by which a coordinator has others work: they are hidden from clients.
+    /// Whether it is one of the tools by which a coordinator has others work, or is advised: they are hidden from clients.
     fn is_hidden(&self, tool: &str) -> bool {
-        let coordinates = !self.session.is_thread && !self.session.agent.members().is_empty();
-        coordinates && [LIST_AGENTS, SEND_TO_AGENT].contains(&tool)
+        let agent = &self.session.agent;
+        match tool {
+            _ if self.session.is_thread => false,
+            LIST_AGENTS | SEND_TO_AGENT => !agent.members().is_empty(),
+            CONSULT_ADVISOR => agent.advisor().is_some(),
+            _ => false,
+        }
     }
 
     /// Where a used tool came from, as near as the session's agent says it now: for logs that don't say.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use oma_domain::AgentId;
 use oma_domain::agent::{RuntimeKind, Spec};
+use oma_domain::multiagent::Multiagent;
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::quota::Quota;
 use oma_domain::thinking::ThinkingLevel;
@@ -319,7 +320,7 @@ impl UpdateAgent {
             self.callable_agents.apply(&mut sent);
             if sent != callable_of(&spec, own) {
                 spec.callable_agents = sent;
-                spec.multiagent = None;
+                spec.multiagent = spec.multiagent.and_then(Multiagent::without_members);
             }
         }
         spec.max_subagent_depth = self.max_subagent_depth.unwrap_or(spec.max_subagent_depth);
