@@ -404,6 +404,11 @@ fn unavailable(error: &SandboxError) -> String {
              configured to be. The operator can see why with `oma doctor`."
                 .to_owned()
         }
+        SandboxError::Engine(_) => {
+            "The container engine did not give a sandbox; the server's log says why. The workspace is kept: try \
+             again in a while."
+                .to_owned()
+        }
         SandboxError::Exhausted(_) => "No sandbox became free in time. Try again in a while.".to_owned(),
         _ => "The sandbox could not be started; the server's log says why.".to_owned(),
     }

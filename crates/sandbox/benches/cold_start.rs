@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oma_domain::{EventId, SessionId, WorkspaceId};
-use oma_sandbox::local::{Config, Local};
+use oma_sandbox::local::{self, Config};
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Provider as _, Spec};
 
@@ -38,7 +38,7 @@ async fn ours(runs: usize) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
     let folder = tempfile::tempdir()?;
     let mut config = Config::new(folder.path());
     config.exe = env!("CARGO_BIN_EXE_hand-harness").into();
-    let local = Local::open(config).await?;
+    let local = local::open(config).await?;
     let (mut start, mut first) = (Vec::new(), Vec::new());
     for run in 0..runs + WARM_UP {
         let session = SessionId::generate();

@@ -8,8 +8,9 @@ use std::time::Instant;
 use oma_domain::{EventId, SessionId, WorkspaceId};
 
 use crate::error::io as io_error;
+use crate::host::{Host, is_root};
 use crate::limits::Enforcement;
-use crate::local::{Config, Local, is_root};
+use crate::local::{self, Config};
 use crate::protocol::Call;
 use crate::{Error, Provider as _, Spec};
 
@@ -41,7 +42,7 @@ pub struct Check {
 }
 
 impl Check {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self {
             name,
             status: Status::Ok,
@@ -50,7 +51,12 @@ impl Check {
         }
     }
 
-    fn bad(name: &'static str, status: Status, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn bad(
+        name: &'static str,
+        status: Status,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self {
             name,
             status,
@@ -70,7 +76,7 @@ pub async fn probe(config: &Config) -> Vec<Check> {
     checks.push(seccomp());
     checks.push(landlock());
     checks.push(shell());
-    checks.extend(trial(config).await);
+    checks.push(trial(config, local::open).await);
     checks
 }
 
@@ -253,14 +259,17 @@ fn shell() -> Check {
     }
 }
 
-/// Starts a sandbox and runs a command in it.
-async fn trial(config: &Config) -> Vec<Check> {
+/// Starts a sandbox, in a data folder of its own, and runs a command in it.
+pub(crate) async fn trial<F: Future<Output = Result<Host, Error>>>(
+    config: &Config,
+    open: impl FnOnce(Config) -> F,
+) -> Check {
     let name = "a sandbox";
     let remedy = "see the checks above, or configure another backend";
     let outcome = async {
         let folder = tempfile::Builder::new().prefix("oma-doctor-").tempdir();
         let folder = folder.map_err(|error| io_error("making a folder", error))?;
-        let local = Local::open(Config {
+        let host = open(Config {
             data: folder.path().to_owned(),
             ..config.clone()
         })
@@ -270,14 +279,14 @@ async fn trial(config: &Config) -> Vec<Check> {
             workspace: WorkspaceId::default_workspace(),
         };
         let begun = Instant::now();
-        let attached = local.attach(&spec).await?;
+        let attached = host.attach(&spec).await?;
         let call = Call {
             tool: "bash".to_owned(),
             input: serde_json::json!({ "command": "true" }),
         };
         let reply = attached.hand.run(&EventId::generate(), call).await;
         let took = begun.elapsed();
-        let removed = local.destroy(&spec.session).await;
+        let removed = host.destroy(&spec.session).await;
         let reply = reply?;
         removed?;
         if reply.is_error {
@@ -289,11 +298,11 @@ async fn trial(config: &Config) -> Vec<Check> {
     match outcome.await {
         Ok((boot, took)) => {
             let (boot, took) = (boot.as_secs_f64() * 1e3, took.as_secs_f64() * 1e3);
-            vec![Check::ok(
+            Check::ok(
                 name,
                 format!("started in {boot:.0} ms, ran its first command after {took:.0} ms"),
-            )]
+            )
         }
-        Err(error) => vec![Check::bad(name, Status::Fail, error.to_string(), remedy)],
+        Err(error) => Check::bad(name, Status::Fail, error.to_string(), remedy),
     }
 }

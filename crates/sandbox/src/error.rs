@@ -18,6 +18,9 @@ pub enum Error {
     /// It did not answer in time.
     #[error("the sandbox did not answer within {0:?}")]
     Timeout(std::time::Duration),
+    /// The container engine does not answer, or does not do what it was asked.
+    #[error("the container engine {0}")]
+    Engine(String),
     /// A process could not be started in it.
     #[error("{0}")]
     Refused(String),

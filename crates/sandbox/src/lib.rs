@@ -13,10 +13,13 @@
 //! Where it sits: above `domain`; the tools and the native runtime use it.
 
 mod client;
+#[cfg(feature = "docker")]
+pub mod docker;
 pub mod doctor;
 pub mod error;
 pub mod files;
 pub mod hand;
+pub mod host;
 pub mod input;
 pub mod limits;
 pub mod local;

@@ -285,15 +285,12 @@ fn memory(limit: u64) -> Finding {
 async fn sandbox(config: &Config) -> Vec<Finding> {
     let configured = sandboxes::configure(config);
     let memory = memory(configured.limits.memory);
-    let probed = oma_sandbox::doctor::probe(&configured)
-        .await
-        .into_iter()
-        .map(|check| Finding {
-            group: "sandbox",
-            name: check.name.to_owned(),
-            status: check.status,
-            detail: check.detail,
-            remedy: check.remedy,
-        });
+    let probed = sandboxes::probe(config).await.into_iter().map(|check| Finding {
+        group: "sandbox",
+        name: check.name.to_owned(),
+        status: check.status,
+        detail: check.detail,
+        remedy: check.remedy,
+    });
     std::iter::once(memory).chain(probed).collect()
 }

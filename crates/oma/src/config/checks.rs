@@ -1,15 +1,19 @@
 //! What settings must be to each other.
 
 use crate::config::reader::Reader;
-use crate::config::sections::{Server, Signup, Vault};
+use crate::config::sections::{Backend, Sandbox, Server, Signup, Vault};
 
 /// Checks what settings must be to each other.
 pub(crate) fn check(
     reader: &mut Reader<'_>,
     server: &Server,
+    sandbox: Option<&Sandbox>,
     vault: Option<&Vault>,
     signup: Option<&Signup>,
 ) {
+    if let Some(sandbox) = sandbox {
+        check_sandbox(reader, sandbox);
+    }
     if let Some(signup) = signup {
         check_signup(reader, server, signup);
     }
@@ -32,6 +36,26 @@ pub(crate) fn check(
             "anybody who reaches this address could run commands and spend on the model keys: set \
              OPENCLAW_API_TOKEN, listen on 127.0.0.1, or say --allow-unauthenticated-remote",
         );
+    }
+}
+
+fn check_sandbox(reader: &mut Reader<'_>, sandbox: &Sandbox) {
+    if sandbox.backend == Backend::Local {
+        return;
+    }
+    let engine = sandbox.engine.as_str();
+    let is_known = engine.starts_with('/')
+        || ["unix:///", "tcp://", "http://"]
+            .iter()
+            .any(|scheme| engine.starts_with(scheme));
+    if !is_known {
+        reader.refuse(
+            "sandbox.engine",
+            "must be the path of a socket, `unix:///path`, or `tcp://host:port`",
+        );
+    }
+    if sandbox.image.trim().is_empty() {
+        reader.refuse("sandbox.image", "must name an image");
     }
 }
 

@@ -145,7 +145,13 @@ impl Config {
                 },
             );
         if let Some(server) = &server {
-            checks::check(&mut reader, server, vault.as_ref(), signup.as_ref());
+            checks::check(
+                &mut reader,
+                server,
+                sandbox.as_ref(),
+                vault.as_ref(),
+                signup.as_ref(),
+            );
         }
 
         let exposed_file = sources.file.as_ref().is_some_and(|file| {

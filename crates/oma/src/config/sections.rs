@@ -113,9 +113,33 @@ choices! {
     }
 }
 
+choices! {
+    /// What sandboxes are made of.
+    Backend: "`local` or `docker`" {
+        /// This machine's own namespaces and programs; no daemon, no image.
+        Local = "local",
+        /// Containers of an image, by a container engine.
+        Docker = "docker",
+    }
+}
+
 section! {
     /// Sandboxes, where the agents' commands run.
     Sandbox in "sandbox" {
+        /// What they are made of: `local` are this machine's own namespaces with its own programs, `docker` containers
+        /// of any image, made by Docker's engine or one that speaks its language. Workspaces are the same for both.
+        backend: Backend { default "local"; flag "sandbox-backend"; env "OPENCLAW_SANDBOX_BACKEND"; }
+        /// `docker` only: the image of sandboxes. The engine has to have it; no image of ours is needed, and it needs
+        /// neither `bash` nor a C library.
+        image: String { default "debian:bookworm"; flag "sandbox-image"; env "OPENCLAW_SANDBOX_IMAGE"; }
+        /// `docker` only: where the engine listens: the path of a Unix socket, or `tcp://host:port` without TLS. It has
+        /// to be on this machine.
+        engine: String { default "/var/run/docker.sock"; env "OPENCLAW_SANDBOX_ENGINE", "DOCKER_HOST"; }
+        /// `docker` only: the engine's OCI runtime; its default one without it. It has to run containers on this
+        /// machine's kernel, as runc and crun do.
+        runtime: Option<String> { env "OPENCLAW_SANDBOX_RUNTIME"; }
+        /// `docker` only: how long an engine that does not answer, for it may be restarting, is waited for.
+        engine_timeout: Duration { default "30s"; between "10ms", "10m"; env "OPENCLAW_SANDBOX_ENGINE_TIMEOUT_MS"; }
         /// How limits are enforced: `auto` is control groups for root and rlimits for others. What is configured
         /// but impossible on this machine is an error, never a weaker sandbox.
         enforcement: Enforcement { default "auto"; flag "sandbox-enforcement"; env "OPENCLAW_SANDBOX_ENFORCEMENT"; }
@@ -155,7 +179,7 @@ section! {
         first_uid: u32 { default "200000"; between "1000", "4000000000"; env "OPENCLAW_SANDBOX_FIRST_UID"; }
         /// As root: how many such user ids there are.
         uids: u32 { default "65536"; between "1", "100000000"; env "OPENCLAW_SANDBOX_UIDS"; }
-        /// The control group below which sandboxes get theirs; the server's own without it.
+        /// The control group below which sandboxes get theirs; without it the server's own, or the container engine's.
         cgroup_parent: Option<PathBuf> { env "OPENCLAW_SANDBOX_CGROUP_PARENT"; }
         /// Further folders of the host that sandboxes may read.
         readable: List<PathBuf> { env "OPENCLAW_SANDBOX_READABLE"; }

@@ -363,3 +363,28 @@ fn the_reference_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     crate::reference::assert_current(path, &document::markdown());
 }
+
+#[test]
+fn containers_need_an_engine_that_can_be_reached_and_an_image() {
+    let docker = |env: &[(&str, &str)]| {
+        let all = [&[("OPENCLAW_SANDBOX_BACKEND", "docker")], env].concat();
+        Given { env: &all, ..NOTHING }.problems()
+    };
+    for (env, problem) in [
+        (("DOCKER_HOST", "ssh://elsewhere"), "sandbox.engine"),
+        (("OPENCLAW_SANDBOX_ENGINE", "relative.sock"), "sandbox.engine"),
+        (("OPENCLAW_SANDBOX_IMAGE", " "), "sandbox.image"),
+    ] {
+        let problems = docker(&[env]);
+        assert!(
+            problems.iter().any(|found| found.contains(problem)),
+            "{env:?}: {problems:?}"
+        );
+    }
+    // Without containers nobody asks for an engine.
+    let local = Given {
+        env: &[("DOCKER_HOST", "ssh://elsewhere")],
+        ..NOTHING
+    };
+    local.load().expect("legal");
+}

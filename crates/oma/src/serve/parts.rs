@@ -11,7 +11,6 @@ use oma_engine::{Deps, Engine};
 use oma_furnish::{Memories, Skills};
 use oma_models::retry::Policy;
 use oma_runtime_native::Native;
-use oma_sandbox::local::Local;
 use oma_sandbox::mounts::Furnish;
 use oma_sandbox::{Pool, Provider};
 use oma_store::sqlite::{Options, Sqlite};
@@ -28,6 +27,8 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<Sqlite>,
     pub(crate) vaults: oma_vault::Vaults,
     pub(crate) enforcement: oma_sandbox::limits::Enforcement,
+    /// The backend of sandboxes, by its name.
+    pub(crate) backend: &'static str,
     pub(crate) engine: Engine,
     pub(crate) api: AppState,
     pub(crate) metrics: PrometheusHandle,
@@ -54,10 +55,9 @@ impl Parts {
         let models = models::registry(configured)?;
         let tools = Arc::new(tools::configure(config)?);
         let store = open_store(config).await?;
-        let local = Local::open(sandboxes::configure(config))
-            .await
-            .map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))?;
+        let local = sandboxes::open(config).await?;
         let enforcement = local.enforcement();
+        let backend = local.name();
         sandboxes::check_limits(config, enforcement)?;
         if let Some(grader) = &config.models.grader {
             models
@@ -122,6 +122,7 @@ impl Parts {
             store,
             vaults,
             enforcement,
+            backend,
             engine,
             api,
             metrics,

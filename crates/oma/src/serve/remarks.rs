@@ -22,7 +22,7 @@ pub(crate) fn started(config: &Config, parts: &Parts, address: SocketAddr, open_
         config = config.file.as_ref().map(|file| file.display().to_string()),
         auth = if has_token { "token" } else { "off" },
         providers = parts.providers.join(","),
-        sandbox = "local",
+        sandbox = parts.backend,
         enforcement,
         max_sandboxes = config.sandbox.max_live,
         max_turns = config.engine.max_turns,

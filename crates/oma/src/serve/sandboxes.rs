@@ -1,24 +1,57 @@
-//! From the configuration to local sandboxes.
+//! From the configuration to sandboxes.
 
 use oma_sandbox::hand::limits::ToolLimits;
+use oma_sandbox::host::{self, Host};
 use oma_sandbox::limits::{Enforcement, Limits};
-use oma_sandbox::{PoolConfig, local};
+use oma_sandbox::{PoolConfig, docker, local};
 
 use crate::config::Config;
 use crate::config::reader::Origin;
-use crate::config::sections::Enforcement as EnforcementName;
+use crate::config::sections::{Backend, Enforcement as EnforcementName};
 use crate::print::Failure;
 
-/// How local sandboxes are made.
-pub(crate) fn configure(config: &Config) -> local::Config {
+/// Opens the sandboxes of the configured backend.
+///
+/// # Errors
+/// Why there can be none.
+pub(crate) async fn open(config: &Config) -> Result<Host, Failure> {
+    let opened = match config.sandbox.backend {
+        Backend::Local => local::open(configure(config)).await,
+        Backend::Docker => docker::open(containers(config)).await,
+    };
+    opened.map_err(|error| Failure::Other(format!("no sandboxes: {error}; `oma doctor` tells more")))
+}
+
+/// What the doctor sees of the configured backend.
+pub(crate) async fn probe(config: &Config) -> Vec<oma_sandbox::doctor::Check> {
+    match config.sandbox.backend {
+        Backend::Local => oma_sandbox::doctor::probe(&configure(config)).await,
+        Backend::Docker => docker::probe(&containers(config)).await,
+    }
+}
+
+/// How containers are made.
+fn containers(config: &Config) -> docker::Config {
     let sandbox = &config.sandbox;
-    let mut local = local::Config::new(&config.data_dir);
-    local.enforcement = match sandbox.enforcement {
+    docker::Config {
+        host: configure(config),
+        engine: sandbox.engine.clone(),
+        image: sandbox.image.clone(),
+        runtime: sandbox.runtime.clone(),
+        patience: sandbox.engine_timeout,
+    }
+}
+
+/// What does not depend on the backend.
+pub(crate) fn configure(config: &Config) -> host::Config {
+    let sandbox = &config.sandbox;
+    let mut host = host::Config::new(&config.data_dir);
+    host.enforcement = match sandbox.enforcement {
         EnforcementName::Auto => None,
         EnforcementName::Cgroup => Some(Enforcement::Cgroup),
         EnforcementName::Rlimit => Some(Enforcement::Rlimit),
     };
-    local.limits = Limits {
+    host.limits = Limits {
         memory: memory(config, machine_memory()),
         processes: sandbox.processes,
         cpus: sandbox.cpus,
@@ -28,20 +61,20 @@ pub(crate) fn configure(config: &Config) -> local::Config {
         tmp: sandbox.tmp.0,
         open_files: sandbox.open_files,
     };
-    local.tools = ToolLimits {
+    host.tools = ToolLimits {
         default_wall: sandbox.command_timeout,
         max_wall: sandbox.max_command_timeout,
         max_output: usize::try_from(sandbox.command_output.0).unwrap_or(usize::MAX),
         inline_result_chars: sandbox.inline_result_chars,
         ..ToolLimits::default()
     };
-    local.cgroup_parent = sandbox.cgroup_parent.clone();
-    local.first_uid = sandbox.first_uid;
-    local.uids = sandbox.uids;
-    local.readable = sandbox.readable.0.clone();
-    local.orphan_timeout = sandbox.orphan_timeout;
-    local.launch_timeout = sandbox.launch_timeout;
-    local
+    host.cgroup_parent = sandbox.cgroup_parent.clone();
+    host.first_uid = sandbox.first_uid;
+    host.uids = sandbox.uids;
+    host.readable = sandbox.readable.0.clone();
+    host.orphan_timeout = sandbox.orphan_timeout;
+    host.launch_timeout = sandbox.launch_timeout;
+    host
 }
 
 /// The memory of one sandbox, in bytes, on a machine with so much: where nothing is configured, half of that at the

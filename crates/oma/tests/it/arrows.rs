@@ -27,7 +27,7 @@ const ORDER: [&str; 17] = [
 ];
 
 /// Crates that serve tests and benchmarks: nothing depends on them except for its own tests.
-const HARNESS: [&str; 2] = ["oma-fake-provider", "oma-bench"];
+const HARNESS: [&str; 3] = ["oma-fake-provider", "oma-docker-engine", "oma-bench"];
 
 /// A dependency of one of our crates on another.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ mod api;
 mod arrows;
 mod bombs;
 mod command_line;
+mod containers;
 mod crash;
 mod credentials;
 mod disk;

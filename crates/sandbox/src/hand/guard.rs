@@ -24,7 +24,6 @@ mod survey;
 pub(super) mod writing;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use self::disk::Disk;
 use self::writing::Writing;
 use super::calls::Calls;
-use super::launch::Plan;
+use super::launch::Duties;
 use super::process::Table;
 use crate::limits::Enforcement;
 
@@ -62,17 +61,12 @@ pub(super) fn ignore_file_size_signal() -> io::Result<()> {
 ///
 /// # Errors
 /// When one can't be started.
-pub(super) fn start(
-    plan: &Plan,
-    writable: &[PathBuf],
-    calls: &Arc<Calls>,
-    writing: Writing,
-) -> io::Result<JoinSet<()>> {
+pub(super) fn start(duties: &Duties, calls: &Arc<Calls>, writing: Writing) -> io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
-    let disk = Disk::new(writable, plan.limits.clone(), writing)?;
+    let disk = Disk::new(&duties.writable, duties.limits.clone(), writing)?;
     tasks.spawn(watch_disk(disk, Arc::clone(calls)));
-    if plan.enforcement == Enforcement::Rlimit {
-        tasks.spawn(memory::watch(plan.limits.memory, Arc::clone(calls)));
+    if duties.enforcement == Enforcement::Rlimit {
+        tasks.spawn(memory::watch(duties.limits.memory, Arc::clone(calls)));
     }
     Ok(tasks)
 }

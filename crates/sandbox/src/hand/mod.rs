@@ -1,7 +1,7 @@
 //! The hand: the small server inside each sandbox.
 //!
-//! `oma hand --launch` is the whole command line ([`main`]); only the server runs it. It makes the sandbox
-//! ([`launch`]), becomes pid 1 in it and serves one frame protocol ([`server`]) on a socket that lies on the
+//! `oma hand --launch` is the whole command line ([`main`]), or `oma hand --contained` where a container is the
+//! sandbox already; only the server runs it. It makes the sandbox ([`launch`]), becomes pid 1 in it and serves one frame protocol ([`server`]) on a socket that lies on the
 //! host and can't be seen from inside. [`calls`] remembers what runs and what waits; [`tools`] does the work;
 //! [`guard`] watches memory and disk; [`process`] starts, kills and reaps processes.
 //!
@@ -40,6 +40,9 @@ use launch::Launched;
 /// The argument after `hand` that makes a sandbox.
 pub(crate) const LAUNCH: &str = "--launch";
 
+/// The argument after `hand` that serves in a container, which is the sandbox.
+pub(crate) const CONTAINED: &str = "--contained";
+
 /// Threads for what blocks: looking through files.
 const BLOCKING_THREADS: usize = 4;
 
@@ -50,8 +53,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// process: before any thread, and before any descriptor is opened.
 #[must_use]
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match (arguments.next(), arguments.next()) {
-        (Some(only), None) if only == LAUNCH => {}
+    let launched = match (arguments.next(), arguments.next()) {
+        (Some(only), None) if only == LAUNCH => launch::launch(),
+        (Some(only), None) if only == CONTAINED => launch::contained::launch().map(Some),
         _ => {
             let _ = writeln!(
                 io::stderr(),
@@ -59,8 +63,8 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             );
             return ExitCode::from(2);
         }
-    }
-    let launched = match launch::launch() {
+    };
+    let launched = match launched {
         Ok(Some(launched)) => launched,
         Ok(None) => return ExitCode::SUCCESS,
         // It has been reported to the server already.
@@ -86,7 +90,7 @@ impl calls::Run for tools::Tools {
 }
 
 async fn work(launched: Launched) -> io::Result<()> {
-    let Launched { plan, listener } = launched;
+    let Launched { duties, listener } = launched;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     guard::ignore_file_size_signal()?;
@@ -96,7 +100,7 @@ async fn work(launched: Launched) -> io::Result<()> {
     let writing = guard::writing::Writing::allowed();
     let tools = Arc::new(tools::Tools::new(
         workspace.clone(),
-        plan.tools.clone(),
+        duties.tools.clone(),
         Arc::clone(&log),
         writing.clone(),
     ));
@@ -105,9 +109,9 @@ async fn work(launched: Launched) -> io::Result<()> {
     let shared = server::Shared::new(Arc::clone(&calls), log, workspace.clone());
 
     let reaper = tokio::spawn(reap());
-    let mut guards = guard::start(&plan, &plan.writable(), &calls, writing)?;
+    let mut guards = guard::start(&duties, &calls, writing)?;
     let served = tokio::select! {
-        served = server::serve(&listener, &shared, plan.orphan_timeout, &workspace) => served,
+        served = server::serve(&listener, &shared, duties.orphan_timeout, &workspace) => served,
         // Nothing may run unguarded.
         _ = guards.join_next() => Err(io::Error::other("a guard has broken")),
     };

@@ -11,16 +11,26 @@ use crate::hand::launch::root;
 /// out of their sight. What does not exist yet is judged by where it would be.
 #[must_use]
 pub fn exposed(path: &Path, readable: &[PathBuf]) -> Option<PathBuf> {
-    let path = resolved(path);
     let system = root::SYSTEM.iter().map(|name| Path::new("/").join(name));
     // Without a look at it, all of it counts as seen.
     let etc = root::shown_of_etc().unwrap_or_else(|_| vec![PathBuf::new()]);
     let etc = etc.into_iter().map(|name| Path::new("/etc").join(name));
-    let shown = system.chain(etc).chain(readable.iter().cloned());
-    shown.filter(|shown| shown.exists()).find(|shown| {
+    let shown: Vec<PathBuf> = system.chain(etc).chain(readable.iter().cloned()).collect();
+    shows(&shown, path)
+}
+
+/// The first of these through which what is at `path`, or a part of it, could be read.
+pub(crate) fn shows(shown: &[PathBuf], path: &Path) -> Option<PathBuf> {
+    let path = resolved(path);
+    let leads_there = |shown: &&PathBuf| {
         let shown = resolved(shown);
         path.starts_with(&shown) || shown.starts_with(&path)
-    })
+    };
+    shown
+        .iter()
+        .filter(|shown| shown.exists())
+        .find(leads_there)
+        .cloned()
 }
 
 /// The path without links, as far as it exists.

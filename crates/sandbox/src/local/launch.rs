@@ -8,11 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::config::Config;
 use super::process::Handle;
 use crate::Error;
 use crate::error::io;
 use crate::hand::launch::{Plan, Progress};
+use crate::host::Config;
+use crate::host::engine::Process as _;
 
 /// The most that a launcher may say, in bytes.
 const MAX_PROGRESS: u64 = 64 << 10;

@@ -3,11 +3,13 @@
 use std::io;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::timeout;
 
-use super::record::Process;
 use crate::Error;
 use crate::error::io as io_error;
+use crate::host::engine;
+use crate::host::record::Process;
 use crate::pidfd::Pidfd;
 
 /// How long a process may take to die of `SIGKILL`, with all of its namespace.
@@ -50,20 +52,19 @@ impl Handle {
             _ => Ok(None),
         }
     }
+}
 
-    /// Returns once it has ended, and with it, since it is the first of its pid namespace, everything of its
-    /// sandbox.
-    pub(super) async fn ended(&self) {
+/// The hand is the first process of its pid namespace, so with it everything of its sandbox ends.
+#[async_trait]
+impl engine::Process for Handle {
+    async fn ended(&self) {
         self.fd.ended().await;
         // It may have become a child of this process, which is then the first one of a container.
         self.fd.reap();
     }
 
-    /// Kills it and everything of its sandbox, and returns when they are gone.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] when something is stuck in the kernel.
-    pub(super) async fn kill(&self) -> Result<(), Error> {
+    /// [`Error::Timeout`] means that something is stuck in the kernel.
+    async fn kill(&self) -> Result<(), Error> {
         self.fd
             .kill()
             .map_err(|error| io_error("killing a sandbox", error))?;

@@ -60,6 +60,10 @@ async fn deleted_files_count_as_long_as_they_are_held() {
         // Mapped only.
         "C.mmap(None, 32 << 20, 1, 1, f, 0)\nos.close(f)\ntime.sleep(20)",
     ] {
+        // A container's own filter does not let a thread have a table of its own.
+        if crate::support::engine().is_some() && hold.contains("unshare") {
+            continue;
+        }
         let (fixture, session) = with_quota(16).await;
         let attached = fixture.attach(&session).await;
         let (text, failed) = sh(&*attached.hand, &deleted_file(32, hold)).await;

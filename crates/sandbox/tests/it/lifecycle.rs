@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oma_domain::{EventId, SessionId};
-use oma_sandbox::local::Local;
 use oma_sandbox::protocol::Service;
 use oma_sandbox::{Error, Incoming, Origin, Pool, PoolConfig, Provider, Spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Fixture, bash, config, sh};
+use crate::support::{Fixture, bash, config, open, sh};
 
 fn spec() -> Spec {
     Spec {
@@ -233,7 +232,7 @@ async fn an_orphan_ends_by_itself() {
     tokio::task::spawn_blocking(move || crate::support::wait_for_end(pid))
         .await
         .unwrap();
-    let local = Local::open(config(&data)).await.unwrap();
+    let local = open(config(&data)).await.unwrap();
     assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Replaced);
     local.destroy(&spec.session).await.unwrap();
 }
@@ -265,7 +264,7 @@ async fn two_data_folders_do_not_disturb_each_other() {
         folder: _folder,
     } = one;
     drop((first, local));
-    let again = Local::open(config(&data)).await.unwrap();
+    let again = open(config(&data)).await.unwrap();
     assert_eq!(sh(&*second.hand, "cat file").await.0, "two");
     let attached = again.attach(&spec).await.unwrap();
     assert_eq!(attached.origin, Origin::Running);

@@ -3,6 +3,8 @@
 
 mod basics;
 mod bombs;
+#[cfg(feature = "docker")]
+mod containers;
 mod disk_bombs;
 mod doctor;
 mod host_files;

@@ -290,7 +290,7 @@ async fn outputs_and_memory_count_against_the_quota() {
 
 /// Puts a store's folder where it belongs, and counts how often it was asked.
 struct Stores {
-    fixture: oma_sandbox::local::Local,
+    fixture: oma_sandbox::host::Host,
     asked: AtomicUsize,
 }
 

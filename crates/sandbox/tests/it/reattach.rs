@@ -6,11 +6,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use oma_domain::{EventId, SessionId};
-use oma_sandbox::local::Local;
 use oma_sandbox::{Error, Origin, Pool, PoolConfig, Provider as _};
 
 use crate::support::{
-    Fixture, Folder, bash, cgroups, config, exe, hand_pid, is_alive, said, sh, spec, wait_for_end,
+    Fixture, Folder, bash, cgroups, config, exe, hand_pid, is_alive, open, said, sh, spec, wait_for_end,
 };
 
 /// Starts a server that runs `command`, and returns once its hand has it.
@@ -42,7 +41,7 @@ async fn a_running_command_survives_the_server_and_is_collected_once() {
     let command = "echo begun >> runs; while [ ! -e go ]; do sleep 0.05; done; echo ended";
     kill(server(&folder.path(), &session, &key, command));
 
-    let local = Local::open(config(&folder.path())).await.unwrap();
+    let local = open(config(&folder.path())).await.unwrap();
     let spec = spec(&session);
     let attached = local.attach(&spec).await.unwrap();
     assert_eq!(attached.origin, Origin::Running);
@@ -68,7 +67,7 @@ async fn a_result_waits_for_the_next_server() {
     let (session, key) = (SessionId::generate(), EventId::generate());
     let mut first = server(&folder.path(), &session, &key, "echo done; echo x >> runs");
     assert!(first.wait().unwrap().success());
-    let local = Local::open(config(&folder.path())).await.unwrap();
+    let local = open(config(&folder.path())).await.unwrap();
     let attached = local.attach(&spec(&session)).await.unwrap();
     assert_eq!(attached.origin, Origin::Running);
     assert_eq!(
@@ -89,10 +88,10 @@ async fn a_lost_sandbox_is_told_until_the_server_has_acted() {
 
     let spec = spec(&session);
     {
-        let local = Local::open(config(&folder.path())).await.unwrap();
+        let local = open(config(&folder.path())).await.unwrap();
         assert_eq!(local.attach(&spec).await.unwrap().origin, Origin::Replaced);
     }
-    let local = Local::open(config(&folder.path())).await.unwrap();
+    let local = open(config(&folder.path())).await.unwrap();
     let attached = local.attach(&spec).await.unwrap();
     assert_eq!(
         attached.origin,
@@ -145,7 +144,7 @@ async fn what_outlived_the_server_takes_a_place() {
         let (old, new) = (SessionId::generate(), SessionId::generate());
         kill(server(&folder.path(), &old, &EventId::generate(), command));
         let pid = hand_pid(&folder.path(), &old);
-        let local = Local::open(config(&folder.path())).await.unwrap();
+        let local = open(config(&folder.path())).await.unwrap();
         assert_eq!(local.survivors(), std::slice::from_ref(&old));
         let pool = Pool::new(
             std::sync::Arc::new(local.clone()),
@@ -187,7 +186,7 @@ async fn what_outlived_the_server_takes_a_place() {
         folder: _folder,
     } = fixture;
     drop((attached, local));
-    let local = Local::open(config(&data)).await.unwrap();
+    let local = open(config(&data)).await.unwrap();
     assert_eq!(local.survivors(), std::slice::from_ref(&session));
     local.stop(&session).await.unwrap();
     let spec = spec(&session);
@@ -205,6 +204,7 @@ async fn a_killed_server_leaves_no_hand_behind_for_long() {
         kill(server);
         assert!(is_alive(pid), "a server may come back");
         let groups = cgroups(&folder.path(), &session);
+        let label = folder.label();
         // As the end of a test does, after its server.
         std::fs::remove_dir_all(folder.path()).unwrap();
         let begun = std::time::Instant::now();
@@ -218,6 +218,15 @@ async fn a_killed_server_leaves_no_hand_behind_for_long() {
         );
         for group in groups {
             std::fs::remove_dir(group).unwrap();
+        }
+        // A container has ended with its hand; that it is there still only its engine knows.
+        if let Some(engine) = crate::support::engine() {
+            let [container] = &*engine.containers(&label) else {
+                panic!("one container");
+            };
+            let ended = engine.ask("POST", &format!("/containers/{container}/wait"), &[]);
+            assert_eq!(ended.unwrap().0, 200, "it has ended");
+            crate::support::remove_containers(&label);
         }
     }
 }
@@ -267,7 +276,7 @@ async fn a_launch_that_was_cut_off_lost_nothing() {
     ] {
         let folder = Folder::new();
         let session = SessionId::generate();
-        let local = Local::open(config(&folder.path())).await.unwrap();
+        let local = open(config(&folder.path())).await.unwrap();
         let sandbox = folder.path().join("sandboxes").join(session.as_str());
         std::fs::create_dir_all(sandbox.join("root")).unwrap();
         std::fs::write(sandbox.join("record.json"), record.to_string()).unwrap();
@@ -282,8 +291,5 @@ async fn a_launch_that_was_cut_off_lost_nothing() {
 #[tokio::test]
 async fn one_data_folder_has_one_server() {
     let fixture = Fixture::new().await;
-    assert!(matches!(
-        Local::open(config(&fixture.data)).await,
-        Err(Error::Io { .. })
-    ));
+    assert!(matches!(open(config(&fixture.data)).await, Err(Error::Io { .. })));
 }

@@ -83,7 +83,7 @@ async fn a_command_cannot_blind_the_hand() {
         "prlimit --pid 1 --nofile=0:4096",
         "sh -c 'prlimit --pid 1 --fsize=0'",
         "renice -n 19 -p 1",
-        "renice -n 19 -u 1000",
+        "renice -n 19 -u $(id -u)",
         "ionice -c 3 -p 1",
         "taskset -p 1 1",
         "chrt --idle -p 0 1",

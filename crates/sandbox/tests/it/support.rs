@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oma_docker_engine::Api;
 use oma_domain::content::joined_text;
 use oma_domain::{EventId, SessionId, WorkspaceId};
+use oma_sandbox::host::{Config, Host};
 use oma_sandbox::limits::Enforcement;
-use oma_sandbox::local::{Config, Local};
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Attached, Hand, Provider, Spec};
 
 /// A data folder of a test, and a server's sandboxes in it.
 pub(crate) struct Fixture {
     pub(crate) data: PathBuf,
-    pub(crate) local: Local,
+    pub(crate) local: Host,
     pub(crate) folder: Folder,
 }
 
@@ -33,7 +34,29 @@ pub(crate) fn config(data: &Path) -> Config {
     config.limits.disk_floor = 1 << 20;
     config.limits.tmp = 64 << 20;
     config.tools.default_wall = Duration::from_secs(60);
+    if engine().is_some() {
+        // The image has no programs of its own.
+        let readable = std::env::var_os("OMA_TEST_READABLE").unwrap_or_default();
+        config.readable = std::env::split_paths(&readable).collect();
+    }
     config
+}
+
+/// The engine that this run of the suite is about, when it is about containers.
+pub(crate) fn engine() -> Option<Api> {
+    std::env::var("OMA_TEST_DOCKER").ok().map(Api::new)
+}
+
+/// The sandboxes that this run of the suite is about.
+pub(crate) async fn open(config: Config) -> Result<Host, oma_sandbox::Error> {
+    #[cfg(feature = "docker")]
+    if let Ok(engine) = std::env::var("OMA_TEST_DOCKER") {
+        let image = std::env::var("OMA_TEST_IMAGE").unwrap();
+        let mut config = oma_sandbox::docker::Config::new(config, image);
+        config.engine = engine;
+        return oma_sandbox::docker::open(config).await;
+    }
+    oma_sandbox::local::open(config).await
 }
 
 /// A data folder that goes with all that was started in it, also when a test fails.
@@ -59,8 +82,26 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// The label of all containers of this data folder.
+    pub(crate) fn label(&self) -> String {
+        let instance = std::fs::read_to_string(self.path().join("sandboxes.instance")).unwrap_or_default();
+        format!("oma.installation={instance}")
+    }
+}
+
+/// Removes all containers with this label, whatever runs in them.
+pub(crate) fn remove_containers(label: &str) {
+    let Some(engine) = engine() else { return };
+    for id in engine.containers(label) {
+        // One that is gone already is no failure.
+        let _ = engine.ask("DELETE", &format!("/containers/{id}?force=true&v=true"), &[]);
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
+        remove_containers(&self.label());
         for entry in std::fs::read_dir(self.path().join("sandboxes"))
             .into_iter()
             .flatten()
@@ -102,7 +143,7 @@ impl Fixture {
         let data = folder.path().to_owned();
         let mut config = config(&data);
         adjust(&mut config);
-        let local = Local::open(config).await.unwrap();
+        let local = open(config).await.unwrap();
         Self { data, local, folder }
     }
 
@@ -130,14 +171,21 @@ impl Fixture {
                 .collect();
             assert!(left.is_empty(), "{name}: {left:?}");
         }
-        let instance = std::fs::read_to_string(self.data.join("sandboxes.instance")).unwrap();
-        let groups = std::process::Command::new("find")
-            .args(["/sys/fs/cgroup", "-name", &format!("*{instance}*")])
-            .output();
-        assert_eq!(String::from_utf8_lossy(&groups.unwrap().stdout), "");
+        assert_eq!(groups_left(&self.data), "");
+        let containers = engine().map(|engine| engine.containers(&self.folder.label()));
+        assert_eq!(containers.unwrap_or_default(), Vec::<String>::new());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.data.to_str().unwrap()));
     }
+}
+
+/// The control groups of a data folder, one a line.
+pub(crate) fn groups_left(data: &Path) -> String {
+    let instance = std::fs::read_to_string(data.join("sandboxes.instance")).unwrap();
+    let groups = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-name", &format!("*{instance}*")])
+        .output();
+    String::from_utf8_lossy(&groups.unwrap().stdout).into_owned()
 }
 
 /// That no process of the machine has `marker` in its command line.
@@ -165,8 +213,16 @@ pub(crate) fn cgroups(data: &Path, session: &SessionId) -> Vec<PathBuf> {
 
 /// The host's pid of a session's hand.
 pub(crate) fn hand_pid(data: &Path, session: &SessionId) -> rustix::process::Pid {
+    hand_pid_by(engine(), data, session)
+}
+
+/// The host's pid of a session's hand, which may be in a container of this engine.
+pub(crate) fn hand_pid_by(engine: Option<Api>, data: &Path, session: &SessionId) -> rustix::process::Pid {
     let record = record(data, session);
-    let pid = i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap();
+    let pid = match (engine, record["container"]["name"].as_str()) {
+        (Some(engine), Some(name)) => engine.pid(name).unwrap(),
+        _ => i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap(),
+    };
     rustix::process::Pid::from_raw(pid).unwrap()
 }
 

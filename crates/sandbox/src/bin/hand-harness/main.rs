@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use oma_domain::{EventId, SessionId, WorkspaceId};
-use oma_sandbox::local::{Config, Local};
+use oma_sandbox::host::{Config, Host};
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Provider as _, Spec};
 
@@ -34,6 +34,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// By the backend that the tests are about.
+async fn open(config: Config) -> Result<Host, oma_sandbox::Error> {
+    #[cfg(feature = "docker")]
+    let config = Config {
+        readable: std::env::var_os("OMA_TEST_READABLE")
+            .map(|paths| std::env::split_paths(&paths).collect())
+            .unwrap_or_default(),
+        ..config
+    };
+    #[cfg(feature = "docker")]
+    if let Ok(engine) = std::env::var("OMA_TEST_DOCKER") {
+        return oma_sandbox::docker::open(oma_sandbox::docker::Config {
+            engine,
+            ..oma_sandbox::docker::Config::new(config, std::env::var("OMA_TEST_IMAGE").unwrap_or_default())
+        })
+        .await;
+    }
+    oma_sandbox::local::open(config).await
+}
+
 /// Says `attached` once the command has been given to the sandbox's hand, and waits for its end.
 fn serve(arguments: &[OsString]) -> Result<(), Failure> {
     let [data, session, key, command] = arguments else {
@@ -55,8 +75,8 @@ fn serve(arguments: &[OsString]) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let local = Local::open(Config::new(data)).await?;
-        let attached = local.attach(&spec).await?;
+        let host = open(Config::new(data)).await?;
+        let attached = host.attach(&spec).await?;
         let run = attached.hand.run(&key, call);
         let hand = attached.hand.clone();
         let said = async {

@@ -7,7 +7,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::namespaces::Maps;
-use super::{Failure, INSIDE_ID, Plan, Step as _};
+use super::{Duties, Failure, INSIDE_ID, Plan, Step as _};
 use crate::limits::Enforcement;
 
 /// The highest capability number that any kernel may have.
@@ -22,34 +22,42 @@ const NO_CORE: u64 = 1;
 const LOCKED_MEMORY: u64 = 8 << 20;
 
 /// Sets the resource limits, which everything in the sandbox inherits and can't raise.
-pub(super) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
-    let limits = &plan.limits;
+pub(super) fn limit_resources(duties: &Duties) -> Result<(), Failure> {
+    let limits = &duties.limits;
     let mut wanted = vec![
         (Resource::Core, NO_CORE),
         (Resource::Nofile, limits.open_files),
-        (Resource::Nproc, u64::from(limits.processes)),
         (Resource::Fsize, limits.disk.max(limits.tmp)),
         (Resource::Memlock, LOCKED_MEMORY),
         (Resource::Nice, 0),
         (Resource::Rtprio, 0),
     ];
-    if plan.enforcement == Enforcement::Rlimit {
+    if duties.enforcement == Enforcement::Rlimit {
         // Private writable memory of one process. The address space is no measure: runtimes reserve far more
         // of it than they use.
         wanted.push((Resource::Data, limits.memory));
     }
-    for (resource, value) in wanted {
-        // A hard limit below what is wanted can't be raised without privilege, and is stricter anyway.
-        let hard = rustix::process::getrlimit(resource)
-            .maximum
-            .map_or(value, |now| now.min(value));
-        let new = Rlimit {
-            current: Some(hard),
-            maximum: Some(hard),
-        };
-        rustix::process::setrlimit(resource, new).step(&format!("limiting {resource:?}"))?;
-    }
-    Ok(())
+    wanted
+        .into_iter()
+        .try_for_each(|(resource, value)| limit(resource, value))
+}
+
+/// Limits the processes of the session's user. They are counted for each user namespace by itself; where a sandbox
+/// has none of its own, they would be counted together with those of other sandboxes of that user.
+pub(super) fn limit_processes(duties: &Duties) -> Result<(), Failure> {
+    limit(Resource::Nproc, u64::from(duties.limits.processes))
+}
+
+fn limit(resource: Resource, value: u64) -> Result<(), Failure> {
+    // A hard limit below what is wanted can't be raised without privilege, and is stricter anyway.
+    let hard = rustix::process::getrlimit(resource)
+        .maximum
+        .map_or(value, |now| now.min(value));
+    let new = Rlimit {
+        current: Some(hard),
+        maximum: Some(hard),
+    };
+    rustix::process::setrlimit(resource, new).step(&format!("limiting {resource:?}"))
 }
 
 /// Becomes the session's user, with no capability and no way to gain one.
@@ -86,22 +94,42 @@ pub(super) fn drop_privileges(plan: &Plan, maps: Maps) -> Result<(), Failure> {
         },
     )
     .step("dropping the capabilities")?;
+    close()?;
+    check(INSIDE_ID, INSIDE_ID)
+}
+
+/// Forbids new privileges, and closes the process to others.
+pub(super) fn close() -> Result<(), Failure> {
     rustix::thread::set_no_new_privs(true).step("forbidding new privileges")?;
     // Processes of the session have the same user as the hand: this keeps them out of its memory and its
     // descriptors, through ptrace or /proc.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("closing the process")?;
-    check()
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("closing the process")
+}
+
+/// That no privilege could be gained even from a program that has some: the set that bounds them is empty.
+pub(super) fn check_bounds() -> Result<(), Failure> {
+    let step = "giving up the privileges";
+    for capability in 0..=LAST_CAPABILITY {
+        // SAFETY: `prctl` with integers only.
+        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } {
+            0 => {}
+            1 => return Err(io::Error::other(format!("capability {capability} is left"))).step(step),
+            // The kernel knows no capability of that number or beyond it.
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 /// Trusts no system call's word for it: reads back what is left.
-fn check() -> Result<(), Failure> {
+pub(super) fn check(user: u32, group: u32) -> Result<(), Failure> {
     let left = rustix::thread::capabilities(None).step("reading the capabilities")?;
     let gone = left.effective.is_empty() && left.permitted.is_empty() && left.inheritable.is_empty();
-    let user = rustix::process::getuid().as_raw() == INSIDE_ID
-        && rustix::process::geteuid().as_raw() == INSIDE_ID
-        && rustix::process::getgid().as_raw() == INSIDE_ID
-        && rustix::process::getegid().as_raw() == INSIDE_ID;
-    if gone && user && rustix::process::getpid().is_init() {
+    let is_user = rustix::process::getuid().as_raw() == user
+        && rustix::process::geteuid().as_raw() == user
+        && rustix::process::getgid().as_raw() == group
+        && rustix::process::getegid().as_raw() == group;
+    if gone && is_user && rustix::process::getpid().is_init() {
         return Ok(());
     }
     Err(io::Error::other("some are left")).step("giving up the privileges")

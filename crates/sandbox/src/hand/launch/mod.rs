@@ -10,12 +10,13 @@
 //! Invariant: nothing of the session runs before the last privilege is gone.
 
 mod confine;
+pub(crate) mod contained;
 pub(super) mod filter;
 mod namespaces;
 pub(crate) mod root;
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -53,11 +54,20 @@ pub(crate) struct Plan {
     pub(crate) uid: Option<u32>,
     /// The `cgroup.procs` files to enter.
     pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) duties: Duties,
+}
+
+/// What the hand does once its sandbox stands, however that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Duties {
     pub(crate) enforcement: Enforcement,
     pub(crate) limits: Limits,
     pub(crate) tools: ToolLimits,
     /// How long the hand lives without a server.
     pub(crate) orphan_timeout: Duration,
+    /// The folders of the machine's disk that the session may write to, as it sees them, the workspace first.
+    pub(crate) writable: Vec<PathBuf>,
 }
 
 /// A folder of the host, and where the sandbox shows it.
@@ -71,14 +81,11 @@ pub(crate) struct Mount {
     pub(crate) access: Access,
 }
 
-impl Plan {
-    /// The folders of the machine's disk that the session may write to, as it sees them, the workspace first.
-    pub(crate) fn writable(&self) -> Vec<PathBuf> {
-        let mounts = self.mounts.iter();
-        let mounts = mounts.filter(|mount| mount.access == Access::ReadWrite);
-        let mounts = mounts.map(|mount| mount.target.clone());
-        std::iter::once(PathBuf::from(WORKSPACE)).chain(mounts).collect()
-    }
+/// The workspace and those of the mounts that a session may write to, as it sees them.
+pub(crate) fn writable(mounts: &[Mount]) -> Vec<PathBuf> {
+    let mounts = mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+    let mounts = mounts.map(|mount| mount.target.clone());
+    std::iter::once(PathBuf::from(WORKSPACE)).chain(mounts).collect()
 }
 
 /// What the launcher says, one JSON object a line.
@@ -122,7 +129,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 
 /// What [`launch`] leaves behind in the hand.
 pub(crate) struct Launched {
-    pub(crate) plan: Plan,
+    pub(crate) duties: Duties,
     pub(crate) listener: UnixListener,
 }
 
@@ -138,7 +145,7 @@ pub(crate) fn launch() -> Result<Option<Launched>, Failure> {
             // A server that is gone knows nothing of this hand, so it must not live on.
             report(&mut inherited.progress, &Progress::Ready).step("reporting to the server")?;
             Ok(Some(Launched {
-                plan,
+                duties: plan.duties,
                 listener: inherited.listener,
             }))
         }
@@ -199,7 +206,7 @@ fn quiet() -> Result<(), Failure> {
     Ok(())
 }
 
-fn report(pipe: &mut File, progress: &Progress) -> io::Result<()> {
+fn report(pipe: &mut impl io::Write, progress: &Progress) -> io::Result<()> {
     let mut line = serde_json::to_vec(progress)?;
     line.push(b'\n');
     pipe.write_all(&line)
@@ -258,7 +265,8 @@ fn become_hand(plan: Plan, maps: namespaces::Maps) -> Result<Plan, Failure> {
     root::build(&plan)?;
     quiet()?;
     namespaces::finish_network()?;
-    confine::limit_resources(&plan)?;
+    confine::limit_resources(&plan.duties)?;
+    confine::limit_processes(&plan.duties)?;
     confine::drop_privileges(&plan, maps)?;
     filter::install()?;
     Ok(plan)

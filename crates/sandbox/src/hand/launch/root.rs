@@ -134,7 +134,7 @@ pub(super) fn build(plan: &Plan) -> Result<(), Failure> {
     devices(root, plan)?;
     let tmp = format!(
         "size={},nr_inodes={},mode=1777",
-        plan.limits.tmp, plan.limits.inodes
+        plan.duties.limits.tmp, plan.duties.limits.inodes
     );
     mount_new(
         "tmpfs",
@@ -291,7 +291,7 @@ fn devices(root: &Path, plan: &Plan) -> Result<(), Failure> {
         flags,
         "newinstance,ptmxmode=0666,mode=0620,max=256",
     )?;
-    let size = format!("size={},nr_inodes=65536,mode=1777", plan.limits.tmp / 4);
+    let size = format!("size={},nr_inodes=65536,mode=1777", plan.duties.limits.tmp / 4);
     mount_new("tmpfs", &dev.join("shm"), flags | MountFlags::NODEV, &size)
 }
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::capture::Capture;
 use crate::hand::guard::writing;
+use crate::hand::launch::contained;
 use crate::hand::log_ring::{LineWriter, LogRing, MAX_LINES};
 use crate::hand::process::{Process, Tree, kill_strays};
 
@@ -97,8 +98,21 @@ impl Shell {
     /// # Errors
     /// When there is no `bash`, or the folder can't be entered.
     pub(super) fn start(cwd: &Path, log: Arc<LogRing>, may_write: bool) -> io::Result<Self> {
+        match Self::start_as(Command::new("bash"), cwd, &log, may_write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match contained::bash().as_deref() {
+                Some([program, arguments @ ..]) => {
+                    let mut command = Command::new(program);
+                    command.args(arguments);
+                    Self::start_as(command, cwd, &log, may_write)
+                }
+                _ => Err(error),
+            },
+            started => started,
+        }
+    }
+
+    fn start_as(mut command: Command, cwd: &Path, log: &Arc<LogRing>, may_write: bool) -> io::Result<Self> {
         let folder = private_folder()?;
-        let mut command = Command::new("bash");
         let driver: Vec<&str> = DRIVER
             .lines()
             .filter(|line| !line.starts_with('#'))
@@ -133,7 +147,7 @@ impl Shell {
             statuses,
             folder,
             sequence: 0,
-            log,
+            log: Arc::clone(log),
             cwd: cwd.to_owned(),
         })
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use oma_domain::SessionId;
 use tokio::time::timeout;
 
-use super::cgroup;
 use super::record::{Folder, Record};
 use super::sandboxes::{Found, Live, Sandboxes, make_private};
 use crate::Error;
@@ -21,20 +20,17 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 impl Sandboxes {
     /// Makes sure that nothing of the recorded sandbox is left but its folder.
     pub(super) async fn bury(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
-        if let Some(process) = self.process_of(record) {
+        if let Some(process) = self.engine.find(folder, record).await {
             process.kill().await?;
-        } else if record.hand.is_none() {
-            // The server died while it launched this one, so only its socket leads to it. A hand that does not
-            // answer either has not come far: it ends by itself when it finds nobody to report to.
-            if let Ok(stream) = folder.connect().await
-                && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await
-            {
-                client.shut_down().await?;
-            }
+        } else if let Ok(stream) = folder.connect().await
+            && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await
+        {
+            // The server died while it launched this one, or another backend has made it, so only its socket leads to
+            // it. A hand of a launch that does not answer has not come far: it ends by itself when it finds nobody to
+            // report to.
+            client.shut_down().await?;
         }
-        cgroup::remove(&record.cgroups)
-            .await
-            .map_err(|error| io_error("removing control groups", error))
+        self.engine.clear(record).await
     }
 
     /// Ends the session's sandbox, if there is one.

@@ -1,4 +1,4 @@
-//! The way to a local hand.
+//! The way to a hand whose socket lies in the data folder.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::{Error, Hand, Incoming, Origin, Pipe};
 /// How long starting a service may take.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way to a local hand.
-pub(super) struct LocalHand {
+/// The way to a hand whose socket lies in the data folder.
+pub(super) struct HostHand {
     pub(super) client: Client,
     folder: Folder,
     /// The record, as long as it says that a lost sandbox was replaced.
     replaced: tokio::sync::Mutex<Option<Record>>,
 }
 
-impl LocalHand {
+impl HostHand {
     /// The way to the hand at the other end of `client`, which `record` is about.
     pub(super) fn new(client: Client, folder: Folder, record: Record) -> Self {
         let replaced = tokio::sync::Mutex::new(record.replaced.then_some(record));
@@ -61,7 +61,7 @@ impl LocalHand {
 }
 
 #[async_trait]
-impl Hand for LocalHand {
+impl Hand for HostHand {
     async fn run(&self, key: &EventId, call: Call) -> Result<Reply, Error> {
         self.acknowledge_replacement().await?;
         self.client.run(key, call).await

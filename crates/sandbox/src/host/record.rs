@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
+#[cfg(feature = "docker")]
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,16 @@ const FILE: &str = "record.json";
 /// The socket in the folder.
 const SOCKET: &str = "hand.sock";
 
+/// The folder that a container shows, with the socket in it on which its hand is told what to be.
+const DOOR: &str = "door";
+
+/// What a container shows as the files of these names in `/etc`.
+pub(crate) const USERS: &str = "passwd";
+pub(crate) const GROUPS: &str = "group";
+
+/// That socket.
+pub(crate) const DOOR_SOCKET: &str = "launch.sock";
+
 /// The folder on which a sandbox mounts its root, in its own mount namespace. Always empty on the host.
 const ROOT: &str = "root";
 
@@ -27,53 +39,72 @@ const MAX_RECORD: u64 = 64 << 10;
 
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The boot of the machine that the sandbox belongs to: after another one it is surely gone.
-    pub(super) boot: String,
+    pub(crate) boot: String,
     /// The hand's process, once it is known.
-    pub(super) hand: Option<Process>,
+    pub(crate) hand: Option<Process>,
     /// The cgroup folders made for it.
-    pub(super) cgroups: Vec<PathBuf>,
+    pub(crate) cgroups: Vec<PathBuf>,
+    /// The container made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) container: Option<Container>,
     /// The sandbox took the place of one that was lost, and the server has not yet run anything in it: until
     /// then it may not have acted on the loss.
     #[serde(default)]
-    pub(super) replaced: bool,
+    pub(crate) replaced: bool,
 }
 
 impl Record {
     /// Of nothing but a loss that nobody has acted on.
-    pub(super) fn of_loss() -> Self {
+    pub(crate) fn of_loss() -> Self {
         Self {
             replaced: true,
             ..Self::default()
         }
     }
 
-    /// Whether the launch that this records was cut off before its hand could be asked to run anything: the hand's
-    /// process is recorded before the server connects to it. Known for the same boot only, because the later of
+    /// Whether the launch that this records was cut off before its hand could be asked to run anything: that it is
+    /// launched is recorded before the server connects to it. Known for the same boot only, because the later of
     /// two records may be lost with the power.
-    pub(super) fn never_served(&self, boot: &str) -> bool {
-        self.boot == boot && self.hand.is_none() && !self.replaced
+    pub(crate) fn never_served(&self, boot: &str) -> bool {
+        self.boot == boot && !self.is_launched() && !self.replaced
     }
+
+    /// Whether something runs, or ran, that could be asked to run commands.
+    pub(crate) fn is_launched(&self) -> bool {
+        let container = self.container.as_ref();
+        self.hand.is_some() || container.is_some_and(|container| container.is_launched)
+    }
+}
+
+/// A container, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Container {
+    pub(crate) name: String,
+    /// The folder with its hand's program, by its name.
+    pub(crate) kit: String,
+    /// Its hand has been told to serve.
+    pub(crate) is_launched: bool,
 }
 
 /// A process that may be another one later: a pid and when it started, in clock ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) start: u64,
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) start: u64,
 }
 
 /// A session's folder.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -81,14 +112,14 @@ impl Folder {
     ///
     /// # Errors
     /// When it can't be made.
-    pub(super) fn create(&self) -> io::Result<()> {
+    pub(crate) fn create(&self) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(self.root())
     }
 
     /// Where the sandbox mounts its root.
-    pub(super) fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.0.join(ROOT)
     }
 
@@ -97,7 +128,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it can't be read.
-    pub(super) fn read(&self) -> io::Result<Option<Record>> {
+    pub(crate) fn read(&self) -> io::Result<Option<Record>> {
         let file = match File::open(self.0.join(FILE)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -118,7 +149,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it can't be written.
-    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+    pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
         let fresh = self.0.join("record.new");
         let mut file = File::create(&fresh)?;
         file.write_all(&serde_json::to_vec(record)?)?;
@@ -129,7 +160,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the disk fails.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         File::open(self.0.join(FILE))?.sync_all()?;
         File::open(&self.0)?.sync_all()?;
         match self.0.parent() {
@@ -142,12 +173,15 @@ impl Folder {
     ///
     /// # Errors
     /// When something is left.
-    pub(super) fn remove(&self) -> io::Result<()> {
+    pub(crate) fn remove(&self) -> io::Result<()> {
         // The record goes first: without it, the rest is only rubbish.
-        for name in [FILE, SOCKET, "record.new"] {
+        for name in [FILE, SOCKET, "record.new", USERS, GROUPS] {
             absent_is_fine(fs::remove_file(self.0.join(name)))?;
         }
-        absent_is_fine(fs::remove_dir(self.root()))?;
+        absent_is_fine(fs::remove_file(self.door().join(DOOR_SOCKET)))?;
+        for folder in [self.root(), self.door()] {
+            absent_is_fine(fs::remove_dir(folder))?;
+        }
         absent_is_fine(fs::remove_dir(&self.0))
     }
 
@@ -155,28 +189,79 @@ impl Folder {
     ///
     /// # Errors
     /// When it can't be made.
-    pub(super) fn listen(&self) -> io::Result<UnixListener> {
-        absent_is_fine(fs::remove_file(self.0.join(SOCKET)))?;
-        let folder = File::open(&self.0)?;
-        UnixListener::bind(short_path(&folder))
+    pub(crate) fn listen(&self) -> io::Result<UnixListener> {
+        listen_in(&self.0, SOCKET)
+    }
+
+    /// The folder that a container shows.
+    pub(crate) fn door(&self) -> PathBuf {
+        self.0.join(DOOR)
     }
 
     /// Connects to the socket.
     ///
     /// # Errors
     /// When nobody listens.
-    pub(super) async fn connect(&self) -> io::Result<UnixStream> {
+    pub(crate) async fn connect(&self) -> io::Result<UnixStream> {
         let folder = File::open(&self.0)?;
-        UnixStream::connect(short_path(&folder)).await
+        UnixStream::connect(short_path(&folder, SOCKET)).await
     }
+}
+
+/// What a container shows of the folder.
+#[cfg(feature = "docker")]
+impl Folder {
+    /// A fresh socket in the folder that a container shows. Its user may connect; nobody else gets that far.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub(crate) fn open_door(&self) -> io::Result<UnixListener> {
+        let door = self.door();
+        fs::DirBuilder::new().recursive(true).create(&door)?;
+        fs::set_permissions(&door, fs::Permissions::from_mode(0o755))?;
+        let listener = listen_in(&door, DOOR_SOCKET)?;
+        fs::set_permissions(door.join(DOOR_SOCKET), fs::Permissions::from_mode(0o666))?;
+        Ok(listener)
+    }
+
+    /// A file that a container shows.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes a file that a container shows.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn put(&self, name: &str, text: &str) -> io::Result<()> {
+        let path = self.file(name);
+        // Whoever still shows the file before keeps that one.
+        absent_is_fine(fs::remove_file(&path))?;
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+    }
+
+    /// Removes that socket: nobody gets in by it any more.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub(crate) fn shut_door(&self) -> io::Result<()> {
+        absent_is_fine(fs::remove_file(self.door().join(DOOR_SOCKET)))
+    }
+}
+
+fn listen_in(folder: &Path, name: &str) -> io::Result<UnixListener> {
+    absent_is_fine(fs::remove_file(folder.join(name)))?;
+    let folder = File::open(folder)?;
+    UnixListener::bind(short_path(&folder, name))
 }
 
 /// The socket's path. There is room for 107 bytes only, and a data folder may lie deeper, so it goes by the
 /// descriptor of its folder.
-fn short_path(folder: &File) -> PathBuf {
+fn short_path(folder: &File, name: &str) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(folder.as_raw_fd().to_string())
-        .join(SOCKET)
+        .join(name)
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -190,7 +275,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 ///
 /// # Errors
 /// When `/proc` can't be read.
-pub(super) fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())
@@ -211,6 +296,7 @@ mod tests {
             boot: boot_id().unwrap(),
             hand: Some(Process { pid: 7, start: 9 }),
             cgroups: vec![PathBuf::from("/a")],
+            container: None,
             replaced: true,
         };
         folder.write(&record).unwrap();

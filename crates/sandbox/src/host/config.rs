@@ -1,4 +1,4 @@
-//! How local sandboxes are made.
+//! How the sandboxes of a data folder are made, whatever makes them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::hand::limits::ToolLimits;
 use crate::limits::{Enforcement, Limits};
 
-/// How local sandboxes are made.
+/// How the sandboxes of a data folder are made.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The server's data folder; sandboxes use `sandboxes`, `workspaces` and `trash` in it.
     pub data: PathBuf,
-    /// The program that is started as `<exe> hand --launch`; the running one, if none is named.
+    /// The program that is started as `<exe> hand …`; the running one, if none is named.
     pub exe: PathBuf,
     /// What each sandbox may have.
     pub limits: Limits,
@@ -20,7 +20,7 @@ pub struct Config {
     /// How the limits are enforced; if not said, by cgroup for root and by resource limits for a user.
     pub enforcement: Option<Enforcement>,
     /// The cgroup below which sandboxes get theirs, as a path in the hierarchy (`/oma`); the server's own, if
-    /// none is named.
+    /// none is named, or the container engine's.
     pub cgroup_parent: Option<PathBuf>,
     /// As root: the first of the host users that sessions run as. None of them should have an account.
     pub first_uid: u32,

@@ -1,6 +1,6 @@
 //! What is done to the sandboxes of one data folder, one thing at a time for each session.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io;
@@ -12,17 +12,14 @@ use std::time::{Duration, Instant};
 use oma_domain::SessionId;
 use tokio::sync::OwnedMutexGuard;
 
-use super::cgroup::{self, Cgroups};
 use super::config::{self, Config};
-use super::hand::LocalHand;
-use super::launch;
-use super::process::Handle;
+use super::engine::{Engine, Order, Process};
+use super::hand::HostHand;
 use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
 use crate::files::{self, removal};
-use crate::hand::launch::Plan;
-use crate::{Attached, Error, Origin};
+use crate::{Attached, Error, Origin, Spec};
 
 /// How much longer than its own limit a tool may take to answer.
 const RUN_GRACE: Duration = Duration::from_secs(60);
@@ -32,10 +29,8 @@ const RUN_QUEUE: u32 = 16;
 /// The sandboxes of one data folder.
 pub(super) struct Sandboxes {
     pub(super) config: Config,
-    /// Names this data folder among all on the machine.
-    pub(super) instance: String,
+    pub(super) engine: Box<dyn Engine>,
     pub(super) boot: String,
-    pub(super) cgroups: Option<Cgroups>,
     /// One slot per session that was asked for since the start.
     pub(super) slots: Mutex<HashMap<SessionId, Arc<Slot>>>,
     /// Held as long as this lives: two servers in one data folder would tear at the same sandboxes.
@@ -47,8 +42,8 @@ pub(super) type Slot = tokio::sync::Mutex<Option<Live>>;
 /// A sandbox that this server is connected to.
 #[derive(Clone)]
 pub(super) struct Live {
-    pub(super) hand: Arc<LocalHand>,
-    pub(super) process: Arc<Handle>,
+    pub(super) hand: Arc<HostHand>,
+    pub(super) process: Arc<dyn Process>,
     /// Somebody who acts on what a server before this one had left under way has come.
     is_claimed: bool,
 }
@@ -56,7 +51,7 @@ pub(super) struct Live {
 impl Live {
     fn attached(&self, origin: Origin, begun: Instant) -> Attached {
         Attached {
-            hand: Arc::<LocalHand>::clone(&self.hand),
+            hand: Arc::<HostHand>::clone(&self.hand),
             origin,
             boot: begun.elapsed(),
         }
@@ -86,10 +81,6 @@ impl Sandboxes {
 
     pub(super) fn workspace_path(&self, session: &SessionId) -> PathBuf {
         self.config.data.join("workspaces").join(session.as_str())
-    }
-
-    fn cgroup_prefix(&self) -> String {
-        format!("{}{}-", cgroup::PREFIX, self.instance)
     }
 
     /// Takes the session for one thing at a time.
@@ -156,7 +147,7 @@ impl Sandboxes {
 
     /// Finds the session's hand by its record, if it lives and answers.
     async fn reconnect(&self, folder: &Folder, record: &Record) -> Option<Live> {
-        let process = self.process_of(record)?;
+        let process = self.engine.find(folder, record).await?;
         let stream = folder.connect().await.ok()?;
         match Client::connect(stream, self.config.launch_timeout, self.run_timeout()).await {
             Ok(client) => Some(self.live(client, process, folder.clone(), record.clone())),
@@ -167,21 +158,13 @@ impl Sandboxes {
         }
     }
 
-    fn live(&self, client: Client, process: Handle, folder: Folder, record: Record) -> Live {
-        let hand = LocalHand::new(client, folder, record);
+    fn live(&self, client: Client, process: Arc<dyn Process>, folder: Folder, record: Record) -> Live {
+        let hand = HostHand::new(client, folder, record);
         Live {
             hand: Arc::new(hand),
-            process: Arc::new(process),
+            process,
             is_claimed: false,
         }
-    }
-
-    pub(super) fn process_of(&self, record: &Record) -> Option<Handle> {
-        if record.boot != self.boot {
-            return None;
-        }
-        // What can't be opened can't be waited for or killed either.
-        Handle::of_record(record.hand?).ok().flatten()
     }
 
     fn run_timeout(&self) -> Duration {
@@ -189,7 +172,8 @@ impl Sandboxes {
     }
 
     /// Starts a sandbox. `replaced` says whether it takes the place of one that was lost.
-    async fn start(&self, session: &SessionId, replaced: bool) -> Result<Live, Error> {
+    async fn start(&self, spec: &Spec, replaced: bool) -> Result<Live, Error> {
+        let session = &spec.session;
         let folder = self.folder(session);
         let failed = |error| io_error(format!("preparing the sandbox of {session}"), error);
         let (workspace, uid) = self.make_workspace(session)?;
@@ -200,31 +184,21 @@ impl Sandboxes {
             replaced,
             ..Record::default()
         };
-        if let Some(cgroups) = &self.cgroups {
-            let name = format!("{}{session}", self.cgroup_prefix());
-            record.cgroups = cgroups.create(&name, &self.config.limits).map_err(failed)?;
-        }
+        self.engine.prepare(spec, &mut record).await?;
         folder.write(&record).map_err(failed)?;
-        let plan = Plan {
-            root: folder.root(),
+        let order = Order {
+            #[cfg(feature = "docker")]
+            spec,
+            folder: &folder,
             workspace,
             mounts: self.mounts(session, uid)?,
-            readable: self.config.readable.clone(),
             uid,
-            cgroups: record
-                .cgroups
-                .iter()
-                .map(|folder| folder.join("cgroup.procs"))
-                .collect(),
-            enforcement: self.config.enforcement(),
-            limits: self.config.limits.clone(),
-            tools: self.config.tools.clone(),
-            orphan_timeout: self.config.orphan_timeout,
+            listener,
         };
         // The record must outlast a loss of power before anything runs, not before anything is launched.
         let at = folder.clone();
         let synced = tokio::task::spawn_blocking(move || at.sync());
-        let launched = self.launch(&plan, listener, &folder, &mut record).await;
+        let launched = self.launch(order, &mut record).await;
         let synced = match synced.await {
             Ok(synced) => synced.map_err(failed),
             Err(error) => Err(failed(io::Error::other(error))),
@@ -235,7 +209,7 @@ impl Sandboxes {
                 if let Ok(live) = &launched {
                     live.process.kill().await?;
                 }
-                cgroup::remove(&record.cgroups).await.map_err(failed)?;
+                self.engine.clear(&record).await?;
                 // A loss that nobody has heard of yet must not be forgotten.
                 if replaced {
                     folder.write(&Record::of_loss()).map_err(failed)?;
@@ -248,15 +222,9 @@ impl Sandboxes {
         }
     }
 
-    async fn launch(
-        &self,
-        plan: &Plan,
-        listener: std::os::unix::net::UnixListener,
-        folder: &Folder,
-        record: &mut Record,
-    ) -> Result<Live, Error> {
-        let process = launch::launch(&self.config, plan, listener).await?;
-        record.hand = Some(process.process);
+    async fn launch(&self, order: Order<'_>, record: &mut Record) -> Result<Live, Error> {
+        let folder = order.folder;
+        let process = self.engine.launch(order, record).await?;
         let connected = async {
             folder
                 .write(record)
@@ -294,21 +262,22 @@ impl Sandboxes {
         })
     }
 
-    pub(super) async fn attach(&self, session: &SessionId) -> Result<Attached, Error> {
+    pub(super) async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
         let begun = Instant::now();
+        let session = &spec.session;
         let mut slot = self.take(session).await;
         let (live, origin) = match self.find(session, &mut slot).await? {
             Found::Live(live) => {
                 let origin = live.hand.origin(Origin::Running).await;
                 (live, origin)
             }
-            Found::None => (self.start(session, false).await?, Origin::Started),
+            Found::None => (self.start(spec, false).await?, Origin::Started),
             Found::Gone(record) => {
                 self.bury(&self.folder(session), &record).await?;
                 if record.never_served(&self.boot) {
-                    (self.start(session, false).await?, Origin::Started)
+                    (self.start(spec, false).await?, Origin::Started)
                 } else {
-                    (self.start(session, true).await?, Origin::Replaced)
+                    (self.start(spec, true).await?, Origin::Replaced)
                 }
             }
         };
@@ -329,22 +298,22 @@ impl Sandboxes {
         Ok(Some(live.attached(Origin::Running, begun)))
     }
 
-    /// After a crash: control groups without a sandbox go, and so does what was being removed. Gives the sessions
+    /// After a crash: what no sandbox has any more goes, and so does what was being removed. Gives the sessions
     /// whose sandboxes live.
     pub(super) async fn clear_away(&self) -> Result<Vec<SessionId>, Error> {
         let failed = |error| io_error("clearing away after a crash", error);
-        let mut kept = BTreeSet::new();
+        let mut living = Vec::new();
         let mut survivors = Vec::new();
         for session in sessions(&self.config.data.join("sandboxes")).map_err(failed)? {
             let folder = self.folder(&session);
             match folder.read().map_err(failed)? {
-                Some(record) if self.process_of(&record).is_some() => {
-                    kept.extend(record.cgroups);
+                Some(record) if self.engine.find(&folder, &record).await.is_some() => {
+                    living.push(record);
                     survivors.push(session);
                 }
                 // The record of a lost sandbox stays, as the only word of the loss.
                 Some(record) => {
-                    if record.hand.is_some() {
+                    if record.is_launched() {
                         metrics::counter!("startup_adoptions_total", "outcome" => "reattach_failed")
                             .increment(1);
                     }
@@ -353,20 +322,7 @@ impl Sandboxes {
                 None => folder.remove().map_err(failed)?,
             }
         }
-        if let Some(cgroups) = &self.cgroups {
-            let found = cgroups.list(&self.cgroup_prefix()).map_err(failed)?;
-            let left: Vec<PathBuf> = found
-                .into_iter()
-                .filter(|folder| !kept.contains(folder))
-                .collect();
-            cgroup::remove(&left).await.map_err(failed)?;
-        }
-        if let Some(cgroups) = &self.cgroups
-            && let Err(error) = cgroups.sweep()
-        {
-            // They belong to others, so that they stay is no reason not to start.
-            tracing::warn!(%error, "abandoned control groups could not be removed");
-        }
+        self.engine.sweep(&living).await?;
         let trash = self.config.data.join("trash");
         // This may take long, and nobody waits for it.
         tokio::task::spawn_blocking(move || {
@@ -398,7 +354,7 @@ pub(super) fn sessions(folder: &Path) -> io::Result<Vec<SessionId>> {
 ///
 /// # Errors
 /// When it can't be made.
-pub(super) fn make_private(folder: &Path) -> Result<(), Error> {
+pub(crate) fn make_private(folder: &Path) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder

@@ -1,0 +1,310 @@
+//! The container of a session, in the engine's words.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountType, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use super::kit::Kit;
+use super::{Config, image::Image};
+use crate::hand::launch::WORKSPACE;
+use crate::hand::launch::contained::{DOOR, KIT};
+use crate::host::engine::Order;
+use crate::host::record::{GROUPS, USERS};
+use crate::limits::Limits;
+use crate::mounts::Access;
+use crate::{Error, Spec};
+
+/// What our containers are labelled with: the data folder's instance, the session, and the session's workspace (the
+/// tenant).
+pub(super) const INSTALLATION: &str = "oma.installation";
+pub(super) const SESSION: &str = "oma.session";
+const TENANT: &str = "oma.workspace";
+
+/// Variables of every session, beside those of the image.
+const ALWAYS: [(&str, &str); 5] = [
+    ("HOME", WORKSPACE),
+    ("USER", "agent"),
+    ("LOGNAME", "agent"),
+    ("TERM", "dumb"),
+    ("TMPDIR", "/tmp"),
+];
+
+/// Variables for images that do not set them.
+const UNLESS_SET: [(&str, &str); 3] = [
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
+    ("LANG", "C.UTF-8"),
+    ("TZ", "UTC"),
+];
+
+/// Private folders in memory beside `/tmp`, each with an eighth of its size.
+const SCRATCH: [&str; 2] = ["/run", "/var/tmp"];
+
+/// What of the engine matters to a container.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Abilities {
+    /// How many processors it has; it takes no wish for more.
+    pub(super) processors: u32,
+    /// Memory, processes, processors and swap can be limited.
+    pub(super) limits_memory: bool,
+    pub(super) limits_processes: bool,
+    pub(super) limits_processors: bool,
+    pub(super) limits_swap: bool,
+    /// It maps the users of containers to others, unless told not to.
+    pub(super) maps_users: bool,
+}
+
+/// The container, as strong as it has to be.
+///
+/// # Errors
+/// [`Error`] when a folder's name can't be said to the engine.
+pub(super) fn container(
+    config: &Config,
+    (kit, image, abilities): (&Kit, &Image, Abilities),
+    instance: &str,
+    (user, group): (u32, u32),
+    order: &Order<'_>,
+) -> Result<ContainerCreateBody, Error> {
+    Ok(ContainerCreateBody {
+        hostname: Some("sandbox".to_owned()),
+        user: Some(format!("{user}:{group}")),
+        image: Some(image.id.clone()),
+        entrypoint: Some(kit.command()),
+        cmd: Some(Vec::new()),
+        working_dir: Some("/".to_owned()),
+        env: Some(environment(image)),
+        labels: Some(labels(instance, order.spec)),
+        // An image's own checks would be commands that nobody asked for.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
+        host_config: Some(HostConfig {
+            mounts: Some(mounts(config, kit, order)?),
+            tmpfs: Some(scratch(&config.host.limits, image)),
+            ..limited(config, abilities)
+        }),
+        ..ContainerCreateBody::default()
+    })
+}
+
+fn labels(instance: &str, spec: &Spec) -> HashMap<String, String> {
+    let labels = [
+        (INSTALLATION, instance),
+        (SESSION, spec.session.as_str()),
+        (TENANT, spec.workspace.as_str()),
+    ];
+    labels
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn environment(image: &Image) -> Vec<String> {
+    let unless_set = UNLESS_SET
+        .into_iter()
+        .filter(|(name, _)| !image.variables.iter().any(|known| known == name));
+    ALWAYS
+        .into_iter()
+        .chain(unless_set)
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+/// What holds of every container: no privilege, no network, and no more of the machine than it may have.
+fn limited(config: &Config, abilities: Abilities) -> HostConfig {
+    let limits = &config.host.limits;
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    // What the engine can do is asked of it, whether or not that is relied on.
+    let memory = abilities.limits_memory.then(|| whole(limits.memory));
+    // A billionth of a processor is enough; no machine has so many that the product is too large.
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
+    let processors = abilities
+        .limits_processors
+        .then(|| (limits.cpus.min(f64::from(abilities.processors)) * 1e9) as i64);
+    HostConfig {
+        memory,
+        // With what there is of swap: none. An engine that can't limit it is not asked to, or it would warn.
+        memory_swap: memory.map(|memory| if abilities.limits_swap { memory } else { -1 }),
+        nano_cpus: processors,
+        // Where the engine can't, the hand limits those of its user.
+        pids_limit: abilities.limits_processes.then(|| i64::from(limits.processes)),
+        shm_size: Some(whole(limits.tmp / 4)),
+        cgroup_parent: config
+            .host
+            .cgroup_parent
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        // The host's user ids are given, as files have them.
+        userns_mode: abilities.maps_users.then(|| "host".to_owned()),
+        network_mode: Some("none".to_owned()),
+        // Nobody answers there, and the host's servers are not named.
+        dns: Some(vec!["127.0.0.1".to_owned()]),
+        ipc_mode: Some("private".to_owned()),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        readonly_rootfs: Some(true),
+        privileged: Some(false),
+        // The hand is the first process, and reaps what nobody waits for: the engine's own would only be in the way.
+        init: Some(false),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        // An engine that comes back after a crash would remove also those that run.
+        auto_remove: Some(false),
+        // What it prints goes to the hand's log, which is bounded.
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("none".to_owned()),
+            config: None,
+        }),
+        runtime: config.runtime.clone(),
+        ..HostConfig::default()
+    }
+}
+
+fn scratch(limits: &Limits, image: &Image) -> HashMap<String, String> {
+    let options =
+        |size: u64, inodes: u64| format!("rw,exec,nosuid,nodev,size={size},nr_inodes={inodes},mode=1777");
+    let small = || options(limits.tmp / 8, limits.inodes / 8 + 64);
+    let fixed = SCRATCH.map(str::to_owned).into_iter();
+    // Else the engine would make a volume for each, on the disk and without a limit.
+    let volumes = image.volumes.iter().filter(|path| is_free(path)).cloned();
+    fixed
+        .chain(volumes)
+        .map(|path| (path, small()))
+        .chain([("/tmp".to_owned(), options(limits.tmp, limits.inodes))])
+        .collect()
+}
+
+/// Whether nothing of ours lies there.
+fn is_free(path: &str) -> bool {
+    let path = Path::new(path);
+    let ours = ["/tmp", WORKSPACE, KIT, crate::mounts::ROOT];
+    let is_ours = ours
+        .into_iter()
+        .any(|place| path.starts_with(place) || Path::new(place).starts_with(path));
+    path.is_absolute() && !is_ours
+}
+
+fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, Error> {
+    let door = order.folder.door();
+    let mut all = vec![
+        bind(&kit.folder, Path::new(KIT), true)?,
+        bind(&door, Path::new(DOOR), true)?,
+        bind(&order.workspace, Path::new(WORKSPACE), false)?,
+    ];
+    for name in [USERS, GROUPS] {
+        all.push(bind(
+            &order.folder.file(name),
+            &Path::new("/etc").join(name),
+            true,
+        )?);
+    }
+    for mount in &order.mounts {
+        all.push(bind(
+            &mount.source,
+            &mount.target,
+            mount.access == Access::ReadOnly,
+        )?);
+    }
+    for path in &config.host.readable {
+        all.push(bind(path, path, true)?);
+    }
+    Ok(all)
+}
+
+fn bind(source: &Path, target: &Path, is_read_only: bool) -> Result<Mount, Error> {
+    let text = |path: &Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| {
+            Error::TooWeak(format!(
+                "{} is no text, as the container engine needs it",
+                path.display()
+            ))
+        })
+    };
+    let absolute = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
+    Ok(Mount {
+        source: Some(text(&absolute)?),
+        target: Some(text(target)?),
+        typ: Some(MountType::BIND),
+        read_only: Some(is_read_only),
+        ..Mount::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(variables: &[&str], volumes: &[&str]) -> Image {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Image {
+            id: "sha256:1".to_owned(),
+            variables: owned(variables),
+            volumes: owned(volumes),
+        }
+    }
+
+    #[test]
+    fn an_image_keeps_its_own_variables_but_for_those_of_the_session() {
+        let all = environment(&image(&["PATH", "HOME"], &[]));
+        assert!(!all.iter().any(|one| one.starts_with("PATH=")), "{all:?}");
+        assert!(all.contains(&"HOME=/workspace".to_owned()) && all.contains(&"LANG=C.UTF-8".to_owned()));
+    }
+
+    #[test]
+    fn an_engine_is_asked_for_no_limit_that_it_lacks() {
+        let config = Config::new(crate::host::Config::new("/data"), "image");
+        let memory = i64::try_from(config.host.limits.memory).unwrap();
+        let abilities = Abilities {
+            processors: 1,
+            limits_memory: true,
+            limits_processes: true,
+            limits_processors: true,
+            limits_swap: true,
+            maps_users: false,
+        };
+        let full = limited(&config, abilities);
+        assert_eq!((full.memory, full.memory_swap), (Some(memory), Some(memory)));
+        assert_eq!(full.nano_cpus, Some(1_000_000_000), "no more than there are");
+        assert!(full.pids_limit.is_some() && full.userns_mode.is_none());
+
+        let without_swap = Abilities {
+            limits_swap: false,
+            ..abilities
+        };
+        assert_eq!(limited(&config, without_swap).memory_swap, Some(-1));
+        let weak = Abilities {
+            limits_memory: false,
+            limits_processes: false,
+            limits_processors: false,
+            maps_users: true,
+            ..abilities
+        };
+        let weak = limited(&config, weak);
+        assert_eq!((weak.memory, weak.memory_swap), (None, None));
+        assert_eq!((weak.pids_limit, weak.nano_cpus), (None, None));
+        assert_eq!(weak.userns_mode.as_deref(), Some("host"));
+    }
+
+    #[test]
+    fn volumes_of_an_image_are_small_and_cover_nothing_of_ours() {
+        let limits = Limits::default();
+        let all = scratch(
+            &limits,
+            &image(&[], &["/data", "/workspace", "/mnt", "/", "relative"]),
+        );
+        let mut places: Vec<&str> = all.keys().map(String::as_str).collect();
+        places.sort_unstable();
+        assert_eq!(places, ["/data", "/run", "/tmp", "/var/tmp"]);
+        assert!(all["/data"].contains(&format!("size={}", limits.tmp / 8)));
+    }
+}

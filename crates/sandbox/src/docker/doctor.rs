@@ -1,0 +1,199 @@
+//! What a container engine offers for sandboxes, and what it can't enforce.
+//!
+//! Invariant: a check tells what was really seen: the last one starts a container.
+
+use bollard::models::SystemInfo;
+
+use super::connection::Connection;
+use super::image::Image;
+use super::{Config, Users, has_option, lacking};
+use crate::Error;
+use crate::doctor::{Check, Status, trial};
+use crate::host;
+use crate::limits::Enforcement;
+
+/// How long an engine that does not answer is waited for: somebody is looking.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Looks at everything that a sandbox of this configuration needs. The data folder of the configuration is
+/// not touched: the trial sandbox gets one of its own.
+pub async fn probe(config: &Config) -> Vec<Check> {
+    let config = Config {
+        patience: PATIENCE.min(config.patience),
+        ..config.clone()
+    };
+    let engine = "container engine";
+    let connection = match Connection::open(&config.engine, config.patience).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let remedy =
+                "start Docker, name its socket with sandbox.engine, or give the server's user access to it";
+            return vec![Check::bad(engine, Status::Fail, error.to_string(), remedy)];
+        }
+    };
+    let asked = connection.get("asking what it can do", || connection.docker().info());
+    let info = match asked.await {
+        Ok(info) => info,
+        Err(error) => {
+            let remedy = "see what the engine's own log says";
+            return vec![Check::bad(engine, Status::Fail, error.to_string(), remedy)];
+        }
+    };
+    let mut checks = vec![
+        Check::ok(engine, named(&info)),
+        image(&connection, &config).await,
+        limits(&config, &info),
+        swap(&info),
+        disk(),
+        network(),
+        users(&info),
+        seccomp(&info),
+        runtime(&config, &info),
+        restarts(&info),
+    ];
+    let host: host::Config = config.host.clone();
+    let open = |host| super::open(Config { host, ..config });
+    checks.push(trial(&host, open).await);
+    checks
+}
+
+fn named(info: &SystemInfo) -> String {
+    let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    let groups = info
+        .cgroup_version
+        .map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+    format!(
+        "version {}, storage {}, control groups of version {groups}",
+        or_unknown(&info.server_version),
+        or_unknown(&info.driver)
+    )
+}
+
+async fn image(connection: &Connection, config: &Config) -> Check {
+    let name = "image";
+    match Image::find(connection, &config.image).await {
+        Ok(image) => Check::ok(name, format!("{} ({})", config.image, image.id)),
+        Err(error) => {
+            let remedy = format!("docker pull {}, or name another with sandbox.image", config.image);
+            Check::bad(name, Status::Fail, error.to_string(), remedy)
+        }
+    }
+}
+
+fn limits(config: &Config, info: &SystemInfo) -> Check {
+    let name = "memory, processes, processors";
+    match (lacking(config, info), config.host.enforcement()) {
+        (Some(lack), _) => Check::bad(
+            name,
+            Status::Fail,
+            format!("the engine can't limit {lack}"),
+            "delegate the control groups to it, or configure enforcement by resource limit",
+        ),
+        (None, Enforcement::Cgroup) => Check::ok(name, "limited by the kernel, through the engine"),
+        (None, Enforcement::Rlimit) => Check::ok(
+            name,
+            "limited by resource limits and a watch; processors are not limited",
+        ),
+    }
+}
+
+fn swap(info: &SystemInfo) -> Check {
+    let name = "swap";
+    if info.swap_limit == Some(true) {
+        return Check::ok(name, "none for sandboxes");
+    }
+    Check::bad(
+        name,
+        Status::Warn,
+        "the engine can't limit it: a sandbox may use more than its memory by what the machine swaps out",
+        "boot with swapaccount=1, or without swap",
+    )
+}
+
+fn disk() -> Check {
+    Check::ok(
+        "disk",
+        "workspaces and mounts by a watch in the sandbox, everything else is read-only or in limited memory",
+    )
+}
+
+fn network() -> Check {
+    Check::ok("network", "none but the sandbox's own loopback")
+}
+
+fn users(info: &SystemInfo) -> Check {
+    let name = "users";
+    match Users::of(info) {
+        Ok(Users::Host) if host::is_root() => Check::ok(
+            name,
+            "each session runs as a host user of its own, without capabilities",
+        ),
+        Ok(Users::Host) => Check::ok(name, "sessions run as the server's user, without capabilities"),
+        Ok(Users::Rootless) => Check::ok(
+            name,
+            "the engine is rootless: sessions run as the server's user, without capabilities",
+        ),
+        Err(error) => Check::bad(
+            name,
+            Status::Fail,
+            error.to_string(),
+            "use an engine of the same user",
+        ),
+    }
+}
+
+fn seccomp(info: &SystemInfo) -> Check {
+    let name = "system call filter";
+    if has_option(info, "seccomp") && !has_profile(info, "unconfined") {
+        return Check::ok(name, "the engine's own and the hand's");
+    }
+    Check::bad(
+        name,
+        Status::Warn,
+        "the hand's own only: the engine has none",
+        "use the engine's default seccomp profile",
+    )
+}
+
+fn has_profile(info: &SystemInfo, profile: &str) -> bool {
+    let wanted = format!("profile={profile}");
+    let options = info.security_options.iter().flatten();
+    options
+        .flat_map(|option| option.split(','))
+        .any(|part| part == wanted)
+}
+
+fn runtime(config: &Config, info: &SystemInfo) -> Check {
+    let name = "runtime";
+    let known = info.runtimes.clone().unwrap_or_default();
+    match &config.runtime {
+        None => Check::ok(
+            name,
+            info.default_runtime
+                .clone()
+                .unwrap_or_else(|| "the engine's default".to_owned()),
+        ),
+        Some(runtime) if known.contains_key(runtime) || runtime.contains('.') => {
+            Check::ok(name, runtime.clone())
+        }
+        Some(runtime) => Check::bad(
+            name,
+            Status::Fail,
+            Error::Engine(format!("knows no runtime {runtime}")).to_string(),
+            "add it to the engine's configuration",
+        ),
+    }
+}
+
+fn restarts(info: &SystemInfo) -> Check {
+    let name = "restarts of the engine";
+    if info.live_restore_enabled == Some(true) {
+        return Check::ok(name, "sandboxes go on meanwhile");
+    }
+    Check::bad(
+        name,
+        Status::Warn,
+        "they end all sandboxes; sessions get new ones with their workspaces, and lose the commands under way",
+        "set \"live-restore\": true in the engine's configuration",
+    )
+}

@@ -1,0 +1,446 @@
+//! Sandboxes in containers: one for each session, of any image, made by Docker's engine or one that speaks its
+//! language.
+//!
+//! The engine makes the container ([`body`]) and ends it; nothing else goes through it. The hand serves on a socket
+//! of the host that the server has passed to it ([`launch`]), so a command costs no more than in a local sandbox, goes
+//! on while the engine is away, and survives the server in the same way.
+//!
+//! Invariant: a container has no privilege, no network and limits, or it does not serve: the hand looks for itself.
+//! Invariant: a container ends with its hand, whether or not a server is there to remove it; none that carries the data
+//! folder's label and is on no record of a living one outlives the next start of the server.
+
+mod accounts;
+mod body;
+mod config;
+mod connection;
+mod doctor;
+mod image;
+mod kit;
+mod launch;
+
+pub use config::Config;
+pub use doctor::probe;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::SystemInfo;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use futures_util::StreamExt as _;
+use tokio::time::{sleep, timeout};
+
+use crate::error::io as io_error;
+use crate::hand::launch::contained::Contained;
+use crate::hand::launch::{Duties, writable};
+use crate::host::engine::{Engine, Order, Process};
+use crate::host::record::{self, Folder, Record};
+use crate::host::{Claimed, Host, is_root};
+use crate::limits::Enforcement;
+use crate::{Error, Spec};
+use accounts::Accounts;
+use body::{Abilities, INSTALLATION, SESSION};
+use connection::{Connection, is_absent, is_conflict};
+use image::Image;
+use kit::Kit;
+
+/// How long the engine may take to remove a container whose processes are dead.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long apart it is asked again whether one is gone that it is removing already.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens the data folder and clears away what a crash left behind. Containers whose hands live go on.
+///
+/// # Errors
+/// [`Error::Engine`] when the engine does not answer or lacks the image; [`Error::TooWeak`] when it can't enforce the
+/// limits as configured; [`Error::Io`] when the folder can't be used, for example because another server has it.
+pub async fn open(config: Config) -> Result<Host, Error> {
+    if let Some(shown) = crate::local::shows(&config.host.readable, &config.host.data) {
+        return Err(Error::TooWeak(format!(
+            "every sandbox can read {}, and the data folder {} lies there; use another data folder",
+            shown.display(),
+            config.host.data.display()
+        )));
+    }
+    let connection = Connection::open(&config.engine, config.patience).await?;
+    let info = connection
+        .get("asking what it can do", || connection.docker().info())
+        .await?;
+    let users = Users::of(&info)?;
+    if let Some(lack) = lacking(&config, &info) {
+        return Err(Error::TooWeak(format!(
+            "limits by control group are configured, but the container engine can't limit {lack}; mend that, or \
+             configure limits by resource limit (weaker: no limit on processors)"
+        )));
+    }
+    Image::find(&connection, &config.image).await?;
+    let claimed = Claimed::new(&config.host.data)?;
+    let (data, exe) = (config.host.data.clone(), config.host.exe.clone());
+    let kit = tokio::task::spawn_blocking(move || Kit::make(&data, &exe)).await;
+    let kit =
+        kit.map_err(|error| io_error("preparing the hand for containers", std::io::Error::other(error)))??;
+    let containers = Containers {
+        connection,
+        instance: claimed.instance.clone(),
+        boot: claimed.boot.clone(),
+        abilities: Abilities {
+            processors: processors(&info),
+            limits_memory: info.memory_limit != Some(false),
+            limits_processes: info.pids_limit != Some(false),
+            limits_processors: info.cpu_cfs_quota != Some(false),
+            limits_swap: info.swap_limit == Some(true),
+            maps_users: has_option(&info, "userns"),
+        },
+        users,
+        kit,
+        accounts: tokio::sync::Mutex::default(),
+        config: config.clone(),
+    };
+    Host::open(config.host, claimed, Box::new(containers)).await
+}
+
+/// What of the configured limits the engine can't enforce.
+fn lacking(config: &Config, info: &SystemInfo) -> Option<&'static str> {
+    if config.host.enforcement() == Enforcement::Rlimit {
+        return None;
+    }
+    let limits = [
+        ("memory", info.memory_limit),
+        ("processes", info.pids_limit),
+        ("processors", info.cpu_cfs_quota),
+    ];
+    let lack = limits.into_iter().find(|(_, can)| *can == Some(false));
+    lack.map(|(name, _)| name)
+}
+
+fn processors(info: &SystemInfo) -> u32 {
+    info.ncpu
+        .and_then(|count| u32::try_from(count).ok())
+        .filter(|count| *count > 0)
+        .unwrap_or(u32::MAX)
+}
+
+/// Whether the engine works with this security option.
+fn has_option(info: &SystemInfo, name: &str) -> bool {
+    let wanted = format!("name={name}");
+    let options = info.security_options.iter().flatten();
+    options
+        .flat_map(|option| option.split(','))
+        .any(|part| part == wanted)
+}
+
+/// Which user of a container has the files of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Users {
+    /// Those of the host.
+    Host,
+    /// The first one of the container, which to the host is the engine's own, and the server's.
+    Rootless,
+}
+
+impl Users {
+    fn of(info: &SystemInfo) -> Result<Self, Error> {
+        match (has_option(info, "rootless"), is_root()) {
+            (false, _) => Ok(Self::Host),
+            (true, false) => Ok(Self::Rootless),
+            (true, true) => Err(Error::TooWeak(
+                "the container engine belongs to an ordinary user, and the server is root; run the server as that user"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// The user and the group, in the container, of a session whose files belong to this user of the host; `None` for
+    /// the server's own.
+    fn inside(self, uid: Option<u32>) -> (u32, u32) {
+        match (self, uid) {
+            (Self::Rootless, _) => (0, 0),
+            (Self::Host, Some(uid)) => (uid, uid),
+            (Self::Host, None) => (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+        }
+    }
+}
+
+/// The containers of one data folder.
+struct Containers {
+    connection: Connection,
+    config: Config,
+    instance: String,
+    boot: String,
+    abilities: Abilities,
+    users: Users,
+    kit: Kit,
+    /// Those of the image that was used last, by its id.
+    accounts: tokio::sync::Mutex<Option<(String, Accounts)>>,
+}
+
+impl Containers {
+    /// Makes the container, which does not run yet.
+    async fn create(&self, name: &str, order: &Order<'_>, user: (u32, u32)) -> Result<(), Error> {
+        let image = Image::find(&self.connection, &self.config.image).await?;
+        self.name_users(&image, order.folder, user).await?;
+        let parts = (&self.kit, &image, self.abilities);
+        let body = body::container(&self.config, parts, &self.instance, user, order)?;
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let what = "making a container";
+        let create = || {
+            let (options, body) = (options.clone(), body.clone());
+            self.connection.docker().create_container(Some(options), body)
+        };
+        let made = match self.connection.ask(what, create).await? {
+            // Of a launch that was cut off, or of this very one, when its answer was lost.
+            Err(error) if is_conflict(&error) => {
+                remove(&self.connection, name).await?;
+                self.connection.ask(what, create).await?
+            }
+            made => made,
+        };
+        let made = made.map_err(|error| self.refused(what, &error))?;
+        // The engine warns where it leaves a limit out.
+        let warned = made.warnings.iter().find(|warning| is_weakness(warning));
+        match warned {
+            Some(warning) => Err(Error::TooWeak(format!("the container engine warns: {warning}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what the container shows for names of users.
+    async fn name_users(
+        &self,
+        image: &Image,
+        folder: &Folder,
+        (user, group): (u32, u32),
+    ) -> Result<(), Error> {
+        let mut known = self.accounts.lock().await;
+        let accounts = match &*known {
+            Some((id, accounts)) if *id == image.id => accounts.clone(),
+            _ => {
+                let accounts = Accounts::read(&self.connection, image, &self.instance).await?;
+                *known = Some((image.id.clone(), accounts.clone()));
+                accounts
+            }
+        };
+        drop(known);
+        let files = [
+            (record::USERS, accounts.users(user, group)),
+            (record::GROUPS, accounts.groups(group)),
+        ];
+        let mut files = files.into_iter();
+        let written = files.try_for_each(|(name, text)| folder.put(name, &text));
+        written.map_err(|error| io_error("naming the user of a container", error))
+    }
+
+    async fn start(&self, name: &str) -> Result<(), Error> {
+        let start = || self.connection.docker().start_container(name, None);
+        let what = "starting a container";
+        let started = self.connection.ask(what, start).await?;
+        started.map_err(|error| self.refused(what, &error))
+    }
+
+    /// What the engine will not do with this configuration it will not do later either.
+    fn refused(&self, what: &str, error: &bollard::errors::Error) -> Error {
+        match error {
+            bollard::errors::Error::DockerResponseServerError {
+                status_code: 400..500,
+                message,
+            } => Error::TooWeak(message.clone()),
+            other => self.connection.failed(what, other),
+        }
+    }
+
+    fn orders(&self, order: &Order<'_>, (user, group): (u32, u32)) -> Contained {
+        let host = &self.config.host;
+        Contained {
+            user,
+            group,
+            counts_processes: !self.abilities.limits_processes,
+            duties: Duties {
+                enforcement: host.enforcement(),
+                limits: host.limits.clone(),
+                tools: host.tools.clone(),
+                orphan_timeout: host.orphan_timeout,
+                writable: writable(&order.mounts),
+            },
+        }
+    }
+}
+
+/// Whether a warning of the engine is about a limit that it does not keep. That the name server leads nowhere is
+/// meant.
+fn is_weakness(warning: &str) -> bool {
+    !warning.contains("DNS")
+}
+
+#[async_trait]
+impl Engine for Containers {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    async fn prepare(&self, spec: &Spec, record: &mut Record) -> Result<(), Error> {
+        record.container = Some(record::Container {
+            name: format!("oma-{}-{}", self.instance, spec.session),
+            kit: self.kit.name(),
+            is_launched: false,
+        });
+        Ok(())
+    }
+
+    async fn launch(&self, order: Order<'_>, record: &mut Record) -> Result<Arc<dyn Process>, Error> {
+        let failed = |error| {
+            io_error(
+                format!("preparing the container of {}", order.spec.session),
+                error,
+            )
+        };
+        let Some(noted) = &mut record.container else {
+            return Err(failed(std::io::ErrorKind::InvalidInput.into()));
+        };
+        let user = self.users.inside(order.uid);
+        let door = order.folder.open_door().map_err(failed)?;
+        let container = Container {
+            connection: self.connection.clone(),
+            name: noted.name.clone(),
+        };
+        self.create(&noted.name, &order, user).await?;
+        let orders = self.orders(&order, user);
+        let patience = self.config.host.launch_timeout;
+        let launched = async {
+            self.start(&noted.name).await?;
+            tokio::select! {
+                instructed = timeout(patience, launch::instruct(door, order.listener, &orders)) => {
+                    instructed.unwrap_or(Err(Error::Timeout(patience)))
+                }
+                () = container.ended() => Err(Error::Lost(
+                    "its container ended before its hand said anything".to_owned(),
+                )),
+            }
+        };
+        let launched = launched.await;
+        // Before anything can run that should not find it.
+        let shut = order.folder.shut_door().map_err(failed);
+        match launched.and(shut) {
+            Ok(()) => {
+                noted.is_launched = true;
+                Ok(Arc::new(container))
+            }
+            Err(error) => {
+                container.kill().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn find(&self, folder: &Folder, record: &Record) -> Option<Arc<dyn Process>> {
+        let container = record.container.as_ref()?;
+        if record.boot != self.boot || !container.is_launched {
+            return None;
+        }
+        // Only the hand has the socket, so where nobody answers there is none, whatever the engine thinks.
+        folder.connect().await.ok()?;
+        Some(Arc::new(Container {
+            connection: self.connection.clone(),
+            name: container.name.clone(),
+        }))
+    }
+
+    async fn clear(&self, record: &Record) -> Result<(), Error> {
+        match &record.container {
+            Some(container) => remove(&self.connection, &container.name).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn sweep(&self, living: &[Record]) -> Result<(), Error> {
+        let living: Vec<&record::Container> = living
+            .iter()
+            .filter_map(|record| record.container.as_ref())
+            .collect();
+        let kept: HashSet<&str> = living.iter().map(|container| container.name.as_str()).collect();
+        let label = format!("{INSTALLATION}={}", self.instance);
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let list = || self.connection.docker().list_containers(Some(options.clone()));
+        for found in self.connection.get("listing containers", list).await? {
+            let names = found.names.unwrap_or_default();
+            let is_kept = names
+                .iter()
+                .any(|name| kept.contains(name.trim_start_matches('/')));
+            let (Some(id), false) = (found.id, is_kept) else {
+                continue;
+            };
+            let session = found.labels.unwrap_or_default().remove(SESSION);
+            tracing::info!(
+                container = id,
+                session_id = session,
+                "an orphaned container is removed"
+            );
+            remove(&self.connection, &id).await?;
+        }
+        let kits: Vec<String> = living.iter().map(|container| container.kit.clone()).collect();
+        self.kit
+            .tidy(&kits)
+            .map_err(|error| io_error("removing what hands of other versions needed", error))
+    }
+}
+
+/// A container that runs.
+struct Container {
+    connection: Connection,
+    name: String,
+}
+
+#[async_trait]
+impl Process for Container {
+    async fn ended(&self) {
+        wait(&self.connection, &self.name, "not-running").await;
+    }
+
+    async fn kill(&self) -> Result<(), Error> {
+        remove(&self.connection, &self.name).await
+    }
+}
+
+/// Returns once the container is in this state, is no more, or the engine can't be asked.
+async fn wait(connection: &Connection, name: &str, condition: &str) {
+    let options = WaitContainerOptionsBuilder::new().condition(condition).build();
+    let mut answer = std::pin::pin!(connection.docker().wait_container(name, Some(options)));
+    // Its exit status is of no interest: what matters is that it is gone.
+    let _ = answer.next().await;
+}
+
+/// Kills a container, with all that runs in it, and removes it. That it is gone already is no failure.
+async fn remove(connection: &Connection, name: &str) -> Result<(), Error> {
+    let what = "removing a container";
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    let question = || connection.docker().remove_container(name, Some(options.clone()));
+    let removal = async {
+        loop {
+            match connection.ask(what, question).await? {
+                Ok(()) => return Ok(()),
+                Err(error) if is_absent(&error) => return Ok(()),
+                // It is being removed already, since it has ended: that is to be over.
+                Err(error) if is_conflict(&error) => {
+                    wait(connection, name, "removed").await;
+                    // Some engines do not know how to wait for that.
+                    sleep(REMOVAL_PAUSE).await;
+                }
+                Err(error) => return Err(connection.failed(what, &error)),
+            }
+        }
+    };
+    timeout(REMOVAL_TIMEOUT + connection.patience(), removal)
+        .await
+        .map_err(|_| Error::Timeout(REMOVAL_TIMEOUT))?
+}

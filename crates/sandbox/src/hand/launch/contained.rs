@@ -1,0 +1,226 @@
+//! Serving in a sandbox that a container engine has made: the container is the sandbox, and its first process this.
+//!
+//! The container shows two folders of the host, both read-only: [`KIT`] with this program and what it needs in any
+//! image, and in it [`DOOR`], where the server listens. Over that one connection the hand gets its orders
+//! ([`Contained`]) and the socket that it is to serve on, and reports as a launcher does. The server takes the way in
+//! away before any command runs, and the socket itself lies where the container has no view of: so what a session
+//! runs can talk neither to the server nor, in the server's name, to the hand.
+//!
+//! Invariant: no word of the engine's is trusted: what the sandbox lacks is looked at from inside, and one that is
+//! weaker than ordered does not serve.
+
+use std::fs;
+use std::io::{self, IoSliceMut, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Access, StatVfsMountFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Duties, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, quiet, report,
+};
+
+/// Where a container shows what the hand brings along.
+pub(crate) const KIT: &str = "/.oma";
+
+/// The folder in [`KIT`] with the server's socket.
+pub(crate) const DOOR: &str = "/.oma/door";
+
+/// In [`KIT`]: the program that loads programs with the libraries beside it, those libraries, and a `bash` for images
+/// that have none.
+pub(crate) const LOADER: &str = "ld.so";
+pub(crate) const LIBRARIES: &str = "lib";
+pub(crate) const BASH: &str = "bash";
+
+/// How long the server may take to say something.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Network interfaces that lead nowhere: the loopback, and what some kernels make unasked in each new network
+/// namespace, for tunnels that nobody has set up.
+const HARMLESS: [&str; 10] = [
+    "lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0",
+];
+
+/// The group that a user namespace shows for all that it does not know.
+const NAMELESS: u32 = 65_534;
+
+/// What a hand in a container is told. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Contained {
+    /// The user and the group that it is to be already.
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+    /// Nobody else limits the processes, so those of its user are limited, in all their sandboxes together.
+    pub(crate) counts_processes: bool,
+    pub(crate) duties: Duties,
+}
+
+/// The command line of a `bash` that works in any image, for those that have none; `None` where there is no such
+/// thing.
+pub(in crate::hand) fn bash() -> Option<Vec<PathBuf>> {
+    let kit = Path::new(KIT);
+    let is_there = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok();
+    let (loader, bash) = (kit.join(LOADER), kit.join(BASH));
+    (is_there(&loader) && is_there(&bash)).then(|| {
+        let libraries = kit.join(LIBRARIES);
+        vec![loader, "--library-path".into(), libraries, bash]
+    })
+}
+
+/// Gets orders from the server and gives up what is left to give up.
+///
+/// # Errors
+/// [`Failure`], which has been reported to the server already where that was possible.
+pub(crate) fn launch() -> Result<Launched, Failure> {
+    let path = Path::new(DOOR).join(crate::host::record::DOOR_SOCKET);
+    let mut server = UnixStream::connect(&path).step("connecting to the server")?;
+    server
+        .set_read_timeout(Some(PATIENCE))
+        .step("waiting for the server")?;
+    server
+        .set_write_timeout(Some(PATIENCE))
+        .step("waiting for the server")?;
+    match serve_for(&mut server) {
+        Ok(launched) => {
+            // A server that is gone knows nothing of this hand, so it must not live on.
+            report(&mut server, &Progress::Ready).step("reporting to the server")?;
+            Ok(launched)
+        }
+        Err(failure) => {
+            let failed = Progress::Failed {
+                reason: failure.to_string(),
+                errno: failure.source.raw_os_error(),
+            };
+            // Without anybody to tell, there is nothing more to do.
+            let _ = report(&mut server, &failed);
+            Err(failure)
+        }
+    }
+}
+
+fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
+    let socket = socket(server).step("taking the socket over")?;
+    let mut json = Vec::new();
+    server
+        .take(MAX_PLAN)
+        .read_to_end(&mut json)
+        .step("reading the orders")?;
+    let orders: Contained = serde_json::from_slice(&json).step("understanding the orders")?;
+    let Contained {
+        user,
+        group,
+        counts_processes,
+        duties,
+    } = orders;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    quiet()?;
+    rustix::process::chdir(WORKSPACE).step("entering the workspace")?;
+    look_around()?;
+    confine::limit_resources(&duties)?;
+    if counts_processes {
+        confine::limit_processes(&duties)?;
+    }
+    confine::close()?;
+    confine::check(user, group)?;
+    check_groups(group)?;
+    confine::check_bounds()?;
+    filter::install()?;
+    Ok(Launched {
+        duties,
+        listener: socket.into(),
+    })
+}
+
+/// The socket that the server passes along with the first byte.
+fn socket(server: &UnixStream) -> io::Result<OwnedFd> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(server, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    ancillary
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+            _ => None,
+        })
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Whether the container is as closed as it was ordered to be.
+fn look_around() -> Result<(), Failure> {
+    let weak = |why: &str| Err(io::Error::other(why.to_owned())).step("looking at the container");
+    let root = rustix::fs::statvfs("/").step("looking at the root")?;
+    if !root.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return weak("its root can be written to");
+    }
+    let interfaces = fs::read_to_string("/proc/net/dev").step("looking at the network")?;
+    if let Some(name) = leading_out(&interfaces) {
+        return weak(&format!("it has a network interface {name}"));
+    }
+    Ok(())
+}
+
+/// That the session belongs to no other group, for example by what the image says of its user.
+fn check_groups(group: u32) -> Result<(), Failure> {
+    let step = "looking at the groups";
+    let groups = rustix::process::getgroups().step(step)?;
+    match groups
+        .iter()
+        .map(|group| group.as_raw())
+        .find(|found| !is_allowed(*found, group))
+    {
+        Some(other) => Err(io::Error::other(format!("group {other} is left"))).step(step),
+        None => Ok(()),
+    }
+}
+
+/// The group that has no name in a user namespace stands for those of the server's own user, which the engine of an
+/// ordinary user can't leave.
+fn is_allowed(found: u32, group: u32) -> bool {
+    found == group || found == NAMELESS
+}
+
+/// An interface in `/proc/net/dev` that may lead somewhere.
+fn leading_out(interfaces: &str) -> Option<&str> {
+    interfaces
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
+        .find(|name| !HARMLESS.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_others_are_not_left() {
+        assert!(is_allowed(200_001, 200_001) && is_allowed(NAMELESS, 0));
+        assert!(!is_allowed(0, 200_001) && !is_allowed(999, 0));
+    }
+
+    #[test]
+    fn a_network_is_told_from_none() {
+        let head = "Inter-|   Receive                |  Transmit\n face |bytes    packets |bytes\n";
+        let line = |name: &str| format!("{name:>6}: 0 0 0 0\n");
+        for (names, found) in [
+            (vec!["lo"], None),
+            (vec!["lo", "sit0"], None),
+            (vec!["lo", "eth0"], Some("eth0")),
+            (vec!["wlan0"], Some("wlan0")),
+        ] {
+            let text: String = std::iter::once(head.to_owned())
+                .chain(names.iter().map(|name| line(name)))
+                .collect();
+            assert_eq!(leading_out(&text), found, "{text}");
+        }
+    }
+}
