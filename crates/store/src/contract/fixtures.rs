@@ -48,6 +48,7 @@ pub fn agent(workspace: &WorkspaceId) -> Agent {
             callable_agents: vec!["agt_other".into()],
             skills: Vec::new(),
             multiagent: Some(Multiagent::Coordinator {
+                advisor: None,
                 agents: vec![Member::This],
             }),
             max_subagent_depth: 2,

@@ -71,6 +71,7 @@ pub async fn rosters(store: Arc<dyn Store>) {
         version: agent.version,
     };
     lead.spec.multiagent = Some(Multiagent::Coordinator {
+        advisor: None,
         agents: members.iter().map(member).collect(),
     });
     let lead = Arc::new(lead);
