@@ -124,7 +124,7 @@ impl Guard {
     /// [`Error::InvalidUrl`] or [`Error::Refused`].
     pub fn check(&self, url: &str) -> Result<Target, Error> {
         let target = Target::parse(url)?;
-        self.admit(&target)?;
+        self.admit(&target.host, target.port)?;
         Ok(target)
     }
 
@@ -175,17 +175,25 @@ impl Guard {
         Ok((self.client(target.port)?, target.url))
     }
 
-    fn admit(&self, target: &Target) -> Result<(), Error> {
+    pub(crate) fn resolver(&self) -> &Arc<dyn Resolve> {
+        &self.resolver
+    }
+
+    pub(crate) fn shared_policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    pub(crate) fn admit(&self, host: &Host, port: u16) -> Result<(), Error> {
         let refuse = |reason| Error::Refused {
-            host: format!("{}:{}", target.host, target.port),
+            host: format!("{host}:{port}"),
             reason,
         };
-        match &target.host {
-            Host::Address(address) if self.policy.allows(*address, target.port) => Ok(()),
-            Host::Address(_) if self.policy.has_port(target.port) => Err(refuse("it is not public")),
+        match host {
+            Host::Address(address) if self.policy.allows(*address, port) => Ok(()),
+            Host::Address(_) if self.policy.has_port(port) => Err(refuse("it is not public")),
             // Whether the addresses behind a name are allowed shows when it is dialled.
-            Host::Name(name) if self.policy.trusts_name(name, target.port) => Ok(()),
-            Host::Name(_) if self.policy.has_port(target.port) => Ok(()),
+            Host::Name(name) if self.policy.trusts_name(name, port) => Ok(()),
+            Host::Name(_) if self.policy.has_port(port) => Ok(()),
             _ => Err(refuse("only ports 80 and 443 may be used")),
         }
     }
@@ -234,7 +242,7 @@ impl Guard {
     ) -> Result<Fetched, Error> {
         let mut target = Target::parse(url)?;
         for _ in 0..=limits.max_redirects {
-            self.admit(&target)?;
+            self.admit(&target.host, target.port)?;
             if !admits(&target.url) {
                 let url = target.url.as_str().chars().take(200).collect();
                 return Err(Error::NotAdmitted(url));

@@ -1,4 +1,4 @@
-//! The dial guard: every connection that the platform makes for a user goes through it.
+//! The dial guard: every connection that the platform makes for a user goes through it; and the proxy of sandboxes.
 //!
 //! A user names an address (a page to fetch, an MCP server, a webhook), so without a guard a user could have
 //! the server talk to itself, to its neighbours or to the cloud's metadata service. [`dial::Guard`] makes a
@@ -11,13 +11,18 @@
 //! Invariant: a redirect is a new target, checked like the first; credentials don't follow it to another origin.
 //! Invariant: bodies (after decompression), redirects and time are bounded.
 //!
+//! What a session's own processes send and fetch goes through [`proxy`], which adds the session's rules to the guard's.
+//! Invariant: what a session may not reach, it learns nothing of: neither a byte nor an answer to a question of names.
+//!
 //! Where it sits: above nothing of ours; tools, and later MCP, OAuth and webhooks, use it.
 
 pub mod address;
+mod connect;
 pub mod dial;
 pub mod error;
 pub mod policy;
 mod post;
+pub mod proxy;
 pub mod resolve;
 pub mod target;
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// The addresses of the name, all of them checked.
-    async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Error> {
+    pub(crate) async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Error> {
         let unresolved = |reason: String| Error::Unresolved {
             host: name.clone(),
             reason,

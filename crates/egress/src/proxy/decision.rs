@@ -1,0 +1,113 @@
+//! What is decided about each thing that a session wants to reach, and who is told.
+
+use std::fmt;
+
+use crate::Error;
+
+/// How a session asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// A question for a name.
+    Dns,
+    /// A request in the clear.
+    Http,
+    /// A tunnel, asked for as one.
+    Connect,
+    /// A connection to the address that stands for a name.
+    Direct,
+}
+
+impl Protocol {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Http => "http",
+            Self::Connect => "connect",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// Why something may not be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// The environment's list does not have it.
+    NotListed,
+    /// The guard does not dial it: it is not public, or not on a port of the web.
+    NotPublic,
+    /// It is no host at all.
+    NoHost,
+    /// It was not asked for as the protocol demands.
+    Malformed,
+    /// What was said inside a connection was for another host than that of the connection, or for none.
+    OtherHost,
+}
+
+impl Denial {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotListed => "not_listed",
+            Self::NotPublic => "not_public",
+            Self::NoHost => "no_host",
+            Self::Malformed => "malformed",
+            Self::OtherHost => "other_host",
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Self::NotListed => "the environment's networking does not allow this host",
+            Self::NotPublic => "it is not a public host, or not port 80 or 443",
+            Self::NoHost => "it is no host name and no address",
+            Self::Malformed => "the request is malformed",
+            Self::OtherHost => {
+                "what was sent is for another host than the one that was asked for, or not TLS"
+            }
+        })
+    }
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was reached.
+    Allowed,
+    /// It may not be.
+    Denied(Denial),
+    /// It may be, and could not.
+    Failed(Error),
+}
+
+impl From<Error> for Verdict {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused { .. } => Self::Denied(Denial::NotPublic),
+            other => Self::Failed(other),
+        }
+    }
+}
+
+/// A decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// How it was asked.
+    pub protocol: Protocol,
+    /// The host, canonical where it is one; empty where none was understood.
+    pub host: &'a str,
+    /// The port; 0 for names, and where none was understood.
+    pub port: u16,
+    /// What became of it.
+    pub verdict: &'a Verdict,
+}
+
+/// Is told of every decision.
+pub trait Observe: Send + Sync + 'static {
+    /// Must not block.
+    fn decided(&self, decision: &Decision<'_>);
+}
