@@ -197,8 +197,11 @@ def test_environments(client):
     assert environment.description == "Nothing special."
     create = functools.partial(client.environments.create, name="special")
     refused(lambda: create(packages={"pip": ["numpy"]}), field="packages")
-    limited = {"type": "limited", "allowedHosts": ["example.com"]}
-    refused(lambda: create(networking=limited), field="networking")
+    limited = {"type": "limited", "allowedHosts": ["example.com"], "allowMcpServers": True}
+    special = create(networking=limited)
+    assert special.networking == limited | {"allowPackageManagers": False}
+    client.environments.delete(special.environment_id)
+    refused(lambda: create(networking={"type": "limited", "allowedHosts": ["10.0.0.1"]}), field="networking")
     assert client.environments.get(environment.environment_id).name == "plain"
     agent = client.agents.create(model="scripted/echo")
     session = client.sessions.create(agent_id=agent.agent_id, environment_id=environment.environment_id)

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "this program's whole output is its table")]
 
 mod children;
+mod egress;
 mod floor;
 mod guards;
 mod history;
@@ -55,6 +56,7 @@ async fn main() -> Result<()> {
     let mut table = Table::default();
     turns::measure(&args.oma, args.turns, &mut table).await?;
     children::measure(&args.oma, args.children, &mut table).await?;
+    egress::measure(&args.oma, args.turns, &mut table).await?;
     guards::measure(&args.oma, args.requests, &mut table).await?;
     history::measure(&args.oma, args.events, &mut table).await?;
     idle::measure(&args.oma, args.sessions, args.followers, &mut table).await?;

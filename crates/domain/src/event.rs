@@ -127,6 +127,8 @@ pub enum FailureKind {
     RepositoryCheckout,
     /// A repository could not be cloned for another reason; the session goes on without it.
     RepositoryClone,
+    /// A process of the session wanted to reach a host that its environment does not let it reach.
+    HostDenied,
     /// A fault of ours.
     Internal,
 }
@@ -153,6 +155,7 @@ impl FailureKind {
             Self::RepositoryNotFound => "repository_not_found_error",
             Self::RepositoryCheckout => "repository_checkout_error",
             Self::RepositoryClone => "repository_clone_error",
+            Self::HostDenied => "host_denied_error",
             Self::Internal => "unknown_error",
         }
     }

@@ -1,7 +1,8 @@
 //! Names to addresses: the lookup, and the check of what it gave.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +35,13 @@ pub trait Resolve: Send + Sync + 'static {
 /// The resolver of the operating system.
 #[derive(Debug)]
 pub struct System {
-    lookups: Semaphore,
+    lookups: Arc<Semaphore>,
 }
 
 impl Default for System {
     fn default() -> Self {
         Self {
-            lookups: Semaphore::new(MAX_LOOKUPS),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         }
     }
 }
@@ -48,9 +49,51 @@ impl Default for System {
 #[async_trait]
 impl Resolve for System {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let _turn = self.lookups.acquire().await.map_err(io::Error::other)?;
-        let found = tokio::net::lookup_host((name, 0)).await?;
+        let lookups = Arc::clone(&self.lookups);
+        let turn = lookups.acquire_owned().await.map_err(io::Error::other)?;
+        let name = name.to_owned();
+        // The turn lasts as long as the thread, which goes on when nobody waits for it any more.
+        let looking = tokio::task::spawn_blocking(move || {
+            let found = (name.as_str(), 0).to_socket_addrs();
+            drop(turn);
+            found
+        });
+        let found = looking.await.map_err(io::Error::other)??;
         Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
+/// Knows some names itself, and asks the operating system for the others that have a dot in them.
+#[derive(Debug, Default)]
+pub struct Fixed {
+    known: HashMap<String, Vec<IpAddr>>,
+    others: System,
+}
+
+impl Fixed {
+    /// The names are canonical; one may come more than once.
+    #[must_use]
+    pub fn new(names: impl IntoIterator<Item = (String, IpAddr)>) -> Self {
+        let mut known: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        for (name, address) in names {
+            known.entry(name).or_default().push(address);
+        }
+        Self {
+            known,
+            others: System::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Resolve for Fixed {
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        match self.known.get(name) {
+            Some(addresses) => Ok(addresses.clone()),
+            // The system would look for one with the endings of the machine's own network.
+            None if !name.contains('.') => Err(io::ErrorKind::NotFound.into()),
+            None => self.others.resolve(name).await,
+        }
     }
 }
 
@@ -81,7 +124,7 @@ impl Checked {
             .iter()
             .find(|address| name == "localhost" && !canonical(**address).is_loopback())
         {
-            tracing::warn!(name, %address, "localhost leads to another machine");
+            tracing::debug!(name, %address, "localhost leads to another machine");
             return Err(Error::Refused {
                 host: format!("{name}:{}", self.port),
                 reason: "it is not on this machine",
@@ -93,7 +136,7 @@ impl Checked {
             .iter()
             .find(|address| !trusted && !self.policy.allows(**address, self.port));
         if let Some(address) = forbidden {
-            tracing::warn!(name, %address, port = self.port, "a name leads to an address that may not be dialled");
+            tracing::debug!(name, %address, port = self.port, "a name leads to an address that may not be dialled");
             return Err(Error::Refused {
                 host: format!("{name}:{}", self.port),
                 reason: "it is not public",
@@ -110,7 +153,11 @@ impl reqwest::dns::Resolve for Checked {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let addresses = self.clone().addresses(name.as_str().to_owned());
         Box::pin(async move {
-            let addresses = addresses.await?;
+            let addresses = addresses.await.inspect_err(|error| {
+                if let Error::Refused { host, reason } = error {
+                    tracing::warn!(host, reason, "a name leads to an address that may not be dialled");
+                }
+            })?;
             Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
         })
     }

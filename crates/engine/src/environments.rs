@@ -6,7 +6,7 @@ use oma_domain::{Environment, EnvironmentId, WorkspaceId};
 use oma_store::ListFilter;
 use serde_json::{Value, json};
 
-use crate::agents::not_found;
+use crate::agents::{not_found, unsupported};
 use crate::error::{Error, Result};
 use crate::{Engine, IdempotencyKey, now, once};
 
@@ -32,6 +32,7 @@ impl Engine {
         }
         let id = EnvironmentId::generate();
         let at = now();
+        self.check_environment(&spec)?;
         let environment = Environment {
             id,
             workspace: workspace.clone(),
@@ -50,6 +51,11 @@ impl Engine {
             }
             (Err(error), _) => Err(error.into()),
         }
+    }
+
+    fn check_environment(&self, spec: &Spec) -> Result<()> {
+        let checked = self.inner.runtime.check_environment(spec);
+        checked.map_err(unsupported)
     }
 
     async fn replayed_environment(&self, workspace: &WorkspaceId, receipt: &Value) -> Result<Environment> {
@@ -91,7 +97,7 @@ impl Engine {
     }
 
     /// Changes an environment by what `change` makes of its present definition. An equal definition changes nothing.
-    /// The sandboxes of sessions that refer to it stay as they are.
+    /// What sandboxes that run contain stays as it is; what they may reach is what it says now.
     ///
     /// # Errors
     /// [`Error::EnvironmentNotFound`]; [`Error::EnvironmentArchived`]; [`Error::EnvironmentExists`] when another one
@@ -147,6 +153,9 @@ impl Engine {
             let Some(next) = change(&current)? else {
                 return Ok(current);
             };
+            if next.spec != current.spec {
+                self.check_environment(&next.spec)?;
+            }
             let renamed = next.spec.name != current.spec.name;
             match self
                 .inner
@@ -154,7 +163,10 @@ impl Engine {
                 .update_environment(&current, &next, renamed)
                 .await
             {
-                Ok(()) => return Ok(next),
+                Ok(()) => {
+                    self.inner.runtime.environment_changed(id);
+                    return Ok(next);
+                }
                 // Somebody was faster: the change is made to what is there now.
                 Err(oma_store::Error::Conflict) => {}
                 Err(error) => return Err(not_found(error, Error::EnvironmentNotFound)),

@@ -1,8 +1,9 @@
-//! What sessions have beside their workspaces that lives in the store: memory stores and skills.
+//! What sessions have beside their workspaces: memory stores and skills, which live in the store, and a way out.
 //!
 //! [`Skills`] puts the skills of a session's agent below `/mnt/skills`, once. [`Memories`] puts copies of its memory
 //! stores below `/mnt/memory`, brings what others changed, and takes back what the session wrote: after each tool that
-//! ran in the sandbox, before the tool's result is committed.
+//! ran in the sandbox, before the tool's result is committed. [`Network`] lets its processes out as far as its
+//! environment allows.
 //!
 //! Invariants kept here:
 //! - what a session wrote is in the store, with a version of its own, before the result of the tool that wrote it is in
@@ -15,11 +16,13 @@
 //! Where it sits: above the store and the sandboxes, below the runtime, which asks for it between tools.
 
 mod memories;
+mod network;
 mod replica;
 mod scan;
 mod skills;
 
 pub use memories::Memories;
+pub use network::Network;
 pub use skills::Skills;
 
 use oma_sandbox::Error;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
 use oma_domain::content::joined_text;
-use oma_domain::environment::{Environment, Networking};
+use oma_domain::environment::{self, Environment, Networking};
 use oma_domain::session::{OpenTool, Outcome};
-use oma_domain::{ContentBlock, EventId, SessionId};
-use oma_furnish::Memories;
+use oma_domain::{ContentBlock, EnvironmentId, EventId, SessionId};
+use oma_furnish::{Memories, Network};
 use oma_mcp::Hub;
 use oma_models::Registry;
 use oma_models::retry::Policy;
@@ -59,6 +59,7 @@ pub struct Native {
     pub(crate) config: Config,
     pub(crate) recent: Recent,
     pub(crate) memories: Option<Memories>,
+    network: Option<Network>,
     /// Sandboxes of several threads that have taken the place of others, which this process has learnt of: only one
     /// of the threads hears of it from the pool, and all have to know.
     pub(crate) replaced: Mutex<HashSet<SessionId>>,
@@ -85,6 +86,7 @@ impl Native {
             replaced: Mutex::default(),
             config,
             memories: None,
+            network: None,
         }
     }
 
@@ -92,6 +94,13 @@ impl Native {
     #[must_use]
     pub fn with_memories(mut self, memories: Memories) -> Self {
         self.memories = Some(memories);
+        self
+    }
+
+    /// Sandboxes have this way out, so environments can limit it.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = Some(network);
         self
     }
 
@@ -186,18 +195,28 @@ impl Runtime for Native {
         if let Err(invalid) = oma_mcp::Server::all(&spec.mcp_servers) {
             return refuse("mcpServers", &invalid.to_string());
         }
-        if let Some(environment) = environment {
-            if environment
-                .spec
-                .packages
-                .as_ref()
-                .is_some_and(|packages| !packages.is_empty())
-            {
-                return refuse("packages", "installing packages is not supported yet");
-            }
-            if environment.spec.networking != Networking::Unrestricted {
-                return refuse("networking", "limited networking is not supported yet");
-            }
+        environment.map_or(Ok(()), |environment| self.check_environment(&environment.spec))
+    }
+
+    fn check_environment(&self, environment: &environment::Spec) -> Result<(), Unsupported> {
+        let refuse = |field, message: &str| {
+            Err(Unsupported {
+                field,
+                message: message.to_owned(),
+            })
+        };
+        let packages = environment.packages.as_ref();
+        if packages.is_some_and(|packages| !packages.is_empty()) {
+            return refuse(
+                "packages",
+                "this server can't install packages into environments yet",
+            );
+        }
+        if environment.networking != Networking::Unrestricted && self.network.is_none() {
+            return refuse(
+                "networking",
+                "sandboxes of this server have no network, so none can be limited",
+            );
         }
         Ok(())
     }
@@ -215,6 +234,15 @@ impl Runtime for Native {
 
     fn servers_changed(&self, session: &SessionId) {
         self.mcp.discard(session);
+        if let Some(network) = &self.network {
+            network.servers_changed(session);
+        }
+    }
+
+    fn environment_changed(&self, environment: &EnvironmentId) {
+        if let Some(network) = &self.network {
+            network.environment_changed(environment);
+        }
     }
 
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) -> Left {

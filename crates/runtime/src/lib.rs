@@ -17,10 +17,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::agent::Agent;
-use oma_domain::environment::Environment;
+use oma_domain::environment::{self, Environment};
 use oma_domain::memory::Attachment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
-use oma_domain::{Event, EventId, KeyId, Member, Seq, SessionId, Timestamp, VaultId, WorkspaceId};
+use oma_domain::{
+    EnvironmentId, Event, EventId, KeyId, Member, Seq, SessionId, Timestamp, VaultId, WorkspaceId,
+};
 use oma_sandbox::files::Workspace;
 use oma_sandbox::pool::Counts;
 
@@ -239,6 +241,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`Unsupported`], naming the field.
     fn check(&self, agent: &Agent, environment: Option<&Environment>) -> Result<(), Unsupported>;
 
+    /// Whether it can make what an environment asks for; checked when one is created or changed, too.
+    ///
+    /// # Errors
+    /// [`Unsupported`], naming the field.
+    fn check_environment(&self, environment: &environment::Spec) -> Result<(), Unsupported> {
+        let _ = environment;
+        Ok(())
+    }
+
     /// Whether it could ever ask a model of this name, keys aside; checked when a client names one.
     ///
     /// # Errors
@@ -254,6 +265,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// The session has other MCP servers from its next turn on.
     fn servers_changed(&self, session: &SessionId) {
         let _ = session;
+    }
+
+    /// An environment has been changed, and sandboxes of its sessions may be running.
+    fn environment_changed(&self, environment: &EnvironmentId) {
+        let _ = environment;
     }
 
     /// Does the work of the session's present turn until that turn ends, blocks, or the port is gone. With `recovering`

@@ -18,6 +18,7 @@ pub mod docker;
 pub mod doctor;
 pub mod error;
 pub mod files;
+pub mod gateway;
 pub mod hand;
 pub mod host;
 pub mod input;
@@ -34,7 +35,8 @@ mod wire;
 pub use client::Client;
 pub use error::Error;
 pub use pool::{Lease, Pool, PoolConfig};
-pub use service::{Incoming, Pipe};
+pub use service::{Arrived, Datagrams, From, Incoming, Pipe, To};
+pub use wire::Datagram;
 
 use std::time::Duration;
 
@@ -110,6 +112,16 @@ pub trait Hand: Send + Sync {
     async fn listen(&self, port: u16) -> Result<Incoming, Error> {
         let _ = port;
         Err(Error::Refused("sandboxes of this kind open no ports".to_owned()))
+    }
+
+    /// The datagrams that processes in the sandbox send to the port of names ([`gateway::DNS`]).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the sandbox was made without one.
+    async fn datagrams(&self) -> Result<Datagrams, Error> {
+        Err(Error::Refused(
+            "sandboxes of this kind have no such port".to_owned(),
+        ))
     }
 }
 

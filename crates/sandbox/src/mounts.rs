@@ -20,6 +20,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use oma_domain::SessionId;
 use oma_domain::event::Failure;
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +145,12 @@ pub trait Furnish: Send + Sync + 'static {
     /// done here. Tells what went wrong, for the session's log: the sandbox is used all the same.
     async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
         let _ = (spec, attached);
+        Vec::new()
+    }
+
+    /// What has gone wrong since, for the session's log.
+    fn take_failures(&self, session: &SessionId) -> Vec<Failure> {
+        let _ = session;
         Vec::new()
     }
 }

@@ -1,5 +1,7 @@
 //! What the server and a hand say to each other: length-prefixed JSON frames over a Unix socket.
 
+use std::net::SocketAddr;
+
 use oma_domain::{ContentBlock, EventId};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +104,9 @@ pub enum Order {
         /// The port. It stays open as long as the sandbox lives.
         port: u16,
     },
+    /// Make this connection the way of the datagrams of the sandbox's processes. Only as the frame after `Hello`;
+    /// answered by `Listening` or `Refused`. After `Listening` each frame is one of [`crate::Datagram`].
+    Datagrams,
     /// End in an orderly way unless something runs. Answered by `Ok`, then the hand exits, or by `Busy`.
     Retire {
         /// Names this request.
@@ -153,7 +158,11 @@ pub enum Report {
     /// The port is open.
     Listening,
     /// What follows on this connection comes from the process.
-    Serving,
+    Serving {
+        /// The address that the process has connected to, of the port that was listened at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<SocketAddr>,
+    },
     /// The process could not be started, or the port not be opened.
     Refused {
         /// Why.

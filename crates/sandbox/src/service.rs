@@ -2,14 +2,16 @@
 //! process there has made to a port.
 
 use std::io::Cursor;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+use crate::Error;
 use crate::protocol::{Order, Report, Service, VERSION};
-use crate::{Error, wire};
+use crate::wire::{self, Datagram};
 
 /// What is written goes to the process's standard input; what is read is its standard output. Bytes wait in the
 /// socket until the other side takes them. Dropping it ends the process, or closes the connection that it has made.
@@ -18,7 +20,52 @@ pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 
 /// A connection to a port that a process in the sandbox has yet to make.
-pub type Incoming = BoxFuture<'static, Result<Box<dyn Pipe>, Error>>;
+pub type Incoming = BoxFuture<'static, Result<Arrived, Error>>;
+
+/// A connection to a port that a process in the sandbox has made.
+pub struct Arrived {
+    /// The way to the process.
+    pub pipe: Box<dyn Pipe>,
+    /// The address that it has connected to; hands of an older server don't say.
+    pub to: Option<SocketAddr>,
+}
+
+/// The datagrams of a sandbox's processes. Dropping both ends leaves them waiting.
+pub struct Datagrams {
+    /// What they send.
+    pub from: From,
+    /// The way back.
+    pub to: To,
+}
+
+/// What processes send.
+pub struct From(wire::Reader<ReadHalf<Box<dyn Pipe>>>);
+
+/// The way back to processes.
+pub struct To(wire::Writer<WriteHalf<Box<dyn Pipe>>>);
+
+impl From {
+    /// The next one.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the sandbox is gone, [`Error::Protocol`] when the hand makes no sense.
+    pub async fn next(&mut self) -> Result<Datagram, Error> {
+        let frame = self.0.next_bytes().await?;
+        let frame = frame.ok_or_else(|| Error::Lost("it closed the connection".to_owned()))?;
+        Datagram::decode(frame.freeze())
+            .ok_or_else(|| Error::Protocol("a datagram has no whole address".to_owned()))
+    }
+}
+
+impl To {
+    /// Sends one.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the sandbox is gone.
+    pub async fn send(&mut self, datagram: &Datagram) -> Result<(), Error> {
+        self.0.send(datagram.encode()).await
+    }
+}
 
 /// Has the hand at the other end of a fresh connection start a process.
 ///
@@ -32,7 +79,7 @@ pub(crate) async fn start(
     let mut ends = Ends::of(stream);
     let asking = async {
         match ends.ask(&Order::Serve { service }).await? {
-            Report::Serving => Ok(()),
+            Report::Serving { .. } => Ok(()),
             report => Err(refused("serve", report)),
         }
     };
@@ -60,10 +107,32 @@ pub(crate) async fn listen(
     within(patience, asking).await?;
     Ok(Box::pin(async move {
         match ends.hear().await? {
-            Report::Serving => Ok(ends.into_pipe()),
+            Report::Serving { to } => Ok(Arrived {
+                pipe: ends.into_pipe(),
+                to,
+            }),
             report => Err(refused("listen", report)),
         }
     }))
+}
+
+/// Has the hand at the other end of a fresh connection carry the datagrams of its processes.
+///
+/// # Errors
+/// [`Error::Refused`] when the sandbox has no port for them, and what else can go wrong with a hand.
+pub(crate) async fn datagrams(stream: Box<dyn Pipe>, patience: Duration) -> Result<Datagrams, Error> {
+    let mut ends = Ends::of(stream);
+    let asking = async {
+        match ends.ask(&Order::Datagrams).await? {
+            Report::Listening => Ok(()),
+            report => Err(refused("datagrams", report)),
+        }
+    };
+    within(patience, asking).await?;
+    Ok(Datagrams {
+        from: From(ends.reader),
+        to: To(ends.writer),
+    })
 }
 
 async fn within(patience: Duration, asking: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {

@@ -4,6 +4,8 @@
 //!
 //! Invariant: nobody reads more than [`MAX_FRAME`] bytes for one frame, whatever length it claims.
 
+use std::net::{IpAddr, SocketAddr};
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
@@ -35,19 +37,26 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         (parts.io, parts.read_buf)
     }
 
-    /// The next message; `None` at the end of the stream. Safe to drop and to call again.
-    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    /// The next frame as it is; `None` at the end of the stream. Safe to drop and to call again.
+    pub(crate) async fn next_bytes(&mut self) -> Result<Option<BytesMut>, Error> {
         match self.0.next().await {
             None => Ok(None),
-            Some(Ok(frame)) => match serde_json::from_slice(&frame) {
-                Ok(message) => Ok(Some(message)),
-                Err(error) => Err(Error::Protocol(format!("a frame is not understood: {error}"))),
-            },
+            Some(Ok(frame)) => Ok(Some(frame)),
             Some(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => Err(Error::Protocol(
                 format!("a frame is longer than {MAX_FRAME} bytes"),
             )),
             Some(Err(error)) => Err(Error::Lost(error.to_string())),
         }
+    }
+
+    /// The next message; `None` at the end of the stream. Safe to drop and to call again.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let Some(frame) = self.next_bytes().await? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&frame)
+            .map(Some)
+            .map_err(|error| Error::Protocol(format!("a frame is not understood: {error}")))
     }
 }
 
@@ -86,6 +95,49 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Error> {
         )));
     }
     Ok(Bytes::from(json))
+}
+
+/// A datagram of a process in the sandbox, or one for it: a frame of the peer's port and address, and the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram {
+    /// The process's end, on a loopback address of the sandbox.
+    pub peer: SocketAddr,
+    /// What it says, or is told.
+    pub bytes: Bytes,
+}
+
+/// The port, and an address as version 6 writes it.
+const PEER: usize = 2 + 16;
+
+impl Datagram {
+    pub(crate) fn new(peer: SocketAddr, bytes: &[u8]) -> Self {
+        let bytes = Bytes::copy_from_slice(bytes);
+        Self { peer, bytes }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut frame = BytesMut::with_capacity(PEER + self.bytes.len());
+        let address = match self.peer.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        frame.extend_from_slice(&self.peer.port().to_be_bytes());
+        frame.extend_from_slice(&address.octets());
+        frame.extend_from_slice(&self.bytes);
+        frame.freeze()
+    }
+
+    /// `None` for a frame that is too short.
+    pub(crate) fn decode(mut frame: Bytes) -> Option<Self> {
+        let (port, rest) = frame.split_first_chunk::<2>()?;
+        let address = *rest.first_chunk::<16>()?;
+        let address = IpAddr::from(address).to_canonical();
+        let peer = SocketAddr::new(address, u16::from_be_bytes(*port));
+        Some(Self {
+            peer,
+            bytes: frame.split_off(PEER),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +184,15 @@ mod tests {
             drop(near);
             assert!(Reader::new(far).next::<Report>().await.is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn datagrams_keep_their_peer() {
+        for peer in ["127.0.0.1:53", "[::1]:65535"] {
+            let datagram = Datagram::new(peer.parse().unwrap(), b"words");
+            assert_eq!(Datagram::decode(datagram.encode()), Some(datagram));
+        }
+        assert_eq!(Datagram::decode(Bytes::from_static(&[0; PEER - 1])), None);
     }
 
     #[test]

@@ -32,9 +32,10 @@ fn bash() -> Definition {
         "Runs a command in a bash shell that keeps its folder, variables and functions between calls. Standard \
          input is empty. The folder at the start is /workspace, and files there are kept. Files that were given to \
          this session are in /mnt/session/uploads; what is to be handed over as a file goes to \
-         /mnt/session/outputs. There is no network. A command that ends with `&` goes on in the background: send its \
-         output to a file to read it later. A command that takes longer than its time limit is ended with everything \
-         that it started.",
+         /mnt/session/outputs. Of the network there is at most HTTP and HTTPS to public hosts that the environment \
+         allows; what is refused stays refused. A command that ends with `&` goes on in the background: send its output \
+         to a file to read it later. A command that takes longer than its time limit is ended with everything that it \
+         started.",
         &[],
         json!({
             "command": {"type": "string", "description": "The command. May be left out only with restart."},

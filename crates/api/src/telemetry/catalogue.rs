@@ -292,6 +292,14 @@ pub const METRICS: &[Metric] = &[
         "Calls of MCP servers, by whether they gave a result or an error.",
     ),
     // Sandboxes
+    counter(
+        "egress_decisions_total",
+        &[
+            one_of("decision", &["allow", "deny", "error"]),
+            one_of("protocol", &["connect", "direct", "dns", "http"]),
+        ],
+        "What processes in sandboxes wanted to reach, by what was decided.",
+    ),
     gauge("pool_active_containers", "Sandboxes that are there."),
     gauge(
         "pool_warm_containers",

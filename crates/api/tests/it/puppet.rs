@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oma_domain::agent::Agent;
 use oma_domain::content::joined_text;
-use oma_domain::environment::Environment;
+use oma_domain::environment::{self, Environment};
 use oma_domain::event::{Body, Failure, FailureKind, Purpose};
 use oma_domain::outcome::{Stage, Verdict};
 use oma_domain::policy::Permission;
@@ -250,6 +250,16 @@ impl Runtime for Puppet {
                 message: format!("there is no tool {tool}"),
             }),
             None => Ok(()),
+        }
+    }
+
+    fn check_environment(&self, environment: &environment::Spec) -> Result<(), Unsupported> {
+        match &environment.packages {
+            Some(packages) if !packages.is_empty() => Err(Unsupported {
+                field: "packages",
+                message: "the puppet has none".into(),
+            }),
+            _ => Ok(()),
         }
     }
 

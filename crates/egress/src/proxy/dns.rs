@@ -15,9 +15,26 @@ const TTL: u32 = 30;
 /// The port that a name is looked up for: whoever may be dialled there is somebody.
 const PORT: u16 = 443;
 
+/// The longest question, in bytes: what fits any network in one datagram.
+pub const MAX_QUESTION: usize = 1_232;
+
+/// Whether a message has no more in it than a question has. What is in it refers to other parts of it, so reading one
+/// with much in it takes far longer than its length.
+fn is_small(message: &[u8]) -> bool {
+    let Some((head, _)) = message.split_first_chunk::<12>() else {
+        return false;
+    };
+    let count = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let (questions, answers, authorities, more) = (count(4), count(6), count(8), count(10));
+    message.len() <= MAX_QUESTION && questions <= 2 && answers == 0 && authorities == 0 && more <= 1
+}
+
 impl Link {
     /// The answer to a message; `None` for what deserves none.
     pub async fn answer_dns(&self, message: &[u8]) -> Option<Vec<u8>> {
+        if self.end.is_cancelled() || !is_small(message) {
+            return None;
+        }
         let query = Packet::parse(message).ok()?;
         if query.has_flags(PacketFlag::RESPONSE) {
             return None;
@@ -48,12 +65,12 @@ impl Link {
         let name = match target::host(&asked) {
             Ok(Host::Name(name)) => name,
             Ok(Host::Address(_)) | Err(_) => {
-                self.decide(Protocol::Dns, &asked, 0, &Verdict::Denied(Denial::NoHost));
+                self.decide(Protocol::Dns, "", 0, &Verdict::Denied(Denial::NoHost));
                 return Err(RCODE::NameError);
             }
         };
-        let verdict = if self.allowed.admits(&Host::Name(name.clone())) {
-            match self.guard.look_up(&name, PORT).await {
+        let verdict = if self.allowed().admits(&Host::Name(name.clone())) {
+            match self.look_up_name(&name, PORT).await {
                 Ok(()) => Verdict::Allowed,
                 Err(error) => error.into(),
             }

@@ -83,16 +83,19 @@ impl Link {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD)
+            // A process may have said all that it wants to say.
+            .half_close(true)
             .serve_connection(TokioIo::new(stream), answers)
             .with_upgrades();
         tokio::select! {
+            biased;
+            () = self.end.cancelled() => {}
             served = serving => if let Err(error) = served {
                 tracing::debug!(%error, "a connection to the proxy broke off");
                 if error.is_parse() {
                     self.decide(Protocol::Http, "", 0, &Verdict::Denied(Denial::Malformed));
                 }
             },
-            () = self.end.cancelled() => {}
         }
     }
 }
@@ -147,7 +150,7 @@ impl Conversation {
         let refused = |verdict| Refusal::Decided((host.clone(), port), verdict);
         self.link.admit(&host).map_err(refused)?;
         // Where only requests for this host may pass, they are looked at one by one.
-        if port == CLEAR && self.link.allowed.is_strict() {
+        if port == CLEAR && self.link.allowed().is_strict() {
             let (link, place) = (Arc::clone(&self.link), (host, port));
             tokio::spawn(async move {
                 if let Ok(near) = upgrade::on(request).await {
@@ -156,7 +159,7 @@ impl Conversation {
             });
             return Ok(Response::new(empty()));
         }
-        let far = self.link.guard.connect(&host, port).await;
+        let far = self.link.dial(&host, port).await;
         let far = far.map_err(|error| refused(error.into()))?;
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
@@ -165,7 +168,7 @@ impl Conversation {
             };
             let mut near = TokioIo::new(near);
             let name = host.to_string();
-            match link.first_words(&mut near, &host, port).await {
+            match link.first_words(&mut near, &host).await {
                 Ok(first) => {
                     link.decide(Protocol::Connect, &name, port, &Verdict::Allowed);
                     link.carry(near, far, &first).await;
@@ -182,6 +185,9 @@ impl Conversation {
         let refused = |verdict| Refusal::Decided(place.clone(), verdict);
         self.link.admit(&place.0).map_err(refused)?;
         let asked = request.headers().get(UPGRADE).cloned();
+        // Requests in another protocol would name hosts that nobody looks at.
+        let is_strict = self.link.allowed().is_strict();
+        let asked = asked.filter(|to| !is_strict || to.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
         end_to_end(request.headers_mut());
@@ -241,7 +247,7 @@ impl Conversation {
         let port = port(&authority)?.unwrap_or(CLEAR);
         let host = host(&authority)?;
         if let Some(fixed) = &self.fixed
-            && self.link.allowed.is_strict()
+            && self.link.allowed().is_strict()
             && *fixed != (host.clone(), port)
         {
             return Err(Refusal::Decided(
@@ -263,7 +269,7 @@ impl Conversation {
         {
             return Ok(sender);
         }
-        let stream = self.link.guard.connect(&place.0, place.1).await?;
+        let stream = self.link.dial(&place.0, place.1).await?;
         let failed = |error: hyper::Error| Verdict::Failed(Error::Failed(error.to_string()));
         let handshake = client::Builder::new()
             .max_buf_size(MAX_HEAD)

@@ -22,31 +22,38 @@ mod names;
 mod tests;
 mod tunnel;
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub use allowed::{Allowed, Hosts};
 pub use decision::{Decision, Denial, Observe, Protocol, Verdict};
+pub use dns::MAX_QUESTION;
 
-use crate::Guard;
 use crate::target::{Host, host};
+use crate::{Error, Guard};
 use names::Names;
 
+/// The most hosts that are looked up and dialled at once for one session: what looks names up is shared by all.
+const MAX_DIALS: usize = 8;
 /// The port of requests in the clear. At any other a session's connection has to begin as TLS does, where its rules
 /// are a list.
 const CLEAR: u16 = 80;
 
-/// What one sandbox is connected with. When it is dropped, everything that goes on through it ends.
+/// What one sandbox is connected with, until it is closed.
 pub struct Link {
     guard: Arc<Guard>,
-    allowed: Allowed,
+    allowed: RwLock<Arc<Allowed>>,
     observer: Arc<dyn Observe>,
     names: Names,
+    /// Hosts that are being looked up and dialled.
+    dials: Semaphore,
     end: CancellationToken,
-    _ending: DropGuard,
 }
 
 /// Bytes from and to a process of the session.
@@ -58,18 +65,26 @@ impl Link {
     /// A link for a session that may reach what `allowed` says.
     #[must_use]
     pub fn new(guard: Arc<Guard>, allowed: Allowed, observer: Arc<dyn Observe>) -> Arc<Self> {
-        let end = CancellationToken::new();
         Arc::new(Self {
             guard,
-            allowed,
+            allowed: RwLock::new(Arc::new(allowed)),
             observer,
             names: Names::default(),
-            _ending: end.clone().drop_guard(),
-            end,
+            dials: Semaphore::new(MAX_DIALS),
+            end: CancellationToken::new(),
         })
     }
 
-    /// Ends everything that goes on through it.
+    /// Puts other rules in the place of the session's, for what comes from now on.
+    pub fn allow(&self, allowed: Allowed) {
+        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(allowed);
+    }
+
+    fn allowed(&self) -> Arc<Allowed> {
+        Arc::clone(&self.allowed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends everything that goes on through it, and whatever comes.
     pub fn close(&self) {
         self.end.cancel();
     }
@@ -96,16 +111,31 @@ impl Link {
 
     async fn direct(self: Arc<Self>, mut stream: impl Stream, host: &Host, port: u16) -> Result<(), Verdict> {
         self.admit(host)?;
-        let said = self.first_words(&mut stream, host, port).await?;
-        let far = self.guard.connect(host, port).await?;
+        let said = self.first_words(&mut stream, host).await?;
+        let far = self.dial(host, port).await?;
         self.decide(Protocol::Direct, &host.to_string(), port, &Verdict::Allowed);
         self.carry(stream, far, &said).await;
         Ok(())
     }
 
+    /// Connects to a host that the rules admit.
+    async fn dial(&self, host: &Host, port: u16) -> Result<TcpStream, Error> {
+        let _place = self.dials.acquire().await;
+        tokio::select! {
+            biased;
+            () = self.end.cancelled() => Err(closed()),
+            stream = self.guard.connect(host, port) => stream,
+        }
+    }
+
+    async fn look_up_name(&self, name: &str, port: u16) -> Result<(), Error> {
+        let _place = self.dials.acquire().await;
+        self.guard.look_up(name, port).await
+    }
+
     /// Whether the session's rules admit a host; whether it is public shows when it is dialled.
     fn admit(&self, host: &Host) -> Result<(), Verdict> {
-        if self.allowed.admits(host) {
+        if self.allowed().admits(host) {
             Ok(())
         } else {
             Err(Verdict::Denied(Denial::NotListed))
@@ -118,35 +148,31 @@ impl Link {
         &self,
         stream: &mut (impl AsyncRead + Unpin),
         to: &Host,
-        port: u16,
     ) -> Result<Vec<u8>, Verdict> {
-        if !self.allowed.is_strict() {
+        if !self.allowed().is_strict() {
             return Ok(Vec::new());
         }
-        let other = || Verdict::Denied(Denial::OtherHost);
         let hello = tokio::select! {
-            hello = hello::read(stream) => hello.map_err(|error| {
-                tracing::debug!(%error, port, "a connection does not begin with TLS");
-                other()
-            })?,
-            () = self.end.cancelled() => return Err(other()),
+            biased;
+            () = self.end.cancelled() => return Err(closed().into()),
+            hello = hello::read(stream) => hello,
         };
+        let hello = hello.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => Verdict::Denied(Denial::OtherHost),
+            // Nothing was said, or not all of it.
+            kind => Error::Failed(kind.to_string()).into(),
+        })?;
         match hello.name.as_deref().map(host) {
             Some(Ok(named)) if named == *to => Ok(hello.said),
-            _ => Err(other()),
+            _ => Err(Verdict::Denied(Denial::OtherHost)),
         }
     }
 
-    async fn carry(&self, near: impl Stream, mut far: impl Stream, said: &[u8]) {
-        let carrying = async {
-            // A server that has gone already is seen by the first read.
-            if tokio::io::AsyncWriteExt::write_all(&mut far, said).await.is_ok() {
-                tunnel::carry(near, far).await;
-            }
-        };
+    async fn carry(&self, near: impl Stream, far: impl Stream, said: &[u8]) {
         tokio::select! {
-            () = carrying => {}
+            biased;
             () = self.end.cancelled() => {}
+            () = tunnel::carry(near, far, said) => {}
         }
     }
 
@@ -158,4 +184,8 @@ impl Link {
             verdict,
         });
     }
+}
+
+fn closed() -> Error {
+    Error::Failed("the sandbox is cut off".to_owned())
 }

@@ -13,12 +13,17 @@ const IDLE: Duration = Duration::from_secs(600);
 /// How much is carried at once.
 const CHUNK: usize = 32 << 10;
 
-/// Carries bytes between two streams until both have said all, either breaks, or neither has anything to say for too
+/// Carries bytes between two streams, beginning with what the near one has `said` already, until both have said all, either breaks, or neither has anything to say for too
 /// long. An end is an end: there is nobody to tell what kind it was.
 pub(super) async fn carry(
     near: impl AsyncRead + AsyncWrite + Unpin,
-    far: impl AsyncRead + AsyncWrite + Unpin,
+    mut far: impl AsyncRead + AsyncWrite + Unpin,
+    said: &[u8],
 ) {
+    let first = timeout_at(Instant::now() + IDLE, far.write_all(said)).await;
+    if !matches!(first, Ok(Ok(()))) {
+        return;
+    }
     let heard = Mutex::new(Instant::now());
     let (near_read, near_write) = tokio::io::split(near);
     let (far_read, far_write) = tokio::io::split(far);

@@ -67,7 +67,7 @@ async fn run(bridge: Arc<Bridge>, hand: Arc<dyn Hand>, first: Incoming) {
     let mut incoming = first;
     loop {
         let pipe = match incoming.await {
-            Ok(pipe) => pipe,
+            Ok(arrived) => arrived.pipe,
             Err(error) => {
                 // The usual end: the sandbox has ended.
                 tracing::debug!(session_id = %bridge.session, %error, "git's port is closed");

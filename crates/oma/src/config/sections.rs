@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use crate::config::setting::{Section, Setting, section};
 use crate::config::units::Bytes;
-use crate::config::value::{List, Listen, LogLevel, choices};
+use crate::config::value::{HostAddress, List, Listen, LogLevel, choices};
 
 /// The table below which the operator's own providers stand.
 pub(crate) const PROVIDERS: &str = "models.providers";
@@ -183,6 +183,17 @@ section! {
         cgroup_parent: Option<PathBuf> { env "OPENCLAW_SANDBOX_CGROUP_PARENT"; }
         /// Further folders of the host that sandboxes may read.
         readable: List<PathBuf> { env "OPENCLAW_SANDBOX_READABLE"; }
+        /// Sandboxes reach public hosts, as far as their environments allow, through the server; without this they have
+        /// no network, and environments with `limited` networking are refused.
+        egress: bool { default "true"; env "OPENCLAW_SANDBOX_EGRESS"; }
+        /// What sandboxes may reach although it is not public, or not at port 80 or 443, where their environments allow
+        /// it; notated as `tools.dial_allow`, which does not count here.
+        egress_allow: List<Rule> { env "OPENCLAW_SANDBOX_EGRESS_ALLOW"; }
+        /// Addresses of hosts for sandboxes, before the machine's own resolver is asked: `NAME=ADDRESS`. One that is
+        /// not public has to be in `egress_allow` as well.
+        egress_hosts: List<HostAddress> { env "OPENCLAW_SANDBOX_EGRESS_HOSTS"; }
+        /// Further hosts that `allowPackageManagers` means, such as mirrors: `host` or `*.host`.
+        registries: List<String> { env "OPENCLAW_SANDBOX_REGISTRIES"; }
         /// How long a sandbox with a command under way outlives its server, so that a restarted one finds it.
         orphan_timeout: Duration { default "1h"; between "1s", "7d"; env "OPENCLAW_SANDBOX_ORPHAN_TIMEOUT_MS"; }
         /// How long making a sandbox may take.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use oma_egress::target::{Host, host};
 use oma_tools::Rule;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -306,6 +307,33 @@ impl Value for Rule {
 
     fn to_json(&self) -> serde_json::Value {
         json!(self.to_string())
+    }
+}
+
+/// A host name and an address that it has for us: `NAME=ADDRESS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostAddress {
+    /// Canonical.
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+}
+
+impl Value for HostAddress {
+    const NOTATION: &'static str = "`NAME=ADDRESS`";
+    const PLACEHOLDER: &'static str = "NAME=ADDRESS";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a host name, `=` and an address");
+        let (name, address) = text.trim().split_once('=').ok_or_else(wrong)?;
+        let Ok(Host::Name(name)) = host(name) else {
+            return Err(wrong());
+        };
+        let address = address.parse().map_err(|_| wrong())?;
+        Ok(Self { name, address })
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!(format!("{}={}", self.name, self.address))
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod json_log;
 pub(crate) mod logging;
 pub(crate) mod mcp;
 pub(crate) mod models;
+pub(crate) mod network;
 pub(crate) mod open_files;
 #[cfg(feature = "otel")]
 pub(crate) mod otel;

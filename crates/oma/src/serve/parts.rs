@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{files, mcp, models, sandboxes, signup, tools, vaults};
+use crate::serve::{files, mcp, models, network, sandboxes, signup, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -67,6 +67,7 @@ impl Parts {
         let local: Arc<dyn Provider> = Arc::new(local);
         let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
         let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
+        let network = network::configure(config, Arc::clone(&durable))?;
         let skills = Skills::new(durable, Arc::clone(&local));
         let guard = Arc::new(Guard::new(oma_egress::Policy {
             allow: config.tools.dial_allow.0.clone(),
@@ -77,11 +78,14 @@ impl Parts {
             vaults: vaults.clone(),
         };
         let files = files::open(config, &store, &local, access).await?;
-        let furnishers: Vec<Arc<dyn Furnish>> = vec![
+        let mut furnishers: Vec<Arc<dyn Furnish>> = vec![
             Arc::new(files.clone()),
             Arc::new(memories.clone()),
             Arc::new(skills),
         ];
+        if let Some(network) = &network {
+            furnishers.push(Arc::new(network.clone()));
+        }
         let pool = Pool::furnished(local, sandboxes::pool(config), furnishers);
         let native = oma_runtime_native::Config {
             inline_result_chars: config.sandbox.inline_result_chars,
@@ -90,8 +94,11 @@ impl Parts {
         };
         let listed = models::listed(&models);
         let mcp = mcp::hub(config, Arc::clone(&guard), pool.clone(), vaults.clone());
-        let runtime =
+        let mut runtime =
             Native::new(models, Policy::default(), tools, pool, mcp, native).with_memories(memories);
+        if let Some(network) = network {
+            runtime = runtime.with_network(network);
+        }
         let deps = Deps {
             store: Arc::clone(&store) as Arc<dyn oma_store::Store>,
             runtime: Arc::new(runtime),

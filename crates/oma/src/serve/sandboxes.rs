@@ -72,6 +72,7 @@ pub(crate) fn configure(config: &Config) -> host::Config {
     host.first_uid = sandbox.first_uid;
     host.uids = sandbox.uids;
     host.readable = sandbox.readable.0.clone();
+    host.gateway = sandbox.egress;
     host.orphan_timeout = sandbox.orphan_timeout;
     host.launch_timeout = sandbox.launch_timeout;
     host

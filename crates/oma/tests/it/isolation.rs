@@ -142,7 +142,8 @@ async fn commands_see_nothing_of_the_server() {
 
 #[tokio::test]
 async fn commands_reach_no_port_of_the_machine() {
-    let system = start().await;
+    let system =
+        System::start_with(|options| options.token(TOKEN).set("OPENCLAW_SANDBOX_EGRESS", "false")).await;
     let chat = system.client().session_of(MODEL).await;
     let server: u16 = system
         .client()
@@ -153,6 +154,7 @@ async fn commands_reach_no_port_of_the_machine() {
         .parse()
         .expect("a number");
     let provider = system.provider.address().port();
+    // Here without the doors of sandboxes, which would listen at some of these ports; see `network` for those.
     // All addresses of this machine, its name servers, what clouds have, and the world.
     let mut hosts: Vec<String> = [
         "127.0.0.1",

@@ -20,6 +20,7 @@ mod isolation;
 mod mcp;
 mod memories;
 mod metrics;
+mod network;
 #[cfg(feature = "otel")]
 mod otel;
 mod outcomes;

@@ -10,6 +10,7 @@ use bollard::models::{
 
 use super::kit::Kit;
 use super::{Config, image::Image};
+use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
 use crate::host::engine::Order;
@@ -78,7 +79,7 @@ pub(super) fn container(
         entrypoint: Some(kit.command()),
         cmd: Some(Vec::new()),
         working_dir: Some("/".to_owned()),
-        env: Some(environment(image)),
+        env: Some(environment(config.host.gateway, image)),
         labels: Some(labels(instance, order.spec)),
         // An image's own checks would be commands that nobody asked for.
         healthcheck: Some(HealthConfig {
@@ -105,13 +106,14 @@ fn labels(instance: &str, spec: &Spec) -> HashMap<String, String> {
         .into()
 }
 
-fn environment(image: &Image) -> Vec<String> {
+fn environment(has_doors: bool, image: &Image) -> Vec<String> {
     let unless_set = UNLESS_SET
         .into_iter()
         .filter(|(name, _)| !image.variables.iter().any(|known| known == name));
     ALWAYS
         .into_iter()
         .chain(unless_set)
+        .chain(has_doors.then_some(gateway::VARIABLES).into_iter().flatten())
         .map(|(name, value)| format!("{name}={value}"))
         .collect()
 }
@@ -144,8 +146,13 @@ fn limited(config: &Config, abilities: Abilities) -> HostConfig {
         // The host's user ids are given, as files have them.
         userns_mode: abilities.maps_users.then(|| "host".to_owned()),
         network_mode: Some("none".to_owned()),
-        // Nobody answers there, and the host's servers are not named.
+        // The server answers there, or nobody; the host's servers are not named.
         dns: Some(vec!["127.0.0.1".to_owned()]),
+        // As the engine does by itself, mostly: the hand opens doors below the usual bound, without a privilege.
+        sysctls: config
+            .host
+            .gateway
+            .then(|| [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())].into()),
         ipc_mode: Some("private".to_owned()),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -255,7 +262,7 @@ mod tests {
 
     #[test]
     fn an_image_keeps_its_own_variables_but_for_those_of_the_session() {
-        let all = environment(&image(&["PATH", "HOME"], &[]));
+        let all = environment(false, &image(&["PATH", "HOME"], &[]));
         assert!(!all.iter().any(|one| one.starts_with("PATH=")), "{all:?}");
         assert!(all.contains(&"HOME=/workspace".to_owned()) && all.contains(&"LANG=C.UTF-8".to_owned()));
     }

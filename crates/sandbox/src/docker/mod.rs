@@ -268,6 +268,7 @@ impl Containers {
                 tools: host.tools.clone(),
                 orphan_timeout: host.orphan_timeout,
                 writable: writable(&order.mounts),
+                gateway: host.gateway,
             },
         }
     }

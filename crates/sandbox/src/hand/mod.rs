@@ -10,6 +10,7 @@
 //! Invariant: when the hand ends, the kernel ends every process of the sandbox.
 
 mod calls;
+mod datagrams;
 mod guard;
 pub(crate) mod launch;
 pub mod limits;
@@ -90,7 +91,11 @@ impl calls::Run for tools::Tools {
 }
 
 async fn work(launched: Launched) -> io::Result<()> {
-    let Launched { duties, listener } = launched;
+    let Launched {
+        duties,
+        listener,
+        doors,
+    } = launched;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     guard::ignore_file_size_signal()?;
@@ -106,7 +111,7 @@ async fn work(launched: Launched) -> io::Result<()> {
     ));
     let runner: Arc<dyn calls::Run> = Arc::<tools::Tools>::clone(&tools);
     let calls = calls::Calls::new(runner);
-    let shared = server::Shared::new(Arc::clone(&calls), log, workspace.clone());
+    let shared = server::Shared::new(Arc::clone(&calls), log, workspace.clone(), doors)?;
 
     let reaper = tokio::spawn(reap());
     let mut guards = guard::start(&duties, &calls, writing)?;

@@ -8,29 +8,47 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{Order, Report};
 use crate::wire::{Reader, Writer, encode};
 
-/// The most ports of one sandbox.
+/// How long a process may go on once the server has said all.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The most ports of one sandbox, beside those that it is made with.
 const MAX_PORTS: usize = 4;
 
 /// The ports that are open.
-#[derive(Default)]
-pub(super) struct Ports(tokio::sync::Mutex<BTreeMap<u16, Arc<TcpListener>>>);
+pub(super) struct Ports {
+    open: tokio::sync::Mutex<BTreeMap<u16, Arc<TcpListener>>>,
+    most: usize,
+}
 
 impl Ports {
+    /// Those that the sandbox is made with. Must be called in a runtime.
+    pub(super) fn new(given: Vec<(u16, std::net::TcpListener)>) -> io::Result<Self> {
+        let open = given
+            .into_iter()
+            .map(|(port, listener)| Ok((port, Arc::new(TcpListener::from_std(listener)?))))
+            .collect::<io::Result<BTreeMap<_, _>>>()?;
+        Ok(Self {
+            most: open.len() + MAX_PORTS,
+            open: tokio::sync::Mutex::new(open),
+        })
+    }
+
     async fn open(&self, port: u16) -> io::Result<Arc<TcpListener>> {
-        let mut open = self.0.lock().await;
+        let mut open = self.open.lock().await;
         if let Some(listener) = open.get(&port) {
             return Ok(Arc::clone(listener));
         }
-        if open.len() >= MAX_PORTS {
+        if open.len() >= self.most {
             return Err(io::Error::other("there are too many ports"));
         }
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?);
@@ -69,7 +87,8 @@ pub(super) async fn run(
     };
     // Without one the server sees the connection close, and asks again.
     let Ok((stream, _)) = accepted else { return };
-    if !say(&mut writer, &Report::Serving).await {
+    let to = stream.local_addr().ok();
+    if !say(&mut writer, &Report::Serving { to }).await {
         return;
     }
     tokio::select! {
@@ -78,22 +97,20 @@ pub(super) async fn run(
     }
 }
 
-async fn say(writer: &mut Writer<OwnedWriteHalf>, report: &Report) -> bool {
+pub(super) async fn say(writer: &mut Writer<OwnedWriteHalf>, report: &Report) -> bool {
     match encode(report) {
         Ok(frame) => writer.send(frame).await.is_ok(),
         Err(_) => false,
     }
 }
 
-/// Returns when the server has closed its side. An error is an end like any other.
+/// Returns when both have said all, or some time after the server has. An error is an end like any other.
 async fn carry(mut stream: TcpStream, reader: Reader<OwnedReadHalf>, mut to_server: OwnedWriteHalf) {
     let (mut from_server, begun) = reader.into_parts();
     let (mut from_process, mut to_process) = stream.split();
     let there = async {
         let _ = copy(&mut from_process, &mut to_server).await;
         let _ = to_server.shutdown().await;
-        // The answer may still be under way.
-        std::future::pending::<()>().await;
     };
     let back = async {
         if to_process.write_all(&begun).await.is_ok() {
@@ -101,8 +118,16 @@ async fn carry(mut stream: TcpStream, reader: Reader<OwnedReadHalf>, mut to_serv
         }
         let _ = to_process.shutdown().await;
     };
-    tokio::select! {
-        () = there => {}
-        () = back => {}
+    tokio::pin!(there, back);
+    let is_said = tokio::select! {
+        () = &mut there => true,
+        () = &mut back => false,
+    };
+    if is_said {
+        // The answer may still be under way.
+        back.await;
+    } else {
+        // The process may still be saying something, and would lose what it has been told if it were cut off.
+        let _ = timeout(LAST_WORDS, there).await;
     }
 }

@@ -16,9 +16,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, Outcome};
+use super::datagrams::Datagrams;
 use super::log_ring::LogRing;
 use super::port::Ports;
 use super::process::Table;
+use crate::gateway::Doors;
 use crate::protocol::{Order, Report, VERSION};
 use crate::wire;
 
@@ -27,7 +29,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections at once: one server, and one that has just died or is just starting, with room to spare, and one for
 /// each service and each connection to a port.
-const MAX_CONNECTIONS: usize = 8 + 64 + 16;
+const MAX_CONNECTIONS: usize = 8 + 64 + 16 + 128;
 
 /// Answers that one connection may wait for.
 const MAX_PENDING: usize = 256;
@@ -53,21 +55,33 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<LogRing>,
     workspace: PathBuf,
     ports: Ports,
+    datagrams: Datagrams,
     /// Fires when the hand is to end.
     pub(crate) end: CancellationToken,
     connected: watch::Sender<usize>,
 }
 
 impl Shared {
-    pub(crate) fn new(calls: Arc<Calls>, log: Arc<LogRing>, workspace: PathBuf) -> Arc<Self> {
-        Arc::new(Self {
+    /// Must be called in a runtime.
+    pub(crate) fn new(
+        calls: Arc<Calls>,
+        log: Arc<LogRing>,
+        workspace: PathBuf,
+        doors: Option<Doors>,
+    ) -> io::Result<Arc<Self>> {
+        let (streams, datagrams) = match doors {
+            Some(Doors { streams, datagrams }) => (streams, Some(datagrams)),
+            None => (Vec::new(), None),
+        };
+        Ok(Arc::new(Self {
             calls,
             log,
             workspace,
-            ports: Ports::default(),
+            ports: Ports::new(streams)?,
+            datagrams: Datagrams::new(datagrams),
             end: CancellationToken::new(),
             connected: watch::Sender::new(0),
-        })
+        }))
     }
 }
 
@@ -208,6 +222,9 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
             )
             .await;
         }
+        Ok(Some(Order::Datagrams)) => {
+            return super::datagrams::run((reader, writer), &shared.datagrams, &shared.end).await;
+        }
         Ok(Some(Order::Listen { port })) => {
             return super::port::run(port, (reader, writer), &shared.ports, &shared.end).await;
         }
@@ -256,7 +273,7 @@ async fn answer(
 ) -> bool {
     let report = match order {
         // Only as the first frames.
-        Order::Hello { .. } | Order::Serve { .. } | Order::Listen { .. } => return false,
+        Order::Hello { .. } | Order::Serve { .. } | Order::Listen { .. } | Order::Datagrams => return false,
         Order::Run { id, key, call } => {
             pending.spawn(report_outcome(id, shared.calls.start(key, call), reports.clone()));
             return true;

@@ -39,7 +39,7 @@ pub(super) async fn run(
 ) {
     let started = start(&service, workspace);
     let report = match &started {
-        Ok(_) => Report::Serving,
+        Ok(_) => Report::Serving { to: None },
         Err(error) => Report::Refused {
             reason: format!("{} can't be started: {error}", service.program),
         },

@@ -28,6 +28,8 @@ pub struct Config {
     pub uids: u32,
     /// Further folders of the host that sessions may read.
     pub readable: Vec<PathBuf>,
+    /// Sandboxes have doors to the server ([`crate::gateway`]), which lets their processes out.
+    pub gateway: bool,
     /// How long a sandbox outlives its server.
     pub orphan_timeout: Duration,
     /// How long making a sandbox may take.
@@ -50,6 +52,7 @@ impl Config {
             first_uid: 200_000,
             uids: 65_536,
             readable: Vec::new(),
+            gateway: false,
             orphan_timeout: Duration::from_secs(3_600),
             launch_timeout: Duration::from_secs(20),
             stop_timeout: Duration::from_secs(5),

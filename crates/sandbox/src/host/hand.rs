@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::EventId;
+use tokio::net::UnixStream;
 
 use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
 use crate::protocol::{Call, Reply, Service};
 use crate::service;
-use crate::{Error, Hand, Incoming, Origin, Pipe};
+use crate::{Datagrams, Error, Hand, Incoming, Origin, Pipe};
 
 /// How long starting a service may take.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +33,12 @@ impl HostHand {
             folder,
             replaced,
         }
+    }
+
+    /// Another connection.
+    async fn connect(&self) -> Result<UnixStream, Error> {
+        let connected = self.folder.connect().await;
+        connected.map_err(|error| io_error("connecting to a sandbox", error))
     }
 
     /// How the sandbox came to be: a loss that nobody has acted on yet is told again.
@@ -80,20 +87,17 @@ impl Hand for HostHand {
     }
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Pipe>, Error> {
-        let stream = self
-            .folder
-            .connect()
-            .await
-            .map_err(|error| io_error("connecting to a sandbox", error))?;
+        let stream = self.connect().await?;
         service::start(stream, service, SERVE_TIMEOUT).await
     }
 
+    async fn datagrams(&self) -> Result<Datagrams, Error> {
+        let stream = self.connect().await?;
+        service::datagrams(Box::new(stream), SERVE_TIMEOUT).await
+    }
+
     async fn listen(&self, port: u16) -> Result<Incoming, Error> {
-        let stream = self
-            .folder
-            .connect()
-            .await
-            .map_err(|error| io_error("connecting to a sandbox", error))?;
+        let stream = self.connect().await?;
         service::listen(stream, port, SERVE_TIMEOUT).await
     }
 }

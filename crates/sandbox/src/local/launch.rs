@@ -68,6 +68,13 @@ async fn attempt(
         .args(["hand", crate::hand::LAUNCH])
         .env_clear()
         .envs(ENVIRONMENT)
+        .envs(
+            plan.duties
+                .gateway
+                .then_some(crate::gateway::VARIABLES)
+                .into_iter()
+                .flatten(),
+        )
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(OwnedFd::from(listener))

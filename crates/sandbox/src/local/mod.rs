@@ -84,6 +84,7 @@ impl Namespaces {
             tools: config.tools.clone(),
             orphan_timeout: config.orphan_timeout,
             writable: writable(&order.mounts),
+            gateway: config.gateway,
         };
         let groups = record.cgroups.iter();
         let plan = Plan {

@@ -257,7 +257,10 @@ impl Pool {
     /// What went wrong with what belongs into the session's sandbox, since somebody asked last.
     #[must_use]
     pub fn take_failures(&self, session: &SessionId) -> Vec<Failure> {
-        self.inner.lock().failures.remove(session).unwrap_or_default()
+        let before = self.inner.lock().failures.remove(session);
+        let since = self.inner.furnishers.iter();
+        let since = since.flat_map(|furnisher| furnisher.take_failures(session));
+        before.into_iter().flatten().chain(since).collect()
     }
 
     /// What is there now, and what has been done.

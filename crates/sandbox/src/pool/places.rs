@@ -22,7 +22,7 @@ const ADOPTED_GRACE: Duration = Duration::from_secs(30);
 pub(super) struct Inner {
     pub(super) provider: Arc<dyn Provider>,
     /// Asked, in this order, before a sandbox is used.
-    furnishers: Vec<Arc<dyn Furnish>>,
+    pub(super) furnishers: Vec<Arc<dyn Furnish>>,
     pub(super) config: PoolConfig,
     pub(super) runtime: Handle,
     /// One permit per place; its queue is first come, first served.

@@ -143,7 +143,7 @@ async fn a_sandbox_retires_when_nothing_runs_in_it() {
 
 /// Asks for what a process in the sandbox says to a port, and answers it.
 async fn answer(incoming: Incoming) -> String {
-    let mut pipe = incoming.await.unwrap();
+    let mut pipe = incoming.await.unwrap().pipe;
     let mut line = [0; 6];
     pipe.read_exact(&mut line).await.unwrap();
     pipe.write_all(b"good\n").await.unwrap();

@@ -77,10 +77,6 @@ async fn what_the_server_can_not_do_is_refused() {
             "packages",
         ),
         (
-            json!({"name": "e", "config": {"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["a.example"]}}}),
-            "networking",
-        ),
-        (
             json!({"name": "e", "config": {"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["https://a"]}}}),
             "config.networking.allowed_hosts.0",
         ),
@@ -89,6 +85,16 @@ async fn what_the_server_can_not_do_is_refused() {
         assert_eq!(status, 400, "{body}");
         assert!(message.starts_with(&format!("{named}: ")), "{message}");
     }
+    let networking = json!({"type": "limited", "allowed_hosts": ["a.example"], "allow_mcp_servers": true});
+    let body = json!({"name": "limited", "config": {"type": "cloud", "networking": networking}});
+    let made = claude.post("/v1/environments", &body).await;
+    assert_eq!(
+        made["config"]["networking"],
+        json!({
+            "type": "limited", "allowed_hosts": ["a.example"], "allow_mcp_servers": true,
+            "allow_package_managers": false,
+        })
+    );
     // All that is there already may be said.
     let config = json!({"type": "cloud", "networking": {"type": "unrestricted"}, "packages": {"type": "packages", "pip": [], "apt": null}});
     claude

@@ -328,6 +328,23 @@ async fn a_tunnel_is_for_the_host_that_it_was_asked_for() {
 }
 
 #[tokio::test]
+async fn no_other_protocol_is_spoken_where_hosts_are_looked_at() {
+    let world = World::limited().await;
+    let mut stream = world.dial();
+    let request = world.fill(
+        "GET http://good.test:GOOD/ HTTP/1.1\r\nHost: good.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+         HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(until(&mut stream, "fine").await.starts_with("HTTP/1.1 200"));
+    let heard = world.good.heard().to_lowercase();
+    assert!(
+        !heard.contains("upgrade") && !heard.contains("http2-settings"),
+        "{heard}"
+    );
+}
+
+#[tokio::test]
 async fn addresses_that_stand_for_names_are_for_those_names() {
     let world = World::limited().await;
     let direct = async |address: Ipv4Addr, port: u16, first: &[u8]| {
@@ -486,6 +503,8 @@ async fn questions_for_names_carry_nothing_out() {
 
     let mut reply = question("good.test", TYPE::A);
     reply[2] |= 0x80;
+    let mut crowded = question("good.test", TYPE::A);
+    crowded[7] = 9;
     // A name that points to itself.
     let mut circle = question("good.test", TYPE::A)[..12].to_vec();
     circle.extend([0xc0, 12, 0, 1, 0, 1]);
@@ -494,6 +513,11 @@ async fn questions_for_names_carry_nothing_out() {
         ("nothing", Vec::new()),
         ("half a question", question("good.test", TYPE::A)[..20].to_vec()),
         ("a circle", circle),
+        ("a question with much else in it", crowded),
+        (
+            "a question that is too long",
+            [&question("good.test", TYPE::A)[..], &[0; 1_300]].concat(),
+        ),
         ("noise", vec![0xff; 600]),
     ] {
         assert_eq!(world.link.answer_dns(&message).await, None, "{name}");

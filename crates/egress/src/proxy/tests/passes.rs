@@ -73,7 +73,7 @@ async fn upgrades() {
     let world = World::limited().await;
     let mut stream = world.dial();
     let request = world
-        .fill("GET http://good.test:GOOD/ws HTTP/1.1\r\nHost: good.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        .fill("GET http://good.test:GOOD/ws HTTP/1.1\r\nHost: good.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let answer = until(&mut stream, "hello").await;
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
@@ -140,7 +140,7 @@ async fn without_a_list_whatever_is_public() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_dropped_ends_what_goes_through_it() {
+async fn a_link_that_is_closed_ends_what_goes_through_it() {
     let world = World::limited().await;
     let mut stream = world.dial();
     let connect = world.fill("CONNECT good.test:GOOD HTTP/1.1\r\n\r\n");

@@ -203,7 +203,6 @@ fn environments() -> Vec<Case> {
         (hosts(json!(["https://a.example"])), "networking.allowedHosts.0"),
         (hosts(json!(["10.0.0.1"])), "networking.allowedHosts.0"),
         (hosts(json!(vec!["a.example"; 257])), "networking.allowedHosts"),
-        (hosts(json!(["a.example"])), "networking"),
     ]
 }
 

@@ -21,7 +21,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Duties, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, quiet, report,
+    Duties, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, open_doors, quiet,
+    report,
 };
 
 /// Where a container shows what the hand brings along.
@@ -121,6 +122,7 @@ fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
     quiet()?;
     rustix::process::chdir(WORKSPACE).step("entering the workspace")?;
     look_around()?;
+    let doors = open_doors(&duties)?;
     confine::limit_resources(&duties)?;
     if counts_processes {
         confine::limit_processes(&duties)?;
@@ -133,6 +135,7 @@ fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
     Ok(Launched {
         duties,
         listener: socket.into(),
+        doors,
     })
 }
 

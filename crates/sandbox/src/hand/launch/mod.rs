@@ -26,6 +26,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::limits::ToolLimits;
+use crate::gateway::Doors;
 use crate::limits::{Enforcement, Limits};
 use crate::mounts::Access;
 
@@ -68,6 +69,8 @@ pub(crate) struct Duties {
     pub(crate) orphan_timeout: Duration,
     /// The folders of the machine's disk that the session may write to, as it sees them, the workspace first.
     pub(crate) writable: Vec<PathBuf>,
+    /// There are doors to the server.
+    pub(crate) gateway: bool,
 }
 
 /// A folder of the host, and where the sandbox shows it.
@@ -131,6 +134,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 pub(crate) struct Launched {
     pub(crate) duties: Duties,
     pub(crate) listener: UnixListener,
+    pub(crate) doors: Option<Doors>,
 }
 
 /// Makes the sandbox. Returns in the hand, `Ok(None)` in the launcher when its part is done.
@@ -141,12 +145,13 @@ pub(crate) fn launch() -> Result<Option<Launched>, Failure> {
     let mut inherited = inherit()?;
     let outcome = stages(&mut inherited.plan, &mut inherited.progress);
     match outcome {
-        Ok(Some(plan)) => {
+        Ok(Some((plan, doors))) => {
             // A server that is gone knows nothing of this hand, so it must not live on.
             report(&mut inherited.progress, &Progress::Ready).step("reporting to the server")?;
             Ok(Some(Launched {
                 duties: plan.duties,
                 listener: inherited.listener,
+                doors,
             }))
         }
         Ok(None) => Ok(None),
@@ -213,7 +218,7 @@ fn report(pipe: &mut impl io::Write, progress: &Progress) -> io::Result<()> {
 }
 
 /// Both halves of the work: in the hand the plan comes back, in the launcher `None`.
-fn stages(source: &mut File, progress: &mut File) -> Result<Option<Plan>, Failure> {
+fn stages(source: &mut File, progress: &mut File) -> Result<Option<(Plan, Option<Doors>)>, Failure> {
     let mut json = Vec::new();
     source
         .take(MAX_PLAN)
@@ -260,14 +265,21 @@ fn stages(source: &mut File, progress: &mut File) -> Result<Option<Plan>, Failur
 }
 
 /// What pid 1 does before it serves.
-fn become_hand(plan: Plan, maps: namespaces::Maps) -> Result<Plan, Failure> {
+fn become_hand(plan: Plan, maps: namespaces::Maps) -> Result<(Plan, Option<Doors>), Failure> {
     rustix::process::setsid().step("making a session")?;
     root::build(&plan)?;
     quiet()?;
     namespaces::finish_network()?;
+    let doors = open_doors(&plan.duties)?;
     confine::limit_resources(&plan.duties)?;
     confine::limit_processes(&plan.duties)?;
     confine::drop_privileges(&plan, maps)?;
     filter::install()?;
-    Ok(plan)
+    Ok((plan, doors))
+}
+
+/// Before the last privilege is gone, and before anything of the session's could be there first.
+fn open_doors(duties: &Duties) -> Result<Option<Doors>, Failure> {
+    let doors = duties.gateway.then(Doors::open);
+    doors.transpose().step("opening the doors to the server")
 }

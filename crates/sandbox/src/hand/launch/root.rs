@@ -18,6 +18,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE};
+use crate::gateway::RESOLV_CONF;
 use crate::mounts::Access;
 
 /// Folders of the root that hold the host's programs. A link is copied, a folder mounted.
@@ -129,7 +130,7 @@ pub(super) fn build(plan: &Plan) -> Result<(), Failure> {
         let target = root.join(source.strip_prefix("/").unwrap_or(source));
         bind(source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
     }
-    etc(root)?;
+    etc(root, plan.duties.gateway)?;
     proc(root)?;
     devices(root, plan)?;
     let tmp = format!(
@@ -194,7 +195,7 @@ fn enter(root: &Path) -> Result<(), Failure> {
     rustix::process::chdir(WORKSPACE).step("entering the workspace")
 }
 
-fn etc(root: &Path) -> Result<(), Failure> {
+fn etc(root: &Path, has_doors: bool) -> Result<(), Failure> {
     let etc = root.join("etc");
     fs::create_dir(&etc).step("making /etc")?;
     for name in shown_of_etc().step("listing /etc")? {
@@ -237,7 +238,14 @@ fn etc(root: &Path) -> Result<(), Failure> {
             "nsswitch.conf",
             "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n".to_owned(),
         ),
-        ("resolv.conf", String::new()),
+        (
+            "resolv.conf",
+            if has_doors {
+                RESOLV_CONF.to_owned()
+            } else {
+                String::new()
+            },
+        ),
         ("shells", "/bin/sh\n/bin/bash\n".to_owned()),
     ];
     for (name, text) in files {

@@ -18,7 +18,6 @@ use super::page::{self, Cursor, Page};
 use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
-use crate::dialects::openclaw::environments::supported;
 use crate::fault::{Fault, Result};
 use crate::listing::collect;
 use crate::params::EnvironmentPath;
@@ -37,7 +36,6 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Result<Json<Value>> {
     let spec = body::create(&sent.value)?;
-    supported(&spec)?;
     let created = state
         .engine
         .create_environment(caller.workspace(), spec, true, sent.key)
@@ -104,7 +102,6 @@ async fn update(
         ));
     }
     let next = update.clone().apply(current.spec);
-    supported(&next)?;
     super::body::bounded(&next.metadata)?;
     let updated = engine
         .update_environment(workspace, &id, |spec| update.clone().apply(spec))

@@ -446,7 +446,8 @@ impl View {
             | FailureKind::RepositoryNotFound
             | FailureKind::RepositoryCheckout
             | FailureKind::RepositoryClone => failure.kind.as_str(),
-            FailureKind::Restarted | FailureKind::Internal => "unknown_error",
+            // The dialect has no word for the first.
+            FailureKind::HostDenied | FailureKind::Restarted | FailureKind::Internal => "unknown_error",
         };
         let retry = if retrying { "retrying" } else { "exhausted" };
         let mut error = json!({

@@ -6,7 +6,6 @@ pub mod view;
 use axum::Json;
 use axum::extract::State;
 use oma_domain::EnvironmentId;
-use oma_domain::environment::{Networking, Spec};
 use oma_domain::page::Order;
 use oma_engine::{Error, ListFilter};
 use utoipa_axum::router::OpenApiRouter;
@@ -17,7 +16,7 @@ use super::agents::cursor_fault;
 use super::error::ErrorBody;
 use crate::AppState;
 use crate::auth::Caller;
-use crate::fault::{Fault, Result};
+use crate::fault::Result;
 use crate::limits;
 use crate::listing::{Slice, collect};
 use crate::params::{EnvironmentPath, Params};
@@ -47,34 +46,12 @@ async fn create(
     payload: Payload,
 ) -> Result<Json<EnvironmentView>> {
     let spec = payload.parse::<CreateEnvironment>()?.into_spec();
-    supported(&spec)?;
     let environment = state
         .engine
         .create_environment(caller.workspace(), spec, false, payload.key)
         .await?;
     caller.note_target(&environment.id);
     Ok(Json(EnvironmentView::of(&environment)))
-}
-
-/// Whether this server can carry out what the environment asks for. Better refused here than ignored later.
-pub(crate) fn supported(spec: &Spec) -> Result<()> {
-    if spec
-        .packages
-        .as_ref()
-        .is_some_and(|packages| !packages.is_empty())
-    {
-        return Err(Fault::unsupported(
-            "packages",
-            "this server can't install packages into environments yet",
-        ));
-    }
-    if matches!(spec.networking, Networking::Limited { .. }) {
-        return Err(Fault::unsupported(
-            "networking",
-            "this server has no limited networking yet",
-        ));
-    }
-    Ok(())
 }
 
 /// List environments.

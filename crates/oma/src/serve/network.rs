@@ -1,0 +1,77 @@
+//! From the configuration to the way out of sandboxes.
+
+use std::sync::Arc;
+
+use oma_egress::proxy::Hosts;
+use oma_egress::resolve::Fixed;
+use oma_egress::{Guard, Policy};
+use oma_furnish::Network;
+use oma_store::Store;
+
+use crate::config::Config;
+use crate::print::Failure;
+
+/// Where the package managers of environments get packages, and what they are told about them.
+const REGISTRIES: [&str; 17] = [
+    // apt
+    "deb.debian.org",
+    "security.debian.org",
+    "archive.ubuntu.com",
+    "security.ubuntu.com",
+    "ports.ubuntu.com",
+    // cargo
+    "crates.io",
+    "index.crates.io",
+    "static.crates.io",
+    // gem
+    "rubygems.org",
+    "*.rubygems.org",
+    // go
+    "proxy.golang.org",
+    "sum.golang.org",
+    // npm
+    "registry.npmjs.org",
+    "registry.yarnpkg.com",
+    // pip
+    "pypi.org",
+    "files.pythonhosted.org",
+    "test.pypi.org",
+];
+
+/// The way out of sandboxes; none where they are to have none.
+///
+/// # Errors
+/// When a registry is no host.
+pub(crate) fn configure(config: &Config, store: Arc<dyn Store>) -> Result<Option<Network>, Failure> {
+    let sandbox = &config.sandbox;
+    let further = &sandbox.registries.0;
+    if let Some(wrong) = further.iter().find(|host| !Hosts::default().add(host)) {
+        return Err(Failure::Other(format!(
+            "sandbox.registries: {wrong:?} is neither a host name nor `*.` and one"
+        )));
+    }
+    if !sandbox.egress {
+        return Ok(None);
+    }
+    let policy = Policy {
+        allow: sandbox.egress_allow.0.clone(),
+    };
+    let hosts = sandbox.egress_hosts.0.iter();
+    let resolver = Fixed::new(hosts.map(|host| (host.name.clone(), host.address)));
+    let guard = Arc::new(Guard::with_resolver(policy, Arc::new(resolver)));
+    let known = REGISTRIES.map(str::to_owned).into_iter();
+    let registries = known.chain(further.iter().cloned()).collect();
+    Ok(Some(Network::new(store, guard, registries)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_hosts() {
+        for host in REGISTRIES {
+            assert!(Hosts::default().add(host), "{host}");
+        }
+    }
+}

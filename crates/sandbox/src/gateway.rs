@@ -1,0 +1,76 @@
+//! The doors of a sandbox: ports of its own loopback addresses, behind which the server lets its processes out.
+//!
+//! A sandbox has no network. What its processes say to these ports, the server hears ([`crate::Hand::listen`],
+//! [`crate::Hand::datagrams`]) and decides about. They are opened when the sandbox is made and belong to the hand, so
+//! nothing that runs in it can be there first.
+//!
+//! | Port | Who is there |
+//! |---|---|
+//! | [`PROXY`] on `127.0.0.1` | a proxy for HTTP, named by [`VARIABLES`] |
+//! | [`DNS`] on `127.0.0.1` | a name server, named by [`RESOLV_CONF`]; it answers with loopback addresses |
+//! | [`WEB`] on every address | the servers that those addresses stand for |
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+/// The port of the proxy. It belongs to nothing that is known.
+pub const PROXY: u16 = 61_419;
+/// The port of the name server, for streams and for datagrams.
+pub const DNS: u16 = 53;
+/// The ports of the web.
+pub const WEB: [u16; 2] = [80, 443];
+
+/// How programs are told of the proxy.
+pub(crate) const VARIABLES: [(&str, &str); 7] = [
+    ("HTTP_PROXY", "http://127.0.0.1:61419"),
+    ("HTTPS_PROXY", "http://127.0.0.1:61419"),
+    ("http_proxy", "http://127.0.0.1:61419"),
+    ("https_proxy", "http://127.0.0.1:61419"),
+    ("NO_PROXY", "localhost,127.0.0.1,::1"),
+    ("no_proxy", "localhost,127.0.0.1,::1"),
+    // Node looks at the others only then.
+    ("NODE_USE_ENV_PROXY", "1"),
+];
+
+/// How the C library is told of the name server. There is one, and it is near: what does not come is not on its way.
+pub(crate) const RESOLV_CONF: &str = "nameserver 127.0.0.1\noptions attempts:1 timeout:15\n";
+
+/// The doors, open.
+pub(crate) struct Doors {
+    pub(crate) streams: Vec<(u16, TcpListener)>,
+    pub(crate) datagrams: UdpSocket,
+}
+
+impl Doors {
+    /// Opens them. Ports this low take a privilege, unless the kernel has been told otherwise.
+    ///
+    /// # Errors
+    /// When one can't be opened.
+    pub(crate) fn open() -> io::Result<Self> {
+        let local = [PROXY, DNS].map(|port| (Ipv4Addr::LOCALHOST, port));
+        let every = WEB.map(|port| (Ipv4Addr::UNSPECIFIED, port));
+        let streams = local.into_iter().chain(every).map(|(address, port)| {
+            let listener = TcpListener::bind((address, port))?;
+            listener.set_nonblocking(true)?;
+            Ok((port, listener))
+        });
+        let streams = streams.collect::<io::Result<Vec<_>>>()?;
+        let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, DNS))?;
+        datagrams.set_nonblocking(true)?;
+        Ok(Self { streams, datagrams })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variables_name_the_proxy() {
+        for (name, value) in VARIABLES {
+            if name.to_ascii_lowercase().contains("_proxy") && !name.to_ascii_lowercase().starts_with("no") {
+                assert_eq!(value, format!("http://127.0.0.1:{PROXY}"), "{name}");
+            }
+        }
+    }
+}
