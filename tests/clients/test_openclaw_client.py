@@ -201,7 +201,8 @@ def test_environments(client):
     special = create(networking=limited)
     assert special.networking == limited | {"allowPackageManagers": False}
     client.environments.delete(special.environment_id)
-    refused(lambda: create(networking={"type": "limited", "allowedHosts": ["10.0.0.1"]}), field="networking")
+    address = {"type": "limited", "allowedHosts": ["10.0.0.1"]}
+    refused(lambda: create(networking=address), code="invalid_request", field="networking")
     assert client.environments.get(environment.environment_id).name == "plain"
     agent = client.agents.create(model="scripted/echo")
     session = client.sessions.create(agent_id=agent.agent_id, environment_id=environment.environment_id)
