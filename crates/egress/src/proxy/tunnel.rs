@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 /// How long both sides may be silent.
 const IDLE: Duration = Duration::from_secs(600);
 /// How much is carried at once.
-const CHUNK: usize = 32 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Carries bytes between two streams, beginning with what the near one has `said` already, until both have said all, either breaks, or neither has anything to say for too
 /// long. An end is an end: there is nobody to tell what kind it was.

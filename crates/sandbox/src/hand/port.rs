@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt as _, copy};
+use tokio::io::{AsyncWriteExt as _, BufReader, copy_buf};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::protocol::{Order, Report};
 use crate::wire::{Reader, Writer, encode};
 
+/// How much of a connection is carried at once.
+const CHUNK: usize = 64 << 10;
 /// How long a process may go on once the server has said all.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The most ports of one sandbox, beside those that it is made with.
@@ -109,12 +111,14 @@ async fn carry(mut stream: TcpStream, reader: Reader<OwnedReadHalf>, mut to_serv
     let (mut from_server, begun) = reader.into_parts();
     let (mut from_process, mut to_process) = stream.split();
     let there = async {
-        let _ = copy(&mut from_process, &mut to_server).await;
+        let mut buffered = BufReader::with_capacity(CHUNK, &mut from_process);
+        let _ = copy_buf(&mut buffered, &mut to_server).await;
         let _ = to_server.shutdown().await;
     };
     let back = async {
         if to_process.write_all(&begun).await.is_ok() {
-            let _ = copy(&mut from_server, &mut to_process).await;
+            let mut buffered = BufReader::with_capacity(CHUNK, &mut from_server);
+            let _ = copy_buf(&mut buffered, &mut to_process).await;
         }
         let _ = to_process.shutdown().await;
     };
