@@ -3,11 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use oma_domain::event::{Body, StopReason};
 use oma_domain::quota::Quota;
 use oma_domain::session::Rejection;
 use oma_domain::{AgentId, Event, Seq, SessionId, WorkspaceId};
-use oma_engine::{Config, CreateSession, Error, IdempotencyKey, Post};
+use oma_engine::{Config, CreateSession, Error, Frame, IdempotencyKey, Post};
+use oma_runtime::Delta;
 
 use crate::puppet::{Stage, is_idle, kinds, message, says, spec};
 
@@ -70,13 +72,14 @@ async fn messages_to_a_busy_session_wait_their_turn() {
 async fn an_interrupt_is_quick_and_keeps_what_was_said() {
     let (stage, _folder) = stage().await;
     let session = stage.session().await;
+    let frames = stage.engine.follow(&stage.ws, &session, Seq(0), true).await;
+    let mut frames = frames.unwrap();
     let first = stage.post(&session, "hang").await;
     stage.post(&session, "dropped").await;
-    stage
-        .until(&session, Seq(0), |event| {
-            event.body.kind() == "span.model_request_start"
-        })
-        .await;
+    while !matches!(
+        frames.next().await.unwrap().unwrap(),
+        Frame::Delta(Delta::Text { .. })
+    ) {}
     let began = Instant::now();
     stage
         .engine
