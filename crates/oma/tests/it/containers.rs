@@ -13,13 +13,13 @@ const MODEL: &str = "anthropic/claude-sonnet-4-5";
 const COMMAND: &str = "echo begun >> runs; while [ ! -e go ]; do /bin/sleep 0.05; done; echo ended";
 
 /// An engine with the bare image, where there can be one.
-fn engine(is_live_restoring: bool) -> Option<Engine> {
+pub(crate) fn engine(is_live_restoring: bool) -> Option<Engine> {
     let engine = oma_docker_engine::is_possible().then(|| Engine::start(is_live_restoring))?;
     engine.import_bare();
     Some(engine)
 }
 
-fn contained(engine: &Engine) -> impl FnOnce(Options) -> Options {
+pub(crate) fn contained(engine: &Engine) -> impl FnOnce(Options) -> Options {
     let address = engine.address();
     move |options| {
         options

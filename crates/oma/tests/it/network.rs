@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::system::System;
+use crate::containers::{contained, engine};
 use crate::system::client::Chat;
+use crate::system::{Options, System};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 /// Where this machine serves the ports of the web, for the tests only.
@@ -111,6 +112,10 @@ impl Drop for Tls {
 
 /// A server whose guard knows `good.test` and `evil.test`, which are this machine, and would reach both.
 async fn start(ports: &[u16]) -> System {
+    start_with(ports, |options| options).await
+}
+
+async fn start_with(ports: &[u16], adjust: impl FnOnce(Options) -> Options) -> System {
     let names = ["good.test", "a.cdn.test", "evil.test"];
     let allowed = names
         .iter()
@@ -118,7 +123,7 @@ async fn start(ports: &[u16]) -> System {
     let allowed: Vec<String> = allowed.collect();
     let hosts = names.map(|name| format!("{name}={WEB}"));
     System::start_with(|options| {
-        options
+        adjust(options)
             .set("OPENCLAW_SANDBOX_EGRESS_ALLOW", &allowed.join(","))
             .set("OPENCLAW_SANDBOX_EGRESS_HOSTS", &hosts.join(","))
     })
@@ -396,6 +401,46 @@ async fn more_connections_than_there_are_places_wait() {
     assert!((80..=96).contains(&held), "{said}");
     assert_eq!(lines[1], "True", "a place that is free is the next one's: {said}");
     assert!(lines[2].starts_with("127."), "names are still answered: {said}");
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn containers_have_the_same_doors() {
+    let Some(engine) = engine(false) else { return };
+    let clear = clear(WEB, 0).await;
+    let system = start_with(&[clear], contained(&engine)).await;
+    let (chat, _) = session(&system, limited()).await;
+    // The image has hardly a program.
+    let ask = |host: &str| {
+        format!(
+            "exec 3<>/dev/tcp/127.0.0.1/61419; printf 'GET http://{host}:{clear}/ HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n' >&3; \
+             mapfile -u 3 lines; printf '%s' \"${{lines[@]}}\""
+        )
+    };
+    let served = run(&chat, &ask("good.test")).await;
+    assert!(
+        served.contains("200 OK") && served.ends_with("served"),
+        "{served}"
+    );
+    let refused = run(&chat, &ask("evil.test")).await;
+    assert!(
+        refused.contains("403") && refused.contains("does not allow"),
+        "{refused}"
+    );
+    for address in ["127.0.0.1/53", "127.64.0.1/80", "127.64.0.1/443"] {
+        let said = run(&chat, &format!("exec 4<>/dev/tcp/{address} && echo open")).await;
+        assert_eq!(said.trim(), "open", "{address}");
+    }
+    let said = run(
+        &chat,
+        "exec 4<>/dev/tcp/1.1.1.1/443 && echo REACHED; echo $HTTPS_PROXY",
+    )
+    .await;
+    assert!(
+        !said.contains("REACHED") && said.contains("127.0.0.1:61419"),
+        "{said}"
+    );
+    system.client().delete(&chat.path("")).await.good();
     system.stop().await;
 }
 

@@ -1,0 +1,233 @@
+//! The way out of sandboxes: what their processes want to reach, decided by the rules of the session's environment.
+//!
+//! A sandbox has doors ([`oma_sandbox::gateway`]) and nothing else. While it lives, this hears what comes to them and
+//! hands it to a proxy of its own ([`oma_egress::proxy`]), with the rules of its session's environment. What was
+//! decided is logged and counted, and of a host that may not be reached the session is told once.
+//!
+//! Invariant: a sandbox whose rules are not known has no way out.
+//! Invariant: rules that change hold from the next connection on, in sandboxes that run too.
+//! Invariant: a session has a bounded number of connections, of questions for names, and of lines in the log.
+
+mod doors;
+mod rules;
+mod witness;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use oma_domain::event::Failure;
+use oma_domain::{EnvironmentId, Session, SessionId, WorkspaceId};
+use oma_egress::Guard;
+use oma_egress::proxy::{Allowed, Hosts, Link, Observe};
+use oma_sandbox::mounts::Furnish;
+use oma_sandbox::{Attached, Error, Hand, Origin, Spec};
+use oma_store::Store;
+use tokio_util::task::AbortOnDropHandle;
+
+use doors::Doors;
+use witness::Witness;
+
+/// The ways out of all sandboxes. Cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    guard: Arc<Guard>,
+    /// Where package managers get packages.
+    registries: Vec<String>,
+    open: Mutex<HashMap<SessionId, Way>>,
+    renewing: tokio::sync::Mutex<()>,
+}
+
+/// The way out of one sandbox.
+struct Way {
+    workspace: WorkspaceId,
+    environment: Option<EnvironmentId>,
+    link: Arc<Link>,
+    witness: Arc<Witness>,
+    work: AbortOnDropHandle<()>,
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
+impl Network {
+    /// Ways out through this guard. `registries` are the hosts, or `*.host` for those below it, that environments
+    /// mean by package managers.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, guard: Arc<Guard>, registries: Vec<String>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                guard,
+                registries,
+                open: Mutex::default(),
+                renewing: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// An environment has other rules from now on. Must be called in a runtime.
+    pub fn environment_changed(&self, id: &EnvironmentId) {
+        self.renew(|_, way| way.environment.as_ref() == Some(id));
+    }
+
+    /// A session has other MCP servers from now on. Must be called in a runtime.
+    pub fn servers_changed(&self, id: &SessionId) {
+        self.renew(|session, _| session == id);
+    }
+
+    fn renew(&self, is_affected: impl Fn(&SessionId, &Way) -> bool) {
+        let affected: Vec<(WorkspaceId, SessionId)> = {
+            let open = self.inner.open();
+            let affected = open.iter().filter(|(session, way)| is_affected(session, way));
+            affected
+                .map(|(session, way)| (way.workspace.clone(), session.clone()))
+                .collect()
+        };
+        if affected.is_empty() {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            for (workspace, session) in affected {
+                inner.renew(&workspace, &session).await;
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn open(&self) -> MutexGuard<'_, HashMap<SessionId, Way>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_open(&self, session: &SessionId) -> bool {
+        let open = self.open();
+        open.get(session).is_some_and(|way| !way.work.is_finished())
+    }
+
+    /// Puts the rules of now in the place of those that a way was opened with.
+    async fn renew(&self, workspace: &WorkspaceId, session: &SessionId) {
+        // One at a time: rules that were read earlier must not come later.
+        let _turn = self.renewing.lock().await;
+        let rules = self
+            .session(workspace, session)
+            .await
+            .map(|session| self.rules(&session));
+        let mut open = self.open();
+        match rules {
+            Ok(rules) => {
+                if let Some(way) = open.get(session) {
+                    way.link.allow(rules);
+                }
+            }
+            Err(error) => {
+                tracing::error!(session_id = %session, %error, "a sandbox's rules can't be read; it is cut off");
+                // Whoever uses the sandbox next opens another one.
+                if let Some(way) = open.remove(session) {
+                    way.link.allow(Allowed::Listed(Hosts::default()));
+                }
+            }
+        }
+    }
+
+    async fn session(&self, workspace: &WorkspaceId, session: &SessionId) -> Result<Session, String> {
+        match self.store.session(workspace, session).await {
+            Ok(Some(session)) => Ok(session),
+            Ok(None) => Err("there is no such session".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn rules(&self, session: &Session) -> Allowed {
+        let agents = std::iter::once(&session.agent).chain(&session.roster);
+        let environment = session.environment.as_ref();
+        let networking = environment.map(|environment| &environment.spec.networking);
+        rules::allowed(
+            networking,
+            agents.map(|agent| &agent.spec.mcp_servers),
+            &self.registries,
+        )
+    }
+
+    async fn open_way(self: &Arc<Self>, spec: &Spec, hand: Arc<dyn Hand>) -> Result<(), String> {
+        let session = self.session(&spec.workspace, &spec.session).await?;
+        let rules = self.rules(&session);
+        let datagrams = match hand.datagrams().await {
+            Ok(datagrams) => datagrams,
+            // Hands of an older server hang up.
+            Err(error @ (Error::Refused(_) | Error::Lost(_))) => {
+                tracing::debug!(session_id = %spec.session, %error, "a sandbox has no doors");
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let witness = Arc::new(Witness::new(spec));
+        let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
+        let link = Link::new(Arc::clone(&self.guard), rules, observer);
+        let work = Doors::new(Arc::clone(&link), hand);
+        let (inner, id, own) = (Arc::downgrade(self), spec.session.clone(), Arc::clone(&link));
+        let work = tokio::spawn(async move {
+            work.run(datagrams).await;
+            forget(&inner, &id, &own);
+        });
+        let way = Way {
+            workspace: spec.workspace.clone(),
+            environment: session
+                .environment
+                .as_ref()
+                .map(|environment| environment.id.clone()),
+            link: Arc::clone(&link),
+            witness,
+            work: AbortOnDropHandle::new(work),
+        };
+        let is_over = way.work.is_finished();
+        self.open().insert(spec.session.clone(), way);
+        if is_over {
+            forget(&Arc::downgrade(self), &spec.session, &link);
+        }
+        // They may have changed meanwhile.
+        self.renew(&spec.workspace, &spec.session).await;
+        Ok(())
+    }
+}
+
+/// Takes away a way whose sandbox has ended, unless another one has taken its place already.
+fn forget(inner: &Weak<Inner>, session: &SessionId, own: &Arc<Link>) {
+    if let Some(inner) = inner.upgrade() {
+        let mut open = inner.open();
+        if open.get(session).is_some_and(|way| Arc::ptr_eq(&way.link, own)) {
+            open.remove(session);
+        }
+    }
+}
+
+#[async_trait]
+impl Furnish for Network {
+    async fn furnish(&self, _: &Spec) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
+        let is_new = attached.origin != Origin::Running;
+        if (is_new || !self.inner.is_open(&spec.session))
+            && let Err(reason) = self.inner.open_way(spec, Arc::clone(&attached.hand)).await
+        {
+            tracing::error!(session_id = %spec.session, %reason, "a sandbox has no way out");
+        }
+        Vec::new()
+    }
+
+    fn take_failures(&self, session: &SessionId) -> Vec<Failure> {
+        let witness = self.inner.open().get(session).map(|way| Arc::clone(&way.witness));
+        witness.map(|witness| witness.take()).unwrap_or_default()
+    }
+}

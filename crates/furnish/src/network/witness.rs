@@ -1,0 +1,194 @@
+//! What is written down of each decision: a line in the log, a count, and of a refusal a word to the session.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use oma_domain::event::{Failure, FailureKind};
+use oma_domain::{SessionId, WorkspaceId};
+use oma_egress::proxy::{Decision, Denial, Observe, Protocol, Verdict};
+use oma_sandbox::Spec;
+use tokio::time::Instant;
+
+/// The most hosts that a session is told of.
+const MAX_TOLD: usize = 32;
+/// How many decisions are logged at once, and one more in each such time.
+const LOG_BURST: u32 = 200;
+const LOG_EVERY: Duration = Duration::from_millis(100);
+
+/// Writes down what was decided for one session.
+pub(super) struct Witness {
+    session: SessionId,
+    workspace: WorkspaceId,
+    told: Mutex<Told>,
+}
+
+struct Told {
+    hosts: HashSet<String>,
+    untold: Vec<Failure>,
+    /// Lines that may be logged now, and when that was reckoned.
+    lines: u32,
+    reckoned: Instant,
+    left_out: u64,
+}
+
+impl Witness {
+    pub(super) fn new(spec: &Spec) -> Self {
+        Self {
+            session: spec.session.clone(),
+            workspace: spec.workspace.clone(),
+            told: Mutex::new(Told {
+                hosts: HashSet::new(),
+                untold: Vec::new(),
+                lines: LOG_BURST,
+                reckoned: Instant::now(),
+                left_out: 0,
+            }),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn take(&self) -> Vec<Failure> {
+        std::mem::take(&mut self.told().untold)
+    }
+}
+
+impl Told {
+    /// Whether another line may be logged, and how many were left out before it.
+    fn line(&mut self, now: Instant) -> Option<u64> {
+        let earned = (now - self.reckoned).as_millis() / LOG_EVERY.as_millis();
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(LOG_BURST);
+            self.lines = self.lines.saturating_add(earned).min(LOG_BURST);
+            self.reckoned = now;
+        }
+        if self.lines == 0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.lines -= 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+
+    /// What the session is told of a host that it may not reach, the first time.
+    fn first(&mut self, host: &str, port: u16, denial: Denial) {
+        if host.is_empty() || self.hosts.len() >= MAX_TOLD || !self.hosts.insert(host.to_owned()) {
+            return;
+        }
+        let place = if port == 0 {
+            host.to_owned()
+        } else {
+            format!("{host}:{port}")
+        };
+        let advice = match denial {
+            Denial::NotListed => ". To allow it, add the host to the allowed hosts of the environment",
+            Denial::NotPublic | Denial::NoHost | Denial::OtherHost | Denial::Malformed => "",
+        };
+        self.untold.push(Failure {
+            kind: FailureKind::HostDenied,
+            message: format!("The sandbox may not reach {place}: {denial}{advice}."),
+        });
+    }
+}
+
+impl Observe for Witness {
+    fn decided(&self, decision: &Decision<'_>) {
+        let Decision {
+            protocol,
+            host,
+            port,
+            verdict,
+        } = decision;
+        let (word, reason) = match verdict {
+            Verdict::Allowed => ("allow", ""),
+            Verdict::Denied(denial) => ("deny", denial.as_str()),
+            Verdict::Failed(_) => ("error", "failed"),
+        };
+        metrics::counter!("egress_decisions_total", "decision" => word, "protocol" => protocol.as_str())
+            .increment(1);
+        let mut told = self.told();
+        if let Verdict::Denied(denial) = verdict {
+            // What looks for a name tries it with endings too, which nobody has asked for.
+            let is_word = *protocol == Protocol::Dns && !host.contains('.');
+            // What is no host is the sandbox's own words, and an address of its own is nobody else's.
+            let is_host = !matches!(denial, Denial::NoHost | Denial::Malformed);
+            if is_host && !is_word {
+                told.first(host, *port, *denial);
+            }
+        }
+        let line = told.line(Instant::now());
+        drop(told);
+        if let Some(left_out) = line {
+            tracing::info!(
+                session_id = %self.session,
+                workspace_id = %self.workspace,
+                decision = word,
+                protocol = protocol.as_str(),
+                host,
+                port,
+                reason,
+                left_out,
+                "egress"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_told_once_of_each_host() {
+        let spec = Spec {
+            session: SessionId::generate(),
+            workspace: WorkspaceId::default_workspace(),
+        };
+        let witness = Witness::new(&spec);
+        let decide = |protocol, host: &str, port, verdict: &Verdict| {
+            witness.decided(&Decision {
+                protocol,
+                host,
+                port,
+                verdict,
+            });
+        };
+        let denied = Verdict::Denied(Denial::NotListed);
+        decide(Protocol::Dns, "one.example", 0, &denied);
+        decide(Protocol::Connect, "one.example", 443, &denied);
+        decide(Protocol::Dns, "word", 0, &denied);
+        decide(Protocol::Connect, "good.example", 443, &Verdict::Allowed);
+        let failures = witness.take();
+        assert_eq!(failures.len(), 1);
+        let message = &failures[0].message;
+        assert!(
+            message.contains("one.example") && message.contains("allowed hosts"),
+            "{message}"
+        );
+        for number in 0..2 * MAX_TOLD {
+            let host = format!("{number}.example");
+            decide(Protocol::Connect, host.as_str(), 443, &denied);
+        }
+        assert_eq!(witness.take().len(), MAX_TOLD - 1);
+        assert!(witness.take().is_empty());
+    }
+
+    #[test]
+    fn a_flood_leaves_the_log_legible() {
+        let start = Instant::now();
+        let mut told = Told {
+            hosts: HashSet::new(),
+            untold: Vec::new(),
+            lines: LOG_BURST,
+            reckoned: start,
+            left_out: 0,
+        };
+        let logged = (0..1_000).filter(|_| told.line(start).is_some()).count();
+        assert_eq!(logged, LOG_BURST as usize);
+        assert_eq!(told.line(start + LOG_EVERY), Some(1_000 - u64::from(LOG_BURST)));
+        assert_eq!(told.line(start + LOG_EVERY), None);
+    }
+}
