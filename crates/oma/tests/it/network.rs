@@ -386,7 +386,7 @@ async fn more_connections_than_there_are_places_wait() {
          def is_answered(s, patience):\n    s.settimeout(patience)\n    try: return s.recv(12) == b\"HTTP/1.1 200\"\n    \
          except TimeoutError: return False\n\
          held = []\n\
-         while len(held) < 300:\n    s = tunnel()\n    if not is_answered(s, 2): break\n    held.append(s)\n\
+         while len(held) < 300:\n    s = tunnel()\n    if not is_answered(s, 6): break\n    held.append(s)\n\
          print(len(held)); held.pop().close(); print(is_answered(s, 20))\n\
          print(socket.gethostbyname(\"good.test\"))\n"
     );
