@@ -23,6 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::idle::Watched;
 use super::{CLEAR, Denial, Link, Protocol, Stream, Verdict};
 use crate::Error;
 use crate::target::{self, Host};
@@ -70,6 +71,7 @@ enum Refusal {
 impl Link {
     /// Serves requests: those for a proxy, or with `fixed` those for one host.
     pub(super) async fn serve_http(self: Arc<Self>, stream: impl Stream, fixed: Option<Place>) {
+        let (stream, moved) = Watched::new(stream);
         let conversation = Arc::new(Conversation {
             link: Arc::clone(&self),
             fixed,
@@ -90,6 +92,7 @@ impl Link {
         tokio::select! {
             biased;
             () = self.end.cancelled() => {}
+            () = moved.stalled() => {}
             served = serving => if let Err(error) = served {
                 tracing::debug!(%error, "a connection to the proxy broke off");
                 if error.is_parse() {

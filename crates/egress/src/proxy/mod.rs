@@ -17,6 +17,7 @@ mod decision;
 mod dns;
 mod hello;
 mod http;
+mod idle;
 mod names;
 #[cfg(test)]
 mod tests;

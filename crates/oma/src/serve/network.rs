@@ -11,31 +11,26 @@ use oma_store::Store;
 use crate::config::Config;
 use crate::print::Failure;
 
-/// Where the package managers of environments get packages, and what they are told about them.
-const REGISTRIES: [&str; 17] = [
+/// The domains of the public registries: whoever has one of them has the hosts below it, which change.
+const REGISTRIES: [&str; 12] = [
     // apt
-    "deb.debian.org",
-    "security.debian.org",
-    "archive.ubuntu.com",
-    "security.ubuntu.com",
-    "ports.ubuntu.com",
+    "*.debian.org",
+    "*.ubuntu.com",
     // cargo
     "crates.io",
-    "index.crates.io",
-    "static.crates.io",
+    "*.crates.io",
     // gem
     "rubygems.org",
     "*.rubygems.org",
     // go
-    "proxy.golang.org",
-    "sum.golang.org",
+    "*.golang.org",
     // npm
-    "registry.npmjs.org",
-    "registry.yarnpkg.com",
+    "*.npmjs.org",
+    "*.yarnpkg.com",
     // pip
     "pypi.org",
-    "files.pythonhosted.org",
-    "test.pypi.org",
+    "*.pypi.org",
+    "*.pythonhosted.org",
 ];
 
 /// The way out of sandboxes; none where they are to have none.

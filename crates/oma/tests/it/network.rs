@@ -366,6 +366,17 @@ async fn there_is_no_way_round_the_doors() {
         ("an address that stands for nothing", "python3 -c 'import socket\ns = socket.create_connection((\"127.64.1.2\", 443), 5); s.sendall(b\"x\"); s.settimeout(5); print(\"REACHED\" if s.recv(1) else \"closed\")'".to_owned()),
         ("git by ssh", "GIT_SSH_COMMAND='ssh -o ConnectTimeout=3' git ls-remote ssh://git@1.1.1.1/x && echo REACHED".to_owned()),
     ];
+    // The same means where they lead somewhere: what fails below does not fail for want of a program.
+    let controls = [
+        "exec 3<>/dev/tcp/127.0.0.1/61419 && echo REACHED".to_owned(),
+        format!("curl -sSf http://good.test:{clear}/ && echo REACHED"),
+        "python3 -c 'import socket\ns = socket.create_connection((\"127.0.0.1\", 443), 5); print(\"REACHED\")'".to_owned(),
+        "python3 -c 'import socket\ns = socket.socket(); s.bind((\"127.0.0.1\", 8080)); print(\"REACHED\")'".to_owned(),
+    ];
+    for control in &controls {
+        let said = run(&chat, control).await;
+        assert!(said.contains("REACHED"), "{control}: {said}");
+    }
     for (name, attempt) in &tries {
         let said = run(&chat, attempt).await;
         assert!(!said.contains("REACHED"), "{name}: {said}");

@@ -285,7 +285,11 @@ async fn nothing_rides_along_with_a_request_that_is_allowed() {
         let both = world.fill(&format!("{first}{more}"));
         stream.write_all(both.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        let _answers = until(&mut stream, "never").await;
+        let answers = until(&mut stream, "never").await;
+        assert!(
+            answers.contains("fine"),
+            "{name}: the first is answered: {answers}"
+        );
         assert_eq!(world.evil.connections(), 0, "{name}");
         assert!(
             !world.good.heard().contains("evil"),
