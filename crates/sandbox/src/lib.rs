@@ -18,6 +18,7 @@ pub mod docker;
 pub mod doctor;
 pub mod error;
 pub mod files;
+pub mod fittings;
 pub mod gateway;
 pub mod hand;
 pub mod host;
@@ -142,11 +143,24 @@ pub trait Provider: Send + Sync + 'static {
     /// The backend's name, for logs and `doctor`.
     fn name(&self) -> &'static str;
 
-    /// Gives the session's sandbox, starting it when there is none.
+    /// Gives the session's sandbox, starting it when there is none, with nothing special.
     ///
     /// # Errors
-    /// [`Error::TooWeak`] when it could not be as strong as configured, and what else can go wrong.
-    async fn attach(&self, spec: &Spec) -> Result<Attached, Error>;
+    /// As [`Provider::attach_fitted`].
+    async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
+        self.attach_fitted(spec, std::sync::Arc::new(fittings::Plain))
+            .await
+    }
+
+    /// Gives the session's sandbox, starting it when there is none; `fit` is asked then what it is made with.
+    ///
+    /// # Errors
+    /// [`Error::TooWeak`] when it could not be as strong as configured, what `fit` gives, and what else can go wrong.
+    async fn attach_fitted(
+        &self,
+        spec: &Spec,
+        fit: std::sync::Arc<dyn fittings::Fit>,
+    ) -> Result<Attached, Error>;
 
     /// Gives the session's sandbox if it runs, and starts none. Whoever asks does not act on how it came to be:
     /// that is left for [`Provider::attach`] to tell.

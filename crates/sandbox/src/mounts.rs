@@ -24,6 +24,7 @@ use oma_domain::SessionId;
 use oma_domain::event::Failure;
 use serde::{Deserialize, Serialize};
 
+use crate::fittings::Fittings;
 use crate::{Attached, Error, Spec};
 
 /// The folder of the sandbox that holds all of them.
@@ -140,6 +141,15 @@ pub trait Furnish: Send + Sync + 'static {
     /// # Errors
     /// Why the sandbox should not be used as it is; whoever wanted it is told, and may try again.
     async fn furnish(&self, spec: &Spec) -> Result<(), Error>;
+
+    /// Called after that, if the sandbox is about to be started: adds to what it is made with.
+    ///
+    /// # Errors
+    /// As [`Furnish::furnish`].
+    async fn fit(&self, spec: &Spec, fittings: &mut Fittings) -> Result<(), Error> {
+        let _ = (spec, fittings);
+        Ok(())
+    }
 
     /// Called after that, with the sandbox at hand and before anybody else has it; what can only be done inside is
     /// done here. Tells what went wrong, for the session's log: the sandbox is used all the same.

@@ -269,6 +269,7 @@ impl Containers {
                 orphan_timeout: host.orphan_timeout,
                 writable: writable(&order.mounts),
                 gateway: host.gateway,
+                variables: order.fittings.variables.clone(),
             },
         }
     }

@@ -21,6 +21,7 @@ mod server;
 mod service;
 pub mod tools;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::fittings;
 use crate::protocol::{Call, Reply};
 use launch::Launched;
 
@@ -71,6 +73,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         // It has been reported to the server already.
         Err(_) => return ExitCode::FAILURE,
     };
+    adopt(&launched.duties.variables);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -80,6 +83,16 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // There is nobody to tell: the server sees the connection end and the sandbox gone.
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Gives everything that is started from here on these variables, but for those that are the sandbox's own.
+fn adopt(variables: &BTreeMap<String, String>) {
+    for (name, value) in variables {
+        if !fittings::is_taken(name) {
+            // SAFETY: this process has one thread yet, so nobody else reads or writes the environment.
+            unsafe { std::env::set_var(name, value) };
+        }
     }
 }
 

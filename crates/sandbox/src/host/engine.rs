@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::record::{Folder, Record};
+use crate::fittings::Fittings;
 use crate::hand::launch::Mount;
 use crate::{Error, Spec};
 
@@ -14,6 +15,7 @@ use crate::{Error, Spec};
 pub(crate) struct Order<'a> {
     #[cfg(feature = "docker")]
     pub(crate) spec: &'a Spec,
+    pub(crate) fittings: &'a Fittings,
     pub(crate) folder: &'a Folder,
     /// The workspace on the host.
     pub(crate) workspace: PathBuf,

@@ -34,6 +34,7 @@ use oma_domain::SessionId;
 use crate::error::io as io_error;
 use crate::files;
 use crate::files::beneath::Beneath;
+use crate::fittings::Fit;
 use crate::limits::Enforcement;
 use crate::mounts::{Access, Place};
 use crate::{Attached, Error, Provider, Spec};
@@ -159,9 +160,9 @@ impl Provider for Host {
         self.inner.engine.name()
     }
 
-    async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
+    async fn attach_fitted(&self, spec: &Spec, fit: Arc<dyn Fit>) -> Result<Attached, Error> {
         let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
-        whole(async move { inner.attach(&spec).await }).await
+        whole(async move { inner.attach(&spec, &*fit).await }).await
     }
 
     async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error> {

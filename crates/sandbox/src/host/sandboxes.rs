@@ -19,6 +19,7 @@ use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
 use crate::files::{self, removal};
+use crate::fittings::Fit;
 use crate::{Attached, Error, Origin, Spec};
 
 /// How much longer than its own limit a tool may take to answer.
@@ -172,8 +173,9 @@ impl Sandboxes {
     }
 
     /// Starts a sandbox. `replaced` says whether it takes the place of one that was lost.
-    async fn start(&self, spec: &Spec, replaced: bool) -> Result<Live, Error> {
+    async fn start(&self, spec: &Spec, fit: &dyn Fit, replaced: bool) -> Result<Live, Error> {
         let session = &spec.session;
+        let fittings = fit.fit(spec).await?;
         let folder = self.folder(session);
         let failed = |error| io_error(format!("preparing the sandbox of {session}"), error);
         let (workspace, uid) = self.make_workspace(session)?;
@@ -189,6 +191,7 @@ impl Sandboxes {
         let order = Order {
             #[cfg(feature = "docker")]
             spec,
+            fittings: &fittings,
             folder: &folder,
             workspace,
             mounts: self.mounts(session, uid)?,
@@ -262,7 +265,7 @@ impl Sandboxes {
         })
     }
 
-    pub(super) async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
+    pub(super) async fn attach(&self, spec: &Spec, fit: &dyn Fit) -> Result<Attached, Error> {
         let begun = Instant::now();
         let session = &spec.session;
         let mut slot = self.take(session).await;
@@ -271,13 +274,13 @@ impl Sandboxes {
                 let origin = live.hand.origin(Origin::Running).await;
                 (live, origin)
             }
-            Found::None => (self.start(spec, false).await?, Origin::Started),
+            Found::None => (self.start(spec, fit, false).await?, Origin::Started),
             Found::Gone(record) => {
                 self.bury(&self.folder(session), &record).await?;
                 if record.never_served(&self.boot) {
-                    (self.start(spec, false).await?, Origin::Started)
+                    (self.start(spec, fit, false).await?, Origin::Started)
                 } else {
-                    (self.start(spec, true).await?, Origin::Replaced)
+                    (self.start(spec, fit, true).await?, Origin::Replaced)
                 }
             }
         };

@@ -85,6 +85,7 @@ impl Namespaces {
             orphan_timeout: config.orphan_timeout,
             writable: writable(&order.mounts),
             gateway: config.gateway,
+            variables: order.fittings.variables.clone(),
         };
         let groups = record.cgroups.iter();
         let plan = Plan {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use oma_domain::SessionId;
 use oma_domain::event::Failure;
 use tokio::runtime::Handle;
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Counts, Lease, PoolConfig};
+use crate::fittings::{Fit, Fittings};
 use crate::mounts::Furnish;
 use crate::{Attached, Error, Origin, Provider, Spec};
 
@@ -22,7 +24,7 @@ const ADOPTED_GRACE: Duration = Duration::from_secs(30);
 pub(super) struct Inner {
     pub(super) provider: Arc<dyn Provider>,
     /// Asked, in this order, before a sandbox is used.
-    pub(super) furnishers: Vec<Arc<dyn Furnish>>,
+    pub(super) furnishers: Arc<[Arc<dyn Furnish>]>,
     pub(super) config: PoolConfig,
     pub(super) runtime: Handle,
     /// One permit per place; its queue is first come, first served.
@@ -139,7 +141,7 @@ impl Inner {
         let state = Mutex::new(State::adopt(provider.survivors(), &places));
         let inner = Arc::new(Self {
             provider,
-            furnishers,
+            furnishers: furnishers.into(),
             config,
             runtime,
             places,
@@ -314,11 +316,12 @@ impl Inner {
 
     /// The sandbox, with what belongs into it.
     async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
-        for furnisher in &self.furnishers {
+        for furnisher in &*self.furnishers {
             furnisher.furnish(spec).await?;
         }
-        let attached = self.provider.attach(spec).await?;
-        for furnisher in &self.furnishers {
+        let fit = Arc::new(Furnishers(Arc::clone(&self.furnishers)));
+        let attached = self.provider.attach_fitted(spec, fit).await?;
+        for furnisher in &*self.furnishers {
             let failures = furnisher.settle(spec, &attached).await;
             if !failures.is_empty() {
                 let mut state = self.lock();
@@ -452,6 +455,20 @@ fn max_live(config: &PoolConfig) -> usize {
 impl Entry {
     fn is_idle(&self) -> bool {
         self.users == 0 && matches!(self.stage, Stage::Up)
+    }
+}
+
+/// Those who know what belongs into sandboxes.
+struct Furnishers(Arc<[Arc<dyn Furnish>]>);
+
+#[async_trait]
+impl Fit for Furnishers {
+    async fn fit(&self, spec: &Spec) -> Result<Fittings, Error> {
+        let mut fittings = Fittings::default();
+        for furnisher in &*self.0 {
+            furnisher.fit(spec, &mut fittings).await?;
+        }
+        Ok(fittings)
     }
 }
 

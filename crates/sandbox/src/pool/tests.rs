@@ -1,6 +1,7 @@
 use super::*;
 use crate::Attached;
 use crate::files::Workspace;
+use crate::fittings::Fit;
 use crate::protocol::{Call, Reply};
 use async_trait::async_trait;
 use oma_domain::{EventId, WorkspaceId};
@@ -42,7 +43,7 @@ impl Provider for Fake {
     fn name(&self) -> &'static str {
         "fake"
     }
-    async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
+    async fn attach_fitted(&self, spec: &Spec, _: Arc<dyn Fit>) -> Result<Attached, Error> {
         if *self.broken.lock().unwrap() {
             return Err(Error::TooWeak("broken".to_owned()));
         }

@@ -1,8 +1,11 @@
 //! A sandbox starts, runs commands, stops, and leaves nothing.
 
-use crate::support::{Fixture, sh};
+use crate::support::{Fixture, sh, spec};
+use std::sync::Arc;
+
 use oma_domain::SessionId;
-use oma_sandbox::{Origin, Provider as _};
+use oma_sandbox::fittings::{Fit, Fittings};
+use oma_sandbox::{Error, Origin, Provider as _, Spec};
 
 #[tokio::test]
 async fn a_command_runs() {
@@ -21,5 +24,44 @@ async fn a_command_runs() {
     let again = fixture.attach(&session).await;
     assert_eq!(again.origin, Origin::Started);
     assert!(sh(&*again.hand, "cat a").await.0.contains('x'));
+    fixture.local.destroy(&session).await.unwrap();
+}
+
+/// Variables that programs get, the hand does not, or nobody.
+struct Variables;
+
+#[async_trait::async_trait]
+impl Fit for Variables {
+    async fn fit(&self, _: &Spec) -> Result<Fittings, Error> {
+        let variables = [
+            ("GREETING", "good day"),
+            ("LD_PRELOAD", "/workspace/none.so"),
+            ("HOME", "/elsewhere"),
+            ("http_proxy", "http://elsewhere"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Fittings {
+            variables: variables.into(),
+        })
+    }
+}
+
+#[tokio::test]
+async fn programs_have_the_variables_of_the_session() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let spec = spec(&session);
+    let attached = fixture
+        .local
+        .attach_fitted(&spec, Arc::new(Variables))
+        .await
+        .unwrap();
+    let (text, _) = sh(
+        &*attached.hand,
+        "echo $GREETING; echo $HOME; echo \"proxy: $http_proxy\"; env",
+    )
+    .await;
+    assert!(text.contains("good day\n/workspace\nproxy: \n"), "{text}");
+    assert!(text.contains("LD_PRELOAD=/workspace/none.so"), "{text}");
     fixture.local.destroy(&session).await.unwrap();
 }

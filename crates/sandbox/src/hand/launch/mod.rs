@@ -15,6 +15,7 @@ pub(super) mod filter;
 mod namespaces;
 pub(crate) mod root;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -71,6 +72,9 @@ pub(crate) struct Duties {
     pub(crate) writable: Vec<PathBuf>,
     /// There are doors to the server.
     pub(crate) gateway: bool,
+    /// Variables of everything that runs in the sandbox. The launcher and the hand must not have them from their start:
+    /// some are orders to the loader of programs.
+    pub(crate) variables: BTreeMap<String, String>,
 }
 
 /// A folder of the host, and where the sandbox shows it.

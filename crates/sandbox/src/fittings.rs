@@ -1,0 +1,54 @@
+//! What a sandbox is made with that differs from session to session.
+//!
+//! It is asked for only when a sandbox is about to be started, and holds as long as that one lives.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::{Error, Spec, gateway};
+
+/// What a sandbox is made with, beside what all of them have. Sandboxes with equal fittings are alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fittings {
+    /// Variables of everything that runs in it, by legal names ([`is_legal`]). Those that are the sandbox's own
+    /// ([`is_taken`]) keep their values.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// Variables that say how every sandbox is made.
+const TAKEN: [&str; 4] = ["HOME", "USER", "LOGNAME", "TMPDIR"];
+
+/// Whether a variable of this name can be set in a sandbox at all.
+#[must_use]
+pub fn is_legal(name: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && name.bytes().all(is_word) && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// Whether a variable is the sandbox's own, so that nobody else sets it.
+#[must_use]
+pub fn is_taken(name: &str) -> bool {
+    let mut doors = gateway::VARIABLES.iter();
+    TAKEN.contains(&name) || doors.any(|(taken, _)| *taken == name)
+}
+
+/// Who knows what a session's sandbox is made with.
+#[async_trait]
+pub trait Fit: Send + Sync + 'static {
+    /// Called when the session's sandbox is about to be started.
+    ///
+    /// # Errors
+    /// Why it should not be; whoever wanted it is told, and may try again.
+    async fn fit(&self, spec: &Spec) -> Result<Fittings, Error>;
+}
+
+/// Nothing special.
+pub struct Plain;
+
+#[async_trait]
+impl Fit for Plain {
+    async fn fit(&self, _: &Spec) -> Result<Fittings, Error> {
+        Ok(Fittings::default())
+    }
+}
