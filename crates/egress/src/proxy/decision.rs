@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::secrets::Withheld;
 use crate::Error;
 
 /// How a session asked.
@@ -15,6 +16,8 @@ pub enum Protocol {
     Connect,
     /// A connection to the address that stands for a name.
     Direct,
+    /// A request inside a TLS connection that was opened, because secrets are for its host.
+    Https,
 }
 
 impl Protocol {
@@ -26,6 +29,7 @@ impl Protocol {
             Self::Http => "http",
             Self::Connect => "connect",
             Self::Direct => "direct",
+            Self::Https => "https",
         }
     }
 }
@@ -43,6 +47,8 @@ pub enum Denial {
     Malformed,
     /// What was said inside a connection was for another host than that of the connection, or for none.
     OtherHost,
+    /// The placeholder of a secret is in it that must not go there.
+    Secret(Withheld),
 }
 
 impl Denial {
@@ -55,6 +61,10 @@ impl Denial {
             Self::NoHost => "no_host",
             Self::Malformed => "malformed",
             Self::OtherHost => "other_host",
+            Self::Secret(Withheld::InTheClear) => "secret_in_clear",
+            Self::Secret(Withheld::OtherHost) => "secret_other_host",
+            Self::Secret(Withheld::Unknown) => "secret_unknown",
+            Self::Secret(Withheld::InPath) => "secret_in_path",
         }
     }
 }
@@ -68,6 +78,12 @@ impl fmt::Display for Denial {
             Self::Malformed => "the request is malformed",
             Self::OtherHost => {
                 "what was sent is for another host than the one that was asked for, or not TLS"
+            }
+            Self::Secret(Withheld::InTheClear) => "secrets are sent over https only",
+            Self::Secret(Withheld::OtherHost) => "its credential is for other hosts",
+            Self::Secret(Withheld::Unknown) => "the session has no credential for this placeholder any more",
+            Self::Secret(Withheld::InPath) => {
+                "secrets are put into headers, queries and bodies, not into paths"
             }
         })
     }
@@ -104,6 +120,9 @@ pub struct Decision<'a> {
     pub port: u16,
     /// What became of it.
     pub verdict: &'a Verdict,
+    /// The variables, with commas between them, whose secrets were put in or withheld. A body counts as having all that
+    /// may be put into it.
+    pub secrets: &'a str,
 }
 
 /// Is told of every decision.

@@ -24,16 +24,17 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::idle::Watched;
+use super::secrets::{Refused, Withheld, in_the_clear};
 use super::{CLEAR, Denial, Link, Protocol, Stream, Verdict};
 use crate::Error;
 use crate::target::{self, Host};
 
 /// How long a process may take between two requests, and for the head of one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server may take to begin its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest head of a message, in bytes.
-const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
 /// What belongs to one connection, and not to what is carried over it.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -49,7 +50,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 type Body = BoxBody<Bytes, hyper::Error>;
 
 /// A host and a port.
-type Place = (Host, u16);
+pub(super) type Place = (Host, u16);
 
 /// What one connection of a process is, over all its requests.
 struct Conversation {
@@ -61,11 +62,36 @@ struct Conversation {
 }
 
 /// Why a request gets no answer of the server that it is for.
-enum Refusal {
+pub(super) enum Refusal {
     /// It makes no sense.
     Malformed(&'static str),
     /// What was decided of it.
     Decided(Place, Verdict),
+    /// There is the placeholder of a secret in it, that of this variable where the session has one.
+    Withheld(Place, Withheld, String),
+}
+
+impl Refusal {
+    /// Tells whoever observes, and whoever asked. The host is that of a request that makes no sense.
+    pub(super) fn tell(self, link: &Link, protocol: Protocol, host: &str, port: u16) -> Response<Body> {
+        match self {
+            Self::Malformed(what) => {
+                link.decide(protocol, host, port, &Verdict::Denied(Denial::Malformed));
+                said(StatusCode::BAD_REQUEST, what.to_owned())
+            }
+            Self::Decided((host, port), verdict) => {
+                let host = host.to_string();
+                link.decide(protocol, &host, port, &verdict);
+                refusal(&host, port, &verdict)
+            }
+            Self::Withheld((host, port), why, name) => {
+                let denial = Denial::Secret(why);
+                link.decide_of(protocol, &host.to_string(), port, &Verdict::Denied(denial), &name);
+                let text = format!("the secret {name} is not sent to {host}:{port}: {denial}");
+                said(StatusCode::FORBIDDEN, text)
+            }
+        }
+    }
 }
 
 impl Link {
@@ -129,15 +155,7 @@ impl Conversation {
         };
         match answered {
             Ok(response) => response,
-            Err(Refusal::Malformed(what)) => {
-                link.decide(protocol, "", 0, &Verdict::Denied(Denial::Malformed));
-                said(StatusCode::BAD_REQUEST, what.to_owned())
-            }
-            Err(Refusal::Decided((host, port), verdict)) => {
-                let host = host.to_string();
-                link.decide(protocol, &host, port, &verdict);
-                refusal(&host, port, &verdict)
-            }
+            Err(refusal) => refusal.tell(&link, protocol, "", 0),
         }
     }
 
@@ -152,12 +170,25 @@ impl Conversation {
         let host = host(authority)?;
         let refused = |verdict| Refusal::Decided((host.clone(), port), verdict);
         self.link.admit(&host).map_err(refused)?;
-        // Where only requests for this host may pass, they are looked at one by one.
-        if port == CLEAR && self.link.allowed().is_strict() {
+        let keeper = self.link.keeper(&host).await.map_err(refused)?.cloned();
+        // Where only requests for this host may pass, they are looked at one by one; and so where secrets might be in them.
+        if port == CLEAR && (self.link.allowed().is_strict() || keeper.is_some()) {
             let (link, place) = (Arc::clone(&self.link), (host, port));
             tokio::spawn(async move {
                 if let Ok(near) = upgrade::on(request).await {
                     link.serve_clear(TokioIo::new(near), place).await;
+                }
+            });
+            return Ok(Response::new(empty()));
+        }
+        if let Some(keeper) = keeper {
+            let admitted = self.link.guard.admit(&host, port);
+            admitted.map_err(|error| refused(error.into()))?;
+            let (link, place) = (Arc::clone(&self.link), (host, port));
+            tokio::spawn(async move {
+                if let Ok(near) = upgrade::on(request).await {
+                    link.open(keeper, TokioIo::new(near), place, Protocol::Connect)
+                        .await;
                 }
             });
             return Ok(Response::new(empty()));
@@ -187,6 +218,7 @@ impl Conversation {
         let (place, authority) = self.place(&request)?;
         let refused = |verdict| Refusal::Decided(place.clone(), verdict);
         self.link.admit(&place.0).map_err(refused)?;
+        self.has_no_placeholder(&request, &place).await?;
         let asked = request.headers().get(UPGRADE).cloned();
         // Requests in another protocol would name hosts that nobody looks at.
         let is_strict = self.link.allowed().is_strict();
@@ -222,6 +254,21 @@ impl Conversation {
         *self.last.lock().await = Some((place, sender));
         end_to_end(response.headers_mut());
         Ok(response.map(BodyExt::boxed))
+    }
+
+    /// Whether a request in the clear may go as far as secrets are concerned.
+    async fn has_no_placeholder<B>(&self, request: &Request<B>, place: &Place) -> Result<(), Refusal> {
+        let Some(keeper) = &self.link.keeper else {
+            return Ok(());
+        };
+        let set = keeper.secrets.current().await;
+        let set = set.map_err(|error| Refusal::Decided(place.clone(), error.into()))?;
+        let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        match in_the_clear(&set, target, request.headers()) {
+            Some(Refused::Withheld(why, name)) => Err(Refusal::Withheld(place.clone(), why, name)),
+            Some(Refused::Unfit(what)) => Err(Refusal::Malformed(what)),
+            None => Ok(()),
+        }
     }
 
     /// Where a request goes, and what its `Host` is to be.
@@ -290,13 +337,13 @@ impl Conversation {
     }
 }
 
-fn host(authority: &Authority) -> Result<Host, Refusal> {
+pub(super) fn host(authority: &Authority) -> Result<Host, Refusal> {
     target::host(authority.host())
         .map_err(|_| Refusal::Malformed("the host is neither a host name nor an address"))
 }
 
 /// The port, where one is named.
-fn port(authority: &Authority) -> Result<Option<u16>, Refusal> {
+pub(super) fn port(authority: &Authority) -> Result<Option<u16>, Refusal> {
     // A colon alone names none, and a sign is no part of a number here.
     let Some((_, text)) = authority
         .as_str()
@@ -313,7 +360,7 @@ fn port(authority: &Authority) -> Result<Option<u16>, Refusal> {
 }
 
 /// Takes away what belongs to one connection, also what the message itself says belongs to it.
-fn end_to_end(headers: &mut HeaderMap) {
+pub(super) fn end_to_end(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .into_iter()

@@ -10,6 +10,7 @@
 //! Invariant: where the rules are a list, what is said inside a connection is for the host of the connection: the name
 //! in a TLS hello, and the `Host` of each request in the clear. Behind the hello TLS is opaque, so a server that serves
 //! several hosts under one certificate may be told of another one there.
+//! Where a session has [`secrets`] for a host, connections to it are opened.
 //! Invariant: every decision is told to whoever observes.
 
 mod allowed;
@@ -19,6 +20,7 @@ mod hello;
 mod http;
 mod idle;
 mod names;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -39,6 +41,7 @@ pub use dns::MAX_QUESTION;
 use crate::target::{Host, host};
 use crate::{Error, Guard};
 use names::Names;
+use secrets::{Keeper, ROOM};
 
 /// The most hosts that are looked up and dialled at once for one session: what looks names up is shared by all.
 const MAX_DIALS: usize = 8;
@@ -54,6 +57,10 @@ pub struct Link {
     names: Names,
     /// Hosts that are being looked up and dialled.
     dials: Semaphore,
+    /// Who keeps the session's secrets, if it has any.
+    keeper: Option<Arc<Keeper>>,
+    /// For bodies that are taken as a whole.
+    room: Arc<Semaphore>,
     end: CancellationToken,
 }
 
@@ -63,15 +70,22 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 impl Link {
-    /// A link for a session that may reach what `allowed` says.
+    /// A link for a session that may reach what `allowed` says, and uses the secrets of `keeper`.
     #[must_use]
-    pub fn new(guard: Arc<Guard>, allowed: Allowed, observer: Arc<dyn Observe>) -> Arc<Self> {
+    pub fn new(
+        guard: Arc<Guard>,
+        allowed: Allowed,
+        observer: Arc<dyn Observe>,
+        keeper: Option<Keeper>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             guard,
             allowed: RwLock::new(Arc::new(allowed)),
             observer,
             names: Names::default(),
             dials: Semaphore::new(MAX_DIALS),
+            keeper: keeper.map(Arc::new),
+            room: Arc::new(Semaphore::new(ROOM)),
             end: CancellationToken::new(),
         })
     }
@@ -112,6 +126,11 @@ impl Link {
 
     async fn direct(self: Arc<Self>, mut stream: impl Stream, host: &Host, port: u16) -> Result<(), Verdict> {
         self.admit(host)?;
+        if let Some(keeper) = self.keeper(host).await? {
+            let (keeper, place) = (Arc::clone(keeper), (host.clone(), port));
+            self.open(keeper, stream, place, Protocol::Direct).await;
+            return Ok(());
+        }
         let said = self.first_words(&mut stream, host).await?;
         let far = self.dial(host, port).await?;
         self.decide(Protocol::Direct, &host.to_string(), port, &Verdict::Allowed);
@@ -178,11 +197,16 @@ impl Link {
     }
 
     fn decide(&self, protocol: Protocol, host: &str, port: u16, verdict: &Verdict) {
+        self.decide_of(protocol, host, port, verdict, "");
+    }
+
+    fn decide_of(&self, protocol: Protocol, host: &str, port: u16, verdict: &Verdict, secrets: &str) {
         self.observer.decided(&Decision {
             protocol,
             host,
             port,
             verdict,
+            secrets,
         });
     }
 }

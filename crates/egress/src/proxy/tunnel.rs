@@ -54,7 +54,11 @@ async fn one_way(
             return to.shutdown().await;
         }
         *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let write = to.write_all(&chunk[..read]);
+        let write = async {
+            to.write_all(&chunk[..read]).await?;
+            // One that encrypts may keep a part of it.
+            to.flush().await
+        };
         timeout_at(Instant::now() + IDLE, write)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

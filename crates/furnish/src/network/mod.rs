@@ -172,7 +172,7 @@ impl Inner {
         };
         let witness = Arc::new(Witness::new(spec));
         let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
-        let link = Link::new(Arc::clone(&self.guard), rules, observer);
+        let link = Link::new(Arc::clone(&self.guard), rules, observer, None);
         let work = Doors::new(Arc::clone(&link), hand);
         let (inner, id, own) = (Arc::downgrade(self), spec.session.clone(), Arc::clone(&link));
         let work = tokio::spawn(async move {

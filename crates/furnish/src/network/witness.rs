@@ -73,9 +73,14 @@ impl Told {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// What the session is told of a host that it may not reach, the first time.
-    fn first(&mut self, host: &str, port: u16, denial: Denial) {
-        if host.is_empty() || self.hosts.len() >= MAX_TOLD || !self.hosts.insert(host.to_owned()) {
+    /// What the session is told, the first time, of a host that it may not reach, or that gets no secret.
+    fn first(&mut self, host: &str, port: u16, denial: Denial, secret: &str) {
+        // A host that it may reach can be one that gets no secret, so they are counted apart.
+        let about = match denial {
+            Denial::Secret(_) => format!("{host} {} {secret}", denial.as_str()),
+            _ => host.to_owned(),
+        };
+        if host.is_empty() || self.hosts.len() >= MAX_TOLD || !self.hosts.insert(about) {
             return;
         }
         let place = if port == 0 {
@@ -83,13 +88,23 @@ impl Told {
         } else {
             format!("{host}:{port}")
         };
-        let advice = match denial {
-            Denial::NotListed => ". To allow it, add the host to the allowed hosts of the environment",
-            Denial::NotPublic | Denial::NoHost | Denial::OtherHost | Denial::Malformed => "",
+        let message = match denial {
+            Denial::NotListed => format!(
+                "The sandbox may not reach {place}: {denial}. To allow it, add the host to the allowed hosts of the environment."
+            ),
+            Denial::NotPublic | Denial::NoHost | Denial::OtherHost | Denial::Malformed => {
+                format!("The sandbox may not reach {place}: {denial}.")
+            }
+            Denial::Secret(_) if secret.is_empty() => {
+                format!("A request to {place} with a placeholder in it was refused: {denial}.")
+            }
+            Denial::Secret(_) => {
+                format!("A request to {place} with the secret {secret} was refused: {denial}.")
+            }
         };
         self.untold.push(Failure {
             kind: FailureKind::HostDenied,
-            message: format!("The sandbox may not reach {place}: {denial}{advice}."),
+            message,
         });
     }
 }
@@ -101,6 +116,7 @@ impl Observe for Witness {
             host,
             port,
             verdict,
+            secrets,
         } = decision;
         let (word, reason) = match verdict {
             Verdict::Allowed => ("allow", ""),
@@ -116,7 +132,7 @@ impl Observe for Witness {
             // What is no host is the sandbox's own words, and an address of its own is nobody else's.
             let is_host = !matches!(denial, Denial::NoHost | Denial::Malformed);
             if is_host && !is_word {
-                told.first(host, *port, *denial);
+                told.first(host, *port, *denial, secrets);
             }
         }
         let line = told.line(Instant::now());
@@ -130,6 +146,7 @@ impl Observe for Witness {
                 host,
                 port,
                 reason,
+                secrets,
                 left_out,
                 "egress"
             );
@@ -154,6 +171,7 @@ mod tests {
                 host,
                 port,
                 verdict,
+                secrets: "",
             });
         };
         let denied = Verdict::Denied(Denial::NotListed);

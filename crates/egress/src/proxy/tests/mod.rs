@@ -3,6 +3,7 @@
 
 mod bypass;
 mod passes;
+mod secrets;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -93,7 +94,18 @@ impl Observe for Noted {
             Verdict::Denied(denial) => denial.as_str().to_owned(),
             Verdict::Failed(_) => "failed".to_owned(),
         };
-        let line = format!("{} {} {verdict}", decision.protocol.as_str(), decision.host);
+        let of = [
+            decision.protocol.as_str(),
+            decision.host,
+            decision.secrets,
+            verdict.as_str(),
+        ];
+        let line = of
+            .iter()
+            .filter(|word| !word.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" ");
         self.0.lock().unwrap().push(line);
     }
 }
@@ -136,7 +148,7 @@ impl World {
         };
         let guard = Arc::new(Guard::with_resolver(policy, Arc::new(Here)));
         let noted = Arc::new(Noted::default());
-        let link = Link::new(guard, allowed, noted.clone());
+        let link = Link::new(guard, allowed, noted.clone(), None);
         Self {
             good,
             evil,
