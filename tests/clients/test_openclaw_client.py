@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import json
 import threading
+import time
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ from openclaw_managed_agents.resources.environments import Environments
 from openclaw_managed_agents.resources.sessions import Sessions
 from openclaw_managed_agents.resources.vaults import Vaults
 
-from conftest import script
+from conftest import START_TIMEOUT, Server, script
 
 
 def methods():
@@ -176,6 +178,43 @@ def test_everything_that_an_agent_can_be(client):
     create = functools.partial(client.agents.create, model="scripted/echo")
     refused(lambda: create(tools=["no_such_tool"]), field="tools")
     refused(lambda: client.agents.warm("agt_nobody"), status=404, code="agent_not_found")
+
+
+def test_warm():
+    """A sandbox is there before its session asks for it, which the session can't tell from any other."""
+    server = Server(OPENCLAW_MAX_WARM_CONTAINERS="1")
+    server.start()
+
+    def metric(name):
+        lines = httpx.get(f"{server.url}/metrics", trust_env=False).text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+
+    def ready():
+        # Only a record that is whole names a process.
+        records = (server.data / "warm" / "sandboxes").glob("*/record.json")
+        return any(json.loads(record.read_text())["hand"] for record in records)
+
+    def until(is_so):
+        deadline = time.monotonic() + START_TIMEOUT
+        while not is_so():
+            assert time.monotonic() < deadline
+
+    with OpenClawClient(base_url=server.url) as client:
+        command = {"tool": "bash", "input": {"command": "echo $((6*7)) > answer; cat answer"}}
+        turn = [[command], [{"text": "done"}]]
+        agent = client.agents.create(model="scripted/script", instructions=script(turn))
+        assert client.agents.warm(agent.agent_id) == {"agent_id": agent.agent_id, "queued": True}
+        until(lambda: ready() and metric("pool_warm_containers") == 1)
+        session = client.sessions.create(agent_id=agent.agent_id)
+        client.sessions.send(session.session_id, content="go")
+        finish(client, session.session_id)
+        results = [e for e in client.sessions.events(session.session_id) if e.type == "agent.tool_result"]
+        assert [result.content.strip() for result in results] == ["42"]
+        # Whoever came first, the model's first word or its call, found it.
+        assert (metric("pool_cold_starts_total"), metric("container_boot_duration_seconds_count")) == (0, 0)
+    server.stop()
+    assert not list((server.data / "warm" / "sandboxes").iterdir())
+    server.remove()
 
 
 def test_run(client):

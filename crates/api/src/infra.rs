@@ -213,7 +213,7 @@ pub(crate) struct Health {
     start_ts: i64,
     /// Milliseconds since then.
     uptime_ms: u64,
-    /// Always 0: nothing is kept warm.
+    /// The most sandboxes that are started in advance.
     max_warm: usize,
     /// The most turns at once.
     max_active: usize,
@@ -225,14 +225,15 @@ pub(crate) struct Health {
 #[utoipa::path(get, path = "/healthz", tag = "server", security(()), responses((status = 200, body = Health)))]
 async fn healthz(State(state): State<AppState>) -> Json<Health> {
     let config = &state.config;
+    let stats = state.engine.stats();
     Json(Health {
         ok: true,
         version: config.version.clone(),
         commit: config.commit.clone(),
         start_ts: config.started_at.as_millis(),
         uptime_ms: oma_engine::now().millis_since(config.started_at),
-        max_warm: 0,
-        max_active: state.engine.stats().max_turns,
+        max_warm: stats.max_warm,
+        max_active: stats.max_turns,
     })
 }
 

@@ -47,6 +47,7 @@ impl Engine {
         match (store.create_agent(&agent, record.as_ref()).await, key) {
             (Ok(()), _) => {
                 metrics::counter!("agents_created_total").increment(1);
+                self.warm_behind(workspace, &agent.id);
                 Ok(agent)
             }
             (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
@@ -188,7 +189,10 @@ impl Engine {
         };
         self.inner.runtime.check(&next, None).map_err(unsupported)?;
         match self.write_version(next.clone()).await? {
-            Ok(()) => Ok(next),
+            Ok(()) => {
+                self.warm_behind(workspace, id);
+                Ok(next)
+            }
             // Somebody was faster: say what is true now.
             Err(oma_store::Error::Conflict | oma_store::Error::NotFound) => {
                 let current = self.agent(workspace, id).await?;

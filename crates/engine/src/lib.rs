@@ -45,6 +45,7 @@ mod turns;
 mod usage;
 mod users;
 mod vaults;
+mod warm;
 mod webhooks;
 mod work;
 pub mod work_token;
@@ -216,6 +217,8 @@ pub struct Stats {
     pub live_sessions: usize,
     /// The sandboxes.
     pub sandboxes: Counts,
+    /// The most sandboxes that there are in advance, for no session in particular.
+    pub max_warm: usize,
 }
 
 /// Bounds of the engine.
@@ -377,6 +380,7 @@ impl Engine {
             max_turns: inner.config.max_turns,
             live_sessions: inner.registry.len(),
             sandboxes: inner.runtime.sandboxes(),
+            max_warm: inner.runtime.max_warm(),
         }
     }
 

@@ -173,7 +173,11 @@ impl Engine {
             self.give_back(workspace, &parent.id, &id, None).await?;
         }
         match (created, key) {
-            (Ok(()), _) => self.session(workspace, &id).await,
+            (Ok(()), _) => {
+                let session = self.session(workspace, &id).await?;
+                self.warm_like(&session);
+                Ok(session)
+            }
             (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
                 self.replayed_session(workspace, &once::replay(record, &key)?)
                     .await

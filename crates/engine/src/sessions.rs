@@ -44,7 +44,11 @@ impl Engine {
             self.inner.files.give_up(&session.files).await;
         }
         match (created, key) {
-            (Ok(()), _) => self.session(workspace, &session.id).await,
+            (Ok(()), _) => {
+                let session = self.session(workspace, &session.id).await?;
+                self.warm_like(&session);
+                Ok(session)
+            }
             (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
                 self.replayed_session(workspace, &once::replay(record, &key)?)
                     .await

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use async_trait::async_trait;
 use oma_domain::SessionId;
 use oma_domain::memory::{Access, Attachment};
+use oma_sandbox::fittings::Fittings;
 use oma_sandbox::mounts::{Access as MountAccess, Furnish, Place, Slug};
 use oma_sandbox::{Error, Provider, Spec};
 use oma_store::Store;
@@ -137,6 +138,19 @@ fn place(attached: &Attachment) -> Result<Place, Error> {
 
 #[async_trait]
 impl Furnish for Memories {
+    async fn fit(&self, spec: &Spec, fittings: &mut Fittings) -> Result<(), Error> {
+        let session = self
+            .inner
+            .store
+            .session(&spec.workspace, &spec.session)
+            .await
+            .map_err(|error| failed("reading a session", error))?;
+        for attached in session.map(|session| session.memories).unwrap_or_default() {
+            fittings.stores.push(place(&attached)?);
+        }
+        Ok(())
+    }
+
     async fn furnish(&self, spec: &Spec) -> Result<(), Error> {
         let copies = self.copies(&spec.session);
         let mut held = copies.lock().await;

@@ -115,7 +115,11 @@ impl Provider for Backend {
         "test"
     }
 
-    async fn attach(&self, _: &Spec) -> Result<Attached, Error> {
+    async fn attach_fitted(
+        &self,
+        _: &Spec,
+        _: Arc<dyn oma_sandbox::fittings::Fit>,
+    ) -> Result<Attached, Error> {
         Err(Error::Refused("no sandboxes".into()))
     }
 

@@ -8,7 +8,7 @@ use oma_domain::agent::{Agent, RuntimeKind};
 use oma_domain::content::joined_text;
 use oma_domain::environment::{self, Environment, Networking};
 use oma_domain::session::{OpenTool, Outcome};
-use oma_domain::{ContentBlock, EnvironmentId, EventId, SessionId};
+use oma_domain::{ContentBlock, EnvironmentId, EventId, SessionId, WorkspaceId};
 use oma_furnish::{Memories, Network};
 use oma_mcp::Hub;
 use oma_models::Registry;
@@ -240,6 +240,7 @@ impl Runtime for Native {
     }
 
     fn environment_changed(&self, environment: &EnvironmentId) {
+        self.pool.refit();
         if let Some(network) = &self.network {
             network.environment_changed(environment);
         }
@@ -326,6 +327,20 @@ impl Runtime for Native {
 
     fn sandboxes(&self) -> Counts {
         self.pool.counts()
+    }
+
+    fn max_warm(&self) -> usize {
+        self.pool.max_warm()
+    }
+
+    fn warm(&self, workspace: &WorkspaceId, like: Option<&SessionId>) {
+        match like {
+            Some(session) => self.pool.warm(&Spec {
+                session: session.clone(),
+                workspace: workspace.clone(),
+            }),
+            None => self.pool.warm_plain(workspace),
+        }
     }
 
     async fn retire(&self, unfinished: &HashSet<SessionId>) {

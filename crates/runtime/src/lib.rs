@@ -298,6 +298,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// The sandboxes that are there now.
     fn sandboxes(&self) -> Counts;
 
+    /// How many sandboxes there may be in advance, for no session in particular; 0 where none are started.
+    fn max_warm(&self) -> usize {
+        0
+    }
+
+    /// Has sandboxes started in advance like the one that the session has or would have; with no session, like that of
+    /// one without anything special. In the background, and only as far as there is room.
+    fn warm(&self, workspace: &WorkspaceId, like: Option<&SessionId>) {
+        let _ = (workspace, like);
+    }
+
     /// The server stops: ends the sandboxes in which nothing runs, within a bound. Those of the `unfinished`
     /// sessions stay: their turns go on after the next start, and find them as they left them.
     async fn retire(&self, unfinished: &HashSet<SessionId>);

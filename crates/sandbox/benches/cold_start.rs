@@ -1,5 +1,8 @@
-//! From nothing to the result of the first command: a cold sandbox of ours, beside `bwrap` making one of about
-//! the same shape, where that is installed. `cargo bench -p oma-sandbox`; `OMA_BENCH_RUNS` sets how many.
+//! From nothing to the result of the first command: a cold sandbox of ours, one that was started in advance, and many
+//! at once, beside `bwrap` making one of about the same shape, where that is installed. `cargo bench -p oma-sandbox`;
+//! `OMA_BENCH_RUNS` sets how many.
+
+mod advance;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -7,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oma_domain::{EventId, SessionId, WorkspaceId};
+use oma_sandbox::host::Host;
 use oma_sandbox::local::{self, Config};
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Provider as _, Spec};
@@ -15,6 +19,8 @@ type Failure = Box<dyn std::error::Error>;
 
 /// How much earlier runs may have to warm the page cache.
 const WARM_UP: usize = 5;
+/// How many are asked for at once.
+const CROWD: usize = 50;
 
 fn main() -> Result<(), Failure> {
     let runs = std::env::var("OMA_BENCH_RUNS")
@@ -25,8 +31,19 @@ fn main() -> Result<(), Failure> {
     let (start, first) = runtime.block_on(ours(runs))?;
     report("oma: cold sandbox", start)?;
     report("oma: cold sandbox and first command", first)?;
+    let (claim, first) = runtime.block_on(async { advance::claims(&open().await?.1, runs).await })?;
+    report("oma: sandbox in advance", claim)?;
+    report("oma: sandbox in advance and first command", first)?;
+    for max_warm in [0, 10, CROWD] {
+        let crowd = async { advance::at_once(&open().await?.1, CROWD, max_warm).await };
+        let name = format!("oma: {CROWD} at once, {max_warm} in advance, until the first command");
+        report(&name, runtime.block_on(crowd)?)?;
+    }
     match bwrap(runs)? {
-        Some(times) => report("bwrap --unshare-all … true", times),
+        Some(times) => {
+            report("bwrap --unshare-all … true", times)?;
+            report(&format!("bwrap: {CROWD} at once"), bwrap_at_once()?)
+        }
         None => Ok(writeln!(
             std::io::stdout(),
             "bwrap is not installed: no peer measured"
@@ -34,11 +51,16 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-async fn ours(runs: usize) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
+async fn open() -> Result<(tempfile::TempDir, Host), Failure> {
     let folder = tempfile::tempdir()?;
     let mut config = Config::new(folder.path());
     config.exe = env!("CARGO_BIN_EXE_hand-harness").into();
-    let local = local::open(config).await?;
+    let host = local::open(config).await?;
+    Ok((folder, host))
+}
+
+async fn ours(runs: usize) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
+    let (_folder, local) = open().await?;
     let (mut start, mut first) = (Vec::new(), Vec::new());
     for run in 0..runs + WARM_UP {
         let session = SessionId::generate();
@@ -78,31 +100,7 @@ fn bwrap(runs: usize) -> Result<Option<Vec<Duration>>, Failure> {
     let mut times = Vec::new();
     for run in 0..runs + WARM_UP {
         let begun = Instant::now();
-        let status = Command::new("bwrap")
-            .args([
-                "--unshare-all",
-                "--unshare-user",
-                "--uid",
-                "1000",
-                "--gid",
-                "1000",
-                "--cap-drop",
-                "ALL",
-            ])
-            .args(["--new-session", "--die-with-parent", "--ro-bind", "/usr", "/usr"])
-            .args(["--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"])
-            .args([
-                "--symlink",
-                "usr/lib64",
-                "/lib64",
-                "--proc",
-                "/proc",
-                "--dev",
-                "/dev",
-            ])
-            .args(["--tmpfs", "/tmp", "/bin/bash", "-c", "true"])
-            .stdin(Stdio::null())
-            .status()?;
+        let status = shaped().status()?;
         if !status.success() {
             return Err(format!("bwrap ended with {status}").into());
         }
@@ -111,6 +109,56 @@ fn bwrap(runs: usize) -> Result<Option<Vec<Duration>>, Failure> {
         }
     }
     Ok(Some(times))
+}
+
+fn bwrap_at_once() -> Result<Vec<Duration>, Failure> {
+    let begun = Instant::now();
+    let children: Vec<_> = (0..CROWD)
+        .map(|_| {
+            std::thread::spawn(move || -> std::io::Result<Duration> {
+                let status = shaped().status()?;
+                if !status.success() {
+                    return Err(std::io::Error::other(format!("bwrap ended with {status}")));
+                }
+                Ok(begun.elapsed())
+            })
+        })
+        .collect();
+    let times = children.into_iter().map(|child| match child.join() {
+        Ok(time) => Ok(time?),
+        Err(_) => Err("a thread broke down".into()),
+    });
+    times.collect()
+}
+
+/// A sandbox of about the same shape, for one command.
+fn shaped() -> Command {
+    let mut command = Command::new("bwrap");
+    command
+        .args([
+            "--unshare-all",
+            "--unshare-user",
+            "--uid",
+            "1000",
+            "--gid",
+            "1000",
+            "--cap-drop",
+            "ALL",
+        ])
+        .args(["--new-session", "--die-with-parent", "--ro-bind", "/usr", "/usr"])
+        .args(["--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"])
+        .args([
+            "--symlink",
+            "usr/lib64",
+            "/lib64",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+        ])
+        .args(["--tmpfs", "/tmp", "/bin/bash", "-c", "true"])
+        .stdin(Stdio::null());
+    command
 }
 
 fn report(name: &str, mut times: Vec<Duration>) -> Result<(), Failure> {

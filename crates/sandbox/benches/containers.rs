@@ -1,7 +1,10 @@
 //! Sandboxes in containers beside Docker's own commands, by one engine in the same run, which this starts (as root):
-//! from nothing to the result of the first command, against `docker run`; a command in a sandbox that runs, against
+//! from nothing to the result of the first command, from scratch or with some in advance, against `docker run`, one and
+//! many at once; a command in a sandbox that runs, against
 //! `docker exec` and against a local sandbox. `cargo bench -p oma-sandbox --features docker --bench containers`;
 //! `OMA_BENCH_RUNS` sets how many.
+
+mod advance;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -17,6 +20,9 @@ type Failure = Box<dyn std::error::Error>;
 
 /// How much earlier runs may have to warm the page cache.
 const WARM_UP: usize = 3;
+
+/// How many are asked for at once.
+const CROWD: usize = 50;
 
 /// How many commands come for each container.
 const COMMANDS: usize = 10;
@@ -56,16 +62,28 @@ fn main() -> Result<(), Failure> {
     engine.import_bare();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = tempfile::tempdir()?;
-    let (start, first, commands) = runtime.block_on(async {
+    let host = runtime.block_on(async {
         let mut host = local::Config::new(folder.path().join("docker"));
         host.exe = env!("CARGO_BIN_EXE_hand-harness").into();
         let mut config = docker::Config::new(host, BARE);
         config.engine = engine.address();
-        ours(&docker::open(config).await?, runs).await
+        docker::open(config).await
     })?;
+    let (start, first, commands) = runtime.block_on(ours(&host, runs))?;
     report("oma, docker: cold sandbox", start)?;
     report("oma, docker: cold sandbox and first command", first)?;
     report("docker run … true", docker_run(&engine, runs)?)?;
+    let (claim, claimed_first) = runtime.block_on(advance::claims(&host, runs))?;
+    report("oma, docker: sandbox in advance", claim)?;
+    report("oma, docker: sandbox in advance and first command", claimed_first)?;
+    for max_warm in [0, 10, CROWD] {
+        let name = format!("oma, docker: {CROWD} at once, {max_warm} in advance, until the first command");
+        report(&name, runtime.block_on(advance::at_once(&host, CROWD, max_warm))?)?;
+    }
+    report(
+        &format!("docker run: {CROWD} at once"),
+        docker_run_at_once(&engine)?,
+    )?;
     report("oma, docker: a command", commands)?;
     report("docker exec … true", docker_exec(&engine, runs)?)?;
     let (_, _, commands) = runtime.block_on(async {
@@ -140,6 +158,26 @@ fn docker_run(engine: &Engine, runs: usize) -> Result<Vec<Duration>, Failure> {
         }
     }
     Ok(times)
+}
+
+fn docker_run_at_once(engine: &Engine) -> Result<Vec<Duration>, Failure> {
+    let arguments = [&["run"][..], &HARDENED, &[BARE, "/bin/busybox", "true"]].concat();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..CROWD)
+            .map(|_| {
+                scope.spawn(|| {
+                    let run = docker(engine, &arguments).map_err(|error| error.to_string());
+                    run.map(|_| begun.elapsed())
+                })
+            })
+            .collect();
+        let times = all.into_iter().map(|run| match run.join() {
+            Ok(time) => Ok(time?),
+            Err(_) => Err("a thread broke down".into()),
+        });
+        times.collect()
+    })
 }
 
 fn docker_exec(engine: &Engine, runs: usize) -> Result<Vec<Duration>, Failure> {

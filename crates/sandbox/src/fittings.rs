@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
+use crate::mounts::Place;
 use crate::{Error, Spec, gateway};
 
 /// What a sandbox is made with, beside what all of them have. Sandboxes with equal fittings are alike.
@@ -14,6 +15,9 @@ pub struct Fittings {
     /// Variables of everything that runs in it, by legal names ([`is_legal`]). Those that are the sandbox's own
     /// ([`is_taken`]) keep their values.
     pub variables: BTreeMap<String, String>,
+    /// The memory stores that it shows. Their folders are made when it is started, empty where nobody has put anything
+    /// there yet.
+    pub stores: Vec<Place>,
 }
 
 /// Variables that say how every sandbox is made.
@@ -41,6 +45,14 @@ pub trait Fit: Send + Sync + 'static {
     /// # Errors
     /// Why it should not be; whoever wanted it is told, and may try again.
     async fn fit(&self, spec: &Spec) -> Result<Fittings, Error>;
+}
+
+/// What is known already.
+#[async_trait]
+impl Fit for Fittings {
+    async fn fit(&self, _: &Spec) -> Result<Fittings, Error> {
+        Ok(self.clone())
+    }
 }
 
 /// Nothing special.

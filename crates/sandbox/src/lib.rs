@@ -53,6 +53,26 @@ pub struct Spec {
     pub workspace: WorkspaceId,
 }
 
+/// The name of a sandbox that was started in advance and belongs to no session yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WarmId(SessionId);
+
+impl WarmId {
+    /// A name that no other one has, and no session.
+    #[must_use]
+    pub fn generate() -> Self {
+        let fresh = SessionId::generate();
+        let unique = fresh.as_str().trim_start_matches("ses_");
+        Self(SessionId::parse(&format!("wrm_{unique}")).unwrap_or(fresh))
+    }
+}
+
+impl std::fmt::Display for WarmId {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{}", self.0)
+    }
+}
+
 /// How a sandbox came to be at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -196,6 +216,50 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// [`Error`] when they can't be listed.
     async fn inventory(&self) -> Result<Vec<SessionId>, Error>;
+
+    /// Starts a sandbox that belongs to no session yet, but to this workspace. It ends with the server.
+    ///
+    /// # Errors
+    /// As [`Provider::attach_fitted`]; also where a backend has none in advance.
+    async fn start_warm(
+        &self,
+        workspace: &WorkspaceId,
+        fittings: fittings::Fittings,
+    ) -> Result<WarmId, Error> {
+        let _ = (workspace, fittings);
+        Err(Error::Refused(
+            "sandboxes of this kind are not started in advance".to_owned(),
+        ))
+    }
+
+    /// Ends a sandbox that belongs to no session, and removes what was made for it. That there is none is no failure.
+    ///
+    /// # Errors
+    /// [`Error`] when something could not be removed.
+    async fn stop_warm(&self, id: &WarmId) -> Result<(), Error> {
+        let _ = id;
+        Ok(())
+    }
+
+    /// Whether the session has neither a sandbox nor a workspace, and never had any, so that it may be given one that
+    /// was started in advance.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told.
+    async fn is_untouched(&self, session: &SessionId) -> Result<bool, Error> {
+        let _ = session;
+        Ok(false)
+    }
+
+    /// Gives the session a sandbox that belonged to none, as one that has been started for it. `None` when it can't
+    /// have it: it is not untouched, or that sandbox is gone; what is left of that is to be stopped then.
+    ///
+    /// # Errors
+    /// [`Error`] when the sandbox could not be handed over; the session has none then.
+    async fn claim(&self, id: &WarmId, spec: &Spec) -> Result<Option<Attached>, Error> {
+        let _ = (id, spec);
+        Ok(None)
+    }
 
     /// The host's access to a session's workspace, made when it does not exist.
     ///

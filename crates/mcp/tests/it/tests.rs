@@ -84,7 +84,11 @@ impl Provider for NoSandbox {
         "none"
     }
 
-    async fn attach(&self, _: &SandboxSpec) -> Result<Attached, SandboxError> {
+    async fn attach_fitted(
+        &self,
+        _: &SandboxSpec,
+        _: Arc<dyn oma_sandbox::fittings::Fit>,
+    ) -> Result<Attached, SandboxError> {
         Err(SandboxError::TooWeak("there is none".to_owned()))
     }
 

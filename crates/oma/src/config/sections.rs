@@ -147,6 +147,11 @@ section! {
         max_live: usize { default "32"; between "1", "10000"; flag "max-sandboxes"; env "OPENCLAW_MAX_ACTIVE_CONTAINERS"; }
         /// How long a sandbox lives without work. Its workspace stays.
         idle_timeout: Duration { default "10m"; between "1s", "7d"; env "OPENCLAW_SANDBOX_IDLE_TIMEOUT_MS"; }
+        /// The most sandboxes that are started before anybody needs them, for sessions that have none yet; 0 starts
+        /// none. They count among `max_live`, and are the first to give way.
+        max_warm: usize { default "0"; between "0", "10000"; env "OPENCLAW_MAX_WARM_CONTAINERS"; }
+        /// How long such sandboxes are kept after anybody has asked for one like them.
+        warm_timeout: Duration { default "30m"; between "1s", "7d"; env "OPENCLAW_WARM_IDLE_TIMEOUT_MS"; }
         /// How long a turn waits for a free sandbox.
         wait_timeout: Duration { default "2m"; between "1s", "1h"; env "OPENCLAW_SANDBOX_WAIT_TIMEOUT_MS"; }
         /// Memory of all processes of a sandbox together, its `/tmp` included. The default is half of the machine's

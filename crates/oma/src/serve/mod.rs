@@ -173,10 +173,11 @@ async fn recover(engine: Engine) {
     let mut wait = FIRST_RETRY;
     loop {
         match engine.recover().await {
-            Ok(0) => return,
             Ok(woken) => {
-                tracing::info!(sessions = woken, "sessions that the last stop cut off go on");
-                return;
+                if woken > 0 {
+                    tracing::info!(sessions = woken, "sessions that the last stop cut off go on");
+                }
+                break;
             }
             Err(error) => {
                 tracing::error!(%error, retry_in = ?wait, "recovery failed");
@@ -184,5 +185,9 @@ async fn recover(engine: Engine) {
                 wait = wait.saturating_mul(2).min(LAST_RETRY);
             }
         }
+    }
+    // After those that need one now.
+    if let Err(error) = engine.warm_up().await {
+        tracing::warn!(%error, "no sandboxes are started in advance yet");
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn started(config: &Config, parts: &Parts, address: SocketAddr, open_
         sandbox = parts.backend,
         enforcement,
         max_sandboxes = config.sandbox.max_live,
+        max_warm = config.sandbox.max_warm,
         max_turns = config.engine.max_turns,
         open_files,
         pid = std::process::id(),

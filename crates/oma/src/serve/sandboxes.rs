@@ -145,6 +145,8 @@ pub(crate) fn pool(config: &Config) -> PoolConfig {
         max_live: config.sandbox.max_live,
         wait: config.sandbox.wait_timeout,
         idle_timeout: config.sandbox.idle_timeout,
+        max_warm: config.sandbox.max_warm,
+        warm_timeout: config.sandbox.warm_timeout,
     }
 }
 

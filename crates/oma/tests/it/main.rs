@@ -34,3 +34,4 @@ mod tenant_files;
 mod tenants;
 mod terminal;
 mod vaults;
+mod warm;

@@ -44,7 +44,11 @@ impl Provider for NoSandbox {
     fn name(&self) -> &'static str {
         "none"
     }
-    async fn attach(&self, _: &oma_sandbox::Spec) -> Result<Attached, SandboxError> {
+    async fn attach_fitted(
+        &self,
+        _: &oma_sandbox::Spec,
+        _: Arc<dyn oma_sandbox::fittings::Fit>,
+    ) -> Result<Attached, SandboxError> {
         Err(SandboxError::TooWeak("there is none".to_owned()))
     }
     async fn reattach(&self, _: &SessionId) -> Result<Option<Attached>, SandboxError> {

@@ -29,9 +29,10 @@ use async_trait::async_trait;
 use bollard::models::SystemInfo;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    WaitContainerOptionsBuilder,
+    RenameContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
+use oma_domain::SessionId;
 use tokio::time::{sleep, timeout};
 
 use crate::error::io as io_error;
@@ -101,7 +102,7 @@ pub async fn open(config: Config) -> Result<Host, Error> {
         accounts: tokio::sync::Mutex::default(),
         config: config.clone(),
     };
-    Host::open(config.host, claimed, Box::new(containers)).await
+    Host::open(config.host, claimed, Arc::new(containers)).await
 }
 
 /// What of the configured limits the engine can't enforce.
@@ -183,8 +184,8 @@ struct Containers {
 }
 
 impl Containers {
-    /// Makes the container, which does not run yet.
-    async fn create(&self, name: &str, order: &Order<'_>, user: (u32, u32)) -> Result<(), Error> {
+    /// Makes the container, which does not run yet, and gives its id.
+    async fn create(&self, name: &str, order: &Order<'_>, user: (u32, u32)) -> Result<String, Error> {
         let image = Image::find(&self.connection, &self.config.image).await?;
         self.name_users(&image, order.folder, user).await?;
         let parts = (&self.kit, &image, self.abilities);
@@ -208,7 +209,7 @@ impl Containers {
         let warned = made.warnings.iter().find(|warning| is_weakness(warning));
         match warned {
             Some(warning) => Err(Error::TooWeak(format!("the container engine warns: {warning}"))),
-            None => Ok(()),
+            None => Ok(made.id),
         }
     }
 
@@ -236,6 +237,14 @@ impl Containers {
         let mut files = files.into_iter();
         let written = files.try_for_each(|(name, text)| folder.put(name, &text));
         written.map_err(|error| io_error("naming the user of a container", error))
+    }
+
+    fn container(&self, name: String) -> Container {
+        Container {
+            connection: self.connection.clone(),
+            name,
+            instance: self.instance.clone(),
+        }
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
@@ -289,7 +298,7 @@ impl Engine for Containers {
 
     async fn prepare(&self, spec: &Spec, record: &mut Record) -> Result<(), Error> {
         record.container = Some(record::Container {
-            name: format!("oma-{}-{}", self.instance, spec.session),
+            name: name(&self.instance, &spec.session),
             kit: self.kit.name(),
             is_launched: false,
         });
@@ -308,11 +317,9 @@ impl Engine for Containers {
         };
         let user = self.users.inside(order.uid);
         let door = order.folder.open_door().map_err(failed)?;
-        let container = Container {
-            connection: self.connection.clone(),
-            name: noted.name.clone(),
-        };
-        self.create(&noted.name, &order, user).await?;
+        // By its id it is found whatever its name is.
+        noted.name = self.create(&noted.name, &order, user).await?;
+        let container = self.container(noted.name.clone());
         let orders = self.orders(&order, user);
         let patience = self.config.host.launch_timeout;
         let launched = async {
@@ -348,10 +355,7 @@ impl Engine for Containers {
         }
         // Only the hand has the socket, so where nobody answers there is none, whatever the engine thinks.
         folder.connect().await.ok()?;
-        Some(Arc::new(Container {
-            connection: self.connection.clone(),
-            name: container.name.clone(),
-        }))
+        Some(Arc::new(self.container(container.name.clone())))
     }
 
     async fn clear(&self, record: &Record) -> Result<(), Error> {
@@ -376,9 +380,8 @@ impl Engine for Containers {
         let list = || self.connection.docker().list_containers(Some(options.clone()));
         for found in self.connection.get("listing containers", list).await? {
             let names = found.names.unwrap_or_default();
-            let is_kept = names
-                .iter()
-                .any(|name| kept.contains(name.trim_start_matches('/')));
+            let names = names.iter().map(|name| name.trim_start_matches('/'));
+            let is_kept = names.chain(found.id.as_deref()).any(|name| kept.contains(name));
             let (Some(id), false) = (found.id, is_kept) else {
                 continue;
             };
@@ -400,7 +403,14 @@ impl Engine for Containers {
 /// A container that runs.
 struct Container {
     connection: Connection,
+    /// Its name, or its id.
     name: String,
+    instance: String,
+}
+
+/// The name of a session's container.
+fn name(instance: &str, session: &SessionId) -> String {
+    format!("oma-{instance}-{session}")
 }
 
 #[async_trait]
@@ -411,6 +421,24 @@ impl Process for Container {
 
     async fn kill(&self) -> Result<(), Error> {
         remove(&self.connection, &self.name).await
+    }
+
+    async fn assigned(&self, session: &SessionId) {
+        let options = RenameContainerOptionsBuilder::new()
+            .name(&name(&self.instance, session))
+            .build();
+        let rename = || {
+            self.connection
+                .docker()
+                .rename_container(&self.name, options.clone())
+        };
+        let what = "naming a container";
+        match self.connection.ask(what, rename).await {
+            Ok(Ok(())) => {}
+            // It has ended meanwhile, or its session has another one: nobody goes by the name.
+            Ok(Err(error)) => tracing::debug!(session_id = %session, %error, what),
+            Err(error) => tracing::debug!(session_id = %session, %error, what),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use oma_domain::SessionId;
 
 use super::record::{Folder, Record};
 use crate::fittings::Fittings;
@@ -76,4 +77,9 @@ pub(crate) trait Process: Send + Sync + 'static {
     /// # Errors
     /// [`Error`] when something is not.
     async fn kill(&self) -> Result<(), Error>;
+
+    /// It was started for no session, and is this one's now: whoever looks at the machine should see that.
+    async fn assigned(&self, session: &SessionId) {
+        let _ = session;
+    }
 }

@@ -1,10 +1,15 @@
 //! The way to a hand whose socket lies in the data folder.
 
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::EventId;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 use super::record::{Folder, Record};
 use crate::client::Client;
@@ -22,6 +27,26 @@ pub(super) struct HostHand {
     folder: Folder,
     /// The record, as long as it says that a lost sandbox was replaced.
     replaced: tokio::sync::Mutex<Option<Record>>,
+    /// What makes it outlast a loss of power that the sandbox is here, as long as that is not known to be done.
+    moving: tokio::sync::Mutex<Option<Sync>>,
+}
+
+/// Folders, and what makes their entries outlast a loss of power.
+pub(super) struct Sync {
+    folders: Arc<[PathBuf]>,
+    work: JoinHandle<io::Result<()>>,
+}
+
+impl Sync {
+    /// Begins at once. Must be called in a runtime.
+    pub(super) fn of(folders: Arc<[PathBuf]>) -> Self {
+        let all = Arc::clone(&folders);
+        let work = tokio::task::spawn_blocking(move || {
+            let mut folders = all.iter();
+            folders.try_for_each(|folder| File::open(folder)?.sync_all())
+        });
+        Self { folders, work }
+    }
 }
 
 impl HostHand {
@@ -32,7 +57,34 @@ impl HostHand {
             client,
             folder,
             replaced,
+            moving: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The way to the same hand, whose folder lies here now; nothing runs in it before `moving` is done. It is no
+    /// replacement of anything.
+    pub(super) fn moved(&self, folder: Folder, moving: Sync) -> Self {
+        Self {
+            client: self.client.clone(),
+            folder,
+            replaced: tokio::sync::Mutex::default(),
+            moving: tokio::sync::Mutex::new(Some(moving)),
+        }
+    }
+
+    /// Returns when it can no longer be forgotten that the sandbox is here.
+    async fn settled(&self) -> Result<(), Error> {
+        let mut moving = self.moving.lock().await;
+        let Some(sync) = moving.as_mut() else {
+            return Ok(());
+        };
+        let done = (&mut sync.work).await.map_err(io::Error::other).flatten();
+        // Whoever comes next tries again.
+        *moving = match &done {
+            Ok(()) => None,
+            Err(_) => Some(Sync::of(Arc::clone(&sync.folders))),
+        };
+        done.map_err(|error| io_error("keeping a sandbox", error))
     }
 
     /// Another connection.
@@ -70,6 +122,7 @@ impl HostHand {
 #[async_trait]
 impl Hand for HostHand {
     async fn run(&self, key: &EventId, call: Call) -> Result<Reply, Error> {
+        self.settled().await?;
         self.acknowledge_replacement().await?;
         self.client.run(key, call).await
     }
@@ -87,6 +140,7 @@ impl Hand for HostHand {
     }
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Pipe>, Error> {
+        self.settled().await?;
         let stream = self.connect().await?;
         service::start(stream, service, SERVE_TIMEOUT).await
     }

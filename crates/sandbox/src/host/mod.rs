@@ -3,7 +3,8 @@
 //!
 //! Under the data folder, `sandboxes/<session>` holds the record and the socket of a session's sandbox
 //! ([`record`]), `workspaces/<session>` its files, `mounts/<session>` what lies beside them, and `trash` what is being removed. A hand outlives the
-//! server; a new one finds it by its socket.
+//! server; a new one finds it by its socket. Below `warm` lies the same of sandboxes that belong to no session yet
+//! ([`warm`]).
 //!
 //! Invariant: for one session at most one sandbox lives; what is done to it is done one at a time.
 //! Invariant: `attach` tells the truth about what became of the sandbox before ([`crate::Origin`]), also after a
@@ -16,6 +17,7 @@ mod hand;
 mod mounts;
 pub(crate) mod record;
 mod sandboxes;
+mod warm;
 
 pub use config::Config;
 pub(crate) use config::is_root;
@@ -29,22 +31,27 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use oma_domain::SessionId;
+use oma_domain::{SessionId, WorkspaceId};
 
 use crate::error::io as io_error;
 use crate::files;
 use crate::files::beneath::Beneath;
-use crate::fittings::Fit;
+use crate::fittings::{Fit, Fittings};
 use crate::limits::Enforcement;
 use crate::mounts::{Access, Place};
-use crate::{Attached, Error, Provider, Spec};
+use crate::{Attached, Error, Provider, Spec, WarmId};
 use engine::Engine;
-use sandboxes::{Sandboxes, sessions};
+use sandboxes::Sandboxes;
+
+/// What a sandbox has in the data folder, one folder in each.
+const FOLDERS: [&str; 3] = ["sandboxes", "workspaces", "mounts"];
 
 /// The sandboxes of one data folder. Cheap to clone.
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<Sandboxes>,
+    /// Those that belong to no session yet.
+    warm: Arc<Sandboxes>,
     survivors: Arc<[SessionId]>,
 }
 
@@ -66,6 +73,9 @@ impl Claimed {
         for name in ["sandboxes", "workspaces", "mounts", "trash"] {
             make_private(&data.join(name))?;
         }
+        for name in FOLDERS {
+            make_private(&data.join(warm::FOLDER).join(name))?;
+        }
         Ok(Self {
             lock: lock(&data.join("sandboxes.lock"))?,
             instance: instance(&data.join("sandboxes.instance"))
@@ -83,18 +93,25 @@ impl Host {
     pub(crate) async fn open(
         config: Config,
         claimed: Claimed,
-        engine: Box<dyn Engine>,
+        engine: Arc<dyn Engine>,
     ) -> Result<Self, Error> {
-        let inner = Sandboxes {
-            config,
-            engine,
-            boot: claimed.boot,
+        let lock = Arc::new(claimed.lock);
+        let sandboxes = |root| Sandboxes {
+            config: config.clone(),
+            root,
+            engine: Arc::clone(&engine),
+            boot: claimed.boot.clone(),
             slots: Mutex::default(),
-            _lock: claimed.lock,
+            making: Mutex::default(),
+            _lock: Arc::clone(&lock),
         };
+        let inner = sandboxes(config.data.clone());
+        let warm = sandboxes(config.data.join(warm::FOLDER));
+        warm.clear_all().await?;
         let survivors = inner.clear_away().await?.into();
         Ok(Self {
             inner: Arc::new(inner),
+            warm: Arc::new(warm),
             survivors,
         })
     }
@@ -199,13 +216,35 @@ impl Provider for Host {
 
     async fn inventory(&self) -> Result<Vec<SessionId>, Error> {
         let mut all = BTreeSet::new();
-        for name in ["sandboxes", "workspaces", "mounts"] {
-            let folder = self.inner.config.data.join(name);
-            let found =
-                sessions(&folder).map_err(|error| io_error(format!("listing {}", folder.display()), error));
-            all.extend(found?);
+        for name in FOLDERS {
+            all.extend(self.inner.below(name)?);
         }
         Ok(all.into_iter().collect())
+    }
+
+    async fn start_warm(&self, workspace: &WorkspaceId, fittings: Fittings) -> Result<WarmId, Error> {
+        let (warm, id) = (Arc::clone(&self.warm), WarmId::generate());
+        let spec = Spec {
+            session: id.0.clone(),
+            workspace: workspace.clone(),
+        };
+        whole(async move { warm.attach(&spec, &fittings).await }).await?;
+        Ok(id)
+    }
+
+    async fn stop_warm(&self, id: &WarmId) -> Result<(), Error> {
+        let (warm, id) = (Arc::clone(&self.warm), id.clone());
+        whole(async move { warm.destroy(&id.0).await }).await
+    }
+
+    async fn is_untouched(&self, session: &SessionId) -> Result<bool, Error> {
+        self.inner.is_untouched(session)
+    }
+
+    async fn claim(&self, id: &WarmId, spec: &Spec) -> Result<Option<Attached>, Error> {
+        let (inner, warm) = (Arc::clone(&self.inner), Arc::clone(&self.warm));
+        let (id, spec) = (id.clone(), spec.clone());
+        whole(async move { inner.claim(&spec.session, &warm, &id).await }).await
     }
 
     async fn workspace(&self, session: &SessionId) -> Result<Arc<dyn files::Workspace>, Error> {

@@ -21,7 +21,7 @@ use crate::mounts::{self, Access, Place, Slug};
 
 impl Sandboxes {
     pub(super) fn mounts_path(&self, session: &SessionId) -> PathBuf {
-        self.config.data.join("mounts").join(session.as_str())
+        self.root.join("mounts").join(session.as_str())
     }
 
     /// The folder of one place, made when it does not exist, and the host user that new files in it belong to.
@@ -71,6 +71,7 @@ impl Sandboxes {
     fn made(&self, session: &SessionId, place: &Place, uid: Option<u32>) -> Result<PathBuf, Error> {
         let path = self.mounts_path(session).join(place.folder());
         let failed = |error| io_error(format!("preparing a mount of {session}"), error);
+        let _making = self.making();
         make_private(&path)?;
         let meta = fs::symlink_metadata(&path).map_err(failed)?;
         match place.access() {

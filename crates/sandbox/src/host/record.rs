@@ -78,9 +78,10 @@ impl Record {
     }
 }
 
-/// A container, by its name.
+/// A container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Container {
+    /// Its name before it is made, its id after that.
     pub(crate) name: String,
     /// The folder with its hand's program, by its name.
     pub(crate) kit: String,

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use oma_domain::SessionId;
@@ -27,15 +27,19 @@ const RUN_GRACE: Duration = Duration::from_secs(60);
 /// How many commands may wait for the session's one shell before a tool's own begins.
 const RUN_QUEUE: u32 = 16;
 
-/// The sandboxes of one data folder.
+/// The sandboxes below one folder: those of the sessions, or those that belong to none yet.
 pub(super) struct Sandboxes {
     pub(super) config: Config,
-    pub(super) engine: Box<dyn Engine>,
+    /// Holds `sandboxes`, `workspaces` and `mounts`.
+    pub(super) root: PathBuf,
+    pub(super) engine: Arc<dyn Engine>,
     pub(super) boot: String,
     /// One slot per session that was asked for since the start.
     pub(super) slots: Mutex<HashMap<SessionId, Arc<Slot>>>,
+    /// Held while places of a session are made, or brought from elsewhere: whoever has opened one goes on in it.
+    pub(super) making: Mutex<()>,
     /// Held as long as this lives: two servers in one data folder would tear at the same sandboxes.
-    pub(super) _lock: File,
+    pub(super) _lock: Arc<File>,
 }
 
 pub(super) type Slot = tokio::sync::Mutex<Option<Live>>;
@@ -46,11 +50,11 @@ pub(super) struct Live {
     pub(super) hand: Arc<HostHand>,
     pub(super) process: Arc<dyn Process>,
     /// Somebody who acts on what a server before this one had left under way has come.
-    is_claimed: bool,
+    pub(super) is_claimed: bool,
 }
 
 impl Live {
-    fn attached(&self, origin: Origin, begun: Instant) -> Attached {
+    pub(super) fn attached(&self, origin: Origin, begun: Instant) -> Attached {
         Attached {
             hand: Arc::<HostHand>::clone(&self.hand),
             origin,
@@ -77,11 +81,11 @@ pub(super) enum Found {
 
 impl Sandboxes {
     pub(super) fn folder(&self, session: &SessionId) -> Folder {
-        Folder::new(self.config.data.join("sandboxes").join(session.as_str()))
+        Folder::new(self.root.join("sandboxes").join(session.as_str()))
     }
 
     pub(super) fn workspace_path(&self, session: &SessionId) -> PathBuf {
-        self.config.data.join("workspaces").join(session.as_str())
+        self.root.join("workspaces").join(session.as_str())
     }
 
     /// Takes the session for one thing at a time.
@@ -136,14 +140,28 @@ impl Sandboxes {
             Ok(_) => Ok((path, None)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let uid = self.uid(session);
-                make_private(&path)?;
-                if uid.is_some() {
-                    std::os::unix::fs::chown(&path, uid, uid).map_err(failed)?;
+                let making = self.making();
+                match fs::DirBuilder::new().mode(0o700).create(&path) {
+                    Ok(()) if uid.is_some() => {
+                        std::os::unix::fs::chown(&path, uid, uid).map_err(failed)?;
+                    }
+                    Ok(()) => {}
+                    // Made meanwhile, or brought from elsewhere with a user of its own.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        drop(making);
+                        return self.make_workspace(session);
+                    }
+                    Err(error) => return Err(failed(error)),
                 }
                 Ok((path, uid))
             }
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// For as long as a session's places are made, or looked for and brought from elsewhere.
+    pub(super) fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds the session's hand by its record, if it lives and answers.
@@ -188,6 +206,10 @@ impl Sandboxes {
         };
         self.engine.prepare(spec, &mut record).await?;
         folder.write(&record).map_err(failed)?;
+        // Those that are there already are found, too.
+        for store in &fittings.stores {
+            self.make_mount(session, store)?;
+        }
         let order = Order {
             #[cfg(feature = "docker")]
             spec,
@@ -307,7 +329,7 @@ impl Sandboxes {
         let failed = |error| io_error("clearing away after a crash", error);
         let mut living = Vec::new();
         let mut survivors = Vec::new();
-        for session in sessions(&self.config.data.join("sandboxes")).map_err(failed)? {
+        for session in self.below("sandboxes")? {
             let folder = self.folder(&session);
             match folder.read().map_err(failed)? {
                 Some(record) if self.engine.find(&folder, &record).await.is_some() => {
@@ -337,8 +359,15 @@ impl Sandboxes {
     }
 }
 
-/// The sessions that have a folder here.
-pub(super) fn sessions(folder: &Path) -> io::Result<Vec<SessionId>> {
+impl Sandboxes {
+    /// The sessions that have a folder below this one.
+    pub(super) fn below(&self, name: &str) -> Result<Vec<SessionId>, Error> {
+        let folder = self.root.join(name);
+        sessions(&folder).map_err(|error| io_error(format!("listing {}", folder.display()), error))
+    }
+}
+
+fn sessions(folder: &Path) -> io::Result<Vec<SessionId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

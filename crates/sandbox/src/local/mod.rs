@@ -54,7 +54,7 @@ pub async fn open(config: Config) -> Result<Host, Error> {
         boot: claimed.boot.clone(),
         cgroups,
     };
-    Host::open(config, claimed, Box::new(namespaces)).await
+    Host::open(config, claimed, Arc::new(namespaces)).await
 }
 
 /// The control groups that a configuration leads to, in words; or why there are none.

@@ -3,14 +3,20 @@
 //! Whoever needs a sandbox takes a [`Lease`]; while one is held the sandbox stays. A sandbox that nobody holds
 //! is kept for a while, in case the session goes on, and stops when it has been idle for too long or when
 //! another session waits for its place. The workspace stays. Sandboxes that have outlived an earlier server
-//! have their places from the start, and nobody holds them yet.
+//! have their places from the start, and nobody holds them yet. Some may be started before anybody needs them
+//! ([`Pool::warm`]): a session that has none yet takes the oldest that is like what would be made for it.
 //!
 //! Invariant: at most `max_live` sandboxes are there, those that are starting or stopping included. When more
 //! than that have outlived an earlier server, none starts until enough of them are gone.
 //! Invariant: places are given first come, first served, and nobody waits for ever.
+//! Invariant: of these `max_warm` at the most were started in advance for no session in particular; they give way
+//! before all others, and are never started in a place that somebody waits for.
 //! Invariant: a sandbox with a lease is never stopped from here, but for the server's own stop.
 
+mod lease;
 mod places;
+mod reserve;
+mod warm;
 
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -18,13 +24,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use oma_domain::SessionId;
 use oma_domain::event::Failure;
+use oma_domain::{SessionId, WorkspaceId};
 use tokio::time::{Instant, timeout};
 
 use crate::mounts::Furnish;
 use crate::{Attached, Error, Hand, Origin, Provider, Spec};
+use lease::Source;
 use places::{Claim, Hold, Inner};
+use warm::Ask;
 
 /// How many sandboxes end at once when the server stops, and how long all of them may take.
 const RETIRING: usize = 16;
@@ -39,6 +47,10 @@ pub struct PoolConfig {
     pub wait: Duration,
     /// How long a sandbox that nobody holds is kept.
     pub idle_timeout: Duration,
+    /// Sandboxes that may be there in advance, for no session in particular.
+    pub max_warm: usize,
+    /// How long such are kept after anybody has asked for one like them.
+    pub warm_timeout: Duration,
 }
 
 impl Default for PoolConfig {
@@ -47,6 +59,8 @@ impl Default for PoolConfig {
             max_live: 32,
             wait: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(600),
+            max_warm: 0,
+            warm_timeout: Duration::from_secs(1_800),
         }
     }
 }
@@ -58,7 +72,7 @@ pub struct Counts {
     pub live: usize,
     /// Those of them that somebody holds.
     pub leased: usize,
-    /// Those of them that were started in advance and have not been used yet.
+    /// Those of them that were started in advance, for a session or for none in particular, and have not been used yet.
     pub warm: usize,
     /// Who waits for a place.
     pub waiting: usize,
@@ -150,30 +164,44 @@ impl Pool {
     async fn acquire_as(&self, spec: &Spec, used: bool) -> Result<Lease, Error> {
         let begun = Instant::now();
         let inner = &self.inner;
-        let hold = match inner.hold(&spec.session, Claim::Used) {
-            Ok(hold) => hold,
-            Err(blocked) => match timeout(inner.config.wait, inner.wait(&spec.session, blocked)).await {
-                Ok(hold) => hold,
-                Err(_) => {
-                    inner.lock().counts.refused += 1;
-                    return Err(Error::Exhausted(inner.config.max_live));
-                }
-            },
+        let hold = match inner.spare(spec, Claim::Used).await {
+            Some(hold) => hold,
+            None => self.hold(spec).await?,
         };
         let claim = inner.claim(&spec.session);
-        let (lease, is_new) = inner.lease(hold, spec, used).await?;
-        let source = match claim {
-            _ if is_new => "spawn",
-            Claim::Adopted => "adopt",
-            Claim::Warm => "warm",
-            Claim::Used => "active",
+        let (lease, source) = inner.lease(hold, spec, used).await?;
+        let label = match (source, claim) {
+            (Source::Start, _) => "spawn",
+            (Source::Reserve, _) | (Source::Present, Claim::Warm) => "warm",
+            (Source::Present, Claim::Adopted) => "adopt",
+            (Source::Present, Claim::Used) => "active",
         };
-        metrics::counter!("pool_acquire_total", "source" => source).increment(1);
-        if is_new {
-            metrics::counter!("pool_cold_starts_total").increment(1);
-            metrics::histogram!("pool_spawn_duration_seconds").record(begun.elapsed());
+        metrics::counter!("pool_acquire_total", "source" => label).increment(1);
+        match source {
+            Source::Start => {
+                metrics::counter!("pool_cold_starts_total").increment(1);
+                metrics::histogram!("pool_spawn_duration_seconds").record(begun.elapsed());
+            }
+            // The next one takes its place.
+            Source::Reserve => self.warm(spec),
+            Source::Present => {}
         }
         Ok(lease)
+    }
+
+    /// A place for the session, waited for when all are taken.
+    async fn hold(&self, spec: &Spec) -> Result<Hold, Error> {
+        let inner = &self.inner;
+        match inner.hold(&spec.session, Claim::Used) {
+            Ok(hold) => Ok(hold),
+            Err(blocked) => match timeout(inner.config.wait, inner.wait(&spec.session, blocked)).await {
+                Ok(hold) => Ok(hold),
+                Err(_) => {
+                    inner.lock().counts.refused += 1;
+                    Err(Error::Exhausted(inner.config.max_live))
+                }
+            },
+        }
     }
 
     /// Like [`Pool::acquire`], for what does not act on how the sandbox came to be: whoever acquires it next
@@ -206,16 +234,62 @@ impl Pool {
     /// otherwise. For use while something else takes its time: [`Pool::acquire`] then finds it, or joins its
     /// start.
     pub fn try_warm(&self, spec: &Spec) {
-        let Ok(hold) = self.inner.hold(&spec.session, Claim::Warm) else {
-            return;
+        let has_spares = self.inner.lock().reserve.has_any(&spec.workspace);
+        // At once where nothing has to be found out first, so that whoever comes next joins it.
+        let at_once = if has_spares {
+            None
+        } else {
+            match self.inner.hold(&spec.session, Claim::Warm) {
+                Ok(hold) => Some(hold),
+                Err(_) => return,
+            }
         };
-        let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
+        let (pool, spec) = (self.clone(), spec.clone());
         self.inner.runtime.spawn(async move {
-            if let Err(error) = inner.lease(hold, &spec, false).await {
+            let hold = match at_once {
+                Some(hold) => Some(hold),
+                None => pool.inner.spare(&spec, Claim::Warm).await,
+            };
+            let Some(hold) = hold.or_else(|| pool.inner.hold(&spec.session, Claim::Warm).ok()) else {
+                return;
+            };
+            match pool.inner.lease(hold, &spec, false).await {
+                Ok((_, Source::Reserve)) => pool.warm(&spec),
+                Ok(_) => {}
                 // Whoever needs the sandbox will try again, and be told.
-                tracing::debug!(session_id = %spec.session, %error, "no sandbox in advance");
+                Err(error) => {
+                    tracing::debug!(session_id = %spec.session, %error, "no sandbox in advance");
+                }
             }
         });
+    }
+
+    /// Has sandboxes started in advance like the one that this session would have, for it or others. Does nothing where
+    /// none are to be there in advance.
+    pub fn warm(&self, like: &Spec) {
+        self.inner.ask(Ask::Like(like.clone()));
+    }
+
+    /// The same for sessions of this workspace whose sandboxes have nothing special.
+    pub fn warm_plain(&self, workspace: &WorkspaceId) {
+        self.inner.ask(Ask::Plain(workspace.clone()));
+    }
+
+    /// What sandboxes are made with may have changed: those that were started in advance with something else go.
+    pub fn refit(&self) {
+        self.inner.refit();
+    }
+
+    /// How many sandboxes are there in advance, for no session in particular, and can be given to one.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.inner.lock().reserve.ready()
+    }
+
+    /// How many sandboxes may be there in advance, for no session in particular.
+    #[must_use]
+    pub fn max_warm(&self) -> usize {
+        self.inner.config.max_warm
     }
 
     /// Stops the session's sandbox, whoever holds it; the workspace stays.
@@ -228,18 +302,18 @@ impl Pool {
     }
 
     /// Ends what nobody needs before the server stops: every sandbox in which nothing runs, whoever holds it, but for
-    /// those of `kept`. The workspaces stay, and so do the sandboxes in which something runs, for the next server.
+    /// those of `kept`, and all that belong to no session. The workspaces stay, and so do the sandboxes in which something runs, for the next server.
     pub async fn retire(&self, kept: &HashSet<SessionId>) {
         let sessions = self.inner.sessions();
         let retiring = sessions.into_iter().filter(|session| !kept.contains(session));
-        let retired = stream::iter(retiring).for_each_concurrent(RETIRING, |session| async move {
-            match self.inner.provider.retire(&session).await {
-                Ok(true) => self.inner.lock().forget(&session),
-                Ok(false) => tracing::info!(session_id = %session, "a sandbox stays: something runs in it"),
-                // It ends by itself when no server comes back to it.
-                Err(error) => tracing::warn!(session_id = %session, %error, "a sandbox could not be ended"),
-            }
+        let retiring = retiring.map(|session| {
+            let inner = Arc::clone(&self.inner);
+            async move { inner.retire(&session).await }
         });
+        let retired = async {
+            let retired = stream::iter(retiring).buffer_unordered(RETIRING);
+            tokio::join!(retired.collect::<Vec<()>>(), self.inner.end_warm(RETIRING))
+        };
         if timeout(RETIRE_TIMEOUT, retired).await.is_err() {
             tracing::warn!("some sandboxes did not end in time");
         }
@@ -258,7 +332,7 @@ impl Pool {
     #[must_use]
     pub fn take_failures(&self, session: &SessionId) -> Vec<Failure> {
         let before = self.inner.lock().failures.remove(session);
-        let since = self.inner.furnishers.iter();
+        let since = self.inner.furnishers.0.iter();
         let since = since.flat_map(|furnisher| furnisher.take_failures(session));
         before.into_iter().flatten().chain(since).collect()
     }

@@ -1,20 +1,21 @@
 //! The places of a pool: who has one, who waits, and which sandbox gives way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use oma_domain::SessionId;
 use oma_domain::event::Failure;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Counts, Lease, PoolConfig};
-use crate::fittings::{Fit, Fittings};
+use super::lease::Furnishers;
+use super::reserve::{Kind, Reserve};
+use super::warm::{Ask, Bells};
+use super::{Counts, PoolConfig};
 use crate::mounts::Furnish;
-use crate::{Attached, Error, Origin, Provider, Spec};
+use crate::{Origin, Provider, Spec, WarmId};
 
 /// How much later than others a sandbox of an earlier server gives way: its session may be about to ask for the
 /// command that it left there.
@@ -23,21 +24,28 @@ const ADOPTED_GRACE: Duration = Duration::from_secs(30);
 /// What all clones of a pool share.
 pub(super) struct Inner {
     pub(super) provider: Arc<dyn Provider>,
-    /// Asked, in this order, before a sandbox is used.
-    pub(super) furnishers: Arc<[Arc<dyn Furnish>]>,
+    pub(super) furnishers: Arc<Furnishers>,
     pub(super) config: PoolConfig,
     pub(super) runtime: Handle,
     /// One permit per place; its queue is first come, first served.
-    places: Arc<Semaphore>,
+    pub(super) places: Arc<Semaphore>,
     state: Mutex<State>,
     /// Something became idle, or the pool is gone: the sleeper looks again.
     idled: Arc<Notify>,
+    pub(super) bells: Bells,
 }
 
-#[derive(Default)]
 pub(super) struct State {
     entries: HashMap<SessionId, Entry>,
     pub(super) counts: Counts,
+    /// How many are being started, or looked for, for somebody who needs them.
+    pub(super) starting: usize,
+    /// The sandboxes that are there in advance.
+    pub(super) reserve: Reserve,
+    /// Requests for such, until somebody has looked at them.
+    pub(super) asks: VecDeque<Ask>,
+    /// What sandboxes like those of these sessions were, until somebody has looked again.
+    pub(super) refits: Vec<(Kind, Spec)>,
     /// What went wrong with what belongs into sandboxes, until somebody has heard.
     pub(super) failures: HashMap<SessionId, Vec<Failure>>,
 }
@@ -52,6 +60,8 @@ struct Entry {
     idle_since: Instant,
     stage: Stage,
     claim: Claim,
+    /// One that was started in advance and is the session's as soon as somebody takes it.
+    spare: Option<WarmId>,
     /// One at a time asks the provider; holds how the sandbox came to be until somebody who uses it has heard.
     origin: Heard,
     /// Goes back when the entry goes. A sandbox that was there before the pool may have none, when there are more
@@ -126,6 +136,7 @@ impl Drop for Wait<'_> {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.idled.notify_one();
+        self.bells.all();
     }
 }
 
@@ -138,17 +149,20 @@ impl Inner {
     ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(max_live(&config)));
         let (runtime, idled) = (Handle::current(), Arc::new(Notify::new()));
-        let state = Mutex::new(State::adopt(provider.survivors(), &places));
+        let reserve = Reserve::new(config.max_warm.min(max_live(&config)), config.warm_timeout);
+        let state = Mutex::new(State::adopt(provider.survivors(), &places, reserve));
         let inner = Arc::new(Self {
             provider,
-            furnishers: furnishers.into(),
+            furnishers: Arc::new(Furnishers(furnishers)),
             config,
             runtime,
             places,
             state,
             idled: Arc::clone(&idled),
+            bells: Bells::default(),
         });
         tokio::spawn(stop_idle(Arc::downgrade(&inner), idled));
+        inner.keep_warm();
         inner
     }
 
@@ -164,7 +178,7 @@ impl Inner {
         }
         // This fails too when others wait, so nobody jumps the queue.
         match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => Ok(self.settle(&mut state, session, place, claim)),
+            Ok(place) => Ok(self.settle(&mut state, session, place, claim, None)),
             Err(_) => Err(Blocked::Full),
         }
     }
@@ -186,18 +200,20 @@ impl Inner {
         }
     }
 
-    fn settle(
+    pub(super) fn settle(
         self: &Arc<Self>,
         state: &mut State,
         session: &SessionId,
         place: OwnedSemaphorePermit,
         claim: Claim,
+        spare: Option<WarmId>,
     ) -> Hold {
         let entry = Entry {
             users: 1,
             idle_since: Instant::now(),
             stage: Stage::Up,
             claim,
+            spare,
             origin: Arc::default(),
             place: Some(place),
         };
@@ -223,7 +239,9 @@ impl Inner {
                     match (self.join(&mut state, session), place) {
                         // Somebody else has come for the same session meanwhile.
                         (Ok(Some(hold)), _) => return hold,
-                        (Ok(None), Ok(place)) => return self.settle(&mut state, session, place, Claim::Used),
+                        (Ok(None), Ok(place)) => {
+                            return self.settle(&mut state, session, place, Claim::Used, None);
+                        }
                         _ => {}
                     }
                 }
@@ -268,71 +286,23 @@ impl Inner {
         let state = self.lock();
         let count = |is_it: fn(&Entry) -> bool| state.entries.values().filter(|entry| is_it(entry)).count();
         Counts {
-            live: state.entries.len(),
+            live: state.entries.len() + state.reserve.total(),
             leased: count(|entry| entry.users > 0),
-            warm: count(|entry| entry.claim == Claim::Warm),
+            warm: count(|entry| entry.claim == Claim::Warm) + state.reserve.total(),
             ..state.counts
         }
     }
 
-    /// Gets the sandbox for the place that is held, and tells whether it was started for that. `used` says whether
-    /// the lease goes to somebody who acts on how the sandbox came to be.
-    pub(super) async fn lease(
-        self: &Arc<Self>,
-        hold: Hold,
-        spec: &Spec,
-        used: bool,
-    ) -> Result<(Lease, bool), Error> {
-        let origin = self
-            .lock()
-            .entries
-            .get(&spec.session)
-            .map(|entry| Arc::clone(&entry.origin));
-        let origin = origin.unwrap_or_default();
-        let mut unheard = origin.lock().await;
-        match self.attach(spec).await {
-            Ok(attached) => {
-                let is_new = attached.origin != Origin::Running;
-                let origin = if is_new {
-                    self.lock().counts.started += 1;
-                    metrics::histogram!("container_boot_duration_seconds").record(attached.boot);
-                    attached.origin
-                } else {
-                    unheard.unwrap_or(Origin::Running)
-                };
-                *unheard = if used || origin == Origin::Running {
-                    None
-                } else {
-                    Some(origin)
-                };
-                Ok((Lease::new(Attached { origin, ..attached }, hold), is_new))
-            }
-            Err(error) => {
-                self.give_up(hold);
-                Err(error)
-            }
-        }
+    /// How the session's sandbox came to be, for whoever gets it.
+    pub(super) fn heard(&self, session: &SessionId) -> Heard {
+        let state = self.lock();
+        let entry = state.entries.get(session);
+        entry.map(|entry| Arc::clone(&entry.origin)).unwrap_or_default()
     }
 
-    /// The sandbox, with what belongs into it.
-    async fn attach(&self, spec: &Spec) -> Result<Attached, Error> {
-        for furnisher in &*self.furnishers {
-            furnisher.furnish(spec).await?;
-        }
-        let fit = Arc::new(Furnishers(Arc::clone(&self.furnishers)));
-        let attached = self.provider.attach_fitted(spec, fit).await?;
-        for furnisher in &*self.furnishers {
-            let failures = furnisher.settle(spec, &attached).await;
-            if !failures.is_empty() {
-                let mut state = self.lock();
-                state
-                    .failures
-                    .entry(spec.session.clone())
-                    .or_default()
-                    .extend(failures);
-            }
-        }
-        Ok(attached)
+    /// The sandbox that was set aside for the session and is to be handed over now.
+    pub(super) fn take_spare(&self, session: &SessionId) -> Option<WarmId> {
+        self.lock().entries.get_mut(session)?.spare.take()
     }
 
     /// Lets go of a place that turned out to have no sandbox: it is of no use to anybody.
@@ -343,11 +313,18 @@ impl Inner {
         self.begin_stop(&mut state, &session);
     }
 
-    /// Begins to stop idle sandboxes, the longest idle first, for those who wait.
-    fn make_room(self: &Arc<Self>, state: &mut State) {
+    /// Begins to stop sandboxes for those who wait: those that nobody has used yet, the oldest first, then those that
+    /// are idle, the longest idle first.
+    pub(super) fn make_room(self: &Arc<Self>, state: &mut State) {
         let stays = |entry: &&Entry| matches!(entry.stage, Stage::Up);
-        let mut staying = state.entries.values().filter(stays).count();
+        let mut staying = state.entries.values().filter(stays).count() + state.reserve.staying();
         while state.counts.waiting > 0 && staying + state.counts.waiting > max_live(&self.config) {
+            if let Some(spare) = state.reserve.evict() {
+                self.discard(spare);
+                state.counts.evicted += 1;
+                staying -= 1;
+                continue;
+            }
             let idle = state.entries.iter().filter(|(_, entry)| entry.is_idle());
             let Some(session) = idle
                 .min_by_key(|(_, entry)| entry.idle_since)
@@ -368,15 +345,33 @@ impl Inner {
         };
         let (gone, going) = watch::channel(());
         entry.stage = Stage::Stopping(going);
+        let spare = entry.spare.take();
         let (inner, session) = (Arc::clone(self), session.clone());
         self.runtime.spawn(async move {
+            if let Some(spare) = spare {
+                inner.end(&spare).await;
+            }
             if let Err(error) = inner.provider.stop(&session).await {
                 // The next start of this session's sandbox cleans up, or fails and tells.
                 tracing::warn!(session_id = %session, %error, "a sandbox could not be stopped");
             }
             inner.lock().forget(&session);
+            inner.bells.changed();
             drop(gone);
         });
+    }
+
+    /// Ends the session's sandbox unless something runs in it, because the server stops.
+    pub(super) async fn retire(&self, session: &SessionId) {
+        if let Some(spare) = self.take_spare(session) {
+            self.end(&spare).await;
+        }
+        match self.provider.retire(session).await {
+            Ok(true) => self.lock().forget(session),
+            Ok(false) => tracing::info!(session_id = %session, "a sandbox stays: something runs in it"),
+            // It ends by itself when no server comes back to it.
+            Err(error) => tracing::warn!(session_id = %session, %error, "a sandbox could not be ended"),
+        }
     }
 
     /// If nobody holds the session's sandbox, stops it and returns when it is gone.
@@ -416,7 +411,7 @@ impl Inner {
 
 impl State {
     /// Gives places to sandboxes that are there already.
-    fn adopt(sessions: Vec<SessionId>, places: &Arc<Semaphore>) -> Self {
+    fn adopt(sessions: Vec<SessionId>, places: &Arc<Semaphore>, reserve: Reserve) -> Self {
         metrics::counter!("startup_adoptions_total", "outcome" => "reattached")
             .increment(sessions.len() as u64);
         let entry = |session| {
@@ -425,6 +420,7 @@ impl State {
                 idle_since: Instant::now() + ADOPTED_GRACE,
                 stage: Stage::Up,
                 claim: Claim::Adopted,
+                spare: None,
                 origin: Arc::default(),
                 place: Arc::clone(places).try_acquire_owned().ok(),
             };
@@ -433,16 +429,31 @@ impl State {
         Self {
             entries: sessions.into_iter().map(entry).collect(),
             counts: Counts::default(),
+            starting: 0,
+            reserve,
+            asks: VecDeque::new(),
+            refits: Vec::new(),
             failures: HashMap::new(),
         }
     }
 
-    /// Forgets a sandbox that is gone. Its place goes to one that has none, if there is one.
+    /// Forgets a sandbox that is gone.
     pub(super) fn forget(&mut self, session: &SessionId) {
         self.failures.remove(session);
-        let place = self.entries.remove(session).and_then(|entry| entry.place);
+        if let Some(place) = self.entries.remove(session).and_then(|entry| entry.place) {
+            self.give_back(place);
+        }
+    }
+
+    /// Whether the session has a place.
+    pub(super) fn has(&self, session: &SessionId) -> bool {
+        self.entries.contains_key(session)
+    }
+
+    /// A place is free: it goes to a sandbox that has none, if there is one, or else to whoever waits.
+    pub(super) fn give_back(&mut self, place: OwnedSemaphorePermit) {
         let heir = self.entries.values_mut().find(|entry| entry.place.is_none());
-        if let (Some(heir), Some(place)) = (heir, place) {
+        if let Some(heir) = heir {
             heir.place = Some(place);
         }
     }
@@ -455,20 +466,6 @@ fn max_live(config: &PoolConfig) -> usize {
 impl Entry {
     fn is_idle(&self) -> bool {
         self.users == 0 && matches!(self.stage, Stage::Up)
-    }
-}
-
-/// Those who know what belongs into sandboxes.
-struct Furnishers(Arc<[Arc<dyn Furnish>]>);
-
-#[async_trait]
-impl Fit for Furnishers {
-    async fn fit(&self, spec: &Spec) -> Result<Fittings, Error> {
-        let mut fittings = Fittings::default();
-        for furnisher in &*self.0 {
-            furnisher.fit(spec, &mut fittings).await?;
-        }
-        Ok(fittings)
     }
 }
 

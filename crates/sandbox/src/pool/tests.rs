@@ -1,7 +1,9 @@
+mod warm;
+
 use super::*;
-use crate::Attached;
+use crate::WarmId;
 use crate::files::Workspace;
-use crate::fittings::Fit;
+use crate::fittings::{Fit, Fittings};
 use crate::protocol::{Call, Reply};
 use async_trait::async_trait;
 use oma_domain::{EventId, WorkspaceId};
@@ -18,6 +20,18 @@ struct Fake {
     log: Mutex<Vec<String>>,
     broken: Mutex<bool>,
     survivors: Vec<SessionId>,
+    /// Those that belong to no session, by what they are made with.
+    warm: Mutex<Vec<(WarmId, String)>>,
+    /// Sessions that can't take any, for they have something of their own.
+    touched: Mutex<Vec<SessionId>>,
+}
+
+impl Fake {
+    fn count(&self, live: &BTreeMap<SessionId, bool>) {
+        let there = live.len() + self.warm.lock().unwrap().len();
+        let mut most = self.most.lock().unwrap();
+        *most = there.max(*most);
+    }
 }
 
 struct FakeHand;
@@ -50,8 +64,7 @@ impl Provider for Fake {
         let origin = {
             let mut live = self.live.lock().unwrap();
             let known = live.insert(spec.session.clone(), true).is_some();
-            let mut most = self.most.lock().unwrap();
-            *most = live.len().max(*most);
+            self.count(&live);
             if known { Origin::Running } else { Origin::Started }
         };
         if origin == Origin::Started {
@@ -101,6 +114,54 @@ impl Provider for Fake {
     async fn workspace(&self, _: &SessionId) -> Result<Arc<dyn Workspace>, Error> {
         Err(Error::TooWeak("none".to_owned()))
     }
+    async fn start_warm(&self, workspace: &WorkspaceId, fittings: Fittings) -> Result<WarmId, Error> {
+        if *self.broken.lock().unwrap() {
+            return Err(Error::TooWeak("broken".to_owned()));
+        }
+        let (id, kind) = (WarmId::generate(), warm::kind(workspace, &fittings));
+        {
+            let live = self.live.lock().unwrap();
+            self.warm.lock().unwrap().push((id.clone(), kind.clone()));
+            self.count(&live);
+        }
+        sleep(Duration::from_secs(1)).await;
+        self.log.lock().unwrap().push(format!("warm {kind}"));
+        Ok(id)
+    }
+    async fn stop_warm(&self, id: &WarmId) -> Result<(), Error> {
+        sleep(Duration::from_secs(1)).await;
+        let mut warm = self.warm.lock().unwrap();
+        if let Some(index) = warm.iter().position(|(known, _)| known == id) {
+            let (_, kind) = warm.remove(index);
+            self.log.lock().unwrap().push(format!("cool {kind}"));
+        }
+        Ok(())
+    }
+    async fn is_untouched(&self, session: &SessionId) -> Result<bool, Error> {
+        let is_live = self.live.lock().unwrap().contains_key(session);
+        Ok(!is_live && !self.touched.lock().unwrap().contains(session))
+    }
+    async fn claim(&self, id: &WarmId, spec: &Spec) -> Result<Option<Attached>, Error> {
+        if *self.broken.lock().unwrap() {
+            return Err(Error::Lost("broken".to_owned()));
+        }
+        let mut live = self.live.lock().unwrap();
+        let mut warm = self.warm.lock().unwrap();
+        let Some(index) = warm.iter().position(|(known, _)| known == id) else {
+            return Ok(None);
+        };
+        let (_, kind) = warm.remove(index);
+        live.insert(spec.session.clone(), true);
+        self.log
+            .lock()
+            .unwrap()
+            .push(format!("{} takes {kind}", spec.session));
+        Ok(Some(Attached {
+            hand: Arc::new(FakeHand),
+            origin: Origin::Started,
+            boot: Duration::ZERO,
+        }))
+    }
 }
 
 fn spec(name: &str) -> Spec {
@@ -126,6 +187,7 @@ fn pool_after_a_restart(max_live: usize, survivors: &[&str]) -> (Pool, Arc<Fake>
         max_live,
         wait: Duration::from_secs(100),
         idle_timeout: Duration::from_secs(1_000),
+        ..PoolConfig::default()
     };
     (Pool::new(Arc::<Fake>::clone(&fake), config), fake)
 }

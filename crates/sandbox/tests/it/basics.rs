@@ -42,6 +42,7 @@ impl Fit for Variables {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok(Fittings {
             variables: variables.into(),
+            ..Fittings::default()
         })
     }
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oma_docker_engine::{BARE, Engine, HOSTED};
 use oma_domain::{EventId, SessionId};
 use oma_sandbox::docker::{self, Config, probe};
 use oma_sandbox::doctor::Status;
+use oma_sandbox::fittings::Fittings;
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Error, Hand, Origin, Provider as _};
 use serde_json::json;
@@ -406,4 +407,44 @@ async fn the_doctor_says_what_an_engine_can_do() {
         "the data folder is not touched"
     );
     assert_eq!(engine.api().containers(""), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn one_that_was_started_in_advance_has_the_name_of_its_session() {
+    let Some(engine) = engine(false) else { return };
+    let folder = Folder::new();
+    let host = docker::open(bare(&engine, &folder.path())).await.unwrap();
+    let spec = spec(&SessionId::generate());
+    let id = host
+        .start_warm(&spec.workspace, Fittings::default())
+        .await
+        .unwrap();
+    let api = engine.api();
+    let label = format!("oma.session={id}");
+    let [container] = &*api.containers(&label) else {
+        panic!("one container, labelled with what it was started as");
+    };
+    let attached = host.claim(&id, &spec).await.unwrap().unwrap();
+    let name = || {
+        let found = api.get(&format!("/containers/{container}/json")).unwrap();
+        found["Name"].as_str().unwrap().to_owned()
+    };
+    let begun = Instant::now();
+    while !name().ends_with(spec.session.as_str()) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", name());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        sh(&*attached.hand, "echo a > f; read x < f; echo $x").await.0,
+        "a"
+    );
+    // The next server finds it, and the next container gets that name.
+    drop((attached, host));
+    let host = docker::open(bare(&engine, &folder.path())).await.unwrap();
+    assert_eq!(host.survivors(), std::slice::from_ref(&spec.session));
+    assert_eq!(host.attach(&spec).await.unwrap().origin, Origin::Running);
+    host.stop(&spec.session).await.unwrap();
+    assert_eq!(host.attach(&spec).await.unwrap().origin, Origin::Started);
+    host.destroy(&spec.session).await.unwrap();
+    assert_eq!(api.containers(""), Vec::<String>::new());
 }

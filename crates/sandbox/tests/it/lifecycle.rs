@@ -25,6 +25,7 @@ async fn idle_and_evicted_sandboxes_keep_their_workspaces() {
         max_live: 1,
         wait: Duration::from_secs(30),
         idle_timeout: Duration::ZERO,
+        ..PoolConfig::default()
     };
     let pool = Pool::new(provider, config);
     let (a, b) = (spec(), spec());

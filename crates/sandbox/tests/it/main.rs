@@ -15,3 +15,4 @@ mod ordinary_user;
 mod reattach;
 mod shell;
 mod support;
+mod warm;

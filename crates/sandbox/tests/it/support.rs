@@ -6,6 +6,7 @@ use std::time::Duration;
 use oma_docker_engine::Api;
 use oma_domain::content::joined_text;
 use oma_domain::{EventId, SessionId, WorkspaceId};
+use oma_sandbox::fittings::Fittings;
 use oma_sandbox::host::{Config, Host};
 use oma_sandbox::limits::Enforcement;
 use oma_sandbox::protocol::{Call, Reply};
@@ -102,11 +103,8 @@ pub(crate) fn remove_containers(label: &str) {
 impl Drop for Folder {
     fn drop(&mut self) {
         remove_containers(&self.label());
-        for entry in std::fs::read_dir(self.path().join("sandboxes"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        let folders = ["sandboxes", "warm/sandboxes"].map(|name| std::fs::read_dir(self.path().join(name)));
+        for entry in folders.into_iter().flatten().flatten().flatten() {
             let Ok(text) = std::fs::read(entry.path().join("record.json")) else {
                 continue;
             };
@@ -148,9 +146,23 @@ impl Fixture {
     }
 
     pub(crate) async fn attach(&self, session: &SessionId) -> Attached {
-        self.local.attach(&spec(session)).await.unwrap()
+        let spec = spec(session);
+        if std::env::var_os(FROM_RESERVE).is_some() && self.local.is_untouched(session).await.unwrap() {
+            return self.claim(&spec).await;
+        }
+        self.local.attach(&spec).await.unwrap()
+    }
+
+    /// One that was started in advance, as the session's.
+    pub(crate) async fn claim(&self, spec: &Spec) -> Attached {
+        let started = self.local.start_warm(&spec.workspace, Fittings::default()).await;
+        let claimed = self.local.claim(&started.unwrap(), spec).await;
+        claimed.unwrap().unwrap()
     }
 }
+
+/// Set when sessions of this run of the suite get sandboxes that were started in advance.
+pub(crate) const FROM_RESERVE: &str = "OMA_TEST_FROM_RESERVE";
 
 /// The ways of enforcement that can be tested as this user.
 pub(crate) fn enforcements() -> Vec<Enforcement> {
@@ -164,7 +176,11 @@ pub(crate) fn enforcements() -> Vec<Enforcement> {
 impl Fixture {
     /// After all sessions were destroyed: no record, no workspace, no rubbish, no control group, no mount.
     pub(crate) fn assert_nothing_left(&self) {
-        for name in ["sandboxes", "workspaces", "mounts", "trash"] {
+        let warm = ["warm/sandboxes", "warm/workspaces", "warm/mounts"];
+        for name in ["sandboxes", "workspaces", "mounts", "trash"]
+            .into_iter()
+            .chain(warm)
+        {
             let left: Vec<_> = std::fs::read_dir(self.data.join(name))
                 .unwrap()
                 .flatten()
@@ -202,7 +218,11 @@ pub(crate) fn assert_no_process(marker: &str) {
 }
 
 fn record(data: &Path, session: &SessionId) -> serde_json::Value {
-    let path = data.join("sandboxes").join(session.as_str()).join("record.json");
+    record_of(&data.join("sandboxes").join(session.as_str()))
+}
+
+fn record_of(folder: &Path) -> serde_json::Value {
+    let path = folder.join("record.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -218,7 +238,12 @@ pub(crate) fn hand_pid(data: &Path, session: &SessionId) -> rustix::process::Pid
 
 /// The host's pid of a session's hand, which may be in a container of this engine.
 pub(crate) fn hand_pid_by(engine: Option<Api>, data: &Path, session: &SessionId) -> rustix::process::Pid {
-    let record = record(data, session);
+    hand_pid_of(engine, &data.join("sandboxes").join(session.as_str()))
+}
+
+/// The host's pid of the hand whose record lies in this folder.
+pub(crate) fn hand_pid_of(engine: Option<Api>, folder: &Path) -> rustix::process::Pid {
+    let record = record_of(folder);
     let pid = match (engine, record["container"]["name"].as_str()) {
         (Some(engine), Some(name)) => engine.pid(name).unwrap(),
         _ => i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap(),

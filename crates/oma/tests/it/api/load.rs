@@ -116,11 +116,22 @@ async fn posts_at_once_to_one_session_all_get_their_turn() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_sessions_work_at_once_and_keep_apart() {
+    fifty_sessions("0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_sessions_keep_apart_where_some_sandboxes_are_there_in_advance() {
+    fifty_sessions("3").await;
+}
+
+/// With so many sandboxes in advance.
+async fn fifty_sessions(max_warm: &str) {
     // Fewer places than sessions: some turns and some sandboxes wait for others.
     let system = System::start_with(|options| {
         options
             .set("OPENCLAW_MAX_TURNS", "20")
             .set("OPENCLAW_MAX_ACTIVE_CONTAINERS", "6")
+            .set("OPENCLAW_MAX_WARM_CONTAINERS", max_warm)
     })
     .await;
     let agent = system.client().agent(json!({"model": MODEL})).await;

@@ -47,7 +47,8 @@ pub(crate) fn find(data: &Path) -> Vec<Leftover> {
             .filter(mine)
             .map(|line| Leftover::Mount(line.to_owned())),
     );
-    for folder in ["sandboxes", "workspaces", "trash"] {
+    let warm = ["warm/sandboxes", "warm/workspaces", "warm/mounts"];
+    for folder in ["sandboxes", "workspaces", "trash"].into_iter().chain(warm) {
         let entries = fs::read_dir(data.join(folder)).expect("readable");
         found.extend(entries.map(|entry| Leftover::Folder(entry.expect("readable").path())));
     }

@@ -240,8 +240,9 @@ pub struct Warmed {
 
 /// Warm an agent.
 ///
-/// Accepted for old clients and without effect: there is nothing to wait for, because a sandbox is made beside the
-/// first tool use of a session.
+/// Has a sandbox started for the next session of the agent, like that of its newest one, if it is not there already.
+/// Nobody waits for it, and it is given away when others need its place. Without effect where no sandboxes are started in
+/// advance (`sandbox.max_warm`, which is 0 unless set).
 #[utoipa::path(
     post, path = "/v1/agents/{agent_id}/warm", tag = "agents",
     params(("agent_id" = String, Path)),
@@ -252,9 +253,9 @@ async fn warm(
     caller: Caller,
     AgentPath(id): AgentPath,
 ) -> Result<(StatusCode, Json<Warmed>)> {
-    let agent = state.engine.agent(caller.workspace(), &id).await?;
+    state.engine.warm_agent(caller.workspace(), &id).await?;
     let warmed = Warmed {
-        agent_id: agent.id.to_string(),
+        agent_id: id.to_string(),
         queued: true,
     };
     Ok((StatusCode::ACCEPTED, Json(warmed)))
