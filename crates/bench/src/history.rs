@@ -9,6 +9,7 @@ use oma_domain::event::Body;
 use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
 use oma_store::sqlite::Sqlite;
 use oma_store::{Commit, Store};
+use serde_json::Value;
 
 use crate::provider::Provider;
 use crate::server::{Dialect, Server};
@@ -55,8 +56,9 @@ pub(crate) async fn measure(oma: &Path, events: usize, table: &mut Table) -> Res
 /// Times a page of 100 whose rows are in this field.
 async fn page(server: &Server, dialect: Dialect, path: &str, field: &str) -> Result<Duration> {
     let began = Instant::now();
-    let page = server.get_as(dialect, path).await?;
+    let page = server.get_bytes_as(dialect, path).await?;
     let taken = began.elapsed();
+    let page: Value = serde_json::from_slice(&page)?;
     let rows = page[field].as_array().context("no events")?.len();
     anyhow::ensure!(rows == 100, "a page of {rows}");
     Ok(taken)

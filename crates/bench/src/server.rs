@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use axum::body::Bytes;
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -96,8 +97,13 @@ impl Server {
     }
 
     pub(crate) async fn get_as(&self, dialect: Dialect, path: &str) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.get_bytes_as(dialect, path).await?)?)
+    }
+
+    /// An answer that has arrived and has not been looked at.
+    pub(crate) async fn get_bytes_as(&self, dialect: Dialect, path: &str) -> Result<Bytes> {
         let answer = self.request(dialect, Method::GET, path).send().await?;
-        Ok(answer.error_for_status()?.json().await?)
+        Ok(answer.error_for_status()?.bytes().await?)
     }
 
     fn request(&self, dialect: Dialect, method: Method, path: &str) -> RequestBuilder {

@@ -4,18 +4,51 @@ use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
+use oma_docker_engine::{Engine, HOSTED};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::containers::{contained, engine};
+use crate::containers::contained;
 use crate::system::client::Chat;
 use crate::system::{Options, System};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
-/// Where this machine serves the ports of the web, for the tests only.
-const WEB: Ipv4Addr = Ipv4Addr::new(127, 9, 8, 7);
+
+/// What makes the sandboxes of a test.
+struct Place {
+    /// Where this machine serves the ports of the web, for the tests of this place only.
+    web: Ipv4Addr,
+    engine: Option<Engine>,
+}
+
+/// Each of these tests once in each place.
+macro_rules! in_all_places {
+    ($($test:ident),+ $(,)?) => {
+        mod local {
+            $(#[tokio::test] async fn $test() { super::$test(&super::Place::local()).await; })+
+        }
+
+        mod contained {
+            $(#[tokio::test] async fn $test() {
+                if let Some(place) = super::Place::contained() {
+                    super::$test(&place).await;
+                }
+            })+
+        }
+    };
+}
+
+in_all_places!(
+    what_a_list_allows_works_and_nothing_else,
+    programs_that_know_of_no_proxy_get_out_as_well,
+    rules_that_change_hold_at_once,
+    a_restart_of_the_server_leaves_the_way_out,
+    there_is_no_way_round_the_doors,
+    more_connections_than_there_are_places_wait,
+    without_a_way_out_there_is_no_network,
+);
 
 /// A server in the clear: how many have connected is the only thing that it knows.
 async fn clear(address: Ipv4Addr, port: u16) -> u16 {
@@ -110,24 +143,52 @@ impl Drop for Tls {
     }
 }
 
-/// A server whose guard knows `good.test` and `evil.test`, which are this machine, and would reach both.
-async fn start(ports: &[u16]) -> System {
-    start_with(ports, |options| options).await
-}
+impl Place {
+    /// This machine's namespaces.
+    fn local() -> Self {
+        Self {
+            web: Ipv4Addr::new(127, 9, 8, 7),
+            engine: None,
+        }
+    }
 
-async fn start_with(ports: &[u16], adjust: impl FnOnce(Options) -> Options) -> System {
-    let names = ["good.test", "a.cdn.test", "evil.test"];
-    let allowed = names
-        .iter()
-        .flat_map(|name| ports.iter().map(move |port| format!("{name}:{port}")));
-    let allowed: Vec<String> = allowed.collect();
-    let hosts = names.map(|name| format!("{name}={WEB}"));
-    System::start_with(|options| {
-        adjust(options)
-            .set("OPENCLAW_SANDBOX_EGRESS_ALLOW", &allowed.join(","))
-            .set("OPENCLAW_SANDBOX_EGRESS_HOSTS", &hosts.join(","))
-    })
-    .await
+    /// Containers with this machine's programs, where there can be any.
+    fn contained() -> Option<Self> {
+        let engine = oma_docker_engine::is_possible().then(|| Engine::start(false))?;
+        engine.import_hosted();
+        Some(Self {
+            web: Ipv4Addr::new(127, 9, 8, 6),
+            engine: Some(engine),
+        })
+    }
+
+    fn adjust(&self, options: Options) -> Options {
+        match &self.engine {
+            None => options,
+            Some(engine) => contained(engine)(options)
+                .set("OPENCLAW_SANDBOX_IMAGE", HOSTED)
+                .set(
+                    "OPENCLAW_SANDBOX_READABLE",
+                    "/usr,/etc/alternatives,/etc/ssl/certs",
+                ),
+        }
+    }
+
+    /// A server whose guard knows `good.test` and `evil.test`, which are this machine, and would reach both.
+    async fn start(&self, ports: &[u16]) -> System {
+        let names = ["good.test", "a.cdn.test", "evil.test"];
+        let allowed = names
+            .iter()
+            .flat_map(|name| ports.iter().map(move |port| format!("{name}:{port}")));
+        let allowed: Vec<String> = allowed.collect();
+        let hosts = names.map(|name| format!("{name}={}", self.web));
+        System::start_with(|options| {
+            self.adjust(options)
+                .set("OPENCLAW_SANDBOX_EGRESS_ALLOW", &allowed.join(","))
+                .set("OPENCLAW_SANDBOX_EGRESS_HOSTS", &hosts.join(","))
+        })
+        .await
+    }
 }
 
 fn limited() -> Value {
@@ -156,11 +217,10 @@ async fn run(chat: &Chat, command: &str) -> String {
     result["content"].as_str().expect("text").to_owned()
 }
 
-#[tokio::test]
-async fn what_a_list_allows_works_and_nothing_else() {
-    let clear = clear(WEB, 0).await;
-    let tls = Tls::start(WEB, 0);
-    let system = start(&[clear, tls.port, 443]).await;
+async fn what_a_list_allows_works_and_nothing_else(place: &Place) {
+    let clear = clear(place.web, 0).await;
+    let tls = Tls::start(place.web, 0);
+    let system = place.start(&[clear, tls.port, 443]).await;
     let (chat, _) = session(&system, limited()).await;
     let tls_port = tls.port;
 
@@ -244,11 +304,10 @@ async fn what_a_list_allows_works_and_nothing_else() {
     system.stop().await;
 }
 
-#[tokio::test]
-async fn programs_that_know_of_no_proxy_get_out_as_well() {
-    let _clear = clear(WEB, 80).await;
-    let _tls = Tls::start(WEB, 443);
-    let system = start(&[80, 443]).await;
+async fn programs_that_know_of_no_proxy_get_out_as_well(place: &Place) {
+    let _clear = clear(place.web, 80).await;
+    let _tls = Tls::start(place.web, 443);
+    let system = place.start(&[80, 443]).await;
     let (chat, _) = session(&system, limited()).await;
     let bare = "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY;";
     assert_eq!(
@@ -283,10 +342,9 @@ async fn programs_that_know_of_no_proxy_get_out_as_well() {
     system.stop().await;
 }
 
-#[tokio::test]
-async fn rules_that_change_hold_at_once() {
-    let clear = clear(WEB, 0).await;
-    let system = start(&[clear]).await;
+async fn rules_that_change_hold_at_once(place: &Place) {
+    let clear = clear(place.web, 0).await;
+    let system = place.start(&[clear]).await;
     let (chat, environment) = session(&system, limited()).await;
     let ask = format!("curl -sS http://evil.test:{clear}/");
     assert!(run(&chat, &ask).await.contains("does not allow"));
@@ -314,10 +372,9 @@ async fn rules_that_change_hold_at_once() {
     system.stop().await;
 }
 
-#[tokio::test]
-async fn a_restart_of_the_server_leaves_the_way_out() {
-    let clear = clear(WEB, 0).await;
-    let system = start(&[clear]).await;
+async fn a_restart_of_the_server_leaves_the_way_out(place: &Place) {
+    let clear = clear(place.web, 0).await;
+    let system = place.start(&[clear]).await;
     let (chat, _) = session(&system, limited()).await;
     let ask = format!("curl -sS http://good.test:{clear}/");
     run(&chat, "sleep 600 >/dev/null & echo started").await;
@@ -333,23 +390,23 @@ async fn a_restart_of_the_server_leaves_the_way_out() {
     system.stop().await;
 }
 
-#[tokio::test]
-async fn there_is_no_way_round_the_doors() {
-    let clear = clear(WEB, 0).await;
-    let system = start(&[clear]).await;
+async fn there_is_no_way_round_the_doors(place: &Place) {
+    let clear = clear(place.web, 0).await;
+    let system = place.start(&[clear]).await;
     let (chat, _) = session(&system, limited()).await;
     let (other, _) = session(&system, json!({"type": "unrestricted"})).await;
     assert_eq!(
         run(&other, &format!("curl -sS http://evil.test:{clear}/")).await,
         "served"
     );
+    let web = place.web;
     let tries = [
         ("a socket to the world", "exec 3<>/dev/tcp/1.1.1.1/80 && echo REACHED".to_owned()),
         ("a socket to the metadata service", "exec 3<>/dev/tcp/169.254.169.254/80 && echo REACHED".to_owned()),
         ("the metadata service through the proxy", "curl -sSf http://169.254.169.254/latest/ && echo REACHED".to_owned()),
         ("the metadata service past the proxy", "curl -sSf --noproxy '*' --max-time 5 http://169.254.169.254/ && echo REACHED".to_owned()),
-        ("the machine's loopback address", format!("exec 3<>/dev/tcp/{WEB}/{clear} && echo REACHED")),
-        ("that through the proxy", format!("NO_PROXY= no_proxy= curl -sSf http://{WEB}:{clear}/ && echo REACHED")),
+        ("the machine's loopback address", format!("exec 3<>/dev/tcp/{web}/{clear} && echo REACHED")),
+        ("that through the proxy", format!("NO_PROXY= no_proxy= curl -sSf http://{web}:{clear}/ && echo REACHED")),
         ("another name server", "python3 -c 'import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((\"1.1.1.1\", 53)); s.send(b\"x\"); print(\"REACHED\")'".to_owned()),
         ("version 6", "python3 -c 'import socket\ns = socket.create_connection((\"2606:4700:4700::1111\", 443), 3); print(\"REACHED\")'".to_owned()),
         ("a raw socket", "python3 -c 'import socket\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, 1); print(\"REACHED\")'".to_owned()),
@@ -384,10 +441,9 @@ async fn there_is_no_way_round_the_doors() {
     system.stop().await;
 }
 
-#[tokio::test]
-async fn more_connections_than_there_are_places_wait() {
-    let clear = clear(WEB, 0).await;
-    let system = start(&[clear, 443]).await;
+async fn more_connections_than_there_are_places_wait(place: &Place) {
+    let clear = clear(place.web, 0).await;
+    let system = place.start(&[clear, 443]).await;
     let (chat, _) = session(&system, json!({"type": "unrestricted"})).await;
     // Each is open until its process says something, and so are the first all at once.
     let program = format!(
@@ -415,49 +471,9 @@ async fn more_connections_than_there_are_places_wait() {
     system.stop().await;
 }
 
-#[tokio::test]
-async fn containers_have_the_same_doors() {
-    let Some(engine) = engine(false) else { return };
-    let clear = clear(WEB, 0).await;
-    let system = start_with(&[clear], contained(&engine)).await;
-    let (chat, _) = session(&system, limited()).await;
-    // The image has hardly a program.
-    let ask = |host: &str| {
-        format!(
-            "exec 3<>/dev/tcp/127.0.0.1/61419; printf 'GET http://{host}:{clear}/ HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n' >&3; \
-             mapfile -u 3 lines; printf '%s' \"${{lines[@]}}\""
-        )
-    };
-    let served = run(&chat, &ask("good.test")).await;
-    assert!(
-        served.contains("200 OK") && served.ends_with("served"),
-        "{served}"
-    );
-    let refused = run(&chat, &ask("evil.test")).await;
-    assert!(
-        refused.contains("403") && refused.contains("does not allow"),
-        "{refused}"
-    );
-    for address in ["127.0.0.1/53", "127.64.0.1/80", "127.64.0.1/443"] {
-        let said = run(&chat, &format!("exec 4<>/dev/tcp/{address} && echo open")).await;
-        assert_eq!(said.trim(), "open", "{address}");
-    }
-    let said = run(
-        &chat,
-        "exec 4<>/dev/tcp/1.1.1.1/443 && echo REACHED; echo $HTTPS_PROXY",
-    )
-    .await;
-    assert!(
-        !said.contains("REACHED") && said.contains("127.0.0.1:61419"),
-        "{said}"
-    );
-    system.client().delete(&chat.path("")).await.good();
-    system.stop().await;
-}
-
-#[tokio::test]
-async fn without_a_way_out_there_is_no_network() {
-    let system = System::start_with(|options| options.set("OPENCLAW_SANDBOX_EGRESS", "false")).await;
+async fn without_a_way_out_there_is_no_network(place: &Place) {
+    let system =
+        System::start_with(|options| place.adjust(options).set("OPENCLAW_SANDBOX_EGRESS", "false")).await;
     let client = system.client();
     let chat = client.session_of(MODEL).await;
     let said = run(

@@ -19,6 +19,7 @@ mod port;
 pub mod process;
 mod server;
 mod service;
+mod splice;
 pub mod tools;
 
 use std::collections::BTreeMap;

@@ -10,17 +10,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt as _, BufReader, copy_buf};
+use rustix::net::Shutdown;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::splice;
 use crate::protocol::{Order, Report};
 use crate::wire::{Reader, Writer, encode};
 
-/// How much of a connection is carried at once.
-const CHUNK: usize = 64 << 10;
 /// How long a process may go on once the server has said all.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The most ports of one sandbox, beside those that it is made with.
@@ -94,7 +94,7 @@ pub(super) async fn run(
         return;
     }
     tokio::select! {
-        () = carry(stream, reader, writer.into_inner()) => {}
+        _ = carry(stream, reader, writer.into_inner()) => {}
         () = end.cancelled() => {}
     }
 }
@@ -107,20 +107,21 @@ pub(super) async fn say(writer: &mut Writer<OwnedWriteHalf>, report: &Report) ->
 }
 
 /// Returns when both have said all, or some time after the server has. An error is an end like any other.
-async fn carry(mut stream: TcpStream, reader: Reader<OwnedReadHalf>, mut to_server: OwnedWriteHalf) {
-    let (mut from_server, begun) = reader.into_parts();
-    let (mut from_process, mut to_process) = stream.split();
+async fn carry(
+    mut process: TcpStream,
+    reader: Reader<OwnedReadHalf>,
+    to_server: OwnedWriteHalf,
+) -> io::Result<()> {
+    let (from_server, begun) = reader.into_parts();
+    let server = from_server.reunite(to_server).map_err(io::Error::other)?;
+    process.write_all(&begun).await?;
     let there = async {
-        let mut buffered = BufReader::with_capacity(CHUNK, &mut from_process);
-        let _ = copy_buf(&mut buffered, &mut to_server).await;
-        let _ = to_server.shutdown().await;
+        let _ = splice::one_way(&process, &server).await;
+        let _ = rustix::net::shutdown(&server, Shutdown::Write);
     };
     let back = async {
-        if to_process.write_all(&begun).await.is_ok() {
-            let mut buffered = BufReader::with_capacity(CHUNK, &mut from_server);
-            let _ = copy_buf(&mut buffered, &mut to_process).await;
-        }
-        let _ = to_process.shutdown().await;
+        let _ = splice::one_way(&server, &process).await;
+        let _ = rustix::net::shutdown(&process, Shutdown::Write);
     };
     tokio::pin!(there, back);
     let is_said = tokio::select! {
@@ -134,4 +135,5 @@ async fn carry(mut stream: TcpStream, reader: Reader<OwnedReadHalf>, mut to_serv
         // The process may still be saying something, and would lose what it has been told if it were cut off.
         let _ = timeout(LAST_WORDS, there).await;
     }
+    Ok(())
 }

@@ -39,8 +39,14 @@ pub(super) struct Posted {
     pub(super) echo: Value,
 }
 
-/// Reads the events of a request to a session.
-pub(super) fn events(value: &Value, session: &Session) -> Result<Vec<Posted>> {
+/// Whether an event is for a thread by its name, so that it takes the session to read it.
+pub(super) fn names_threads(value: &Value) -> bool {
+    let mut events = value["events"].as_array().into_iter().flatten();
+    events.any(|event| event["session_thread_id"].is_string())
+}
+
+/// Reads the events of a request to a session, which has to be there if they name threads.
+pub(super) fn events(value: &Value, session: Option<&Session>) -> Result<Vec<Posted>> {
     let event = |value: &Value, issues: &mut Tree| event(value, issues, session);
     let posted = parse(value, &["events"], |object| {
         object.required("events", list(1, EVENTS, event))
@@ -73,7 +79,7 @@ fn check_system(posted: &[Posted]) -> Result<()> {
     )))
 }
 
-fn event(value: &Value, issues: &mut Tree, session: &Session) -> Option<Posted> {
+fn event(value: &Value, issues: &mut Tree, session: Option<&Session>) -> Option<Posted> {
     let mut object = Object::of(value, issues)?;
     match discriminator(&mut object, TYPES)? {
         "user.message" => {
@@ -135,17 +141,13 @@ fn event(value: &Value, issues: &mut Tree, session: &Session) -> Option<Posted> 
 }
 
 /// The thread that is to be interrupted. With the primary one all are, because it waits for whatever they do.
-fn named_thread(name: &str, session: &Session) -> std::result::Result<Submission, &'static str> {
+fn named_thread(name: &str, session: Option<&Session>) -> std::result::Result<Submission, &'static str> {
     for id in SessionId::of_thread(name) {
-        if id == session.id {
+        if session.is_some_and(|session| id == session.id) {
             return Ok(Submission::Interrupt);
         }
-        if session
-            .state
-            .threads
-            .get(&id)
-            .is_some_and(|thread| !thread.is_over)
-        {
+        let thread = session.and_then(|session| session.state.threads.get(&id));
+        if thread.is_some_and(|thread| !thread.is_over) {
             return Ok(Submission::InterruptThread(id));
         }
     }

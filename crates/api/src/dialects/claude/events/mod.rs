@@ -15,7 +15,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
 use oma_domain::session::Rejection;
-use oma_domain::{EventId, OutcomeId, SessionId};
+use oma_domain::{EventId, OutcomeId, Session, SessionId};
 use oma_engine::{Error, Submission, Submitted};
 use serde_json::{Value, json};
 
@@ -41,13 +41,19 @@ async fn send(
     mut sent: Sent,
 ) -> Result<Json<Value>> {
     let (engine, workspace) = (&state.engine, caller.workspace());
-    // A missing session is reported before a bad body.
-    let session = engine.session(workspace, &id).await?;
-    if session.state.archived_at.is_some() {
-        return Err(archived(&id));
-    }
-    attachments::resolve(&state, &caller, &mut sent.value, "events").await?;
-    let posted = body::events(&sent.value, &session)?;
+    // Most events say nothing that depends on the session: it need not be read for them.
+    let named = match body::names_threads(&sent.value) {
+        true => Some(open(&state, &caller, &id).await?),
+        false => None,
+    };
+    let posted = match read(&state, &caller, &mut sent.value, named.as_ref()).await {
+        Ok(posted) => posted,
+        Err(fault) => {
+            // A missing session is reported before a bad body.
+            open(&state, &caller, &id).await?;
+            return Err(fault);
+        }
+    };
     let (submissions, echoes): (Vec<Submission>, Vec<Value>) = posted
         .into_iter()
         .map(|Posted { submission, echo }| (submission, echo))
@@ -84,6 +90,26 @@ async fn send(
     caller.recorded();
     let data: Vec<Value> = submitted.into_iter().zip(echoes).map(echoed).collect();
     Ok(Json(json!({ "data": data })))
+}
+
+/// What a request wants of a session.
+async fn read(
+    state: &AppState,
+    caller: &Caller,
+    sent: &mut Value,
+    session: Option<&Session>,
+) -> Result<Vec<Posted>> {
+    attachments::resolve(state, caller, sent, "events").await?;
+    body::events(sent, session)
+}
+
+/// A session that takes events.
+async fn open(state: &AppState, caller: &Caller, id: &SessionId) -> Result<Session> {
+    let session = state.engine.session(caller.workspace(), id).await?;
+    match session.state.archived_at {
+        Some(_) => Err(archived(id)),
+        None => Ok(session),
+    }
 }
 
 /// An event as it was taken, with its id.
