@@ -9,10 +9,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::containers::contained;
 use crate::system::client::Chat;
-use crate::system::{Options, System};
+use crate::system::{Options, System, leftovers, soon};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
@@ -47,6 +48,7 @@ in_all_places!(
     a_restart_of_the_server_leaves_the_way_out,
     there_is_no_way_round_the_doors,
     more_connections_than_there_are_places_wait,
+    kills_in_the_middle_of_an_answer_leave_nothing,
     without_a_way_out_there_is_no_network,
 );
 
@@ -68,6 +70,30 @@ async fn clear(address: Ipv4Addr, port: u16) -> u16 {
         }
     });
     port
+}
+
+/// A server whose answers never end, and how many of them are under way.
+async fn endless(address: Ipv4Addr) -> (u16, watch::Receiver<usize>) {
+    let listener = TcpListener::bind((address, 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let (under_way, seen) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let under_way = under_way.clone();
+            tokio::spawn(async move {
+                under_way.send_modify(|count| *count += 1);
+                // The question comes first.
+                let mut heard = [0; 8192];
+                let _ = stream.read(&mut heard).await;
+                let mut next: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n";
+                while stream.write_all(next).await.is_ok() {
+                    next = &[b'x'; 1024];
+                }
+                under_way.send_modify(|count| *count -= 1);
+            });
+        }
+    });
+    (port, seen)
 }
 
 /// A server over TLS, with a certificate that nobody has signed.
@@ -172,6 +198,27 @@ impl Place {
                     "/usr,/etc/alternatives,/etc/ssl/certs",
                 ),
         }
+    }
+
+    /// Kills what a session's sandbox consists of.
+    fn kill(&self, system: &System, session: &str) {
+        if let Some(engine) = &self.engine {
+            for container in engine.api().containers(&format!("oma.session={session}")) {
+                let path = format!("/containers/{container}/kill");
+                engine.api().ask("POST", &path, &[]).expect("an answer");
+            }
+            return;
+        }
+        let record = system
+            .data
+            .path()
+            .join("sandboxes")
+            .join(session)
+            .join("record.json");
+        let record: Value = serde_json::from_slice(&std::fs::read(record).expect("a record")).expect("JSON");
+        let hand = i32::try_from(record["hand"]["pid"].as_i64().expect("a pid")).expect("a pid");
+        let hand = rustix::process::Pid::from_raw(hand).expect("a pid");
+        rustix::process::kill_process(hand, rustix::process::Signal::KILL).expect("it runs");
     }
 
     /// A server whose guard knows `good.test` and `evil.test`, which are this machine, and would reach both.
@@ -469,6 +516,47 @@ async fn more_connections_than_there_are_places_wait(place: &Place) {
     assert_eq!(lines[1], "True", "a place that is free is the next one's: {said}");
     assert!(lines[2].starts_with("127."), "names are still answered: {said}");
     system.stop().await;
+}
+
+async fn kills_in_the_middle_of_an_answer_leave_nothing(place: &Place) {
+    let (port, mut under_way) = endless(place.web).await;
+    let system = place.start(&[port]).await;
+    let (chat, _) = session(&system, json!({"type": "unrestricted"})).await;
+    let bare = "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY;";
+    let download = format!(
+        "{{ curl -sSp -x 127.0.0.1:61419 -o /dev/null http://good.test:{port}/; echo $? > ended; }} & echo begun"
+    );
+    assert_eq!(run(&chat, &format!("{bare} {download}")).await.trim(), "begun");
+    soon("the download", under_way.wait_for(|count| *count == 1))
+        .await
+        .expect("a server");
+    // The server's end is that of what it carried: the process hears of it, and can connect anew.
+    let system = system.crash().await;
+    let chat = chat.at(system.client());
+    soon("its end", under_way.wait_for(|count| *count == 0))
+        .await
+        .expect("a server");
+    let ended = run(
+        &chat,
+        "until [ -s ended ]; do sleep 0.05; done; cat ended; rm ended",
+    )
+    .await;
+    assert_ne!(ended.trim(), "0", "it was cut off, and curl says so");
+    assert_eq!(run(&chat, &download).await.trim(), "begun");
+    soon("the download", under_way.wait_for(|count| *count == 1))
+        .await
+        .expect("a server");
+    // So is that of the sandbox.
+    place.kill(&system, &chat.session);
+    soon("its end", under_way.wait_for(|count| *count == 0))
+        .await
+        .expect("a server");
+    let again = format!("curl -sS --max-time 1 -o /dev/null http://good.test:{port}/; echo $?");
+    let said = run(&chat, &again).await;
+    assert!(said.trim().ends_with("28"), "it lasts as long as it may: {said}");
+    system.client().delete(&chat.path("")).await.good();
+    let data = system.stop().await;
+    assert_eq!(leftovers::find(&data.path()), []);
 }
 
 async fn without_a_way_out_there_is_no_network(place: &Place) {
