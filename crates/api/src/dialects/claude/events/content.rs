@@ -2,6 +2,7 @@
 
 use oma_domain::ContentBlock;
 use oma_domain::content::Source;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Value, json};
 
 use crate::dialects::claude::body::{object, only};
@@ -109,6 +110,29 @@ pub(crate) fn outcome(description: &str, rubric: &str, max_iterations: u32) -> V
 /// Blocks as clients read them.
 pub(crate) fn view(blocks: &[ContentBlock]) -> Value {
     blocks.iter().map(block_view).collect()
+}
+
+/// The same, written at once.
+pub(super) struct Blocks<'a>(pub(super) &'a [ContentBlock]);
+
+impl Serialize for Blocks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(Block))
+    }
+}
+
+struct Block<'a>(&'a ContentBlock);
+
+impl Serialize for Block<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ContentBlock::Text { text } = self.0 else {
+            return block_view(self.0).serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("type", "text")?;
+        map.serialize_entry("text", text)?;
+        map.end()
+    }
 }
 
 fn block_view(block: &ContentBlock) -> Value {

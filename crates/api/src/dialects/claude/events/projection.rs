@@ -46,10 +46,23 @@ pub(crate) struct View {
     members: HashMap<AgentId, BTreeMap<String, String>>,
 }
 
-/// The fields of an event that has a content and nothing else. It is moved into them: `json!` would word it twice.
-fn content_of(blocks: &[ContentBlock]) -> Value {
-    let fields = [("content".to_owned(), content::view(blocks))];
-    Value::Object(fields.into_iter().collect())
+/// What an event has besides its id, its type and its time.
+#[derive(Debug, Clone, PartialEq)]
+enum Fields {
+    /// These.
+    Worded(Value),
+    /// Its content, and nothing else. Most of a log is that, so it is worded where it is written.
+    Content(Arc<Body>),
+}
+
+/// The content of an event whose fields are nothing else.
+fn content_of(body: &Body) -> Option<&[ContentBlock]> {
+    match body {
+        Body::SystemMessage { content, .. }
+        | Body::UserMessage { content, from: None }
+        | Body::AgentMessage { content, .. } => Some(content),
+        _ => None,
+    }
 }
 
 /// The names of an agent's MCP servers, by what the names of their tools begin with.
@@ -68,8 +81,7 @@ pub(crate) struct Frame {
     pub(crate) id: String,
     /// Its place among the frames of its event.
     pub(crate) index: usize,
-    /// What it has besides its id, its type and its time.
-    fields: Value,
+    fields: Fields,
     at: Timestamp,
 }
 
@@ -78,8 +90,16 @@ impl Serialize for Frame {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &self.id)?;
         map.serialize_entry("type", self.kind)?;
-        for (name, value) in self.fields.as_object().into_iter().flatten() {
-            map.serialize_entry(name, value)?;
+        match &self.fields {
+            Fields::Worded(fields) => {
+                for (name, value) in fields.as_object().into_iter().flatten() {
+                    map.serialize_entry(name, value)?;
+                }
+            }
+            Fields::Content(body) => {
+                let blocks = content_of(body).unwrap_or_default();
+                map.serialize_entry("content", &content::Blocks(blocks))?;
+            }
         }
         map.serialize_entry("processed_at", &time::text(self.at))?;
         map.end()
@@ -117,7 +137,15 @@ impl View {
 
     /// The frames of an event, in order.
     pub(crate) fn project(&self, event: &Event) -> Vec<Frame> {
-        let frames = self.bodies(event);
+        let frames = match content_of(&event.body) {
+            Some(_) => vec![(event.body.kind(), Fields::Content(Arc::clone(&event.body)))],
+            None => {
+                let bodies = self.bodies(event).into_iter();
+                bodies
+                    .map(|(kind, fields)| (kind, Fields::Worded(fields)))
+                    .collect()
+            }
+        };
         let frames = frames.into_iter().enumerate().map(|(index, (kind, fields))| {
             let id = Cursor {
                 event: event.id.clone(),
@@ -147,10 +175,10 @@ impl View {
         frames.filter(concerns_threads).collect()
     }
 
+    /// Of an event whose fields are not its content alone.
     fn bodies(&self, event: &Event) -> Vec<(&'static str, Value)> {
         let one = |fields: Value| vec![(event.body.kind(), fields)];
         match &*event.body {
-            Body::SystemMessage { content, .. } => one(content_of(content)),
             Body::UserDefineOutcome {
                 outcome,
                 description,
@@ -191,7 +219,9 @@ impl View {
                 purpose: Purpose::Evaluation,
                 ..
             } => Vec::new(),
-            Body::UserMessage { content, from: None } => one(content_of(content)),
+            Body::SystemMessage { .. } | Body::UserMessage { from: None, .. } | Body::AgentMessage { .. } => {
+                Vec::new()
+            }
             Body::UserMessage {
                 content,
                 from: Some(ThreadRef { thread, agent_name }),
@@ -295,7 +325,6 @@ impl View {
                 agent_name,
                 content,
             } => one(received(from, agent_name, content)),
-            Body::AgentMessage { content, .. } => one(content_of(content)),
             Body::AgentThinking { .. } => one(json!({})),
             Body::AgentToolUse { name, .. } | Body::AgentToolResult { name, .. } if self.is_hidden(name) => {
                 Vec::new()
