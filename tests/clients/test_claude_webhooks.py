@@ -240,6 +240,25 @@ def test_threads_are_told_of(client, receiver):
     remove(client, made)
 
 
+def test_consultations_are_told_of(client, receiver):
+    beta = client.beta
+    turn = [[{"tool": "consult_advisor", "input": {"question": "Left or right?"}}], [{"text": "done"}]]
+    advisor = {"type": "advisor", "model": "scripted/echo"}
+    agent = scripted(beta, turn, multiagent={"type": "coordinator", "agents": [advisor]})
+    environment = beta.environments.create(name=f"hooks {uuid.uuid4()}")
+    kinds = ["session.thread_created", "session.thread_idled", "session.thread_terminated"]
+    made = endpoint(client, receiver.url, *kinds)
+    session = beta.sessions.create(agent=agent.id, environment_id=environment.id)
+    answered(beta, session, message("go"))
+    # A consultation is over with its answer.
+    told = heard(client, receiver, made["signing_secret"], 3)
+    (thread,) = [found.id for found in beta.sessions.threads.list(session.id) if found.parent_thread_id]
+    assert sorted(data.type for data in told) == kinds
+    assert {(data.id, data.session_thread_id) for data in told} == {(session.id, thread)}
+    assert receiver.got.empty()
+    remove(client, made)
+
+
 def test_evaluations_are_told_of(client, receiver):
     beta = client.beta
     made = endpoint(client, receiver.url, "session.outcome_evaluation_ended")
