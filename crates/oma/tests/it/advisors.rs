@@ -5,25 +5,18 @@ use oma_fake_provider::{Reply, Step};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::system::client::{Answer, Client, is_end};
+use crate::system::client::{Client, is_end};
 use crate::system::{System, soon};
 
 const MODEL: &str = "claude-sonnet-4-5";
 const ADVISOR: &str = "claude-opus-4-5";
 
-async fn claude(client: &Client, method: Method, path: &str, body: &Value) -> Answer {
-    let request = client
-        .request(method, path)
-        .header("anthropic-version", "2026-10-21");
-    client.send(request.json(body)).await
-}
-
 async fn post(client: &Client, path: &str, body: Value) -> Value {
-    claude(client, Method::POST, path, &body).await.good()
+    client.claude(Method::POST, path, &body).await.good()
 }
 
 async fn list(client: &Client, path: &str) -> Vec<Value> {
-    let page = claude(client, Method::GET, path, &json!({})).await.good();
+    let page = client.claude(Method::GET, path, &json!({})).await.good();
     page["data"].as_array().expect("a list").clone()
 }
 
@@ -148,7 +141,7 @@ async fn an_advisor_is_shown_the_work_and_its_advice_comes_back() {
     assert_eq!(thread["id"], advice["from_session_thread_id"]);
     assert!(thread["archived_at"].is_string(), "{thread}");
     // What it consumes is the session's, and reported under a name of its own.
-    let session = claude(client, Method::GET, &path, &json!({})).await.good();
+    let session = client.claude(Method::GET, &path, &json!({})).await.good();
     let threads = list(client, &format!("{path}/threads")).await;
     let spent = |of: &Value| of["usage"]["output_tokens"].as_u64().expect("tokens");
     assert_eq!(spent(&session), threads.iter().map(spent).sum::<u64>());
@@ -166,9 +159,11 @@ async fn an_advisor_is_shown_the_work_and_its_advice_comes_back() {
     // Nothing more can be said to it, and it goes with its session.
     let id = thread["id"].as_str().expect("an id");
     let stop = json!({"events": [{"type": "user.interrupt", "session_thread_id": id}]});
-    let refused = claude(client, Method::POST, &format!("{path}/events"), &stop).await;
+    let refused = client
+        .claude(Method::POST, &format!("{path}/events"), &stop)
+        .await;
     assert_eq!(refused.status, 400, "{}", refused.text());
-    claude(client, Method::DELETE, &path, &json!({})).await.good();
+    client.claude(Method::DELETE, &path, &json!({})).await.good();
     assert_eq!(client.get("/v1/sessions").await.good()["sessions"], json!([]));
     system.stop().await;
 }
@@ -312,7 +307,7 @@ async fn a_budget_needs_the_price_of_the_advisor_too() {
         let agent = post(client, "/v1/agents", agent).await;
         let budget = json!({"type": "limit", "max_list_cost": {"amount": "5", "currency": "USD"}});
         let body = json!({"agent": agent["id"], "environment_id": environment["id"], "budget": budget});
-        let made = claude(client, Method::POST, "/v1/sessions", &body).await;
+        let made = client.claude(Method::POST, "/v1/sessions", &body).await;
         assert_eq!(made.status, status, "{}", made.text());
         assert!(made.text().contains(advisor), "{}", made.text());
     }

@@ -5,24 +5,17 @@ use oma_fake_provider::{Reply, Step, Usage};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::system::client::{Answer, Client, is_end};
+use crate::system::client::{Client, is_end};
 use crate::system::{System, soon};
 
 const MODEL: &str = "claude-sonnet-4-5";
 
-async fn claude(client: &Client, method: Method, path: &str, body: &Value) -> Answer {
-    let request = client
-        .request(method, path)
-        .header("anthropic-version", "2026-10-21");
-    client.send(request.json(body)).await
-}
-
 async fn post(client: &Client, path: &str, body: Value) -> Value {
-    claude(client, Method::POST, path, &body).await.good()
+    client.claude(Method::POST, path, &body).await.good()
 }
 
 async fn get(client: &Client, path: &str) -> Value {
-    claude(client, Method::GET, path, &json!({})).await.good()
+    client.claude(Method::GET, path, &json!({})).await.good()
 }
 
 fn define(iterations: u32) -> Value {
@@ -259,7 +252,9 @@ async fn an_outcome_can_be_stopped_while_the_grader_looks() {
     let session = begin(client, json!({})).await;
     soon("the grader's request", system.provider.wait_for_requests(2)).await;
     let path = format!("/v1/sessions/{session}/events");
-    let second = claude(client, Method::POST, &path, &json!({"events": [define(1)]})).await;
+    let second = client
+        .claude(Method::POST, &path, &json!({"events": [define(1)]}))
+        .await;
     assert_eq!(second.status, 400, "{}", second.text());
     assert!(second.text().contains("events[0]"), "{}", second.text());
     post(client, &path, json!({"events": [{"type": "user.interrupt"}]})).await;
@@ -330,7 +325,9 @@ async fn work_goes_on_by_itself_when_the_budget_is_raised() {
     let events_path = format!("{path}/events");
     let message = json!({"type": "user.message", "content": [{"type": "text", "text": "More?"}]});
     for refused in [message, define(1)] {
-        let answer = claude(client, Method::POST, &events_path, &json!({"events": [refused]})).await;
+        let answer = client
+            .claude(Method::POST, &events_path, &json!({"events": [refused]}))
+            .await;
         assert_eq!(answer.status, 400, "{}", answer.text());
     }
     // An interrupt is swallowed: the work waits for the budget.
@@ -340,7 +337,9 @@ async fn work_goes_on_by_itself_when_the_budget_is_raised() {
         json!({"events": [{"type": "user.interrupt"}]}),
     )
     .await;
-    let too_little = claude(client, Method::POST, &path, &json!({"budget": limit(1)})).await;
+    let too_little = client
+        .claude(Method::POST, &path, &json!({"budget": limit(1)}))
+        .await;
     assert_eq!(too_little.status, 400, "{}", too_little.text());
     assert_eq!(
         too_little.json()["error"]["details"]["error_code"],
@@ -371,7 +370,9 @@ async fn work_goes_on_by_itself_when_the_budget_is_raised() {
     assert_eq!(read["outcome_evaluations"][0]["result"], "satisfied");
     let removed = post(client, &path, json!({"budget": null})).await;
     assert_eq!(removed["budget"], Value::Null);
-    let again = claude(client, Method::POST, &path, &json!({"budget": limit(900)})).await;
+    let again = client
+        .claude(Method::POST, &path, &json!({"budget": limit(900)}))
+        .await;
     assert_eq!(
         again.json()["error"]["details"]["error_code"],
         "budget_create_only",

@@ -130,6 +130,14 @@ impl Client {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
+    /// The same in the Claude dialect, by any method.
+    pub(crate) async fn claude(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let request = self
+            .request(method, path)
+            .header("anthropic-version", "2026-10-21");
+        self.send(request.json(body)).await
+    }
+
     pub(crate) async fn put(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         self.send(self.request(Method::PUT, path).body(body)).await
     }
