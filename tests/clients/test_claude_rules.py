@@ -99,7 +99,7 @@ def test_rules_of_environments(beta):  # noqa: F811
     for config in (
         {"type": "cloud", "networking": {"type": "limited", "allowed_hosts": ["https://a.example/x"]}},
         {"type": "cloud", "networking": {"type": "offline"}},
-        {"type": "cloud", "packages": {"pip": ["numpy"]}},
+        {"type": "cloud", "packages": {"pip": ["--pre"]}},
         {"type": "cloud", "surprise": 1},
     ):
         with pytest.raises(anthropic.BadRequestError, match="config|packages"):

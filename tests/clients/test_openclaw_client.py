@@ -235,7 +235,7 @@ def test_environments(client):
     assert environment.networking == {"type": "unrestricted"}
     assert environment.description == "Nothing special."
     create = functools.partial(client.environments.create, name="special")
-    refused(lambda: create(packages={"pip": ["numpy"]}), field="packages")
+    refused(lambda: create(packages={"pip": ["--pre"]}), code="invalid_request", field="packages")
     limited = {"type": "limited", "allowedHosts": ["example.com"], "allowMcpServers": True}
     special = create(networking=limited)
     assert special.networking == limited | {"allowPackageManagers": False}

@@ -68,6 +68,7 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("list", "GET /v1/environments"),
             ("get", "GET /v1/environments/:environmentId"),
             ("delete", "DELETE /v1/environments/:environmentId"),
+            ("build", "GET /v1/environments/:environmentId/build"),
         ],
     ),
     (

@@ -1,5 +1,8 @@
 //! Environments: what a session's sandbox contains and what it may reach.
 
+pub mod packages;
+pub mod variables;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -7,38 +10,28 @@ use serde::{Deserialize, Serialize};
 use crate::id::{EnvironmentId, WorkspaceId};
 use crate::time::Timestamp;
 
-/// Packages to install, by installer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub struct Packages {
-    /// Debian packages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub apt: Option<Vec<String>>,
-    /// Rust crates.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cargo: Option<Vec<String>>,
-    /// Ruby gems.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gem: Option<Vec<String>>,
-    /// Go modules.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub go: Option<Vec<String>>,
-    /// npm packages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub npm: Option<Vec<String>>,
-    /// Python packages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pip: Option<Vec<String>>,
-}
+pub use packages::{Manager, Packages};
 
-impl Packages {
-    /// Whether nothing is to be installed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        [&self.apt, &self.cargo, &self.gem, &self.go, &self.npm, &self.pip]
-            .into_iter()
-            .all(|list| list.as_ref().is_none_or(Vec::is_empty))
-    }
+/// The longest setup script, in bytes.
+pub const MAX_SCRIPT: usize = 64 << 10;
+
+/// How much of the machine a sandbox of an environment may have; what is absent, and what is more than the server
+/// gives, is as the server has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Memory, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub millicpus: Option<u64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// Bytes of the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
 }
 
 /// What a sandbox may reach.
@@ -99,6 +92,47 @@ pub struct Spec {
     /// Where its sessions' tools run. Never changes.
     #[serde(default, skip_serializing_if = "Hosting::is_cloud")]
     pub hosting: Hosting,
+    /// Variables of every command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
+    /// How much its sandboxes may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// The image that its sandboxes are made of, where they are made of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What is run, once, after the packages are installed; its sandboxes have what it leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
+}
+
+impl Spec {
+    /// One of this name, in sandboxes of the platform, that says nothing else.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: None,
+            packages: None,
+            networking: Networking::default(),
+            metadata: BTreeMap::new(),
+            hosting: Hosting::default(),
+            variables: BTreeMap::new(),
+            limits: None,
+            image: None,
+            setup_script: None,
+        }
+    }
+
+    /// Whether its sandboxes have something that has to be built first.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        let has_packages = self
+            .packages
+            .as_ref()
+            .is_some_and(|packages| !packages.is_empty());
+        self.hosting.is_cloud() && (has_packages || self.setup_script.is_some())
+    }
 }
 
 /// An environment.

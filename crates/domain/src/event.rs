@@ -129,6 +129,8 @@ pub enum FailureKind {
     RepositoryClone,
     /// A process of the session wanted to reach a host that its environment does not let it reach.
     HostDenied,
+    /// What the session's environment needs could not be installed.
+    EnvironmentBuild,
     /// A fault of ours.
     Internal,
 }
@@ -156,6 +158,7 @@ impl FailureKind {
             Self::RepositoryCheckout => "repository_checkout_error",
             Self::RepositoryClone => "repository_clone_error",
             Self::HostDenied => "host_denied_error",
+            Self::EnvironmentBuild => "environment_build_error",
             Self::Internal => "unknown_error",
         }
     }

@@ -3,6 +3,7 @@
 use oma_domain::environment::Spec;
 use oma_domain::page::{Order, Page};
 use oma_domain::{Environment, EnvironmentId, WorkspaceId};
+use oma_runtime::Build;
 use oma_store::ListFilter;
 use serde_json::{Value, json};
 
@@ -44,7 +45,10 @@ impl Engine {
         let record = once::record(SCOPE, key.as_ref(), json!(environment.id));
         let created = store.create_environment(&environment, unique_name, record.as_ref());
         match (created.await, key) {
-            (Ok(()), _) => Ok(environment),
+            (Ok(()), _) => {
+                self.inner.runtime.prepare_environment(&environment);
+                Ok(environment)
+            }
             (Err(oma_store::Error::AlreadyDone(record)), Some(key)) => {
                 self.replayed_environment(workspace, &once::replay(record, &key)?)
                     .await
@@ -74,6 +78,20 @@ impl Engine {
             .environment(workspace, id)
             .await?
             .ok_or(Error::EnvironmentNotFound)
+    }
+
+    /// What is known of an environment's build; none where there is nothing to build.
+    ///
+    /// # Errors
+    /// [`Error::EnvironmentNotFound`]; [`Error::Unavailable`] when that can't be told now.
+    pub async fn environment_build(
+        &self,
+        workspace: &WorkspaceId,
+        id: &EnvironmentId,
+    ) -> Result<Option<Build>> {
+        let environment = self.environment(workspace, id).await?;
+        let build = self.inner.runtime.environment_build(&environment).await;
+        build.map_err(Error::Unavailable)
     }
 
     /// Environments by creation.
@@ -165,6 +183,9 @@ impl Engine {
             {
                 Ok(()) => {
                     self.inner.runtime.environment_changed(id);
+                    if next.archived_at.is_none() {
+                        self.inner.runtime.prepare_environment(&next);
+                    }
                     return Ok(next);
                 }
                 // Somebody was faster: the change is made to what is there now.

@@ -74,8 +74,8 @@ use oma_domain::{
     AgentId, ContentBlock, DeploymentId, EnvironmentId, Event, EventId, KeyId, SessionId, Timestamp, VaultId,
 };
 use oma_egress::Guard;
-pub use oma_runtime::Delta;
 use oma_runtime::Runtime;
+pub use oma_runtime::{Build, BuildStage, Delta};
 use oma_sandbox::pool::Counts;
 use oma_store::Store;
 pub use oma_store::{

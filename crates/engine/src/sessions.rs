@@ -96,6 +96,9 @@ impl Engine {
             .runtime
             .check(&agent, environment.as_deref())
             .map_err(unsupported)?;
+        if let Some(environment) = &environment {
+            self.inner.runtime.prepare_environment(environment);
+        }
         if create.budget.is_some() {
             self.check_prices(&agent)?;
         }

@@ -15,12 +15,14 @@
 //!
 //! Where it sits: above the store and the sandboxes, below the runtime, which asks for it between tools.
 
+pub mod environments;
 mod memories;
 mod network;
 mod replica;
 mod scan;
 mod skills;
 
+pub use environments::Environments;
 pub use memories::Memories;
 pub use network::Network;
 pub use skills::Skills;

@@ -215,7 +215,11 @@ impl Native {
     /// The session's sandbox, or what the model is told when there is none to be had.
     async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, Outcome> {
         let spec = self.sandbox_spec(session);
-        let acquired = aside(port, self.pool.acquire(&spec)).await;
+        let acquire = async {
+            self.built(session).await?;
+            self.pool.acquire(&spec).await
+        };
+        let acquired = aside(port, acquire).await;
         let is_shared = session.coordinates() || session.sandbox != session.id;
         if is_shared
             && acquired
@@ -226,7 +230,13 @@ impl Native {
             replaced.insert(session.sandbox.clone());
         }
         acquired.map_err(|error| {
-            tracing::error!(%error, "a sandbox could not be had");
+            match &error {
+                // It is the developer's, and the log has it already.
+                SandboxError::Build(_) => {
+                    tracing::warn!("a sandbox could not be had: its environment can't be built")
+                }
+                error => tracing::error!(%error, "a sandbox could not be had"),
+            }
             Outcome::error(unavailable(&error))
         })
     }
@@ -409,6 +419,7 @@ fn unavailable(error: &SandboxError) -> String {
              again in a while."
                 .to_owned()
         }
+        SandboxError::Build(reason) => format!("There is no sandbox, for its environment could not be built: {reason}"),
         SandboxError::Exhausted(_) => "No sandbox became free in time. Try again in a while.".to_owned(),
         _ => "The sandbox could not be started; the server's log says why.".to_owned(),
     }

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
 use oma_domain::content::joined_text;
 use oma_domain::environment::{self, Environment, Networking};
+use oma_domain::event::{Failure, FailureKind};
 use oma_domain::session::{OpenTool, Outcome};
 use oma_domain::{ContentBlock, EnvironmentId, EventId, SessionId, WorkspaceId};
-use oma_furnish::{Memories, Network};
+use oma_furnish::environments::{Report, Stage};
+use oma_furnish::{Environments, Memories, Network};
 use oma_mcp::Hub;
 use oma_models::Registry;
 use oma_models::retry::Policy;
-use oma_runtime::{Left, Port, PortError, Runtime, SessionInfo, Unsupported};
+use oma_runtime::{Build, BuildStage, Left, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::Spec;
 use oma_sandbox::files::Workspace;
 use oma_sandbox::pool::{Counts, Pool};
@@ -60,6 +62,7 @@ pub struct Native {
     pub(crate) recent: Recent,
     pub(crate) memories: Option<Memories>,
     network: Option<Network>,
+    pub(crate) environments: Option<Environments>,
     /// Sandboxes of several threads that have taken the place of others, which this process has learnt of: only one
     /// of the threads hears of it from the pool, and all have to know.
     pub(crate) replaced: Mutex<HashSet<SessionId>>,
@@ -87,6 +90,7 @@ impl Native {
             config,
             memories: None,
             network: None,
+            environments: None,
         }
     }
 
@@ -102,6 +106,46 @@ impl Native {
     pub fn with_network(mut self, network: Network) -> Self {
         self.network = Some(network);
         self
+    }
+
+    /// Sandboxes have what their environments ask for.
+    #[must_use]
+    pub fn with_environments(mut self, environments: Environments) -> Self {
+        self.environments = Some(environments);
+        self
+    }
+
+    /// Why the session's environment could not be built just now.
+    pub(crate) fn build_failure(&self, session: &SessionInfo) -> Option<Failure> {
+        let environments = self.environments.as_ref()?;
+        let message = environments.failure(session.environment.as_deref()?)?;
+        Some(Failure {
+            kind: FailureKind::EnvironmentBuild,
+            message,
+        })
+    }
+
+    /// Whether the session's sandbox can be started now, without a build that it would have to wait for. One that is
+    /// wanted begins.
+    pub(crate) fn is_built(&self, session: &SessionInfo) -> bool {
+        let (Some(environments), Some(environment)) = (&self.environments, &session.environment) else {
+            return true;
+        };
+        let is_ready = environments.is_ready(environment);
+        if !is_ready {
+            environments.prepare(environment);
+        }
+        is_ready
+    }
+
+    /// Waits, beside all places for sandboxes, until the session's environment is built.
+    pub(crate) async fn built(&self, session: &SessionInfo) -> Result<(), oma_sandbox::Error> {
+        match (&self.environments, &session.environment) {
+            (Some(environments), Some(environment)) if !environments.is_ready(environment) => {
+                environments.ready(environment).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes back what a session wrote into its memory stores when no result of a tool waits for it.
@@ -195,7 +239,15 @@ impl Runtime for Native {
         if let Err(invalid) = oma_mcp::Server::all(&spec.mcp_servers) {
             return refuse("mcpServers", &invalid.to_string());
         }
-        environment.map_or(Ok(()), |environment| self.check_environment(&environment.spec))
+        let Some(environment) = environment else {
+            return Ok(());
+        };
+        self.check_environment(&environment.spec)?;
+        let failure = self
+            .environments
+            .as_ref()
+            .and_then(|known| known.failure(environment));
+        failure.map_or(Ok(()), |reason| refuse("environment", &reason))
     }
 
     fn check_environment(&self, environment: &environment::Spec) -> Result<(), Unsupported> {
@@ -205,12 +257,16 @@ impl Runtime for Native {
                 message: message.to_owned(),
             })
         };
-        let packages = environment.packages.as_ref();
-        if packages.is_some_and(|packages| !packages.is_empty()) {
-            return refuse(
-                "packages",
-                "this server can't install packages into environments yet",
-            );
+        match &self.environments {
+            Some(environments) => {
+                if let Err((field, message)) = environments.check(environment) {
+                    return refuse(field, &message);
+                }
+            }
+            None if environment.is_built() => {
+                return refuse("packages", "this server can't install anything into environments");
+            }
+            None => {}
         }
         if environment.networking != Networking::Unrestricted && self.network.is_none() {
             return refuse(
@@ -244,6 +300,32 @@ impl Runtime for Native {
         if let Some(network) = &self.network {
             network.environment_changed(environment);
         }
+    }
+
+    fn prepare_environment(&self, environment: &Environment) {
+        if let Some(environments) = &self.environments {
+            environments.prepare(environment);
+        }
+    }
+
+    async fn environment_build(&self, environment: &Environment) -> Result<Option<Build>, String> {
+        let Some(environments) = &self.environments else {
+            return Ok(None);
+        };
+        let report = environments.report(environment).await;
+        let report = report.map_err(|error| error.to_string())?;
+        Ok(report.map(|Report { layer, stage, log }| Build {
+            layer,
+            stage: match stage {
+                Stage::Waiting => BuildStage::Waiting,
+                Stage::Building(step) => BuildStage::Building {
+                    step: step.to_owned(),
+                },
+                Stage::Ready => BuildStage::Ready,
+                Stage::Failed(reason) => BuildStage::Failed { reason },
+            },
+            log,
+        }))
     }
 
     async fn drive(&self, session: &SessionInfo, port: Arc<dyn Port>, recovering: bool) -> Left {

@@ -216,6 +216,7 @@ impl Run<'_> {
         if self.toolbox.place(tool) == Place::Sandbox
             && !self.is_remote(tool)
             && policy.evaluate(tool) == Permission::Allow
+            && self.native.is_built(self.session)
         {
             self.native.pool.try_warm(&self.native.sandbox_spec(self.session));
         }

@@ -125,6 +125,11 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        // Nothing that needs the sandbox could work.
+        if let Some(failure) = self.native.build_failure(self.session) {
+            self.commit(Input::FailTurn { failure }).await?;
+            return Ok(());
+        }
         for failure in self.native.pool.take_failures(&self.session.id) {
             self.commit(Input::Remark { failure }).await?;
         }

@@ -223,6 +223,36 @@ pub struct Unsupported {
     pub message: String,
 }
 
+/// The build of what an environment needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// Names what is built: the same for all that is alike.
+    pub layer: String,
+    /// Where it stands.
+    pub stage: BuildStage,
+    /// The newest that was printed.
+    pub log: String,
+}
+
+/// Where a build stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildStage {
+    /// Others are before it.
+    Waiting,
+    /// It is under way.
+    Building {
+        /// What is being done: the name of an installer, or `setup_script`.
+        step: String,
+    },
+    /// It is there.
+    Ready,
+    /// It failed.
+    Failed {
+        /// Why, at the end in the installer's words.
+        reason: String,
+    },
+}
+
 /// How a drive has left its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -270,6 +300,20 @@ pub trait Runtime: Send + Sync + 'static {
     /// An environment has been changed, and sandboxes of its sessions may be running.
     fn environment_changed(&self, environment: &EnvironmentId) {
         let _ = environment;
+    }
+
+    /// An environment has been created or changed, or a session of it is: what it needs may be prepared.
+    fn prepare_environment(&self, environment: &Environment) {
+        let _ = environment;
+    }
+
+    /// What is known of an environment's build; none where there is nothing to build.
+    ///
+    /// # Errors
+    /// The reason in words.
+    async fn environment_build(&self, environment: &Environment) -> Result<Option<Build>, String> {
+        let _ = environment;
+        Ok(None)
     }
 
     /// Does the work of the session's present turn until that turn ends, blocks, or the port is gone. With `recovering`

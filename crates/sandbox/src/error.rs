@@ -21,6 +21,9 @@ pub enum Error {
     /// The container engine does not answer, or does not do what it was asked.
     #[error("the container engine {0}")]
     Engine(String),
+    /// What its environment needs could not be built; the rest is for the developer, mostly in an installer's words.
+    #[error("the environment could not be built: {0}")]
+    Build(String),
     /// A process could not be started in it.
     #[error("{0}")]
     Refused(String),

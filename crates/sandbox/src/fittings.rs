@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
+use oma_domain::environment::Limits;
+
+use crate::layers::Layer;
 use crate::mounts::Place;
 use crate::{Error, Spec, gateway};
 
@@ -18,6 +21,12 @@ pub struct Fittings {
     /// The memory stores that it shows. Their folders are made when it is started, empty where nobody has put anything
     /// there yet.
     pub stores: Vec<Place>,
+    /// What was built for its environment.
+    pub layer: Option<Layer>,
+    /// The image that it is made of instead of the configured one, where sandboxes are made of images.
+    pub image: Option<String>,
+    /// What it may have at the most, where that is less than the configured limits.
+    pub limits: Limits,
 }
 
 /// Variables that say how every sandbox is made.

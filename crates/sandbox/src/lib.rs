@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod hand;
 pub mod host;
 pub mod input;
+pub mod layers;
 pub mod limits;
 pub mod local;
 pub mod mounts;

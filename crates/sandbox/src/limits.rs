@@ -1,5 +1,6 @@
 //! How much of the machine one sandbox may have.
 
+use oma_domain::environment;
 use serde::{Deserialize, Serialize};
 
 /// Bounds on one sandbox, over all its processes.
@@ -40,6 +41,29 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// These, or what an environment has where that is less.
+    #[must_use]
+    pub fn narrowed(&self, by: &environment::Limits) -> Self {
+        let cpus = by.millicpus.map_or(self.cpus, |wanted| {
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+            self.cpus.min(f64::from(wanted) / 1_000.0)
+        });
+        let memory = by.memory.map_or(self.memory, |wanted| self.memory.min(wanted));
+        Self {
+            memory,
+            // It is part of the memory.
+            tmp: self.tmp.min(memory),
+            processes: by
+                .processes
+                .map_or(self.processes, |wanted| self.processes.min(wanted)),
+            cpus,
+            disk: by.disk.map_or(self.disk, |wanted| self.disk.min(wanted)),
+            ..self.clone()
+        }
+    }
+}
+
 /// What keeps a sandbox within its memory, processes and processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,4 +73,33 @@ pub enum Enforcement {
     /// Resource limits and a watch in the hand: no limit on processors, and memory may be overshot for the
     /// twentieth of a second that the watch takes to notice.
     Rlimit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_has_less_and_never_more() {
+        let server = Limits::default();
+        assert_eq!(server.narrowed(&environment::Limits::default()), server);
+        let more = environment::Limits {
+            memory: Some(u64::MAX),
+            millicpus: Some(u64::MAX),
+            processes: Some(u32::MAX),
+            disk: Some(u64::MAX),
+        };
+        assert_eq!(server.narrowed(&more), server);
+        let less = server.narrowed(&environment::Limits {
+            memory: Some(64 << 20),
+            millicpus: Some(250),
+            processes: Some(32),
+            disk: Some(1 << 20),
+        });
+        assert_eq!(
+            (less.memory, less.tmp, less.processes, less.disk),
+            (64 << 20, 64 << 20, 32, 1 << 20)
+        );
+        assert!((less.cpus - 0.25).abs() < 1e-9);
+    }
 }

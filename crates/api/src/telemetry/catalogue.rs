@@ -300,6 +300,21 @@ pub const METRICS: &[Metric] = &[
         ],
         "What processes in sandboxes wanted to reach, by what was decided.",
     ),
+    counter(
+        "environment_layers_total",
+        &[one_of("outcome", &["built", "failed", "removed", "shared"])],
+        "What environments need installed, by what became of it: `shared` is one that was there already.",
+    ),
+    histogram(
+        "environment_build_duration_seconds",
+        &[1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0],
+        &[],
+        "Time to install what an environment needs, without the wait for other builds.",
+    ),
+    gauge(
+        "environment_layers_bytes",
+        "What was built for environments, in bytes of the disk.",
+    ),
     gauge("pool_active_containers", "Sandboxes that are there."),
     gauge(
         "pool_warm_containers",

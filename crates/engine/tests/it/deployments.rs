@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oma_domain::cron::Cron;
 use oma_domain::deployment::{ErrorKind, InitialEvent, Outcome, Pause, Run, Schedule, Spec, Trigger};
-use oma_domain::environment::{self, Networking};
+use oma_domain::environment;
 use oma_domain::page::Order;
 use oma_domain::{ContentBlock, Deployment, Seq, SessionId, Timestamp};
 use oma_engine::{Clock, Config, Error, IdempotencyKey, RunFilter};
@@ -38,14 +38,7 @@ async fn stage(folder: &Path, clock: &Clock) -> Stage {
 /// A definition of a deployment that says hello.
 async fn hello(stage: &Stage, cron: Option<&str>) -> Spec {
     let agent = stage.engine.create_agent(&stage.ws, spec(), None).await.unwrap();
-    let environment = environment::Spec {
-        name: "e".into(),
-        description: None,
-        packages: None,
-        networking: Networking::Unrestricted,
-        hosting: Default::default(),
-        metadata: Default::default(),
-    };
+    let environment = environment::Spec::named("e");
     let environment = stage
         .engine
         .create_environment(&stage.ws, environment, false, None)

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
+use oma_domain::environment::Networking;
 use oma_domain::event::Failure;
 use oma_domain::{EnvironmentId, Session, SessionId, WorkspaceId};
 use oma_egress::Guard;
@@ -52,6 +53,18 @@ struct Way {
     work: AbortOnDropHandle<()>,
 }
 
+/// The way out of a build.
+pub(crate) struct Passage {
+    link: Arc<Link>,
+    _work: AbortOnDropHandle<()>,
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
 impl Drop for Way {
     fn drop(&mut self) {
         self.link.close();
@@ -82,6 +95,25 @@ impl Network {
     /// A session has other MCP servers from now on. Must be called in a runtime.
     pub fn servers_changed(&self, id: &SessionId) {
         self.renew(|session, _| session == id);
+    }
+
+    /// Lets a build out, as far as this allows, as long as the passage is held. What it may not reach is told to
+    /// nobody but the server's log: the installer says that it failed.
+    pub(crate) async fn open_passage(
+        &self,
+        spec: &Spec,
+        hand: Arc<dyn Hand>,
+        networking: &Networking,
+    ) -> Result<Passage, String> {
+        let rules = rules::allowed(Some(networking), std::iter::empty(), &self.inner.registries);
+        let datagrams = hand.datagrams().await.map_err(|error| error.to_string())?;
+        let observer: Arc<dyn Observe> = Arc::new(Witness::new(spec)) as _;
+        let link = Link::new(Arc::clone(&self.inner.guard), rules, observer, None);
+        let work = Doors::new(Arc::clone(&link), hand).run(datagrams);
+        Ok(Passage {
+            link,
+            _work: AbortOnDropHandle::new(tokio::spawn(work)),
+        })
     }
 
     fn renew(&self, is_affected: impl Fn(&SessionId, &Way) -> bool) {

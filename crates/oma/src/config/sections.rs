@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use crate::config::setting::{Section, Setting, section};
 use crate::config::units::Bytes;
-use crate::config::value::{HostAddress, List, Listen, LogLevel, choices};
+use crate::config::value::{BuildFile, HostAddress, List, Listen, LogLevel, Variable, choices};
 
 /// The table below which the operator's own providers stand.
 pub(crate) const PROVIDERS: &str = "models.providers";
@@ -199,6 +199,24 @@ section! {
         egress_hosts: List<HostAddress> { env "OPENCLAW_SANDBOX_EGRESS_HOSTS"; }
         /// Further hosts that `allowPackageManagers` means, such as mirrors: `host` or `*.host`.
         registries: List<String> { env "OPENCLAW_SANDBOX_REGISTRIES"; }
+        /// `docker` only: the images that environments may name beside the configured one. The engine has to have them.
+        images: List<String> { env "OPENCLAW_SANDBOX_IMAGES"; }
+        /// How long installing an environment's packages and running its setup script may take, together.
+        build_timeout: Duration { default "30m"; between "1s", "1d"; env "OPENCLAW_SANDBOX_BUILD_TIMEOUT_MS"; }
+        /// Environments that are built at once; others wait.
+        builds: usize { default "2"; between "1", "100"; env "OPENCLAW_SANDBOX_BUILDS"; }
+        /// What a build may put on the disk, with all that it needs only for a while.
+        build_disk: Bytes { default "8GiB"; between "1MiB", "1000TiB"; env "OPENCLAW_SANDBOX_BUILD_DISK"; }
+        /// Variables of builds, such as those that name mirrors to installers. Sessions don't have them; what an
+        /// environment installs and its setup script can read them.
+        build_variables: List<Variable> { env "OPENCLAW_SANDBOX_BUILD_VARIABLES"; }
+        /// Files that builds see, such as an installer's configuration, and sessions don't; what an environment
+        /// installs and its setup script can read them.
+        build_files: List<BuildFile> { env "OPENCLAW_SANDBOX_BUILD_FILES"; }
+        /// How long what was built is kept after its last use.
+        layers_age: Duration { default "30d"; between "10m", "3650d"; env "OPENCLAW_SANDBOX_LAYERS_AGE_MS"; }
+        /// What all that was built may take of the disk; beyond that the longest unused goes.
+        layers_size: Bytes { default "20GiB"; between "1MiB", "1000TiB"; env "OPENCLAW_SANDBOX_LAYERS_SIZE"; }
         /// How long a sandbox with a command under way outlives its server, so that a restarted one finds it.
         orphan_timeout: Duration { default "1h"; between "1s", "7d"; env "OPENCLAW_SANDBOX_ORPHAN_TIMEOUT_MS"; }
         /// How long making a sandbox may take.

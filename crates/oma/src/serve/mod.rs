@@ -99,8 +99,10 @@ async fn serve(
     ));
     let sweeper = tokio::spawn({
         let engine = parts.engine.clone();
+        let environments = parts.environments.clone();
         async move {
             tokio::join!(
+                environments.keep_collecting(),
                 engine.sweep(),
                 engine.keep_deadlines(),
                 engine.keep_schedules(),

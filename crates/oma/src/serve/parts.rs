@@ -8,9 +8,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use oma_api::{ApiConfig, AppState};
 use oma_egress::Guard;
 use oma_engine::{Deps, Engine};
-use oma_furnish::{Memories, Skills};
+use oma_furnish::{Environments, Memories, Skills};
 use oma_models::retry::Policy;
 use oma_runtime_native::Native;
+use oma_sandbox::layers::Layers;
 use oma_sandbox::mounts::Furnish;
 use oma_sandbox::{Pool, Provider};
 use oma_store::sqlite::{Options, Sqlite};
@@ -30,6 +31,7 @@ pub(crate) struct Parts {
     /// The backend of sandboxes, by its name.
     pub(crate) backend: &'static str,
     pub(crate) engine: Engine,
+    pub(crate) environments: Environments,
     pub(crate) api: AppState,
     pub(crate) metrics: PrometheusHandle,
     /// The names of the providers that are configured.
@@ -64,10 +66,18 @@ impl Parts {
                 .check(grader)
                 .map_err(|problem| Failure::Other(format!("models.grader: {problem}")))?;
         }
+        let layers: Arc<dyn Layers> = Arc::new(local.clone());
         let local: Arc<dyn Provider> = Arc::new(local);
         let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
         let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
         let network = network::configure(config, Arc::clone(&durable))?;
+        let environments = Environments::new(
+            Arc::clone(&durable),
+            Arc::clone(&local),
+            layers,
+            network.clone(),
+            sandboxes::environments(config),
+        );
         let skills = Skills::new(durable, Arc::clone(&local));
         let guard = Arc::new(Guard::new(oma_egress::Policy {
             allow: config.tools.dial_allow.0.clone(),
@@ -79,6 +89,8 @@ impl Parts {
         };
         let files = files::open(config, &store, &local, access).await?;
         let mut furnishers: Vec<Arc<dyn Furnish>> = vec![
+            // The first: nothing is put into a sandbox that has to wait.
+            Arc::new(environments.clone()),
             Arc::new(files.clone()),
             Arc::new(memories.clone()),
             Arc::new(skills),
@@ -94,8 +106,9 @@ impl Parts {
         };
         let listed = models::listed(&models);
         let mcp = mcp::hub(config, Arc::clone(&guard), pool.clone(), vaults.clone());
-        let mut runtime =
-            Native::new(models, Policy::default(), tools, pool, mcp, native).with_memories(memories);
+        let mut runtime = Native::new(models, Policy::default(), tools, pool, mcp, native)
+            .with_memories(memories)
+            .with_environments(environments.clone());
         if let Some(network) = network {
             runtime = runtime.with_network(network);
         }
@@ -131,6 +144,7 @@ impl Parts {
             enforcement,
             backend,
             engine,
+            environments,
             api,
             metrics,
             providers,

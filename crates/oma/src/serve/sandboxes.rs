@@ -1,5 +1,6 @@
 //! From the configuration to sandboxes.
 
+use oma_furnish::environments::Settings;
 use oma_sandbox::hand::limits::ToolLimits;
 use oma_sandbox::host::{self, Host};
 use oma_sandbox::limits::{Enforcement, Limits};
@@ -9,6 +10,9 @@ use crate::config::Config;
 use crate::config::reader::Origin;
 use crate::config::sections::{Backend, Enforcement as EnforcementName};
 use crate::print::Failure;
+
+/// The files and folders that a build may have at least.
+const BUILD_INODES: u64 = 2_000_000;
 
 /// Opens the sandboxes of the configured backend.
 ///
@@ -76,6 +80,37 @@ pub(crate) fn configure(config: &Config) -> host::Config {
     host.orphan_timeout = sandbox.orphan_timeout;
     host.launch_timeout = sandbox.launch_timeout;
     host
+}
+
+/// How environments are built and kept.
+pub(crate) fn environments(config: &Config) -> Settings {
+    let sandbox = &config.sandbox;
+    let configured = configure(config).limits;
+    Settings {
+        timeout: sandbox.build_timeout,
+        at_once: sandbox.builds,
+        limits: Limits {
+            disk: sandbox.build_disk.0,
+            // Packages are many small files; their bytes are what counts.
+            inodes: configured.inodes.max(BUILD_INODES),
+            ..configured
+        },
+        variables: sandbox
+            .build_variables
+            .0
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect(),
+        files: sandbox
+            .build_files
+            .0
+            .iter()
+            .map(|file| (file.source.clone(), file.target.clone()))
+            .collect(),
+        age: Some(sandbox.layers_age),
+        size: sandbox.layers_size.0,
+        images: sandbox.images.0.clone(),
+    }
 }
 
 /// The memory of one sandbox, in bytes, on a machine with so much: where nothing is configured, half of that at the

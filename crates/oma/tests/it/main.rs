@@ -14,6 +14,7 @@ mod containers;
 mod crash;
 mod credentials;
 mod disk;
+mod environments;
 mod fake_server;
 mod governance;
 mod isolation;

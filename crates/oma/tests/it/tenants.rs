@@ -180,6 +180,7 @@ impl Ours {
             ],
             ("POST", "/v1/environments") => vec![Call::new(path, Makes).json(json!({"name": "e"}))],
             ("GET" | "DELETE", "/v1/environments/{environment_id}") => vec![Call::new(filled, Missing)],
+            ("GET", "/v1/environments/{environment_id}/build") => vec![Call::new(filled, Missing)],
 
             ("GET", "/v1/vaults") => vec![
                 Call::new(path, Own),

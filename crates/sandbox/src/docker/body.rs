@@ -13,6 +13,7 @@ use super::{Config, image::Image};
 use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
+use crate::hand::launch::layered::TMP;
 use crate::host::engine::Order;
 use crate::host::record::{GROUPS, USERS};
 use crate::limits::Limits;
@@ -79,7 +80,7 @@ pub(super) fn container(
         entrypoint: Some(kit.command()),
         cmd: Some(Vec::new()),
         working_dir: Some("/".to_owned()),
-        env: Some(environment(config.host.gateway, image)),
+        env: Some(environment(config.host.gateway, image, order.site.is_some())),
         labels: Some(labels(instance, order.spec)),
         // An image's own checks would be commands that nobody asked for.
         healthcheck: Some(HealthConfig {
@@ -88,8 +89,12 @@ pub(super) fn container(
         }),
         host_config: Some(HostConfig {
             mounts: Some(mounts(config, kit, order)?),
-            tmpfs: Some(scratch(&config.host.limits, image)),
-            ..limited(config, abilities)
+            tmpfs: Some(match order.site {
+                // What installers put there for a moment may be large, and lies on the disk.
+                Some(_) => HashMap::new(),
+                None => scratch(&order.limits, image),
+            }),
+            ..built(order, limited(config, &order.limits, abilities))
         }),
         ..ContainerCreateBody::default()
     })
@@ -106,7 +111,8 @@ fn labels(instance: &str, spec: &Spec) -> HashMap<String, String> {
         .into()
 }
 
-fn environment(has_doors: bool, image: &Image) -> Vec<String> {
+fn environment(has_doors: bool, image: &Image, is_build: bool) -> Vec<String> {
+    let who = ["USER", "LOGNAME"];
     let unless_set = UNLESS_SET
         .into_iter()
         .filter(|(name, _)| !image.variables.iter().any(|known| known == name));
@@ -114,13 +120,34 @@ fn environment(has_doors: bool, image: &Image) -> Vec<String> {
         .into_iter()
         .chain(unless_set)
         .chain(has_doors.then_some(gateway::VARIABLES).into_iter().flatten())
-        .map(|(name, value)| format!("{name}={value}"))
+        .map(|(name, value)| {
+            let value = if is_build && who.contains(&name) {
+                "root"
+            } else {
+                value
+            };
+            format!("{name}={value}")
+        })
         .collect()
 }
 
+/// What root of a build may do, in its own container only: what installers need.
+const OF_BUILDS: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID"];
+
+/// Lets a build write to its container, as its root.
+fn built(order: &Order<'_>, config: HostConfig) -> HostConfig {
+    if order.site.is_none() {
+        return config;
+    }
+    HostConfig {
+        cap_add: Some(OF_BUILDS.map(str::to_owned).into()),
+        readonly_rootfs: Some(false),
+        ..config
+    }
+}
+
 /// What holds of every container: no privilege, no network, and no more of the machine than it may have.
-fn limited(config: &Config, abilities: Abilities) -> HostConfig {
-    let limits = &config.host.limits;
+fn limited(config: &Config, limits: &Limits, abilities: Abilities) -> HostConfig {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     // What the engine can do is asked of it, whether or not that is relied on.
     let memory = abilities.limits_memory.then(|| whole(limits.memory));
@@ -207,7 +234,14 @@ fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, E
         bind(&door, Path::new(DOOR), true)?,
         bind(&order.workspace, Path::new(WORKSPACE), false)?,
     ];
-    for name in [USERS, GROUPS] {
+    if let Some(ground) = order.site {
+        all.push(bind(&ground.folder.join(TMP), Path::new("/tmp"), false)?);
+        for (source, target) in &ground.build.files {
+            all.push(bind(source, target, true)?);
+        }
+    }
+    // A build's installers change those of the image.
+    for name in [USERS, GROUPS].into_iter().filter(|_| order.site.is_none()) {
         all.push(bind(
             &order.folder.file(name),
             &Path::new("/etc").join(name),
@@ -262,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_image_keeps_its_own_variables_but_for_those_of_the_session() {
-        let all = environment(false, &image(&["PATH", "HOME"], &[]));
+        let all = environment(false, &image(&["PATH", "HOME"], &[]), false);
         assert!(!all.iter().any(|one| one.starts_with("PATH=")), "{all:?}");
         assert!(all.contains(&"HOME=/workspace".to_owned()) && all.contains(&"LANG=C.UTF-8".to_owned()));
     }
@@ -279,7 +313,7 @@ mod tests {
             limits_swap: true,
             maps_users: false,
         };
-        let full = limited(&config, abilities);
+        let full = limited(&config, &config.host.limits, abilities);
         assert_eq!((full.memory, full.memory_swap), (Some(memory), Some(memory)));
         assert_eq!(full.nano_cpus, Some(1_000_000_000), "no more than there are");
         assert!(full.pids_limit.is_some() && full.userns_mode.is_none());
@@ -288,7 +322,10 @@ mod tests {
             limits_swap: false,
             ..abilities
         };
-        assert_eq!(limited(&config, without_swap).memory_swap, Some(-1));
+        assert_eq!(
+            limited(&config, &config.host.limits, without_swap).memory_swap,
+            Some(-1)
+        );
         let weak = Abilities {
             limits_memory: false,
             limits_processes: false,
@@ -296,7 +333,7 @@ mod tests {
             maps_users: true,
             ..abilities
         };
-        let weak = limited(&config, weak);
+        let weak = limited(&config, &config.host.limits, weak);
         assert_eq!((weak.memory, weak.memory_swap), (None, None));
         assert_eq!((weak.pids_limit, weak.nano_cpus), (None, None));
         assert_eq!(weak.userns_mode.as_deref(), Some("host"));

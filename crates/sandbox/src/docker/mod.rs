@@ -17,6 +17,7 @@ mod doctor;
 mod image;
 mod kit;
 mod launch;
+mod layers;
 
 pub use config::Config;
 pub use doctor::probe;
@@ -38,10 +39,11 @@ use tokio::time::{sleep, timeout};
 use crate::error::io as io_error;
 use crate::hand::launch::contained::Contained;
 use crate::hand::launch::{Duties, writable};
-use crate::host::engine::{Engine, Order, Process};
+use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::record::{self, Folder, Record};
 use crate::host::{Claimed, Host, is_root};
-use crate::limits::Enforcement;
+use crate::layers::Layer;
+use crate::limits::{Enforcement, Limits};
 use crate::{Error, Spec};
 use accounts::Accounts;
 use body::{Abilities, INSTALLATION, SESSION};
@@ -186,8 +188,19 @@ struct Containers {
 impl Containers {
     /// Makes the container, which does not run yet, and gives its id.
     async fn create(&self, name: &str, order: &Order<'_>, user: (u32, u32)) -> Result<String, Error> {
-        let image = Image::find(&self.connection, &self.config.image).await?;
-        self.name_users(&image, order.folder, user).await?;
+        let of_layer = order.layer.as_ref().map(|found| {
+            let image = found.image.as_deref();
+            image.ok_or_else(|| Error::Refused("the layer of the environment is no image".to_owned()))
+        });
+        let chosen = match order.site {
+            Some(ground) => ground.build.image.as_deref(),
+            None => order.fittings.image.as_deref(),
+        };
+        let name_of_image = of_layer.transpose()?.or(chosen).unwrap_or(&self.config.image);
+        let image = Image::find(&self.connection, name_of_image).await?;
+        if order.site.is_none() {
+            self.name_users(&image, order.folder, user).await?;
+        }
         let parts = (&self.kit, &image, self.abilities);
         let body = body::container(&self.config, parts, &self.instance, user, order)?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
@@ -271,9 +284,10 @@ impl Containers {
             user,
             group,
             counts_processes: !self.abilities.limits_processes,
+            builds: order.site.is_some(),
             duties: Duties {
                 enforcement: host.enforcement(),
-                limits: host.limits.clone(),
+                limits: order.limits.clone(),
                 tools: host.tools.clone(),
                 orphan_timeout: host.orphan_timeout,
                 writable: writable(&order.mounts),
@@ -296,7 +310,7 @@ impl Engine for Containers {
         "docker"
     }
 
-    async fn prepare(&self, spec: &Spec, record: &mut Record) -> Result<(), Error> {
+    async fn prepare(&self, spec: &Spec, _: &Limits, record: &mut Record) -> Result<(), Error> {
         record.container = Some(record::Container {
             name: name(&self.instance, &spec.session),
             kit: self.kit.name(),
@@ -315,7 +329,13 @@ impl Engine for Containers {
         let Some(noted) = &mut record.container else {
             return Err(failed(std::io::ErrorKind::InvalidInput.into()));
         };
-        let user = self.users.inside(order.uid);
+        let user = match order.site {
+            Some(ground) => {
+                layers::prepare(&ground.folder).map_err(failed)?;
+                (0, 0)
+            }
+            None => self.users.inside(order.uid),
+        };
         let door = order.folder.open_door().map_err(failed)?;
         // By its id it is found whatever its name is.
         noted.name = self.create(&noted.name, &order, user).await?;
@@ -397,6 +417,52 @@ impl Engine for Containers {
         self.kit
             .tidy(&kits)
             .map_err(|error| io_error("removing what hands of other versions needed", error))
+    }
+
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
+    fn has_images(&self) -> bool {
+        true
+    }
+
+    async fn ground(&self, image: Option<&str>) -> Result<String, Error> {
+        let name = image.unwrap_or(&self.config.image);
+        Ok(format!(
+            "docker-{}",
+            Image::find(&self.connection, name).await?.id
+        ))
+    }
+
+    fn builder(&self) -> Option<u32> {
+        None
+    }
+
+    async fn commit(&self, record: &Record, layer: &Layer) -> Result<Committed, Error> {
+        match &record.container {
+            Some(container) => layers::commit(&self.connection, &self.instance, &container.name, layer).await,
+            None => Err(Error::Lost("its container is not known".to_owned())),
+        }
+    }
+
+    async fn built(&self, record: &Record) -> Result<u64, Error> {
+        match &record.container {
+            Some(container) => layers::built(&self.connection, &container.name).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn has(&self, image: &str) -> Result<bool, Error> {
+        layers::has(&self.connection, image).await
+    }
+
+    async fn discard(&self, image: &str) -> Result<bool, Error> {
+        layers::discard(&self.connection, image).await
+    }
+
+    async fn sweep_layers(&self, kept: &[String]) -> Result<(), Error> {
+        layers::sweep(&self.connection, &self.instance, kept).await
     }
 }
 

@@ -10,6 +10,8 @@ use oma_domain::SessionId;
 use super::record::{Folder, Record};
 use crate::fittings::Fittings;
 use crate::hand::launch::Mount;
+use crate::layers::{Build, Layer};
+use crate::limits::Limits;
 use crate::{Error, Spec};
 
 /// A sandbox to be made: everything but how.
@@ -26,6 +28,37 @@ pub(crate) struct Order<'a> {
     pub(crate) uid: Option<u32>,
     /// The socket on which the hand is to serve.
     pub(crate) listener: UnixListener,
+    /// What it may have.
+    pub(crate) limits: Limits,
+    /// The layer that it shows.
+    pub(crate) layer: Option<Found>,
+    /// A layer is to be built in it.
+    pub(crate) site: Option<&'a Ground>,
+}
+
+/// A layer that is there.
+pub(crate) struct Found {
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+    /// The image that has it, where it is one.
+    #[cfg(feature = "docker")]
+    pub(crate) image: Option<String>,
+}
+
+/// What a layer is built on.
+pub(crate) struct Ground {
+    pub(crate) build: Build,
+    /// The folder for what is only there while it is built, and for the layer itself where it is a folder.
+    pub(crate) folder: PathBuf,
+}
+
+/// What an engine has made of a build.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    /// The image that has the layer.
+    pub(crate) image: Option<String>,
+    /// What that takes of the engine's disk, in bytes.
+    pub(crate) bytes: u64,
 }
 
 /// What makes sandboxes: this machine's namespaces, or a container engine. For one session it is asked for one
@@ -40,7 +73,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error`] when it can't be made; nothing is left then.
-    async fn prepare(&self, spec: &Spec, record: &mut Record) -> Result<(), Error>;
+    async fn prepare(&self, spec: &Spec, limits: &Limits, record: &mut Record) -> Result<(), Error>;
 
     /// Makes the sandbox and waits until it stands; notes in the record how it is found again, which the caller
     /// writes before anything is run in it.
@@ -64,6 +97,51 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// # Errors
     /// [`Error`] when something of this data folder stays.
     async fn sweep(&self, living: &[Record]) -> Result<(), Error>;
+
+    /// Why it can build no layers.
+    fn lacks(&self) -> Option<String>;
+
+    /// Whether it makes sandboxes of images.
+    fn has_images(&self) -> bool;
+
+    /// Names what a layer lies over.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told.
+    async fn ground(&self, image: Option<&str>) -> Result<String, Error>;
+
+    /// The user of the host that the files of a build belong to.
+    fn builder(&self) -> Option<u32>;
+
+    /// Keeps what was built in a sandbox that runs, as far as that lies with the engine.
+    ///
+    /// # Errors
+    /// [`Error`] when it can't be kept.
+    async fn commit(&self, record: &Record, layer: &Layer) -> Result<Committed, Error>;
+
+    /// What was built in a sandbox, in bytes, as far as that lies with the engine.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told.
+    async fn built(&self, record: &Record) -> Result<u64, Error>;
+
+    /// Whether the engine still has what it keeps of a layer.
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told.
+    async fn has(&self, image: &str) -> Result<bool, Error>;
+
+    /// Removes what the engine keeps of layers of this data folder but these.
+    ///
+    /// # Errors
+    /// [`Error`] when something stays that is in nobody's way.
+    async fn sweep_layers(&self, kept: &[String]) -> Result<(), Error>;
+
+    /// Removes what the engine keeps of a layer. Tells whether it is gone.
+    ///
+    /// # Errors
+    /// [`Error`] when something stays that is in nobody's way.
+    async fn discard(&self, image: &str) -> Result<bool, Error>;
 }
 
 /// A sandbox that runs, as its engine knows it.

@@ -2,8 +2,8 @@
 //! a container engine.
 //!
 //! Under the data folder, `sandboxes/<session>` holds the record and the socket of a session's sandbox
-//! ([`record`]), `workspaces/<session>` its files, `mounts/<session>` what lies beside them, and `trash` what is being removed. A hand outlives the
-//! server; a new one finds it by its socket. Below `warm` lies the same of sandboxes that belong to no session yet
+//! ([`record`]), `workspaces/<session>` its files, `mounts/<session>` what lies beside them, `layers/<layer>` what was
+//! built for environments, and `trash` what is being removed. A hand outlives the server; a new one finds it by its socket. Below `warm` lies the same of sandboxes that belong to no session yet
 //! ([`warm`]).
 //!
 //! Invariant: for one session at most one sandbox lives; what is done to it is done one at a time.
@@ -14,6 +14,7 @@ mod config;
 mod ending;
 pub(crate) mod engine;
 mod hand;
+mod layers;
 mod mounts;
 pub(crate) mod record;
 mod sandboxes;
@@ -70,7 +71,7 @@ impl Claimed {
     /// # Errors
     /// [`Error::Io`] when the folder can't be used, for example because another server has it.
     pub(crate) fn new(data: &Path) -> Result<Self, Error> {
-        for name in ["sandboxes", "workspaces", "mounts", "trash"] {
+        for name in ["sandboxes", "workspaces", "mounts", "layers", "trash"] {
             make_private(&data.join(name))?;
         }
         for name in FOLDERS {
@@ -96,6 +97,7 @@ impl Host {
         engine: Arc<dyn Engine>,
     ) -> Result<Self, Error> {
         let lock = Arc::new(claimed.lock);
+        let layers = Arc::new(tokio::sync::Mutex::new(()));
         let sandboxes = |root| Sandboxes {
             config: config.clone(),
             root,
@@ -104,6 +106,8 @@ impl Host {
             slots: Mutex::default(),
             making: Mutex::default(),
             _lock: Arc::clone(&lock),
+            sites: Mutex::default(),
+            layers: Arc::clone(&layers),
         };
         let inner = sandboxes(config.data.clone());
         let warm = sandboxes(config.data.join(warm::FOLDER));
@@ -219,6 +223,8 @@ impl Provider for Host {
         for name in FOLDERS {
             all.extend(self.inner.below(name)?);
         }
+        let sites = self.inner.sites();
+        all.retain(|session| !sites.contains_key(session));
         Ok(all.into_iter().collect())
     }
 

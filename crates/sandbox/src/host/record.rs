@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
+use crate::layers::Layer;
+
 /// The file in the folder.
 const FILE: &str = "record.json";
 
@@ -53,6 +55,12 @@ pub(crate) struct Record {
     /// then it may not have acted on the loss.
     #[serde(default)]
     pub(crate) replaced: bool,
+    /// The layer that it shows, which must stay as long as it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) layer: Option<Layer>,
+    /// It was made for a build, which ends with the server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_site: bool,
 }
 
 impl Record {
@@ -299,6 +307,7 @@ mod tests {
             cgroups: vec![PathBuf::from("/a")],
             container: None,
             replaced: true,
+            ..Record::default()
         };
         folder.write(&record).unwrap();
         folder.sync().unwrap();

@@ -13,13 +13,13 @@ use oma_domain::SessionId;
 use tokio::sync::OwnedMutexGuard;
 
 use super::config::{self, Config};
-use super::engine::{Engine, Order, Process};
+use super::engine::{Engine, Ground, Order, Process};
 use super::hand::HostHand;
 use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
 use crate::files::{self, removal};
-use crate::fittings::Fit;
+use crate::fittings::{Fit, Fittings};
 use crate::{Attached, Error, Origin, Spec};
 
 /// How much longer than its own limit a tool may take to answer.
@@ -40,6 +40,10 @@ pub(super) struct Sandboxes {
     pub(super) making: Mutex<()>,
     /// Held as long as this lives: two servers in one data folder would tear at the same sandboxes.
     pub(super) _lock: Arc<File>,
+    /// Sandboxes of builds, which are nobody's session.
+    pub(super) sites: Mutex<HashMap<SessionId, PathBuf>>,
+    /// Held while a sandbox begins to show a layer, and while one is removed.
+    pub(super) layers: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(super) type Slot = tokio::sync::Mutex<Option<Live>>;
@@ -192,8 +196,19 @@ impl Sandboxes {
 
     /// Starts a sandbox. `replaced` says whether it takes the place of one that was lost.
     async fn start(&self, spec: &Spec, fit: &dyn Fit, replaced: bool) -> Result<Live, Error> {
-        let session = &spec.session;
         let fittings = fit.fit(spec).await?;
+        self.start_with(spec, &fittings, None, replaced).await
+    }
+
+    /// Starts a sandbox with these fittings, or one for a build.
+    pub(super) async fn start_with(
+        &self,
+        spec: &Spec,
+        fittings: &Fittings,
+        site: Option<&Ground>,
+        replaced: bool,
+    ) -> Result<Live, Error> {
+        let session = &spec.session;
         let folder = self.folder(session);
         let failed = |error| io_error(format!("preparing the sandbox of {session}"), error);
         let (workspace, uid) = self.make_workspace(session)?;
@@ -202,23 +217,45 @@ impl Sandboxes {
         let mut record = Record {
             boot: self.boot.clone(),
             replaced,
+            layer: fittings.layer.clone(),
+            is_site: site.is_some(),
             ..Record::default()
         };
-        self.engine.prepare(spec, &mut record).await?;
+        let limits = match site {
+            Some(site) => site.build.limits.clone(),
+            None => self.config.limits.narrowed(&fittings.limits),
+        };
+        self.engine.prepare(spec, &limits, &mut record).await?;
+        let held = self.layers.lock().await;
         folder.write(&record).map_err(failed)?;
         // Those that are there already are found, too.
         for store in &fittings.stores {
             self.make_mount(session, store)?;
         }
+        let layer = match &fittings.layer {
+            Some(layer) => self.found(layer).map_err(failed)?.map(Some),
+            None => Some(None),
+        };
+        drop(held);
+        let Some(layer) = layer else {
+            self.undo(&folder, &record, replaced).await?;
+            return Err(Error::Refused("the layer of the environment is gone".to_owned()));
+        };
         let order = Order {
             #[cfg(feature = "docker")]
             spec,
-            fittings: &fittings,
+            fittings,
             folder: &folder,
             workspace,
-            mounts: self.mounts(session, uid)?,
+            mounts: match site {
+                Some(_) => Vec::new(),
+                None => self.mounts(session, uid)?,
+            },
             uid,
             listener,
+            limits,
+            layer,
+            site,
         };
         // The record must outlast a loss of power before anything runs, not before anything is launched.
         let at = folder.clone();
@@ -234,16 +271,22 @@ impl Sandboxes {
                 if let Ok(live) = &launched {
                     live.process.kill().await?;
                 }
-                self.engine.clear(&record).await?;
-                // A loss that nobody has heard of yet must not be forgotten.
-                if replaced {
-                    folder.write(&Record::of_loss()).map_err(failed)?;
-                } else {
-                    folder.remove().map_err(failed)?;
-                }
+                self.undo(&folder, &record, replaced).await?;
                 synced?;
                 launched
             }
+        }
+    }
+
+    /// Takes back a start that came to nothing.
+    async fn undo(&self, folder: &Folder, record: &Record, replaced: bool) -> Result<(), Error> {
+        let failed = |error| io_error("taking back the start of a sandbox", error);
+        self.engine.clear(record).await?;
+        // A loss that nobody has heard of yet must not be forgotten.
+        if replaced {
+            folder.write(&Record::of_loss()).map_err(failed)
+        } else {
+            folder.remove().map_err(failed)
         }
     }
 
@@ -332,6 +375,12 @@ impl Sandboxes {
         for session in self.below("sandboxes")? {
             let folder = self.folder(&session);
             match folder.read().map_err(failed)? {
+                // Nobody goes on with a build.
+                Some(record) if record.is_site => {
+                    self.bury(&folder, &record).await?;
+                    folder.remove().map_err(failed)?;
+                    self.throw_away(&self.workspace_path(&session)).map_err(failed)?;
+                }
                 Some(record) if self.engine.find(&folder, &record).await.is_some() => {
                     living.push(record);
                     survivors.push(session);
@@ -348,6 +397,8 @@ impl Sandboxes {
             }
         }
         self.engine.sweep(&living).await?;
+        self.engine.sweep_layers(&self.images().map_err(failed)?).await?;
+        self.throw_away(&self.new_layers()).map_err(failed)?;
         let trash = self.config.data.join("trash");
         // This may take long, and nobody waits for it.
         tokio::task::spawn_blocking(move || {
@@ -367,7 +418,7 @@ impl Sandboxes {
     }
 }
 
-fn sessions(folder: &Path) -> io::Result<Vec<SessionId>> {
+pub(super) fn sessions(folder: &Path) -> io::Result<Vec<SessionId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

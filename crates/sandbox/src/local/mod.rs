@@ -4,6 +4,7 @@ mod cgroup;
 mod exposure;
 mod launch;
 mod process;
+mod site;
 
 pub use crate::host::Config;
 pub use exposure::exposed;
@@ -16,11 +17,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::io as io_error;
-use crate::hand::launch::{Duties, Plan, writable};
-use crate::host::engine::{Engine, Order, Process};
+use crate::hand::launch::{Duties, Plan, Site, writable};
+use crate::host::engine::{Committed, Engine, Order, Process};
+use crate::host::is_root;
 use crate::host::record::{Folder, Record};
 use crate::host::{Claimed, Host};
-use crate::limits::Enforcement;
+use crate::layers::Layer;
+use crate::limits::{Enforcement, Limits};
 use crate::{Error, Spec};
 use cgroup::Cgroups;
 use process::Handle;
@@ -80,7 +83,7 @@ impl Namespaces {
         let config = &self.config;
         let duties = Duties {
             enforcement: config.enforcement(),
-            limits: config.limits.clone(),
+            limits: order.limits,
             tools: config.tools.clone(),
             orphan_timeout: config.orphan_timeout,
             writable: writable(&order.mounts),
@@ -95,6 +98,13 @@ impl Namespaces {
             readable: config.readable.clone(),
             uid: order.uid,
             cgroups: groups.map(|folder| folder.join("cgroup.procs")).collect(),
+            layer: order.layer.map(|found| found.folder),
+            site: order.site.map(|ground| Site {
+                folder: ground.folder.clone(),
+                first_uid: config.first_uid,
+                uids: config.uids.min(site::USERS),
+                files: ground.build.files.clone(),
+            }),
             duties,
         };
         (plan, order.listener)
@@ -107,17 +117,26 @@ impl Engine for Namespaces {
         "local"
     }
 
-    async fn prepare(&self, spec: &Spec, record: &mut Record) -> Result<(), Error> {
+    async fn prepare(&self, spec: &Spec, limits: &Limits, record: &mut Record) -> Result<(), Error> {
         if let Some(cgroups) = &self.cgroups {
             let name = format!("{}{}", self.cgroup_prefix(), spec.session);
             record.cgroups = cgroups
-                .create(&name, &self.config.limits)
+                .create(&name, limits)
                 .map_err(|error| io_error(format!("making control groups for {}", spec.session), error))?;
         }
         Ok(())
     }
 
     async fn launch(&self, order: Order<'_>, record: &mut Record) -> Result<Arc<dyn Process>, Error> {
+        if let Some(ground) = order.site {
+            let (folder, first_uid) = (ground.folder.clone(), self.config.first_uid);
+            let names = self.config.gateway;
+            let prepared =
+                tokio::task::spawn_blocking(move || site::prepare(&folder, first_uid, names)).await;
+            prepared
+                .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+                .map_err(|error| io_error("preparing a build", error))?;
+        }
         let (plan, listener) = self.plan(order, record);
         let process = launch::launch(&self.config, &plan, listener).await?;
         record.hand = Some(process.process);
@@ -155,6 +174,50 @@ impl Engine for Namespaces {
             tracing::warn!(%error, "abandoned control groups could not be removed");
         }
         Ok(())
+    }
+
+    fn lacks(&self) -> Option<String> {
+        (!is_root()).then(|| {
+            "local sandboxes get packages and what setup scripts leave only where the server is root; run it as \
+             root, or have containers as sandboxes"
+                .to_owned()
+        })
+    }
+
+    fn has_images(&self) -> bool {
+        false
+    }
+
+    async fn ground(&self, _: Option<&str>) -> Result<String, Error> {
+        let found = tokio::task::spawn_blocking(site::ground).await;
+        found
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(|error| io_error("looking at what this machine has installed", error))
+    }
+
+    fn builder(&self) -> Option<u32> {
+        is_root().then_some(self.config.first_uid)
+    }
+
+    async fn commit(&self, _: &Record, _: &Layer) -> Result<Committed, Error> {
+        Ok(Committed::default())
+    }
+
+    async fn built(&self, _: &Record) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    async fn has(&self, _: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn sweep_layers(&self, _: &[String]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn discard(&self, _: &str) -> Result<bool, Error> {
+        // It was an image of another backend, which removes it when it is used again.
+        Ok(true)
     }
 }
 

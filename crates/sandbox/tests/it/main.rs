@@ -9,6 +9,7 @@ mod disk_bombs;
 mod doctor;
 mod host_files;
 mod isolation;
+mod layers;
 mod lifecycle;
 mod mounts;
 mod ordinary_user;

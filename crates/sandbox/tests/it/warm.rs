@@ -207,6 +207,7 @@ async fn it_is_made_with_what_was_asked_for() {
             store("notes", Access::ReadOnly),
             store("diary", Access::ReadWrite),
         ],
+        ..Fittings::default()
     };
     let id = local.start_warm(&workspace(), fittings).await.unwrap();
     let spec = spec(&SessionId::generate());

@@ -84,6 +84,13 @@ pub fn environment(workspace: &WorkspaceId) -> Environment {
             },
             metadata: [("a".to_owned(), "b".to_owned())].into(),
             hosting: environment::Hosting::SelfHosted,
+            variables: [("A".to_owned(), "b".to_owned())].into(),
+            limits: Some(environment::Limits {
+                memory: Some(1 << 30),
+                ..Default::default()
+            }),
+            image: Some("python:3".to_owned()),
+            setup_script: Some("true".to_owned()),
         },
         created_at: NOW,
         updated_at: NOW,

@@ -184,7 +184,12 @@ fn environments() -> Vec<Case> {
             json!({"name": "e", "packages": {"npm": vec!["x"; 257]}}),
             "packages.npm",
         ),
-        (json!({"name": "e", "packages": {"apt": ["jq"]}}), "packages"),
+        (
+            json!({"name": "e", "packages": {"apt": ["-jq"]}}),
+            "packages.apt.0",
+        ),
+        (json!({"name": "e", "limits": {"memory": "1"}}), "limits.memory"),
+        (json!({"name": "e", "variables": {"1": "x"}}), "variables.1"),
         (json!({"name": "e", "networking": {}}), "networking.type"),
         (
             json!({"name": "e", "networking": {"type": "open"}}),

@@ -60,14 +60,29 @@ fn limit(resource: Resource, value: u64) -> Result<(), Failure> {
     rustix::process::setrlimit(resource, new).step(&format!("limiting {resource:?}"))
 }
 
-/// Becomes the session's user, with no capability and no way to gain one.
+/// What root of a build may do, over its own users and files only: what installers need.
+pub(super) const OF_BUILDS: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
+
+/// Becomes the session's user, with no capability and no way to gain one; or root of a build, with few.
 pub(super) fn drop_privileges(plan: &Plan, maps: Maps) -> Result<(), Failure> {
+    let (id, kept) = match plan.site {
+        Some(_) => (0, OF_BUILDS),
+        None => (INSIDE_ID, CapabilitySet::empty()),
+    };
     if plan.uid.is_some() {
         // The groups go before the user namespace: afterwards nobody may change them.
         rustix::thread::set_thread_groups(&[]).step("leaving the groups")?;
         maps.enter_user_namespace()?;
     }
     for capability in 0..=LAST_CAPABILITY {
+        if kept.bits() & (1 << capability) != 0 {
+            continue;
+        }
         // SAFETY: `prctl` with integers only.
         let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         if result != 0 {
@@ -80,22 +95,21 @@ pub(super) fn drop_privileges(plan: &Plan, maps: Maps) -> Result<(), Failure> {
         }
     }
     rustix::thread::clear_ambient_capability_set().step("emptying the ambient set")?;
-    let (uid, gid) = (Uid::from_raw(INSIDE_ID), Gid::from_raw(INSIDE_ID));
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
     // The process has one thread, so the thread's ids are the process's.
     rustix::thread::set_thread_res_gid(gid, gid, gid).step("becoming the session's group")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).step("becoming the session's user")?;
-    let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(
         None,
         CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
         },
     )
     .step("dropping the capabilities")?;
     close()?;
-    check(INSIDE_ID, INSIDE_ID)
+    check(id, id, kept)
 }
 
 /// Forbids new privileges, and closes the process to others.
@@ -106,10 +120,13 @@ pub(super) fn close() -> Result<(), Failure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("closing the process")
 }
 
-/// That no privilege could be gained even from a program that has some: the set that bounds them is empty.
-pub(super) fn check_bounds() -> Result<(), Failure> {
+/// That no privilege but these could be gained even from a program that has some: the set that bounds them has no other.
+pub(super) fn check_bounds(kept: CapabilitySet) -> Result<(), Failure> {
     let step = "giving up the privileges";
     for capability in 0..=LAST_CAPABILITY {
+        if kept.bits() & (1 << capability) != 0 {
+            continue;
+        }
         // SAFETY: `prctl` with integers only.
         match unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } {
             0 => {}
@@ -122,9 +139,9 @@ pub(super) fn check_bounds() -> Result<(), Failure> {
 }
 
 /// Trusts no system call's word for it: reads back what is left.
-pub(super) fn check(user: u32, group: u32) -> Result<(), Failure> {
+pub(super) fn check(user: u32, group: u32, kept: CapabilitySet) -> Result<(), Failure> {
     let left = rustix::thread::capabilities(None).step("reading the capabilities")?;
-    let gone = left.effective.is_empty() && left.permitted.is_empty() && left.inheritable.is_empty();
+    let gone = kept.contains(left.effective | left.permitted) && left.inheritable.is_empty();
     let is_user = rustix::process::getuid().as_raw() == user
         && rustix::process::geteuid().as_raw() == user
         && rustix::process::getgid().as_raw() == group

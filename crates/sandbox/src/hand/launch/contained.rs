@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rustix::fs::{Access, StatVfsMountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -58,6 +59,9 @@ pub(crate) struct Contained {
     pub(crate) group: u32,
     /// Nobody else limits the processes, so those of its user are limited, in all their sandboxes together.
     pub(crate) counts_processes: bool,
+    /// A layer is built in it: its root can be written to, and its user may do what installers need.
+    #[serde(default)]
+    pub(crate) builds: bool,
     pub(crate) duties: Duties,
 }
 
@@ -116,21 +120,27 @@ fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
         user,
         group,
         counts_processes,
+        builds,
         duties,
     } = orders;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     quiet()?;
     rustix::process::chdir(WORKSPACE).step("entering the workspace")?;
-    look_around()?;
+    let kept = if builds {
+        confine::OF_BUILDS
+    } else {
+        CapabilitySet::empty()
+    };
+    look_around(builds)?;
     let doors = open_doors(&duties)?;
     confine::limit_resources(&duties)?;
     if counts_processes {
         confine::limit_processes(&duties)?;
     }
     confine::close()?;
-    confine::check(user, group)?;
+    confine::check(user, group, kept)?;
     check_groups(group)?;
-    confine::check_bounds()?;
+    confine::check_bounds(kept)?;
     filter::install()?;
     Ok(Launched {
         duties,
@@ -159,10 +169,10 @@ fn socket(server: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// Whether the container is as closed as it was ordered to be.
-fn look_around() -> Result<(), Failure> {
+fn look_around(builds: bool) -> Result<(), Failure> {
     let weak = |why: &str| Err(io::Error::other(why.to_owned())).step("looking at the container");
     let root = rustix::fs::statvfs("/").step("looking at the root")?;
-    if !root.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    if !builds && !root.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return weak("its root can be written to");
     }
     let interfaces = fs::read_to_string("/proc/net/dev").step("looking at the network")?;

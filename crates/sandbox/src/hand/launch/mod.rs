@@ -12,6 +12,7 @@
 mod confine;
 pub(crate) mod contained;
 pub(super) mod filter;
+pub(crate) mod layered;
 mod namespaces;
 pub(crate) mod root;
 
@@ -56,7 +57,35 @@ pub(crate) struct Plan {
     pub(crate) uid: Option<u32>,
     /// The `cgroup.procs` files to enter.
     pub(crate) cgroups: Vec<PathBuf>,
+    /// The layer that lies over the host's folders.
+    pub(crate) layer: Option<PathBuf>,
+    /// A layer is to be built in it, so it is made for that and not for a session.
+    pub(crate) site: Option<Site>,
     pub(crate) duties: Duties,
+}
+
+/// Where a layer is built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Site {
+    /// What [`crate::local`] has prepared.
+    pub(crate) folder: PathBuf,
+    /// The first host user of those that the users of the build are, root first, and how many there are.
+    pub(crate) first_uid: u32,
+    pub(crate) uids: u32,
+    /// Files of the host, and where the build sees them.
+    pub(crate) files: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Plan {
+    /// Which users of the host those inside are, as the kernel wants it; `None` where the user can't be mapped to
+    /// another one, for want of privilege.
+    fn users(&self) -> Option<String> {
+        match &self.site {
+            Some(site) => Some(format!("0 {} {}\n", site.first_uid, site.uids)),
+            None => self.uid.map(namespaces::map),
+        }
+    }
 }
 
 /// What the hand does once its sandbox stands, however that was made.
@@ -235,6 +264,8 @@ fn stages(source: &mut File, progress: &mut File) -> Result<Option<(Plan, Option
         std::fs::write(procs, "0").step(&format!("entering {}", procs.display()))?;
     }
     let proc_of_host = File::open("/proc").step("opening /proc")?;
+    let users = plan.site.as_ref().and_then(|_| plan.users());
+    let shifted = users.map(|map| namespaces::made_of(&map)).transpose()?;
     namespaces::unshare(&plan)?;
     // Pipes rather than signals: when one side dies, the other reads the end of the stream.
     let (to_hand_read, to_hand) =
@@ -252,7 +283,7 @@ fn stages(source: &mut File, progress: &mut File) -> Result<Option<(Plan, Option
                 ask: to_launcher.into(),
                 answer: to_hand_read.into(),
             };
-            become_hand(plan, maps).map(Some)
+            become_hand(plan, maps, shifted.as_ref()).map(Some)
         }
         pid => {
             drop((to_hand_read, to_launcher));
@@ -260,18 +291,22 @@ fn stages(source: &mut File, progress: &mut File) -> Result<Option<(Plan, Option
             let pid = Pid::from_raw(pid)
                 .ok_or_else(|| io::Error::other("fork gave 0"))
                 .step("forking")?;
-            if let Some(uid) = plan.uid {
-                namespaces::serve_maps(pid, uid, &proc_of_host, to_launcher_read.into(), to_hand.into())?;
+            if let Some(map) = plan.users() {
+                namespaces::serve_maps(pid, &map, &proc_of_host, to_launcher_read.into(), to_hand.into())?;
             }
             Ok(None)
         }
     }
 }
 
-/// What pid 1 does before it serves.
-fn become_hand(plan: Plan, maps: namespaces::Maps) -> Result<(Plan, Option<Doors>), Failure> {
+/// What pid 1 does before it serves. `shifted` is a user namespace with the users of a build.
+fn become_hand(
+    plan: Plan,
+    maps: namespaces::Maps,
+    shifted: Option<&OwnedFd>,
+) -> Result<(Plan, Option<Doors>), Failure> {
     rustix::process::setsid().step("making a session")?;
-    root::build(&plan)?;
+    root::build(&plan, shifted)?;
     quiet()?;
     namespaces::finish_network()?;
     let doors = open_doors(&plan.duties)?;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -39,7 +40,7 @@ fn write_map(path: &str, outside: u32) -> Result<(), Failure> {
     std::fs::write(path, map(outside)).step(&format!("writing {path}"))
 }
 
-fn map(outside: u32) -> String {
+pub(super) fn map(outside: u32) -> String {
     format!("{INSIDE_ID} {outside} 1\n")
 }
 
@@ -62,11 +63,48 @@ impl Maps {
     }
 }
 
-/// The launcher's side: once asked, maps `uid` of the host to the session's user. Only root may do this, and
-/// only from outside the namespace.
+/// A user namespace with these users, which nobody is in: for mounts that show files as if they belonged to them.
+pub(super) fn made_of(map: &str) -> Result<OwnedFd, Failure> {
+    let step = "making users for a build";
+    let (asked, ask) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step(step)?;
+    let (answered, answer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step(step)?;
+    // SAFETY: this process is single-threaded, so the child has everything the parent had.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop((asked, answer));
+        // SAFETY: only a namespace is unshared.
+        let made = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.is_ok();
+        if made && File::from(ask).write_all(b"m").is_ok() {
+            // Until the parent has taken the namespace, or has ended.
+            let _ = File::from(answered).read(&mut [0]);
+        }
+        // SAFETY: ends this process without running anything of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    drop((ask, answered));
+    let child = Pid::from_raw(child)
+        .ok_or_else(io::Error::last_os_error)
+        .step(step)?;
+    let taken = || {
+        File::from(asked).read_exact(&mut [0]).step(step)?;
+        let folder = format!("/proc/{}", child.as_raw_pid());
+        for name in ["uid_map", "gid_map"] {
+            std::fs::write(format!("{folder}/{name}"), map).step(&format!("writing {name} for a build"))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::open(format!("{folder}/ns/user"), flags, Mode::empty()).step(step)
+    };
+    let taken = taken();
+    drop(answer);
+    rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).step(step)?;
+    taken
+}
+
+/// The launcher's side: once asked, maps users of the host to those inside. Only root may do this, and only from
+/// outside the namespace.
 pub(super) fn serve_maps(
     hand: Pid,
-    uid: u32,
+    map: &str,
     proc_of_host: &File,
     mut asked: File,
     mut answer: File,
@@ -84,7 +122,7 @@ pub(super) fn serve_maps(
         let file =
             rustix::fs::openat(proc_of_host, &path, flags, Mode::empty()).step(&format!("opening {name}"))?;
         File::from(file)
-            .write_all(map(uid).as_bytes())
+            .write_all(map.as_bytes())
             .step(&format!("writing {name}"))?;
     }
     answer.write_all(b"m").step("answering the hand")

@@ -10,6 +10,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE};
+use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE, layered};
 use crate::gateway::RESOLV_CONF;
 use crate::mounts::Access;
 
@@ -97,12 +98,12 @@ const HIDDEN_FILES: [&str; 7] = [
 /// Folders of `/proc` that must not be written to, whoever the session's user is on the host.
 const FROZEN_FOLDERS: [&str; 4] = ["bus", "fs", "irq", "sys"];
 
-const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
-const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
+pub(super) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub(super) const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub(super) const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
 
-/// Builds the root and moves into it.
-pub(super) fn build(plan: &Plan) -> Result<(), Failure> {
+/// Builds the root and moves into it. `shifted` is a user namespace with the users of a build.
+pub(super) fn build(plan: &Plan, shifted: Option<&OwnedFd>) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("detaching the mounts")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -121,31 +122,46 @@ pub(super) fn build(plan: &Plan) -> Result<(), Failure> {
                 let to = fs::read_link(&source).step("reading a link of the system")?;
                 symlink(to, root.join(name)).step("copying a link of the system")?;
             }
-            Ok(_) => bind(&source, &root.join(name), READ_ONLY | NO_SUID | NO_DEVICES)?,
+            Ok(_) => match (&plan.site, shifted, &plan.layer) {
+                (Some(site), Some(users), _) => layered::writable(site, name, users, root)?,
+                (_, _, Some(layer)) => layered::over(&layer.join(name), &source, &root.join(name))?,
+                _ => bind(&source, &root.join(name), READ_ONLY | NO_SUID | NO_DEVICES)?,
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).step(&format!("looking at {}", source.display())),
         }
+    }
+    let tmp = root.join("tmp");
+    if let (Some(site), Some(users)) = (&plan.site, shifted) {
+        layered::site(site, users, root)?;
+        bind(&site.folder.join(layered::TMP), &tmp, NO_SUID | NO_DEVICES)?;
+    } else {
+        if let Some(layer) = &plan.layer {
+            layered::beside(layer, &plan.readable, root)?;
+        }
+        etc(root, plan)?;
+        let options = format!(
+            "size={},nr_inodes={},mode=1777",
+            plan.duties.limits.tmp, plan.duties.limits.inodes
+        );
+        mount_new("tmpfs", &tmp, MountFlags::NOSUID | MountFlags::NODEV, &options)?;
+    }
+    let var = root.join("var");
+    if !var.exists() {
+        fs::create_dir(&var).step("making /var")?;
+        symlink("../tmp", var.join("tmp")).step("making /var/tmp")?;
     }
     for source in &plan.readable {
         let target = root.join(source.strip_prefix("/").unwrap_or(source));
         bind(source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
     }
-    etc(root, plan.duties.gateway)?;
     proc(root)?;
     devices(root, plan)?;
-    let tmp = format!(
-        "size={},nr_inodes={},mode=1777",
-        plan.duties.limits.tmp, plan.duties.limits.inodes
-    );
-    mount_new(
-        "tmpfs",
-        &root.join("tmp"),
-        MountFlags::NOSUID | MountFlags::NODEV,
-        &tmp,
-    )?;
-    fs::create_dir(root.join("var")).step("making /var")?;
-    symlink("../tmp", root.join("var/tmp")).step("making /var/tmp")?;
     bind(&plan.workspace, &under(root, WORKSPACE), NO_SUID | NO_DEVICES)?;
+    for (source, target) in plan.site.iter().flat_map(|site| &site.files) {
+        let target = target.strip_prefix("/").unwrap_or(target);
+        bind(source, &root.join(target), READ_ONLY | NO_SUID | NO_DEVICES)?;
+    }
     for mount in &plan.mounts {
         show(mount, root)?;
     }
@@ -195,9 +211,32 @@ fn enter(root: &Path) -> Result<(), Failure> {
     rustix::process::chdir(WORKSPACE).step("entering the workspace")
 }
 
-fn etc(root: &Path, has_doors: bool) -> Result<(), Failure> {
+fn etc(root: &Path, plan: &Plan) -> Result<(), Failure> {
     let etc = root.join("etc");
-    fs::create_dir(&etc).step("making /etc")?;
+    fs::create_dir_all(&etc).step("making /etc")?;
+    if plan.layer.is_none() {
+        show_etc(&etc)?;
+    }
+    let id = INSIDE_ID;
+    let users = format!(
+        "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
+         agent:x:{id}:{id}:agent:{WORKSPACE}:/bin/bash\n\
+         nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    );
+    let groups = format!("root:x:0:\ntty:x:5:\nagent:x:{id}:\nnogroup:x:65534:\n");
+    let users = [("passwd", users), ("group", groups)];
+    let files = users.into_iter().chain(names(plan.duties.gateway));
+    for (name, text) in files {
+        fs::write(etc.join(name), text).step(&format!("writing /etc/{name}"))?;
+    }
+    match &plan.layer {
+        Some(layer) => layered::over(&etc, &layer.join("etc"), &etc),
+        None => Ok(()),
+    }
+}
+
+/// Shows what programs need of the host's own.
+fn show_etc(etc: &Path) -> Result<(), Failure> {
     for name in shown_of_etc().step("listing /etc")? {
         let source = Path::new("/etc").join(&name);
         let target = etc.join(&name);
@@ -215,43 +254,22 @@ fn etc(root: &Path, has_doors: bool) -> Result<(), Failure> {
             bind(&source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
         }
     }
-    let id = INSIDE_ID;
-    let files = [
-        (
-            "passwd",
-            format!(
-                "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
-                 agent:x:{id}:{id}:agent:{WORKSPACE}:/bin/bash\n\
-                 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-            ),
-        ),
-        (
-            "group",
-            format!("root:x:0:\ntty:x:5:\nagent:x:{id}:\nnogroup:x:65534:\n"),
-        ),
-        (
-            "hosts",
-            "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n".to_owned(),
-        ),
-        ("hostname", "sandbox\n".to_owned()),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n".to_owned(),
-        ),
-        (
-            "resolv.conf",
-            if has_doors {
-                RESOLV_CONF.to_owned()
-            } else {
-                String::new()
-            },
-        ),
-        ("shells", "/bin/sh\n/bin/bash\n".to_owned()),
-    ];
-    for (name, text) in files {
-        fs::write(etc.join(name), text).step(&format!("writing /etc/{name}"))?;
-    }
     Ok(())
+}
+
+/// The files of `/etc` that tell who else there is on the network.
+pub(crate) fn names(has_doors: bool) -> [(&'static str, String); 5] {
+    let hosts = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n";
+    let resolver = if has_doors { RESOLV_CONF } else { "" };
+    let switch = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n";
+    [
+        ("hosts", hosts),
+        ("hostname", "sandbox\n"),
+        ("nsswitch.conf", switch),
+        ("resolv.conf", resolver),
+        ("shells", "/bin/sh\n/bin/bash\n"),
+    ]
+    .map(|(name, text)| (name, text.to_owned()))
 }
 
 fn proc(root: &Path) -> Result<(), Failure> {
@@ -304,7 +322,7 @@ fn devices(root: &Path, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Mounts a new file system on a folder, which is made when it does not exist.
-fn mount_new(kind: &str, target: &Path, flags: MountFlags, options: &str) -> Result<(), Failure> {
+pub(super) fn mount_new(kind: &str, target: &Path, flags: MountFlags, options: &str) -> Result<(), Failure> {
     let step = format!("mounting {kind} for {}", target.display());
     fs::create_dir_all(target).step(&step)?;
     let options = std::ffi::CString::new(options)
@@ -314,7 +332,7 @@ fn mount_new(kind: &str, target: &Path, flags: MountFlags, options: &str) -> Res
 }
 
 /// Shows a file or folder of the host at `target`, which is made, with the given attributes on all of it.
-fn bind(source: &Path, target: &Path, attributes: u64) -> Result<(), Failure> {
+pub(super) fn bind(source: &Path, target: &Path, attributes: u64) -> Result<(), Failure> {
     let step = format!("making a place for {}", source.display());
     if fs::metadata(source).step(&step)?.is_dir() {
         fs::create_dir_all(target).step(&step)?;
@@ -336,28 +354,39 @@ fn attach(source: &Path, target: &Path, attributes: u64) -> Result<(), Failure> 
     rustix::mount::move_mount(&tree, "", CWD, target, flags).step(&step)
 }
 
-fn set_attributes(
+pub(super) fn set_attributes(
     at: impl std::os::fd::AsFd,
     path: &Path,
     set: u64,
     flags: libc::c_int,
+) -> Result<(), Failure> {
+    set_all_attributes(at, path, set, flags, None)
+}
+
+/// Also shows files as if they belonged to the users of a namespace.
+pub(super) fn set_all_attributes(
+    at: impl std::os::fd::AsFd,
+    path: &Path,
+    set: u64,
+    flags: libc::c_int,
+    users: Option<&OwnedFd>,
 ) -> Result<(), Failure> {
     let step = format!("setting the attributes of a mount {}", path.display());
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())
         .map_err(io::Error::from)
         .step(&step)?;
     let attributes = libc::mount_attr {
-        attr_set: set,
+        attr_set: set | users.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
         attr_clr: 0,
         propagation: 0,
-        userns_fd: 0,
+        userns_fd: users.map_or(0, |users| u64::from(users.as_raw_fd().unsigned_abs())),
     };
     // SAFETY: the path is a C string and `attributes` a valid `mount_attr` of the given size; both outlive the
     // call, which only reads them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            std::os::fd::AsRawFd::as_raw_fd(&at.as_fd()),
+            at.as_fd().as_raw_fd(),
             path.as_ptr(),
             flags | libc::AT_EMPTY_PATH,
             &raw const attributes,

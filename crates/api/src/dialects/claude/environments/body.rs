@@ -1,19 +1,18 @@
 //! What clients send about environments.
 
-use oma_domain::environment::{Hosting, Networking, Packages, Spec};
+use oma_domain::environment::{Hosting, Manager, Networking, Packages, Spec};
 use serde_json::Value;
 
 use crate::dialects::claude::body::{
     MetadataChanges, merged, metadata, metadata_changes, nullable, object, only, parse,
 };
-use crate::dialects::openclaw::environments::body::host_pattern;
+use crate::dialects::openclaw::environments::body::{host_pattern, package};
 use crate::fault::Result;
 use crate::limits;
 use crate::validate::checks::{boolean, discriminator, list, one_of, text};
 use crate::validate::{Change, Object, Tree};
 
 const FIELDS: &[&str] = &["name", "config", "description", "metadata", "scope"];
-const INSTALLERS: [&str; 6] = ["apt", "cargo", "gem", "go", "npm", "pip"];
 
 /// Reads an environment to create.
 pub(super) fn create(value: &Value) -> Result<Spec> {
@@ -25,12 +24,9 @@ pub(super) fn create(value: &Value) -> Result<Spec> {
         let scope = nullable(object, "scope", one_of(&["organization"]));
         scope?;
         let spec = Spec {
-            name: name?,
             description: description?,
-            packages: None,
-            networking: Networking::Unrestricted,
             metadata: metadata?.unwrap_or_default(),
-            hosting: Hosting::Cloud,
+            ..Spec::named(name?)
         };
         let config = config?.unwrap_or_default();
         let hosting = config.hosting.unwrap_or_default();
@@ -188,17 +184,18 @@ fn networking(value: &Value, issues: &mut Tree) -> Option<LimitedOrNot> {
 }
 
 fn packages(value: &Value, issues: &mut Tree) -> Option<Packages> {
-    let fields: Vec<&str> = INSTALLERS.iter().copied().chain(["type"]).collect();
+    let managers = Manager::ALL.map(Manager::as_str);
+    let fields: Vec<&str> = managers.into_iter().chain(["type"]).collect();
     object(&fields, |object| {
         let kind = object.optional("type", one_of(&["packages"]));
-        let mut names = |installer| {
+        let mut names = |manager: Manager| {
             nullable(
                 object,
-                installer,
-                list(0, limits::PACKAGES, text(1, limits::NAME)),
+                manager.as_str(),
+                list(0, limits::PACKAGES, package(manager)),
             )
         };
-        let [apt, cargo, gem, go, npm, pip] = INSTALLERS.map(&mut names);
+        let [apt, cargo, gem, go, npm, pip] = Manager::ALL.map(&mut names);
         kind?;
         Some(Packages {
             apt: apt?,

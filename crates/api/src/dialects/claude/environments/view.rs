@@ -23,6 +23,11 @@ pub(super) fn environment(environment: &Environment) -> Value {
         networking,
         metadata,
         hosting,
+        // This dialect has no words for these (DIVERGENCES.md); an update keeps them.
+        variables: _,
+        limits: _,
+        image: _,
+        setup_script: _,
     } = spec;
     let config = match hosting {
         Hosting::Cloud => json!({

@@ -476,7 +476,10 @@ impl View {
             | FailureKind::RepositoryCheckout
             | FailureKind::RepositoryClone => failure.kind.as_str(),
             // The dialect has no word for the first.
-            FailureKind::HostDenied | FailureKind::Restarted | FailureKind::Internal => "unknown_error",
+            FailureKind::HostDenied
+            | FailureKind::EnvironmentBuild
+            | FailureKind::Restarted
+            | FailureKind::Internal => "unknown_error",
         };
         let retry = if retrying { "retrying" } else { "exhausted" };
         let mut error = json!({

@@ -22,19 +22,20 @@ use crate::listing::{Slice, collect};
 use crate::params::{EnvironmentPath, Params};
 use crate::payload::Payload;
 use body::CreateEnvironment;
-use view::{EnvironmentList, EnvironmentView};
+use view::{BuildView, EnvironmentList, EnvironmentView};
 
 /// The routes of this module.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get, delete))
+        .routes(routes!(build))
 }
 
 /// Create an environment.
 ///
-/// Packages and `limited` networking are checked but refused with the code `unsupported` until this server has
-/// what carries them out.
+/// What its packages and its setup script leave is built at once, in the background, and shared by all its sessions.
+/// What this server can't carry out is refused with the code `unsupported`.
 #[utoipa::path(
     post, path = "/v1/environments", tag = "environments", request_body = CreateEnvironment,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request take effect once")),
@@ -107,6 +108,24 @@ async fn get(
 ) -> Result<Json<EnvironmentView>> {
     Ok(Json(EnvironmentView::of(
         &state.engine.environment(caller.workspace(), &id).await?,
+    )))
+}
+
+/// Read how far an environment is built.
+///
+/// Begins the build where this server knows of none.
+#[utoipa::path(
+    get, path = "/v1/environments/{environment_id}/build", tag = "environments",
+    params(("environment_id" = String, Path)),
+    responses((status = 200, body = BuildView), (status = 404, body = ErrorBody)),
+)]
+async fn build(
+    State(state): State<AppState>,
+    caller: Caller,
+    EnvironmentPath(id): EnvironmentPath,
+) -> Result<Json<BuildView>> {
+    Ok(Json(BuildView::of(
+        state.engine.environment_build(caller.workspace(), &id).await?,
     )))
 }
 

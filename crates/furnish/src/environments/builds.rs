@@ -1,0 +1,431 @@
+//! The builds of a server: one for each layer at a time, however many wait for it.
+//!
+//! A build is a task of its own: nobody who waits for it takes it along when he goes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use oma_domain::environment::{Manager, Networking, Packages, Spec};
+use oma_domain::{EnvironmentId, WorkspaceId};
+use oma_sandbox::layers::{Build, Layer, Layers, Site};
+use oma_sandbox::{Error, Spec as SandboxSpec};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, interval, timeout};
+
+use super::run::{Ended, Log, run, told};
+use super::steps::{self, Command, Step};
+use super::{Settings, Stage};
+use crate::Network;
+
+/// How long a failure is the answer before the same is tried again.
+const FAILURE_AGE: Duration = Duration::from_secs(60);
+
+/// The most builds that are remembered.
+const REMEMBERED: usize = 1_024;
+
+/// How often it is looked what a build has put on the disk.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A build, or what became of it.
+pub(super) struct Job {
+    pub(super) layer: Layer,
+    pub(super) stage: watch::Sender<Stage>,
+    pub(super) log: Log,
+    ended: Mutex<Option<Instant>>,
+}
+
+impl Job {
+    fn new(layer: Layer, stage: Stage) -> Arc<Self> {
+        Arc::new(Self {
+            layer,
+            stage: watch::Sender::new(stage),
+            log: Log::default(),
+            ended: Mutex::default(),
+        })
+    }
+
+    fn end(&self, stage: Stage) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.stage.send_replace(stage);
+    }
+
+    /// Why it failed, as long as that is the answer.
+    pub(super) fn failure(&self) -> Option<String> {
+        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = ended.is_some_and(|ended| ended.elapsed() < FAILURE_AGE);
+        match &*self.stage.borrow() {
+            Stage::Failed(reason) if is_fresh => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Waiting | Stage::Building(_))
+    }
+}
+
+/// What all builds share.
+pub(super) struct Builds {
+    pub(super) layers: Arc<dyn Layers>,
+    network: Option<Network>,
+    settings: Settings,
+    jobs: Mutex<HashMap<Layer, Arc<Job>>>,
+    /// What was last asked for an environment, by its definition then.
+    latest: Mutex<HashMap<EnvironmentId, (Spec, Arc<Job>)>>,
+    places: Semaphore,
+}
+
+impl Builds {
+    pub(super) fn new(layers: Arc<dyn Layers>, network: Option<Network>, settings: Settings) -> Self {
+        Self {
+            layers,
+            network,
+            places: Semaphore::new(settings.at_once),
+            settings,
+            jobs: Mutex::default(),
+            latest: Mutex::default(),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Layer, Arc<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, HashMap<EnvironmentId, (Spec, Arc<Job>)>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was last done for an environment of this definition.
+    pub(super) fn last(&self, id: &EnvironmentId, spec: &Spec) -> Option<Arc<Job>> {
+        let latest = self.latest();
+        let (known, job) = latest.get(id)?;
+        (known == spec).then(|| Arc::clone(job))
+    }
+
+    pub(super) fn note(&self, id: &EnvironmentId, spec: &Spec, job: &Arc<Job>) {
+        let mut latest = self.latest();
+        if latest.len() >= REMEMBERED && !latest.contains_key(id) {
+            latest.retain(|_, (_, job)| job.is_under_way());
+        }
+        latest.insert(id.clone(), (spec.clone(), Arc::clone(job)));
+    }
+
+    /// The build of a layer, begun when none is under way. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// [`Error`] when it can't be told whether the layer is there.
+    pub(super) async fn ensure(
+        self: &Arc<Self>,
+        workspace: &WorkspaceId,
+        layer: Layer,
+        spec: &Spec,
+    ) -> Result<Arc<Job>, Error> {
+        let known = self.jobs().get(&layer).cloned();
+        if let Some(job) = known.filter(|job| job.is_under_way() || job.failure().is_some()) {
+            return Ok(job);
+        }
+        if self.layers.touch(&layer).await? {
+            metrics::counter!("environment_layers_total", "outcome" => "shared").increment(1);
+            let job = Job::new(layer, Stage::Ready);
+            return Ok(job);
+        }
+        let mut jobs = self.jobs();
+        // Somebody may have begun meanwhile.
+        if let Some(job) = jobs.get(&layer)
+            && (job.is_under_way() || job.failure().is_some())
+        {
+            return Ok(Arc::clone(job));
+        }
+        if jobs.len() >= REMEMBERED {
+            jobs.retain(|_, job| job.is_under_way());
+        }
+        let job = Job::new(layer.clone(), Stage::Waiting);
+        jobs.insert(layer, Arc::clone(&job));
+        drop(jobs);
+        let (builds, workspace, spec) = (Arc::clone(self), workspace.clone(), spec.clone());
+        let begun = Arc::clone(&job);
+        tokio::spawn(async move { builds.carry_out(&workspace, &spec, &begun).await });
+        Ok(job)
+    }
+
+    /// Waits until a build has ended.
+    ///
+    /// # Errors
+    /// [`Error::Build`] when it has failed, or takes too long.
+    pub(super) async fn wait(&self, job: &Job) -> Result<(), Error> {
+        let mut stage = job.stage.subscribe();
+        let ended = stage.wait_for(|stage| matches!(stage, Stage::Ready | Stage::Failed(_)));
+        // It may wait for others first.
+        let patience = self.settings.timeout.saturating_mul(2) + Duration::from_secs(60);
+        match timeout(patience, ended)
+            .await
+            .map(|ended| ended.map(|stage| stage.clone()))
+        {
+            Ok(Ok(Stage::Failed(reason))) => Err(Error::Build(reason)),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::Build("the build broke off".to_owned())),
+            Err(_) => Err(Error::Build("the build waits for others for too long".to_owned())),
+        }
+    }
+
+    async fn carry_out(&self, workspace: &WorkspaceId, spec: &Spec, job: &Job) {
+        // The semaphore is never closed.
+        let _place = self.places.acquire().await.ok();
+        let begun = Instant::now();
+        tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), "a layer is being built");
+        let built = self.build(workspace, spec, job).await;
+        let took = begun.elapsed();
+        metrics::histogram!("environment_build_duration_seconds").record(took);
+        let outcome = if built.is_ok() { "built" } else { "failed" };
+        metrics::counter!("environment_layers_total", "outcome" => outcome).increment(1);
+        match built {
+            Ok(()) => {
+                tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), ?took, "a layer was built");
+                job.end(Stage::Ready);
+            }
+            Err(reason) => {
+                // What installers say is the developer's, and not for the operator's log.
+                let first = reason.lines().next().unwrap_or_default();
+                tracing::warn!(workspace_id = %workspace, layer = job.layer.as_str(), ?took, reason = first, "a layer could not be built");
+                job.end(Stage::Failed(reason));
+            }
+        }
+    }
+
+    async fn build(&self, workspace: &WorkspaceId, spec: &Spec, job: &Job) -> Result<(), String> {
+        let build = Build {
+            workspace: workspace.clone(),
+            image: spec.image.clone(),
+            limits: self.settings.limits.clone(),
+            files: self.settings.files.clone(),
+        };
+        let site = self.layers.begin(build).await.map_err(|error| {
+            tracing::error!(%error, "a build could not begin");
+            format!("the build could not begin: {error}")
+        })?;
+        let installed = timeout(self.settings.timeout, self.install(workspace, spec, job, &site)).await;
+        let installed = installed.unwrap_or_else(|_| {
+            let words = format!(
+                "the build took longer than {:?} and was ended",
+                self.settings.timeout
+            );
+            Err(with_output(&words, &job.log.text()))
+        });
+        let done = match &installed {
+            Ok(()) => self.layers.keep(&site, &job.layer).await,
+            Err(_) => self.layers.give_up(&site).await,
+        };
+        match (installed, done) {
+            (Err(reason), Err(error)) => {
+                tracing::error!(%error, "what is left of a build could not be removed");
+                Err(reason)
+            }
+            (Err(reason), Ok(())) => Err(reason),
+            (Ok(()), Err(error)) => {
+                tracing::error!(%error, "a layer could not be kept");
+                Err(format!("what was built could not be kept: {error}"))
+            }
+            (Ok(()), Ok(())) => Ok(()),
+        }
+    }
+
+    /// Runs all steps while nobody takes too much of the disk.
+    async fn install(
+        &self,
+        workspace: &WorkspaceId,
+        spec: &Spec,
+        job: &Job,
+        site: &Site,
+    ) -> Result<(), String> {
+        let run = Run {
+            builds: self,
+            job,
+            site,
+            variables: self.settings.variables.clone(),
+            is_refreshed: false,
+        };
+        tokio::select! {
+            done = run.go(workspace, spec) => done,
+            reason = self.watch(site) => Err(with_output(&reason, &job.log.text())),
+        }
+    }
+
+    /// Returns when a build has put too much on the disk.
+    async fn watch(&self, site: &Site) -> String {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            match self.layers.size(site).await {
+                Ok(size) if size > self.settings.limits.disk => {
+                    return format!(
+                        "the build has put more than {} bytes on the disk",
+                        self.settings.limits.disk
+                    );
+                }
+                Ok(_) => {}
+                // It has ended, or will be looked at again.
+                Err(error) => tracing::debug!(%error, "a build can't be measured"),
+            }
+        }
+    }
+}
+
+/// A build's steps, one after the other.
+struct Run<'a> {
+    builds: &'a Builds,
+    job: &'a Job,
+    site: &'a Site,
+    variables: Vec<(String, String)>,
+    /// The lists of Debian's packages are new.
+    is_refreshed: bool,
+}
+
+impl Run<'_> {
+    async fn go(mut self, workspace: &WorkspaceId, spec: &Spec) -> Result<(), String> {
+        let none = Packages::default();
+        let packages = spec.packages.as_ref().unwrap_or(&none);
+        let sandbox = SandboxSpec {
+            session: self.site.id.clone(),
+            workspace: workspace.clone(),
+        };
+        if !packages.is_empty() {
+            let _way = self.way(&sandbox, &with_registries(&spec.networking)).await?;
+            for manager in Manager::ALL {
+                let names = packages.of(manager);
+                if names.is_empty() {
+                    continue;
+                }
+                self.stage(manager.as_str());
+                self.bring(manager).await?;
+                for step in steps::install(manager, names) {
+                    self.step(&step).await?;
+                }
+            }
+        }
+        if let Some(step) = steps::script(spec) {
+            self.stage("setup_script");
+            let _way = self.way(&sandbox, &spec.networking).await?;
+            self.variables.extend(spec.variables.clone());
+            self.step(&step).await?;
+        }
+        self.demand(&steps::tidy(), "the layer could not be tidied up")
+            .await
+    }
+
+    fn stage(&self, step: &'static str) {
+        self.job.stage.send_replace(Stage::Building(step));
+    }
+
+    /// Opens the doors of the build.
+    async fn way(
+        &self,
+        sandbox: &SandboxSpec,
+        networking: &Networking,
+    ) -> Result<Option<crate::network::Passage>, String> {
+        let Some(network) = &self.builds.network else {
+            return Ok(None);
+        };
+        let hand = Arc::clone(&self.site.hand);
+        network.open_passage(sandbox, hand, networking).await.map(Some)
+    }
+
+    /// Makes sure that a manager is there.
+    async fn bring(&mut self, manager: Manager) -> Result<(), String> {
+        if manager == Manager::Apt {
+            self.demand(
+                &steps::presence(manager),
+                "there is no apt-get where packages are installed",
+            )
+            .await?;
+            return self.refresh().await;
+        }
+        if self.quietly(&steps::presence(manager)).await?.status == 0 {
+            return Ok(());
+        }
+        let lack = format!("there is no {} where packages are installed", manager.as_str());
+        if self.quietly(&steps::presence(Manager::Apt)).await?.status != 0 {
+            return Err(format!("{lack}, and no apt-get that could bring it"));
+        }
+        self.refresh().await?;
+        for package in steps::bringing(manager) {
+            if self.quietly(&steps::is_known(package)).await?.status != 0 {
+                continue;
+            }
+            for step in steps::install(Manager::Apt, &[(*package).to_owned()]) {
+                self.step(&step)
+                    .await
+                    .map_err(|reason| format!("{lack}: {reason}"))?;
+            }
+            return self.demand(&steps::presence(manager), &lack).await;
+        }
+        Err(format!("{lack}, and none that apt-get could bring"))
+    }
+
+    async fn refresh(&mut self) -> Result<(), String> {
+        if !self.is_refreshed {
+            for command in steps::refresh() {
+                self.demand(&command, "apt could not read its lists of packages")
+                    .await?;
+            }
+            self.is_refreshed = true;
+        }
+        Ok(())
+    }
+
+    async fn step(&self, step: &Step) -> Result<(), String> {
+        self.demand(&step.command, &step.failed()).await
+    }
+
+    /// Runs a command that has to succeed; in these words it failed.
+    async fn demand(&self, command: &Command, words: &str) -> Result<(), String> {
+        let shown = command.to_string();
+        let first = shown.lines().next().unwrap_or_default();
+        self.job.log.add(format!("$ {first}\n").as_bytes());
+        let ended = self.run(command, &self.job.log).await?;
+        match ended.status {
+            0 => Ok(()),
+            status => Err(with_output(
+                &format!("{words} (exit status {status})"),
+                &ended.output,
+            )),
+        }
+    }
+
+    /// Runs a command whose failure is an answer.
+    async fn quietly(&self, command: &Command) -> Result<Ended, String> {
+        self.run(command, &Log::default()).await
+    }
+
+    async fn run(&self, command: &Command, log: &Log) -> Result<Ended, String> {
+        let ended = run(&*self.site.hand, command, &self.variables, log).await;
+        ended.map_err(|error| with_output(&format!("the build was lost: {error}"), &log.text()))
+    }
+}
+
+/// What a failure says: in our words, and at the end in the installer's.
+fn with_output(words: &str, output: &str) -> String {
+    let output = told(output);
+    if output.is_empty() {
+        words.to_owned()
+    } else {
+        format!("{words}:\n{output}")
+    }
+}
+
+/// What an environment reaches, and the registries that its packages come from.
+fn with_registries(networking: &Networking) -> Networking {
+    match networking {
+        Networking::Unrestricted => Networking::Unrestricted,
+        Networking::Limited { allowed_hosts, .. } => Networking::Limited {
+            allowed_hosts: allowed_hosts.clone(),
+            allow_mcp_servers: false,
+            allow_package_managers: true,
+        },
+    }
+}

@@ -1,0 +1,338 @@
+//! What environments have installed: by the real installers, from the registries that this machine reaches, once.
+
+use std::net::ToSocketAddrs as _;
+
+use oma_fake_provider::Reply;
+use serde_json::{Value, json};
+
+use crate::system::client::{Chat, Client};
+use crate::system::{Options, System, soon};
+
+const MODEL: &str = "anthropic/claude-sonnet-4-5";
+
+/// Hosts of the registries that are asked for packages here.
+const HOSTS: [&str; 7] = [
+    "deb.debian.org",
+    "pypi.org",
+    "files.pythonhosted.org",
+    "registry.npmjs.org",
+    "index.crates.io",
+    "static.crates.io",
+    "crates.io",
+];
+
+/// Variables that tell programs of this machine whom to trust, and by which other name an installer knows them.
+const TRUST: [(&str, &str); 5] = [
+    ("SSL_CERT_FILE", "SSL_CERT_FILE"),
+    ("SSL_CERT_FILE", "CARGO_HTTP_CAINFO"),
+    ("SSL_CERT_FILE", "PIP_CERT"),
+    ("SSL_CERT_FILE", "npm_config_cafile"),
+    ("NODE_EXTRA_CA_CERTS", "NODE_EXTRA_CA_CERTS"),
+];
+
+/// A server whose environments can have packages, as far as this machine can give them.
+async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
+    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    let is_root = rustix::process::geteuid().is_root();
+    let reaches = |host: &&'static str| {
+        (*host, 443_u16)
+            .to_socket_addrs()
+            .is_ok_and(|mut all| all.next().is_some())
+    };
+    let reached: Vec<&str> = HOSTS.into_iter().filter(reaches).collect();
+    if !is_root || !reached.contains(&HOSTS[0]) {
+        assert!(
+            !is_ci,
+            "packages can't be installed: root {is_root}, registries {reached:?}"
+        );
+        return None;
+    }
+    // A mirror may have an address that is not public.
+    let allowed: Vec<String> = reached
+        .iter()
+        .flat_map(|host| [80, 443].map(|port| format!("{host}:{port}")))
+        .collect();
+    let trust = TRUST
+        .into_iter()
+        .filter_map(|(name, known_as)| Some(format!("{known_as}={}", std::env::var(name).ok()?)));
+    let trust: Vec<String> = trust.collect();
+    let system = System::start_with(|options| {
+        adjust(options)
+            .set("OPENCLAW_SANDBOX_EGRESS_ALLOW", &allowed.join(","))
+            .set("OPENCLAW_SANDBOX_BUILD_VARIABLES", &trust.join(","))
+            // What needs this must still work, and is told from the packages of a build.
+            .set("OPENCLAW_SANDBOX_MEMORY", "1GiB")
+    });
+    Some(system.await)
+}
+
+async fn environment(client: &Client, body: Value) -> String {
+    let made = client.post("/v1/environments", &body).await.good();
+    made["environment_id"].as_str().expect("an id").to_owned()
+}
+
+async fn session(client: &Client, environment: &str) -> Chat {
+    let agent = client.agent(json!({"model": MODEL})).await;
+    let body = json!({"agentId": agent, "environmentId": environment});
+    let session = client.post("/v1/sessions", &body).await.good();
+    Chat {
+        client: client.clone(),
+        agent,
+        session: session["session_id"].as_str().expect("an id").to_owned(),
+    }
+}
+
+async fn run(chat: &Chat, command: &str) -> String {
+    let result = chat.run(&format!("{{ {command} ; }} 2>&1; true")).await;
+    result["content"].as_str().expect("text").to_owned()
+}
+
+/// The build of an environment, once it has ended.
+async fn built(client: &Client, environment: &str) -> Value {
+    loop {
+        let build = client
+            .get(&format!("/v1/environments/{environment}/build"))
+            .await
+            .good();
+        if !matches!(build["status"].as_str(), Some("waiting" | "building")) {
+            return build;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn packages_are_installed_once_and_shared() {
+    let Some(system) = start(|options| options).await else {
+        return;
+    };
+    let client = system.client();
+    let packages = json!({"apt": ["hello"], "npm": ["left-pad@1.3.0"], "pip": ["six==1.17.0"]});
+    let body = json!({"name": "e", "packages": packages});
+    let first = environment(client, body.clone()).await;
+    // Another environment that says the same, and two sessions at once: one build for all of them.
+    let second = environment(client, body).await;
+    let (one, two) = (session(client, &first).await, session(client, &second).await);
+    let build = built(client, &first).await;
+    assert_eq!(build["status"], "ready", "{build:#}");
+    let log = build["log"].as_str().expect("a log");
+    for expected in [
+        "$ apt-get",
+        "hello",
+        "$ npm install",
+        "$ python3 -m pip install -- six==1.17.0",
+        "Successfully installed six",
+    ] {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    let use_them = "hello; python3 -c 'import six; print(six.__version__)'; \
+                    node -e 'console.log(require(\"left-pad\")(7, 3, 0))'; env | grep -c -i -E 'pip_cert|cafile'";
+    for chat in [&one, &two] {
+        let said = run(chat, use_them).await;
+        assert!(said.starts_with("Hello, world!\n1.17.0\n007\n0"), "{said}");
+    }
+    assert_eq!(
+        client.metric("environment_build_duration_seconds_count").await,
+        1.0
+    );
+    assert_eq!(built(client, &second).await["layer"], build["layer"]);
+
+    // A server that is started anew has it still.
+    let system = system.crash().await;
+    let client = system.client();
+    let three = session(client, &first).await;
+    assert!(
+        run(&three, use_them)
+            .await
+            .starts_with("Hello, world!\n1.17.0\n007\n0")
+    );
+    assert_eq!(
+        client.metric("environment_build_duration_seconds_count").await,
+        0.0
+    );
+    // What has nothing to build has nothing of it.
+    let plain = environment(client, json!({"name": "plain"})).await;
+    assert_eq!(built(client, &plain).await["status"], "none");
+    let four = session(client, &plain).await;
+    assert!(run(&four, "hello").await.contains("not found"));
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_package_that_does_not_exist_is_told_in_the_installers_words() {
+    let Some(system) = start(|options| options).await else {
+        return;
+    };
+    let client = system.client();
+    let nothing = "oma-no-such-package-anywhere";
+    for (packages, who, words) in [
+        (json!({"apt": [nothing]}), "apt", "Unable to locate package"),
+        (json!({"pip": [nothing]}), "pip", "No matching distribution"),
+        (json!({"npm": [nothing]}), "npm", "404"),
+    ] {
+        let id = environment(client, json!({"name": who, "packages": packages})).await;
+        // One that is there before the build has ended.
+        let early = session(client, &id).await;
+        let build = built(client, &id).await;
+        assert_eq!(build["status"], "failed", "{build:#}");
+        let error = build["error"].as_str().expect("an error");
+        let begins = format!("{who} could not install {nothing} (exit status ");
+        assert!(error.starts_with(&begins) && error.contains(words), "{error}");
+
+        let agent = client.agent(json!({"model": MODEL})).await;
+        let refused = client
+            .post("/v1/sessions", &json!({"agentId": agent, "environmentId": id}))
+            .await;
+        assert_eq!((refused.status, &*refused.code()), (400, "unsupported"));
+        assert!(refused.text().contains(&begins), "{}", refused.text());
+
+        early.post("hello").await;
+        let ended = soon("the turn", async {
+            loop {
+                let events = early.events().await;
+                if let Some(event) = events.iter().find(|event| event["type"] == "agent.error") {
+                    return event.clone();
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(ended["error_type"], "environment_build_error", "{ended}");
+        assert!(
+            ended["content"].as_str().expect("text").starts_with(&begins),
+            "{ended}"
+        );
+    }
+    assert!(system.provider.requests().is_empty(), "no model was asked");
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_turn_waits_for_the_build_and_ends_with_its_failure() {
+    let Some(system) = start(|options| options).await else {
+        return;
+    };
+    let client = system.client();
+    let body = json!({
+        "name": "slow", "setupScript": "echo begun\nwhile [ ! -e /tmp/go ]; do sleep 0.1; [ $((n+=1)) -lt 20 ] || break; done\n\
+                                         echo kept > /usr/local/kept; echo \"$GREETING\"; exit 3",
+        "variables": {"GREETING": "good day"},
+    });
+    let id = environment(client, body).await;
+    let chat = session(client, &id).await;
+    system
+        .provider
+        .push(Reply::new().tool("bash", json!({"command": "cat /usr/local/kept"})));
+    system.provider.push(Reply::new().text("never said"));
+    chat.post("go").await;
+    let events = soon("the end", async {
+        loop {
+            let events = chat.events().await;
+            if events.iter().any(|event| event["type"] == "agent.error") {
+                return events;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let error = events
+        .iter()
+        .find(|event| event["type"] == "agent.error")
+        .expect("one");
+    assert_eq!(error["error_type"], "environment_build_error");
+    let text = error["content"].as_str().expect("text");
+    assert!(
+        text.starts_with("the setup script failed (exit status 3):") && text.ends_with("good day"),
+        "{text}"
+    );
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn variables_limits_and_what_a_script_leaves_are_in_all_sandboxes() {
+    let Some(system) = start(|options| options).await else {
+        return;
+    };
+    let client = system.client();
+    let body = json!({
+        "name": "e",
+        "setupScript": "#!/usr/bin/env python3\nopen('/usr/local/bin/made', 'w').write('#!/bin/sh\\necho made $MOOD\\n')\n\
+                        import os; os.chmod('/usr/local/bin/made', 0o755)",
+        "variables": {"MOOD": "well"},
+        "limits": {"memory": 67_108_864, "processes": 24, "cpus": 0.5, "disk": 2_097_152},
+    });
+    let made = client.post("/v1/environments", &body).await.good();
+    for field in ["setupScript", "variables", "limits"] {
+        assert_eq!(made[field], body[field]);
+    }
+    let chat = session(client, made["environment_id"].as_str().expect("an id")).await;
+    assert_eq!(run(&chat, "made").await.trim(), "made well");
+    let refused = run(&chat, "for n in $(seq 40); do sleep 5 & done; kill $(jobs -p)").await;
+    assert!(refused.contains("Resource temporarily unavailable"), "{refused}");
+    let too_much = run(&chat, "python3 -c 'x = bytearray(200 << 20); print(6 * 7)'").await;
+    assert!(!too_much.contains("42"), "{too_much}");
+    let too_large = run(&chat, "head -c 8M /dev/zero > big; ls -l big; sleep 1; ls -l big").await;
+    assert!(
+        too_large.contains("disk") || !too_large.contains("8388608"),
+        "{too_large}"
+    );
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn what_environments_may_not_say_is_refused() {
+    let system = System::start().await;
+    let client = system.client();
+    let limited = json!({"type": "limited", "allowedHosts": ["good.test"]});
+    let long = "x".repeat((64 << 10) + 1);
+    for (extra, code, field) in [
+        (
+            json!({"packages": {"apt": ["--purge"]}}),
+            "invalid_request",
+            "packages",
+        ),
+        (
+            json!({"packages": {"pip": ["./x"]}}),
+            "invalid_request",
+            "packages",
+        ),
+        (
+            json!({"packages": {"npm": ["a; rm -rf /"]}}),
+            "invalid_request",
+            "packages",
+        ),
+        (
+            json!({"packages": {"pip": ["six"]}, "networking": limited}),
+            "unsupported",
+            "networking",
+        ),
+        (json!({"image": "other:1"}), "unsupported", "image"),
+        (json!({"image": "--other"}), "invalid_request", "image"),
+        (
+            json!({"variables": {"HOME": "/x"}}),
+            "invalid_request",
+            "variables",
+        ),
+        (json!({"variables": {"A B": "x"}}), "invalid_request", "variables"),
+        (json!({"variables": {"A": 1}}), "invalid_request", "variables"),
+        (json!({"limits": {"memory": 1}}), "invalid_request", "limits"),
+        (json!({"limits": {"cpus": 0}}), "invalid_request", "limits"),
+        (json!({"limits": {"ram": 1}}), "invalid_request", "limits"),
+        (json!({"setupScript": ""}), "invalid_request", "setupScript"),
+        (json!({"setupScript": long}), "invalid_request", "setupScript"),
+    ] {
+        let mut body = json!({"name": "e"});
+        body.as_object_mut()
+            .expect("an object")
+            .extend(extra.as_object().expect("an object").clone());
+        let refused = client.post("/v1/environments", &body).await;
+        assert_eq!((refused.status, &*refused.code()), (400, code), "{extra}");
+        assert!(
+            refused.json()["details"][field].is_object(),
+            "{extra}: {}",
+            refused.text()
+        );
+    }
+    assert_eq!(client.get("/v1/environments").await.json()["count"], 0);
+    system.stop().await;
+}

@@ -1,0 +1,218 @@
+//! Layers: built once, shown to sandboxes that can't change them, and gone when nobody needs them.
+
+use std::sync::Arc;
+
+use oma_domain::{SessionId, WorkspaceId};
+use oma_sandbox::fittings::{Fit, Fittings};
+use oma_sandbox::layers::{Build, Layer, Layers, Site};
+use oma_sandbox::limits::Limits;
+use oma_sandbox::protocol::Service;
+use oma_sandbox::{Error, Hand, Provider as _, Spec};
+use tokio::io::AsyncReadExt as _;
+
+use crate::support::{Fixture, sh, spec};
+
+/// Whether layers can be built here; where not, that is what is tested.
+fn is_possible(fixture: &Fixture) -> bool {
+    let lack = fixture.local.lacks();
+    assert_eq!(lack.is_none(), rustix::process::geteuid().is_root(), "{lack:?}");
+    lack.is_none()
+}
+
+fn build(files: Vec<(std::path::PathBuf, std::path::PathBuf)>) -> Build {
+    Build {
+        workspace: WorkspaceId::generate(),
+        image: None,
+        limits: Limits {
+            memory: 512 << 20,
+            processes: 128,
+            disk: 64 << 20,
+            disk_floor: 1 << 20,
+            ..Limits::default()
+        },
+        files,
+    }
+}
+
+fn layer(digit: char) -> Layer {
+    Layer::parse(&digit.to_string().repeat(64)).unwrap()
+}
+
+/// What a command in a build prints.
+async fn run(site: &Site, script: &str) -> String {
+    let service = Service {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), format!("exec 2>&1\n{script}")],
+        variables: Vec::new(),
+        folder: None,
+    };
+    let mut pipe = site.hand.serve(service).await.unwrap();
+    let mut text = String::new();
+    pipe.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+struct With(Layer);
+
+#[async_trait::async_trait]
+impl Fit for With {
+    async fn fit(&self, _: &Spec) -> Result<Fittings, Error> {
+        Ok(Fittings {
+            layer: Some(self.0.clone()),
+            ..Fittings::default()
+        })
+    }
+}
+
+async fn attach(fixture: &Fixture, session: &SessionId, layer: &Layer) -> Result<Arc<dyn Hand>, Error> {
+    let fit = Arc::new(With(layer.clone()));
+    let attached = fixture.local.attach_fitted(&spec(session), fit).await?;
+    Ok(attached.hand)
+}
+
+#[tokio::test]
+async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() {
+    let fixture = Fixture::new().await;
+    if !is_possible(&fixture) {
+        return;
+    }
+    let secret = fixture.data.join("mirror.conf");
+    std::fs::write(&secret, "mirror\n").unwrap();
+    let files = vec![(secret, "/etc/apt/apt.conf.d/99mirror".into())];
+    let site = fixture.local.begin(build(files)).await.unwrap();
+    let said = run(
+        &site,
+        "id -u; cat /etc/apt/apt.conf.d/99mirror
+         printf '#!/bin/sh\\necho made\\n' > /usr/local/bin/made; chmod 755 /usr/local/bin/made
+         mkdir -p /opt/thing /var/lib/thing /etc/thing; echo o > /opt/thing/o; echo v > /var/lib/thing/v
+         echo e > /etc/thing/e; chown 33:33 /opt/thing/o; rm /usr/bin/yes; ln /usr/bin/env /usr/bin/env2
+         echo more >> /etc/profile; ln -s /etc/shadow /opt/link; cat /etc/shadow | head -n1
+         ls -ld /usr /etc; echo done",
+    )
+    .await;
+    assert!(
+        said.starts_with("0\nmirror\n") && said.ends_with("done\n"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("denied") && !said.contains("not permitted"),
+        "{said}"
+    );
+    assert!(fixture.local.size(&site).await.unwrap() > 0);
+    let one = layer('1');
+    fixture.local.keep(&site, &one).await.unwrap();
+    assert!(fixture.local.touch(&one).await.unwrap() && !fixture.local.touch(&layer('2')).await.unwrap());
+    assert_eq!(
+        fixture.local.inventory().await.unwrap(),
+        [],
+        "a build is nobody's session"
+    );
+
+    let (with, without) = (SessionId::generate(), SessionId::generate());
+    let hand = attach(&fixture, &with, &one).await.unwrap();
+    let (text, _) = sh(
+        &*hand,
+        "made; cat /opt/thing/o /var/lib/thing/v /etc/thing/e; which yes || echo none; tail -n1 /etc/profile; env2 true
+         id -un; cat /etc/apt/apt.conf.d/99mirror | wc -c; cat /opt/link; python3 -c 'print(7*6)'; bash -c 'echo $HOME'",
+    )
+    .await;
+    for expected in [
+        "made\no\nv\ne\nnone\nmore\nagent\n0\n",
+        "/opt/link: ",
+        "42\n/workspace",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in {text}");
+    }
+    let (text, _) = sh(
+        &*hand,
+        "for at in /usr/local/bin/made /usr/bin/env /opt/thing/o /var/lib/thing/v /etc/thing/e /etc/passwd; do
+           echo x >> $at && echo WRITTEN; chmod 777 $at && echo CHANGED; rm -f $at && echo REMOVED; done
+         touch /usr/x /opt/x /etc/x /var/x && echo MADE; mount -o remount,rw /usr && echo REMOUNTED; made",
+    )
+    .await;
+    for forbidden in ["WRITTEN", "CHANGED", "REMOVED", "MADE", "REMOUNTED"] {
+        assert!(!text.contains(forbidden), "{text}");
+    }
+    assert!(text.contains("made"), "{text}");
+
+    let plain = fixture.attach(&without).await;
+    let (text, _) = sh(&*plain.hand, "made || echo absent; ls /opt/thing; which yes").await;
+    assert!(text.contains("absent") && text.contains("/usr/bin/yes"), "{text}");
+
+    // One that is shown stays; then it goes.
+    assert!(!fixture.local.discard(&one).await.unwrap());
+    fixture.local.destroy(&with).await.unwrap();
+    assert_eq!(fixture.local.kept().await.unwrap().len(), 1);
+    assert!(fixture.local.discard(&one).await.unwrap());
+    assert_eq!(fixture.local.kept().await.unwrap(), []);
+    let gone = attach(&fixture, &with, &one).await.err().unwrap();
+    assert!(gone.to_string().contains("is gone"), "{gone}");
+    fixture.local.destroy(&without).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_build_has_no_more_of_the_host_than_a_session() {
+    let fixture = Fixture::new().await;
+    if !is_possible(&fixture) {
+        return;
+    }
+    let site = fixture.local.begin(build(Vec::new())).await.unwrap();
+    let said = run(
+        &site,
+        "grep -E '^(Cap(Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status; cat /proc/self/uid_map
+         ls /root /home /srv /boot /sys 2>&1; cut -d: -f2 /etc/shadow
+         mknod /opt/null c 1 3 && echo DEVICE; mount -t tmpfs none /opt && echo MOUNTED; chroot / true && echo ROOT
+         find /usr -xdev ! -type l ! -perm -o=r 2>/dev/null | head; ls /etc/ssl/private; ip link 2>/dev/null | grep -c eth
+         kill -9 1; cat /proc/1/environ && echo READ; echo 1 > /proc/sys/vm/drop_caches && echo TUNED; id -u",
+    )
+    .await;
+    for forbidden in ["DEVICE", "MOUNTED", "ROOT", "READ", "TUNED"] {
+        assert!(!said.contains(forbidden), "{said}");
+    }
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID and SETUID, over the users of the build.
+    for expected in [
+        "CapEff:\t00000000000000db",
+        "CapBnd:\t00000000000000db",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "*",
+    ] {
+        assert!(said.contains(expected), "{expected:?} in {said}");
+    }
+    let map: Vec<&str> = said
+        .lines()
+        .find(|line| line.trim_start().starts_with("0 "))
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert!(map[1].parse::<u32>().unwrap() >= 1_000, "{said}");
+    assert!(said.ends_with("0\n"), "{said}");
+    fixture.local.give_up(&site).await.unwrap();
+    assert_eq!(
+        std::fs::read_dir(fixture.data.join("layers/new"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_of_a_build_goes_at_the_next_start() {
+    let fixture = Fixture::new().await;
+    if !is_possible(&fixture) {
+        return;
+    }
+    let site = fixture.local.begin(build(Vec::new())).await.unwrap();
+    run(&site, "echo half > /usr/local/half").await;
+    let Fixture { data, local, folder } = fixture;
+    drop((site, local));
+    let again = crate::support::open(crate::support::config(&data)).await.unwrap();
+    assert_eq!(again.survivors(), []);
+    assert_eq!(
+        (again.inventory().await.unwrap(), again.kept().await.unwrap()),
+        (vec![], vec![])
+    );
+    assert_eq!(std::fs::read_dir(data.join("sandboxes")).unwrap().count(), 0);
+    assert!(!data.join("layers/new").exists());
+    drop(folder);
+}
