@@ -74,6 +74,17 @@ impl Api {
         assert!(status == 200 && !said.contains("errorDetail"), "{status} {said}");
     }
 
+    /// The ids of all images that have this label, whatever its value.
+    #[must_use]
+    pub fn images(&self, label: &str) -> Vec<String> {
+        let all = self.get(&format!(
+            "/images/json?filters=%7B%22label%22%3A%5B%22{label}%22%5D%7D"
+        ));
+        let ids = all.as_ref().and_then(Value::as_array).into_iter().flatten();
+        ids.filter_map(|one| one["Id"].as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// The ids of all containers, in any state, that have this label (`name=value`), or of all.
     #[must_use]
     pub fn containers(&self, label: &str) -> Vec<String> {

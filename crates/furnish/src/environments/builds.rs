@@ -294,6 +294,8 @@ impl Run<'_> {
             session: self.site.id.clone(),
             workspace: workspace.clone(),
         };
+        self.demand(&steps::prepare(), "the build could not begin")
+            .await?;
         if !packages.is_empty() {
             let _way = self.way(&sandbox, &with_registries(&spec.networking)).await?;
             for manager in Manager::ALL {

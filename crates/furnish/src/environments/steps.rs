@@ -111,9 +111,16 @@ pub(super) fn refresh() -> [Command; 2] {
     ]
 }
 
+/// What every build begins with: a place for what is needed for a moment. What is mounted there in sandboxes has its
+/// rights from it.
+pub(super) fn prepare() -> Command {
+    Command::new(&["sh", "-c", "mkdir -p /tmp /var/tmp && chmod 1777 /tmp /var/tmp"])
+}
+
 /// What comes after the last one, so that the layer does not have what only the installation needed.
 pub(super) fn tidy() -> Command {
     let script = "if grep -qs oma-build /usr/sbin/policy-rc.d; then rm -f /usr/sbin/policy-rc.d; fi; \
+                  rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /var/tmp/.[!.]*; \
                   command -v apt-get >/dev/null || exit 0; apt-get clean; \
                   rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt/* /var/log/dpkg.log";
     Command::new(&["sh", "-c", script])

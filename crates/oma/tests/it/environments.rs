@@ -1,10 +1,12 @@
 //! What environments have installed: by the real installers, from the registries that this machine reaches, once.
 
 use std::net::ToSocketAddrs as _;
+use std::process::Command;
 
 use oma_fake_provider::Reply;
 use serde_json::{Value, json};
 
+use crate::containers::{contained, engine};
 use crate::system::client::{Chat, Client};
 use crate::system::{Options, System, soon};
 
@@ -32,6 +34,11 @@ const TRUST: [(&str, &str); 5] = [
 
 /// A server whose environments can have packages, as far as this machine can give them.
 async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
+    start_trusting(None, adjust).await
+}
+
+/// The same where the file with those that are trusted lies at another place than on this machine.
+async fn start_trusting(place: Option<&str>, adjust: impl FnOnce(Options) -> Options) -> Option<System> {
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     let is_root = rustix::process::geteuid().is_root();
     let reaches = |host: &&'static str| {
@@ -52,9 +59,10 @@ async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
         .iter()
         .flat_map(|host| [80, 443].map(|port| format!("{host}:{port}")))
         .collect();
-    let trust = TRUST
-        .into_iter()
-        .filter_map(|(name, known_as)| Some(format!("{known_as}={}", std::env::var(name).ok()?)));
+    let trust = TRUST.into_iter().filter_map(|(name, known_as)| {
+        let path = std::env::var(name).ok()?;
+        Some(format!("{known_as}={}", place.unwrap_or(&path)))
+    });
     let trust: Vec<String> = trust.collect();
     let system = System::start_with(|options| {
         adjust(options)
@@ -155,6 +163,84 @@ async fn packages_are_installed_once_and_shared() {
     assert_eq!(built(client, &plain).await["status"], "none");
     let four = session(client, &plain).await;
     assert!(run(&four, "hello").await.contains("not found"));
+    system.stop().await;
+}
+
+/// The name of an image of Debian's least, without Python.
+const DEBIAN: &str = "oma-test/debian:1";
+
+/// Makes that image.
+fn import_debian(engine: &oma_docker_engine::Engine) {
+    engine.import(DEBIAN, &[], |root| {
+        let made = Command::new("debootstrap")
+            .args(["--variant=minbase", "bookworm"])
+            .arg(root)
+            .output()
+            .expect("debootstrap runs");
+        let said = String::from_utf8_lossy(&made.stdout);
+        assert!(made.status.success(), "{said}");
+    });
+}
+
+#[tokio::test]
+async fn packages_are_installed_into_containers() {
+    let Some(engine) = engine(false) else { return };
+    // Files of builds: whom to trust, where an image does not know.
+    let trusted = std::env::var("SSL_CERT_FILE").ok();
+    let started = start_trusting(Some("/etc/trusted.pem"), |options| {
+        let options = contained(&engine)(options).set("OPENCLAW_SANDBOX_IMAGES", DEBIAN);
+        match &trusted {
+            Some(path) => options.set(
+                "OPENCLAW_SANDBOX_BUILD_FILES",
+                &format!("/etc/trusted.pem={path}"),
+            ),
+            None => options,
+        }
+    });
+    let Some(system) = started.await else { return };
+    import_debian(&engine);
+    let client = system.client();
+    // The server's own image has no apt-get.
+    let bare = environment(client, json!({"name": "bare", "packages": {"apt": ["hello"]}})).await;
+    let failed = built(client, &bare).await;
+    assert!(
+        failed["error"]
+            .as_str()
+            .expect("an error")
+            .starts_with("there is no apt-get"),
+        "{failed}"
+    );
+
+    let id = environment(
+        client,
+        json!({
+            "name": "e", "image": DEBIAN, "packages": {"apt": ["hello"], "pip": ["six==1.17.0"]},
+            "setupScript": "cat /etc/trusted.pem | head -c 0; echo kept > /usr/local/kept",
+        }),
+    )
+    .await;
+    let (one, two) = (session(client, &id).await, session(client, &id).await);
+    let build = built(client, &id).await;
+    assert_eq!(build["status"], "ready", "{build:#}");
+    for chat in [&one, &two] {
+        let said = run(
+            chat,
+            "hello; python3 -c 'import six; print(six.__version__)'; cat /usr/local/kept; touch /usr/x",
+        )
+        .await;
+        assert!(
+            said.starts_with("Hello, world!\n1.17.0\nkept\n") && said.contains("Read-only"),
+            "{said}"
+        );
+    }
+    assert_eq!(engine.api().images("oma.layer").len(), 1);
+    assert_eq!(
+        client.metric("environment_build_duration_seconds_count").await,
+        2.0
+    );
+    // What one has said of its image is not another one's.
+    let plain = session(client, &environment(client, json!({"name": "plain"})).await).await;
+    assert!(run(&plain, "hello").await.contains("not found"));
     system.stop().await;
 }
 

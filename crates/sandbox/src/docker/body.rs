@@ -13,7 +13,6 @@ use super::{Config, image::Image};
 use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
-use crate::hand::launch::layered::TMP;
 use crate::host::engine::Order;
 use crate::host::record::{GROUPS, USERS};
 use crate::limits::Limits;
@@ -235,7 +234,6 @@ fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, E
         bind(&order.workspace, Path::new(WORKSPACE), false)?,
     ];
     if let Some(ground) = order.site {
-        all.push(bind(&ground.folder.join(TMP), Path::new("/tmp"), false)?);
         for (source, target) in &ground.build.files {
             all.push(bind(source, target, true)?);
         }

@@ -1,10 +1,6 @@
 //! Layers as images: what a build leaves in its container is committed, and containers of sessions are made of that.
 
 use std::collections::HashMap;
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::ContainerConfig;
@@ -17,7 +13,6 @@ use tokio::time::timeout;
 use super::body::INSTALLATION;
 use super::connection::{Connection, is_absent, is_conflict};
 use crate::Error;
-use crate::hand::launch::layered::TMP;
 use crate::host::engine::Committed;
 use crate::layers::Layer;
 
@@ -26,13 +21,6 @@ pub(super) const LAYER: &str = "oma.layer";
 
 /// How long the engine may take to make an image of a container.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Makes the folder for what a build needs for a moment.
-pub(super) fn prepare(folder: &Path) -> io::Result<()> {
-    let tmp = folder.join(TMP);
-    fs::create_dir(&tmp)?;
-    fs::set_permissions(tmp, Permissions::from_mode(0o1777))
-}
 
 /// Makes an image of a container that runs.
 pub(super) async fn commit(

@@ -330,10 +330,7 @@ impl Engine for Containers {
             return Err(failed(std::io::ErrorKind::InvalidInput.into()));
         };
         let user = match order.site {
-            Some(ground) => {
-                layers::prepare(&ground.folder).map_err(failed)?;
-                (0, 0)
-            }
+            Some(_) => (0, 0),
             None => self.users.inside(order.uid),
         };
         let door = order.folder.open_door().map_err(failed)?;

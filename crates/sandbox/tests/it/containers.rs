@@ -9,6 +9,7 @@ use oma_domain::{EventId, SessionId};
 use oma_sandbox::docker::{self, Config, probe};
 use oma_sandbox::doctor::Status;
 use oma_sandbox::fittings::Fittings;
+use oma_sandbox::layers::Layers as _;
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Error, Hand, Origin, Provider as _};
 use serde_json::json;
@@ -76,7 +77,8 @@ fn the_disk_bombs_go_off_in_containers() {
 #[test]
 fn the_rest_of_the_suite_passes_in_containers() {
     if oma_docker_engine::is_possible() {
-        assert!(suite(&[], &["bombs::"]) > 30);
+        // Layers are images here, which have tests of their own.
+        assert!(suite(&[], &["bombs::", "layers::"]) > 30);
     }
 }
 
@@ -447,4 +449,80 @@ async fn one_that_was_started_in_advance_has_the_name_of_its_session() {
     assert_eq!(host.attach(&spec).await.unwrap().origin, Origin::Started);
     host.destroy(&spec.session).await.unwrap();
     assert_eq!(api.containers(""), Vec::<String>::new());
+}
+
+/// A host over an engine, with the layers that it keeps.
+async fn layered(engine: &Engine, folder: &Folder) -> oma_sandbox::host::Host {
+    docker::open(bare(engine, &folder.path())).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_build_leaves_is_an_image_that_sandboxes_are_made_of() {
+    let Some(engine) = engine(false) else { return };
+    let folder = Folder::new();
+    let host = layered(&engine, &folder).await;
+    let ours = |engine: &Engine| engine.api().images("oma.layer");
+    let secret = folder.path().join("mirror.conf");
+    std::fs::write(&secret, "mirror\n").unwrap();
+    let files = vec![(secret, "/etc/mirror.conf".into())];
+    let site = host.begin(crate::layers::build(files)).await.unwrap();
+    let said = crate::layers::run(
+        &site,
+        "id -u; cat /etc/mirror.conf; grep CapEff /proc/self/status; mkdir -p /opt /tmp; chmod 1777 /tmp; echo made > /opt/made
+         chown 33:33 /opt/made; touch /tmp/left /workspace/left; mknod /opt/null c 1 3 && echo DEVICE
+         mount -t tmpfs none /opt && echo MOUNTED; ping -c1 127.0.0.2 >/dev/null 2>&1 && echo PINGED; echo done",
+    )
+    .await;
+    assert!(
+        said.starts_with("0\nmirror\nCapEff:\t00000000000000db\n") && said.ends_with("done\n"),
+        "{said}"
+    );
+    for forbidden in ["DEVICE", "MOUNTED", "PINGED"] {
+        assert!(!said.contains(forbidden), "{said}");
+    }
+    assert!(host.size(&site).await.unwrap() > 0);
+    let one = crate::layers::layer('1');
+    host.keep(&site, &one).await.unwrap();
+    assert_eq!((ours(&engine).len(), engine.api().containers("").len()), (1, 0));
+    assert_eq!(host.inventory().await.unwrap(), []);
+
+    let session = SessionId::generate();
+    let hand = crate::layers::attach(&host, &session, &one).await.unwrap();
+    let (text, _) = sh(&*hand, "cat /opt/made; ls /tmp /workspace; cat /etc/mirror.conf; echo end; id -un; echo x > /opt/made && echo WRITTEN").await;
+    assert!(
+        text.starts_with("made\n") && text.contains("end\nagent\n"),
+        "{text}"
+    );
+    assert!(!text.contains("WRITTEN") && !text.contains("left"), "{text}");
+    assert!(!host.discard(&one).await.unwrap(), "a sandbox has it");
+    host.destroy(&session).await.unwrap();
+
+    // What an engine has lost is not there; what nobody knows of goes at the next start.
+    assert!(host.touch(&one).await.unwrap());
+    let lost = ours(&engine).remove(0);
+    engine
+        .api()
+        .ask("DELETE", &format!("/images/{lost}?force=true"), &[])
+        .unwrap();
+    assert!(!host.touch(&one).await.unwrap());
+    assert_eq!(host.kept().await.unwrap(), []);
+    let site = host.begin(crate::layers::build(Vec::new())).await.unwrap();
+    crate::layers::run(&site, "echo two > /two").await;
+    host.keep(&site, &one).await.unwrap();
+    let unfinished = host.begin(crate::layers::build(Vec::new())).await.unwrap();
+    crate::layers::run(&unfinished, "echo half > /half").await;
+    std::fs::remove_dir_all(folder.path().join("layers").join(one.as_str())).unwrap();
+    drop((site, unfinished, hand, host));
+    let host = layered(&engine, &folder).await;
+    assert_eq!((ours(&engine).len(), engine.api().containers("").len()), (0, 0));
+
+    let site = host.begin(crate::layers::build(Vec::new())).await.unwrap();
+    host.keep(&site, &one).await.unwrap();
+    assert!(host.discard(&one).await.unwrap());
+    assert_eq!((ours(&engine).len(), host.kept().await.unwrap().len()), (0, 0));
+    let mut other = crate::layers::build(Vec::new());
+    other.image = Some("oma-test/none:1".to_owned());
+    let none = host.begin(other).await.err().unwrap().to_string();
+    assert!(none.contains("no image oma-test/none:1"), "{none}");
+    assert_eq!(engine.api().containers(""), Vec::<String>::new());
 }

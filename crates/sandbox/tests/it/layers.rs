@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use oma_domain::{SessionId, WorkspaceId};
 use oma_sandbox::fittings::{Fit, Fittings};
+use oma_sandbox::host::Host;
 use oma_sandbox::layers::{Build, Layer, Layers, Site};
 use oma_sandbox::limits::Limits;
 use oma_sandbox::protocol::Service;
@@ -19,7 +20,7 @@ fn is_possible(fixture: &Fixture) -> bool {
     lack.is_none()
 }
 
-fn build(files: Vec<(std::path::PathBuf, std::path::PathBuf)>) -> Build {
+pub(crate) fn build(files: Vec<(std::path::PathBuf, std::path::PathBuf)>) -> Build {
     Build {
         workspace: WorkspaceId::generate(),
         image: None,
@@ -34,12 +35,12 @@ fn build(files: Vec<(std::path::PathBuf, std::path::PathBuf)>) -> Build {
     }
 }
 
-fn layer(digit: char) -> Layer {
+pub(crate) fn layer(digit: char) -> Layer {
     Layer::parse(&digit.to_string().repeat(64)).unwrap()
 }
 
 /// What a command in a build prints.
-async fn run(site: &Site, script: &str) -> String {
+pub(crate) async fn run(site: &Site, script: &str) -> String {
     let service = Service {
         program: "sh".to_owned(),
         arguments: vec!["-c".to_owned(), format!("exec 2>&1\n{script}")],
@@ -64,9 +65,9 @@ impl Fit for With {
     }
 }
 
-async fn attach(fixture: &Fixture, session: &SessionId, layer: &Layer) -> Result<Arc<dyn Hand>, Error> {
+pub(crate) async fn attach(host: &Host, session: &SessionId, layer: &Layer) -> Result<Arc<dyn Hand>, Error> {
     let fit = Arc::new(With(layer.clone()));
-    let attached = fixture.local.attach_fitted(&spec(session), fit).await?;
+    let attached = host.attach_fitted(&spec(session), fit).await?;
     Ok(attached.hand)
 }
 
@@ -109,7 +110,7 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
     );
 
     let (with, without) = (SessionId::generate(), SessionId::generate());
-    let hand = attach(&fixture, &with, &one).await.unwrap();
+    let hand = attach(&fixture.local, &with, &one).await.unwrap();
     let (text, _) = sh(
         &*hand,
         "made; cat /opt/thing/o /var/lib/thing/v /etc/thing/e; which yes || echo none; tail -n1 /etc/profile; env2 true
@@ -145,7 +146,7 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
     assert_eq!(fixture.local.kept().await.unwrap().len(), 1);
     assert!(fixture.local.discard(&one).await.unwrap());
     assert_eq!(fixture.local.kept().await.unwrap(), []);
-    let gone = attach(&fixture, &with, &one).await.err().unwrap();
+    let gone = attach(&fixture.local, &with, &one).await.err().unwrap();
     assert!(gone.to_string().contains("is gone"), "{gone}");
     fixture.local.destroy(&without).await.unwrap();
 }
