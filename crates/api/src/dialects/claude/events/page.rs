@@ -75,10 +75,22 @@ pub(crate) async fn read(
             }
         }
     };
-    let (session, start) = tokio::join!(engine.session_with_queue(workspace, id), start);
+    let chunk = u32::try_from(limit).unwrap_or(CHUNK).saturating_add(2).min(CHUNK);
+    let first = async {
+        let start = start.await?;
+        let events = engine.events(workspace, id, start.from, order, chunk).await?;
+        Ok::<_, Fault>((start, events))
+    };
+    let (session, first) = tokio::join!(engine.session_with_queue(workspace, id), first);
     // A session that is not there is what the client is told of first.
     let session = session?;
-    let Start { mut from, seen } = start?;
+    let (Start { mut from, seen }, events) = first?;
+    // Both were read at once. Where what waits is next to the log's end, it may have come into the log between.
+    let meets_queue = match order {
+        Order::Ascending => events.next.is_none(),
+        Order::Descending => cursor.is_none(),
+    };
+    let mut ahead = (!meets_queue).then_some(events);
     // What waits has no place in the log yet: it comes after everything.
     let mut waiting: Vec<Value> = if wanted.created == Span::default() {
         let messages = session.state.queue.iter();
@@ -103,8 +115,10 @@ pub(crate) async fn read(
         waiting = shown;
     }
     loop {
-        let chunk = u32::try_from(limit).unwrap_or(CHUNK).saturating_add(2).min(CHUNK);
-        let events = engine.events(workspace, id, from, order, chunk).await?;
+        let events = match ahead.take() {
+            Some(events) => events,
+            None => engine.events(workspace, id, from, order, chunk).await?,
+        };
         for event in &events.rows {
             let mut frames = view.project(event);
             if order == Order::Descending {
