@@ -151,6 +151,55 @@ def oauth(upstream=None, **refresh):
     }
 
 
+def variable(name="API_KEY", **more):
+    return {
+        "type": "environment_variable",
+        "secret_name": name,
+        "secret_value": f"{CANARY}variable",
+        "networking": {"type": "limited", "allowed_hosts": ["api.example.com", "*.cdn.example.com"]},
+    } | more
+
+
+def test_environment_variables(beta):
+    vault = beta.vaults.create(display_name="v")
+    credentials = beta.vaults.credentials
+    made = credentials.create(vault.id, auth=variable(), display_name="key")
+    assert (made.auth.type, made.auth.secret_name) == ("environment_variable", "API_KEY")
+    assert made.auth.networking.allowed_hosts == ["api.example.com", "*.cdn.example.com"]
+    assert (made.auth.injection_location.header, made.auth.injection_location.body) == (True, True)
+    assert credentials.retrieve(made.id, vault_id=vault.id) == made
+    with pytest.raises(anthropic.ConflictError):
+        credentials.create(vault.id, auth=variable())
+    header = credentials.create(vault.id, auth=variable("OTHER_KEY", injection_location={"header": True}))
+    assert (header.auth.injection_location.header, header.auth.injection_location.body) == (True, False)
+    anywhere = credentials.create(vault.id, auth=variable("THIRD_KEY", networking={"type": "unrestricted"}))
+    assert anywhere.auth.networking.type == "unrestricted"
+
+    change = {"type": "environment_variable", "injection_location": {"body": False}}
+    merged = credentials.update(made.id, vault_id=vault.id, auth=change)
+    assert (merged.auth.injection_location.header, merged.auth.injection_location.body) == (True, False)
+    change = {"type": "environment_variable", "secret_value": f"{CANARY}next", "networking": {"type": "unrestricted"}}
+    assert credentials.update(made.id, vault_id=vault.id, auth=change).auth.networking.type == "unrestricted"
+    for auth, problem in (
+        (variable("PATH"), "auth.secret_name"),
+        (variable("NO-NAME"), "auth.secret_name"),
+        (variable("A", secret_value=CANARY[:5]), "auth.secret_value"),
+        (variable("A", secret_value=f"{CANARY}\nvalue"), "auth.secret_value"),
+        (variable("A", networking={"type": "limited", "allowed_hosts": ["10.0.0.1"]}), "auth.networking"),
+        (variable("A", injection_location={"header": False, "body": False}), "auth.injection_location"),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=problem) as refused:
+            credentials.create(vault.id, auth=auth)
+        assert CANARY not in str(refused.value)
+    with pytest.raises(anthropic.BadRequestError, match="auth.injection_location"):
+        change = {"type": "environment_variable", "injection_location": {"header": False}}
+        credentials.update(made.id, vault_id=vault.id, auth=change)
+    archived = credentials.archive(made.id, vault_id=vault.id)
+    assert archived.archived_at is not None
+    again = credentials.create(vault.id, auth=variable())
+    assert credentials.delete(again.id, vault_id=vault.id).type == "vault_credential_deleted"
+
+
 def test_vaults(beta):
     made = beta.vaults.create(display_name="Ada", metadata={"a": "1"})
     assert (made.type, made.display_name, made.metadata, made.archived_at) == ("vault", "Ada", {"a": "1"}, None)
@@ -209,16 +258,6 @@ def test_credentials(beta):
     ):
         with pytest.raises(anthropic.BadRequestError, match="Can't be changed"):
             credentials.update(made.id, vault_id=vault.id, auth=change)
-    with pytest.raises(anthropic.BadRequestError, match="environment_variable is not supported"):
-        credentials.create(
-            vault.id,
-            auth={
-                "type": "environment_variable",
-                "secret_name": "TOKEN",
-                "secret_value": f"{CANARY}value",
-                "networking": {"type": "unrestricted"},
-            },
-        )
     with pytest.raises(anthropic.BadRequestError, match="mcp_oauth"):
         credentials.mcp_oauth_validate(fixed.id, vault_id=vault.id)
 

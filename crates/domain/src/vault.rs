@@ -1,4 +1,4 @@
-//! Vaults and their credentials: whose secrets an agent's MCP servers are called with. What stands here is what
+//! Vaults and their credentials: whose secrets an agent's MCP servers are called with, and which its sandbox uses. What stands here is what
 //! may be shown; the secrets are sealed by the `vault` crate and pass through as [`Sealed`] texts.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,9 @@ use crate::time::Timestamp;
 
 /// The most credentials of one vault.
 pub const MAX_CREDENTIALS: u32 = 100;
+
+/// The most hosts that a credential for sandboxes may list.
+pub const MAX_CREDENTIAL_HOSTS: usize = 16;
 
 /// The most vaults of one session.
 pub const MAX_SESSION_VAULTS: usize = 50;
@@ -62,7 +65,8 @@ pub struct Credential {
 pub struct Spec {
     /// A name for people; may be empty.
     pub name: String,
-    /// The URLs that it is for: this one and those below its path. As the client wrote it.
+    /// The URLs that it is for: this one and those below its path. As the client wrote it; empty for an environment
+    /// variable, which is for hosts.
     pub match_url: String,
     /// Which kind it is.
     pub kind: Kind,
@@ -81,6 +85,16 @@ pub enum Kind {
         /// How to get the next one; `None` when that is impossible.
         refresh: Option<Refresh>,
     },
+    /// A secret that programs in the sandbox use without having it: a variable holds something in its place, and the
+    /// secret is put into requests on their way out.
+    EnvironmentVariable {
+        /// The variable.
+        secret_name: String,
+        /// The hosts that get the secret.
+        networking: CredentialNetworking,
+        /// Where in requests to them.
+        injection: Injection,
+    },
 }
 
 impl Kind {
@@ -90,7 +104,47 @@ impl Kind {
         match self {
             Self::StaticBearer => "static_bearer",
             Self::McpOauth { .. } => "mcp_oauth",
+            Self::EnvironmentVariable { .. } => "environment_variable",
         }
+    }
+}
+
+/// The hosts that get a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum CredentialNetworking {
+    /// Each that the session may reach.
+    Unrestricted,
+    /// Some of them.
+    Limited {
+        /// Names of hosts, or `*.name` for those below.
+        allowed_hosts: Vec<String>,
+    },
+}
+
+/// Where in a request a secret is put; at least one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Injection {
+    /// In headers.
+    pub header: bool,
+    /// In the query of the URL.
+    pub query: bool,
+    /// In the body.
+    pub body: bool,
+}
+
+impl Injection {
+    /// In all places.
+    pub const ALL: Self = Self {
+        header: true,
+        query: true,
+        body: true,
+    };
+
+    /// Whether there is no place.
+    #[must_use]
+    pub fn is_nowhere(self) -> bool {
+        !(self.header || self.query || self.body)
     }
 }
 
@@ -132,6 +186,8 @@ pub enum Field {
     RefreshToken,
     /// The secret of the OAuth client.
     ClientSecret,
+    /// What stands behind an environment variable.
+    Value,
 }
 
 impl Field {
@@ -142,6 +198,7 @@ impl Field {
             Self::Token => "token",
             Self::RefreshToken => "refresh_token",
             Self::ClientSecret => "client_secret",
+            Self::Value => "value",
         }
     }
 }

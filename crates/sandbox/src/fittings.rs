@@ -10,7 +10,7 @@ use oma_domain::environment::Limits;
 
 use crate::layers::Layer;
 use crate::mounts::Place;
-use crate::{Error, Spec, gateway};
+use crate::{Error, Spec, gateway, trust};
 
 /// What a sandbox is made with, beside what all of them have. Sandboxes with equal fittings are alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,19 @@ pub struct Fittings {
     pub image: Option<String>,
     /// What it may have at the most, where that is less than the configured limits.
     pub limits: Limits,
+    /// An authority that its programs trust beside those that the machine trusts: a certificate, as PEM.
+    pub trust: Option<String>,
+}
+
+impl Fittings {
+    /// All variables, with those that say whom to trust.
+    pub(crate) fn all_variables(&self) -> BTreeMap<String, String> {
+        let mut variables = self.variables.clone();
+        if self.trust.is_some() {
+            variables.extend(trust::variables());
+        }
+        variables
+    }
 }
 
 /// Variables that say how every sandbox is made.
@@ -44,6 +57,31 @@ pub fn is_legal(name: &str) -> bool {
 pub fn is_taken(name: &str) -> bool {
     let mut doors = gateway::VARIABLES.iter();
     TAKEN.contains(&name) || doors.any(|(taken, _)| *taken == name)
+}
+
+/// Whether a variable means something to the sandbox or to what starts its programs, so that no client should choose
+/// what is in it.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    const STARTING: [&str; 12] = [
+        "PATH",
+        "SHELL",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "IFS",
+        "ENV",
+        "BASH_ENV",
+        "TERM",
+        "LANG",
+        "NODE_OPTIONS",
+        "PYTHONPATH",
+    ];
+    is_taken(name)
+        || trust::is_variable(name)
+        || STARTING.contains(&name)
+        || name.starts_with("LD_")
+        || name.starts_with("LC_")
 }
 
 /// Who knows what a session's sandbox is made with.

@@ -32,6 +32,7 @@ pub mod pool;
 pub mod protocol;
 mod service;
 pub mod spill;
+mod trust;
 mod wire;
 
 pub use client::Client;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oma_domain::vault::{ClientAuth, Field, Kind};
+use oma_domain::vault::{ClientAuth, CredentialNetworking, Field, Injection, Kind};
 use oma_domain::{Credential, Timestamp};
 use secrecy::SecretString;
 
@@ -52,8 +52,31 @@ impl MetadataChange {
     }
 }
 
-/// What changes about a credential. Where its secrets go does not: a secret that can't be read must not be sent
-/// elsewhere by whoever may change it.
+/// What becomes of the places in requests; those that are not named stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InjectionChange {
+    /// Headers.
+    pub header: Option<bool>,
+    /// The query.
+    pub query: Option<bool>,
+    /// The body.
+    pub body: Option<bool>,
+}
+
+impl InjectionChange {
+    fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    fn apply(self, injection: &mut Injection) {
+        injection.header = self.header.unwrap_or(injection.header);
+        injection.query = self.query.unwrap_or(injection.query);
+        injection.body = self.body.unwrap_or(injection.body);
+    }
+}
+
+/// What changes about a credential. Where its secrets go does not, but for the hosts of an environment variable: a
+/// secret that can't be read must not be sent elsewhere by whoever may change it.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialChange {
     /// Another name.
@@ -70,6 +93,12 @@ pub struct CredentialChange {
     pub client_secret: Option<SecretString>,
     /// Other scopes.
     pub scopes: Option<Vec<String>>,
+    /// Another value of an environment variable.
+    pub value: Option<SecretString>,
+    /// Other hosts that get it.
+    pub networking: Option<CredentialNetworking>,
+    /// Where in requests it is put.
+    pub injection: InjectionChange,
     /// What becomes of its metadata.
     pub metadata: MetadataChange,
 }
@@ -86,25 +115,44 @@ impl CredentialChange {
             field,
             message: "a credential of this type has none".to_owned(),
         };
+        let of_oauth = [
+            ("accessToken", self.access_token.is_some()),
+            ("expiresAt", matches!(self.expires_at, Expiry::At(_))),
+            ("refreshToken", self.refresh_token.is_some()),
+            ("clientSecret", self.client_secret.is_some()),
+            ("scopes", self.scopes.is_some()),
+        ];
+        let of_variable = [
+            ("secretValue", self.value.is_some()),
+            ("networking", self.networking.is_some()),
+            ("injectionLocation", !self.injection.is_none()),
+        ];
+        let of_bearer = [("token", self.token.is_some())];
+        let foreign = match &spec.kind {
+            Kind::StaticBearer => [&of_oauth[..], &of_variable].concat(),
+            Kind::McpOauth { .. } => [&of_bearer[..], &of_variable].concat(),
+            Kind::EnvironmentVariable { .. } => [&of_bearer[..], &of_oauth].concat(),
+        };
+        if let Some((field, _)) = foreign.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(not_for(field));
+        }
         let mut changed = Vec::new();
         match &mut spec.kind {
             Kind::StaticBearer => {
-                let foreign = [
-                    ("accessToken", self.access_token.is_some()),
-                    ("expiresAt", matches!(self.expires_at, Expiry::At(_))),
-                    ("refreshToken", self.refresh_token.is_some()),
-                    ("clientSecret", self.client_secret.is_some()),
-                    ("scopes", self.scopes.is_some()),
-                ];
-                if let Some((field, _)) = foreign.into_iter().find(|(_, is_given)| *is_given) {
-                    return Err(not_for(field));
-                }
                 changed.extend(self.token.as_ref().map(|token| (Field::Token, token)));
             }
-            Kind::McpOauth { expires_at, refresh } => {
-                if self.token.is_some() {
-                    return Err(not_for("token"));
+            Kind::EnvironmentVariable {
+                networking,
+                injection,
+                ..
+            } => {
+                if let Some(other) = &self.networking {
+                    networking.clone_from(other);
                 }
+                self.injection.apply(injection);
+                changed.extend(self.value.as_ref().map(|value| (Field::Value, value)));
+            }
+            Kind::McpOauth { expires_at, refresh } => {
                 *expires_at = match self.expires_at {
                     Expiry::At(end) => Some(end),
                     Expiry::Unknown => None,

@@ -1,4 +1,5 @@
-//! The secrets that agents' MCP servers are called with: sealed at rest, matched to URLs, refreshed in time.
+//! The secrets that agents' MCP servers are called with, and those that programs in sandboxes use: sealed at rest,
+//! matched to URLs, refreshed in time.
 //!
 //! A vault has a data key, random and its own, which seals its credentials' secrets ([`seal`]). The data key is
 //! itself sealed under the operator's master key ([`master`]), which is never in the database; so changing the
@@ -27,13 +28,15 @@ pub mod rekey;
 pub mod rule;
 pub mod seal;
 mod server;
+mod variables;
 mod vaults;
 
-pub use change::{CredentialChange, Expiry, MetadataChange};
+pub use change::{CredentialChange, Expiry, InjectionChange, MetadataChange};
 pub use error::{Error, RefreshFailure, Result};
 pub use lookup::Bearer;
 pub use master::MasterKey;
 pub use new::{ClientSecret, NewCredential, NewRefresh, NewSecret, NewVault};
 pub use oma_store::{Admission, VaultFilter};
 pub use rekey::rekey;
+pub use variables::Variable;
 pub use vaults::Vaults;

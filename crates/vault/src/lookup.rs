@@ -143,7 +143,9 @@ impl Vaults {
             Kind::McpOauth { refresh: Some(_), .. } => {
                 self.refresh(&stored.credential, stored.revision).await.map(Some)
             }
-            Kind::McpOauth { refresh: None, .. } | Kind::StaticBearer => Ok(None),
+            Kind::McpOauth { refresh: None, .. } | Kind::StaticBearer | Kind::EnvironmentVariable { .. } => {
+                Ok(None)
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use oma_domain::Timestamp;
-use oma_domain::vault::{ClientAuth, Field, Kind, Refresh};
+use oma_domain::vault::{ClientAuth, CredentialNetworking, Field, Injection, Kind, Refresh};
 use secrecy::SecretString;
 
 /// A vault to create.
@@ -22,7 +22,7 @@ pub struct NewVault {
 pub struct NewCredential {
     /// A name for people.
     pub name: String,
-    /// The URLs that it is for.
+    /// The URLs that it is for; empty for an environment variable.
     pub match_url: String,
     /// What it is.
     pub secret: NewSecret,
@@ -46,6 +46,17 @@ pub enum NewSecret {
         expires_at: Option<Timestamp>,
         /// How to get the next one.
         refresh: Option<NewRefresh>,
+    },
+    /// A secret for programs in the sandbox.
+    EnvironmentVariable {
+        /// The variable.
+        name: String,
+        /// The secret.
+        value: SecretString,
+        /// The hosts that get it.
+        networking: CredentialNetworking,
+        /// Where in requests to them.
+        injection: Injection,
     },
 }
 
@@ -113,6 +124,19 @@ pub(crate) fn take_apart(secret: NewSecret) -> (Kind, Vec<(Field, SecretString)>
                 }
             });
             Kind::McpOauth { expires_at, refresh }
+        }
+        NewSecret::EnvironmentVariable {
+            name,
+            value,
+            networking,
+            injection,
+        } => {
+            plain.push((Field::Value, value));
+            Kind::EnvironmentVariable {
+                secret_name: name,
+                networking,
+                injection,
+            }
         }
     };
     (kind, plain)

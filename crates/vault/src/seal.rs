@@ -5,12 +5,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use oma_domain::vault::{DataKey, Field, Kind, MasterKeyId, Sealed, Spec};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use oma_domain::vault::{CredentialNetworking, DataKey, Field, Kind, MasterKeyId, Sealed, Spec};
 use oma_domain::{CredentialId, VaultId, WorkspaceId};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use sha2::Sha256;
 
 use crate::master::{KEY_BYTES, MasterKey, NoRandomness, random};
 
@@ -195,6 +197,18 @@ impl Chamber {
         Ok(SecretString::from(text))
     }
 
+    /// Bytes for a place that nobody can tell without the data key, and that are the same each time.
+    pub(crate) fn derive(&self, place: &[&str]) -> Zeroizing<[u8; KEY_BYTES]> {
+        let mut parts: Vec<&[u8]> = vec![b"oma server derivation 1"];
+        parts.extend(place.iter().map(|part| part.as_bytes()));
+        // A short key is filled up with zeros to the block of the digest (RFC 2104); done here, nothing can fail.
+        let mut block = Zeroizing::new([0; 64]);
+        block[..KEY_BYTES].copy_from_slice(self.key.expose_secret());
+        let mut mac = Hmac::<Sha256>::new((&*block).into());
+        mac.update(&bind(&parts));
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
     fn own_bound(&self, place: &[&str]) -> Vec<u8> {
         let version = self.version.to_be_bytes();
         let mut parts: Vec<&[u8]> = vec![b"oma server secret 1", &version];
@@ -210,19 +224,41 @@ impl Chamber {
                 refresh: Some(refresh),
                 ..
             } => refresh.token_endpoint.as_str(),
-            Kind::McpOauth { refresh: None, .. } | Kind::StaticBearer => "",
+            Kind::McpOauth { refresh: None, .. } | Kind::StaticBearer | Kind::EnvironmentVariable { .. } => {
+                ""
+            }
         };
-        bind(&[
+        let version = self.version.to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![
             b"oma vault secret 1",
             self.workspace.as_str().as_bytes(),
             self.vault.as_str().as_bytes(),
             credential.as_str().as_bytes(),
             field.name().as_bytes(),
-            &self.version.to_be_bytes(),
+            &version,
             spec.kind.name().as_bytes(),
             spec.match_url.as_bytes(),
             endpoint.as_bytes(),
-        ])
+        ];
+        let places;
+        if let Kind::EnvironmentVariable {
+            secret_name,
+            networking,
+            injection,
+        } = &spec.kind
+        {
+            places = [injection.header, injection.query, injection.body].map(u8::from);
+            parts.push(secret_name.as_bytes());
+            parts.push(&places);
+            match networking {
+                CredentialNetworking::Unrestricted => parts.push(b"unrestricted"),
+                CredentialNetworking::Limited { allowed_hosts } => {
+                    parts.push(b"limited");
+                    parts.extend(allowed_hosts.iter().map(|host| host.as_bytes()));
+                }
+            }
+        }
+        bind(&parts)
     }
 }
 

@@ -5,8 +5,10 @@
 use oma_domain::vault::{Sealed, Vault};
 use oma_domain::{Timestamp, VaultId, WorkspaceId};
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::master::KEY_BYTES;
 use crate::seal::Chamber;
 use crate::vaults::{Vaults, no_randomness};
 
@@ -35,6 +37,15 @@ impl Vaults {
         chamber
             .open_own(place, sealed)
             .map_err(|_| Error::Unreadable(vault))
+    }
+
+    /// Bytes that stand for a place: the same each time, also under another master key, and told by nobody who has the
+    /// database alone.
+    ///
+    /// # Errors
+    /// A store failure; [`Error::Unreadable`] when the data key does not open.
+    pub async fn derive(&self, place: &[&str]) -> Result<Zeroizing<[u8; KEY_BYTES]>> {
+        Ok(self.own_chamber().await?.derive(place))
     }
 
     /// The vault's data key, which is made when it is needed for the first time.

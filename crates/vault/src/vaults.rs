@@ -1,6 +1,7 @@
 //! [`Vaults`]: what the engine and the MCP client work with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oma_domain::page::{Order, Page};
@@ -19,6 +20,7 @@ use crate::oauth::{self, is_token};
 use crate::refresh::{Flights, KEEP_TIMEOUT};
 use crate::rule::Rule;
 use crate::seal::Chamber;
+use crate::variables;
 
 /// How often a change is tried again that another one overtook.
 pub(crate) const ATTEMPTS: u32 = 4;
@@ -38,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) guard: Arc<Guard>,
     pub(crate) flights: Flights,
     pub(crate) tasks: TaskTracker,
+    /// How often vaults and credentials have changed since the start.
+    pub(crate) changes: AtomicU64,
 }
 
 impl std::fmt::Debug for Vaults {
@@ -59,6 +63,7 @@ impl Vaults {
                 guard,
                 flights: Flights::default(),
                 tasks: TaskTracker::new(),
+                changes: AtomicU64::new(0),
             }),
         }
     }
@@ -167,6 +172,7 @@ impl Vaults {
     /// [`Error::VaultNotFound`].
     pub async fn archive(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<Vault> {
         let archived = self.inner.store.archive_vault(workspace, id, now()).await;
+        self.inner.note_change();
         archived.map_err(missing(Error::VaultNotFound))
     }
 
@@ -175,7 +181,9 @@ impl Vaults {
     /// # Errors
     /// [`Error::VaultNotFound`].
     pub async fn delete(&self, workspace: &WorkspaceId, id: &VaultId) -> Result<()> {
-        match self.inner.store.delete_vault(workspace, id).await? {
+        let deleted = self.inner.store.delete_vault(workspace, id).await;
+        self.inner.note_change();
+        match deleted? {
             true => Ok(()),
             false => Err(Error::VaultNotFound),
         }
@@ -215,9 +223,7 @@ impl Vaults {
         if admission.unique {
             // The store compares what is new; those of before are spelled as their clients did.
             let others = self.inner.store.credential_specs(workspace, vault).await?;
-            let same = |other: &Credential| {
-                Rule::parse(&other.spec.match_url).is_ok_and(|rule| rule.place() == place)
-            };
+            let same = |other: &Credential| place_of(&other.spec).is_ok_and(|other| other == place);
             if others.iter().any(same) {
                 return Err(Error::CredentialExists);
             }
@@ -247,6 +253,7 @@ impl Vaults {
             .store
             .add_credential(&stored, &place, admission, once)
             .await;
+        self.inner.note_change();
         added.map_err(missing(Error::VaultNotFound))?;
         Ok(stored.credential)
     }
@@ -254,6 +261,10 @@ impl Vaults {
     /// Whether a credential may be for what it says, and the place that this is.
     fn check(&self, spec: &Spec) -> Result<String> {
         let invalid = |field, message| Error::Invalid { field, message };
+        if let Kind::EnvironmentVariable { .. } = &spec.kind {
+            variables::check(&spec.kind)?;
+            return place_of(spec);
+        }
         let rule = Rule::parse(&spec.match_url).map_err(|error| invalid("matchUrl", error.to_string()))?;
         rule.admit(&self.inner.guard)
             .map_err(|error| invalid("matchUrl", error.to_string()))?;
@@ -347,8 +358,12 @@ impl Vaults {
             if stored.credential.archived_at.is_some() {
                 return Err(Error::CredentialArchived);
             }
+            let before = stored.credential.spec.clone();
             let plain = change.apply(&mut stored.credential)?;
+            variables::check(&stored.credential.spec.kind)?;
             let chamber = self.inner.chamber(workspace, vault).await?;
+            let rebound = variables::rebind(&chamber, &before, &stored)?;
+            stored.secrets.extend(rebound);
             for (field, secret) in plain {
                 check_secret(&stored.credential.spec.kind, field, secret)?;
                 let sealed = chamber
@@ -358,7 +373,9 @@ impl Vaults {
             }
             stored.revision += 1;
             stored.credential.updated_at = stored.credential.updated_at.max(now());
-            match self.inner.store.update_credential(&stored).await {
+            let updated = self.inner.store.update_credential(&stored).await;
+            self.inner.note_change();
+            match updated {
                 Ok(()) => return Ok(stored.credential),
                 Err(oma_store::Error::Conflict) => {}
                 Err(error) => return Err(missing(Error::CredentialNotFound)(error)),
@@ -379,7 +396,9 @@ impl Vaults {
         id: &CredentialId,
     ) -> Result<Credential> {
         let store = &self.inner.store;
-        if let Some(archived) = store.archive_credential(workspace, vault, id, now()).await? {
+        let archived = store.archive_credential(workspace, vault, id, now()).await;
+        self.inner.note_change();
+        if let Some(archived) = archived? {
             return Ok(archived);
         }
         self.get(workspace, vault).await?;
@@ -396,12 +415,10 @@ impl Vaults {
         vault: &VaultId,
         id: &CredentialId,
     ) -> Result<()> {
-        if self
-            .inner
-            .store
-            .delete_credential(workspace, vault, id, now())
-            .await?
-        {
+        let store = &self.inner.store;
+        let deleted = store.delete_credential(workspace, vault, id, now()).await;
+        self.inner.note_change();
+        if deleted? {
             return Ok(());
         }
         self.get(workspace, vault).await?;
@@ -423,6 +440,11 @@ impl Vaults {
 }
 
 impl Inner {
+    /// What was read of vaults before may be out of date. Also where it is not known whether something has changed.
+    fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
     pub(crate) async fn stored(
         &self,
         workspace: &WorkspaceId,
@@ -461,15 +483,33 @@ pub(crate) fn failed(credential: &Credential, reason: RefreshFailure) -> Error {
     }
 }
 
-/// A bearer token has to fit a header; the other secrets go into a form, which takes any text.
+/// The place that a credential is for, spelled in one way only.
+fn place_of(spec: &Spec) -> Result<String> {
+    match &spec.kind {
+        Kind::EnvironmentVariable { secret_name, .. } => Ok(format!("env:{secret_name}")),
+        Kind::StaticBearer | Kind::McpOauth { .. } => {
+            let rule = Rule::parse(&spec.match_url).map_err(|error| Error::Invalid {
+                field: "matchUrl",
+                message: error.to_string(),
+            })?;
+            Ok(rule.place())
+        }
+    }
+}
+
+/// A bearer token has to fit a header, and so has what stands behind a variable; the other secrets go into a form,
+/// which takes any text.
 fn check_secret(kind: &Kind, field: Field, secret: &SecretString) -> Result<()> {
+    if field == Field::Value {
+        return variables::check_value(secret);
+    }
     if field != Field::Token || is_token(secrecy::ExposeSecret::expose_secret(secret)) {
         return Ok(());
     }
     Err(Error::Invalid {
         field: match kind {
-            Kind::StaticBearer => "token",
             Kind::McpOauth { .. } => "accessToken",
+            Kind::StaticBearer | Kind::EnvironmentVariable { .. } => "token",
         },
         message: "it has characters that a header can't carry, or is too long".to_owned(),
     })

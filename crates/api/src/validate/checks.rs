@@ -1,6 +1,9 @@
 //! Checks of single values. Each gives the value, or `None` after reporting what is wrong, in the words of
 //! the reference's validator.
 
+use oma_egress::proxy::secrets::{MAX_SECRET, MIN_SECRET};
+use oma_sandbox::fittings;
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::object::{Object, clip};
@@ -234,6 +237,25 @@ pub fn url(max: usize) -> impl Fn(&Value, &mut Tree) -> Option<String> {
         }
         None
     }
+}
+
+/// A secret for programs in the sandbox.
+pub fn variable_value(value: &Value, issues: &mut Tree) -> Option<SecretString> {
+    text(MIN_SECRET, MAX_SECRET)(value, issues).map(SecretString::from)
+}
+
+/// The name of an environment variable that a session's sandbox does not have already.
+pub fn variable(value: &Value, issues: &mut Tree) -> Option<String> {
+    let name = text(1, limits::NAME)(value, issues)?;
+    if !fittings::is_legal(&name) {
+        issues.push("Must be the name of a variable: letters, digits and underscores, and no digit first");
+        return None;
+    }
+    if fittings::is_reserved(&name) {
+        issues.push("The sandbox gives this variable its own value; choose another name");
+        return None;
+    }
+    Some(name)
 }
 
 /// A model's name: `provider/model`. Whether there is such a provider is the engine's to say.

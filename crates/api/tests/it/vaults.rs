@@ -247,11 +247,74 @@ async fn bad_bodies_are_refused() {
         let found = node["_errors"][0].as_str().unwrap_or_default();
         assert!(found.contains(text), "{field} {details}");
     }
-    let variable = json!({"type": "environment_variable", "secretName": "A", "secretValue": "canary"});
-    let refused = server.post(&credentials, &variable).await;
-    assert_eq!(refused.code(), (400, "unsupported".into()));
-    assert!(!refused.text().contains(CANARY));
+    let variable = json!({
+        "type": "environment_variable", "name": "n", "secretName": "A", "secretValue": "canary-value",
+        "networking": {"type": "unrestricted"},
+    });
+    for (field, value, text) in [
+        ("secretName", json!("1A"), "Must be the name of a variable"),
+        ("secretName", json!("HOME"), "The sandbox gives"),
+        ("secretValue", json!("canary"), "at least 8"),
+        ("secretValue", json!("canary\nvalue"), "control characters"),
+        ("networking", json!({"type": "open"}), ""),
+        (
+            "injectionLocation",
+            json!({"header": false, "query": false}),
+            "put somewhere",
+        ),
+        ("injectionLocation", json!({"header": 1}), ""),
+    ] {
+        let mut body = variable.clone();
+        body[field] = value;
+        let refused = server.post(&credentials, &body).await;
+        assert_eq!(refused.code(), (400, "invalid_request".into()), "{body}");
+        let said = refused.text();
+        assert!(
+            said.contains(field) && said.contains(text) && !said.contains(CANARY),
+            "{said}"
+        );
+    }
     assert_eq!(server.get(&credentials).await.json()["count"], 0);
+}
+
+#[tokio::test]
+async fn environment_variables() {
+    let server = Server::start().await;
+    let credentials = format!("/v1/vaults/{}/credentials", vault(&server).await);
+    let networking = json!({"type": "limited", "allowedHosts": ["api.example.com"]});
+    let body = json!({
+        "type": "environment_variable", "name": "n", "secretName": "API_KEY", "secretValue": "canary-value",
+        "networking": networking, "injectionLocation": {"query": true},
+    });
+    let made = server.post(&credentials, &body).await.json();
+    assert_eq!(made["type"], "environment_variable");
+    assert_eq!(made["secret_name"], "API_KEY");
+    assert_eq!(
+        made["networking"],
+        json!({"type": "limited", "allowed_hosts": ["api.example.com"]})
+    );
+    assert_eq!(
+        made["injection_location"],
+        json!({"header": false, "query": true, "body": false})
+    );
+    assert!(made.get("match_url").is_none());
+    let one = format!("{credentials}/{}", made["credential_id"].as_str().unwrap());
+    let body = json!({"injectionLocation": {"header": true}, "networking": {"type": "unrestricted"}});
+    let changed = server.json("PATCH", &one, &body).await.json();
+    assert_eq!(
+        changed["injection_location"],
+        json!({"header": true, "query": true, "body": false})
+    );
+    assert_eq!(changed["networking"], json!({"type": "unrestricted"}));
+    for body in [
+        json!({"token": "canary"}),
+        json!({"secretName": "B"}),
+        json!({"matchUrl": "https://a.example/"}),
+    ] {
+        let refused = server.json("PATCH", &one, &body).await;
+        assert_eq!(refused.code(), (400, "invalid_request".into()), "{body}");
+    }
+    assert!(!server.get(&credentials).await.text().contains(CANARY));
 }
 
 #[tokio::test]

@@ -4,12 +4,15 @@
 //! hands it to a proxy of its own ([`oma_egress::proxy`]), with the rules of its session's environment. What was
 //! decided is logged and counted, and of a host that may not be reached the session is told once.
 //!
+//! Of the secrets in its vaults a session has placeholders ([`secrets`]).
+//!
 //! Invariant: a sandbox whose rules are not known has no way out.
 //! Invariant: rules that change hold from the next connection on, in sandboxes that run too.
 //! Invariant: a session has a bounded number of connections, of questions for names, and of lines in the log.
 
 mod doors;
 mod rules;
+mod secrets;
 mod witness;
 
 use std::collections::HashMap;
@@ -20,13 +23,17 @@ use oma_domain::environment::Networking;
 use oma_domain::event::Failure;
 use oma_domain::{EnvironmentId, Session, SessionId, WorkspaceId};
 use oma_egress::Guard;
+use oma_egress::proxy::secrets::{Keeper, Upstream};
 use oma_egress::proxy::{Allowed, Hosts, Link, Observe};
+use oma_sandbox::fittings::Fittings;
 use oma_sandbox::mounts::Furnish;
 use oma_sandbox::{Attached, Error, Hand, Origin, Spec};
 use oma_store::Store;
+use oma_vault::Vaults;
 use tokio_util::task::AbortOnDropHandle;
 
 use doors::Doors;
+use secrets::Held;
 use witness::Witness;
 
 /// The ways out of all sandboxes. Cheap to clone.
@@ -37,7 +44,10 @@ pub struct Network {
 
 struct Inner {
     store: Arc<dyn Store>,
+    vaults: Vaults,
     guard: Arc<Guard>,
+    /// How hosts are spoken to that secrets are for; why that can't be done, where it can't.
+    upstream: Result<Upstream, String>,
     /// Where package managers get packages.
     registries: Vec<String>,
     open: Mutex<HashMap<SessionId, Way>>,
@@ -75,11 +85,13 @@ impl Network {
     /// Ways out through this guard. `registries` are the hosts, or `*.host` for those below it, that environments
     /// mean by package managers.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, guard: Arc<Guard>, registries: Vec<String>) -> Self {
+    pub fn new(store: Arc<dyn Store>, vaults: Vaults, guard: Arc<Guard>, registries: Vec<String>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
+                vaults,
                 guard,
+                upstream: Upstream::system().map_err(|error| error.to_string()),
                 registries,
                 open: Mutex::default(),
                 renewing: tokio::sync::Mutex::default(),
@@ -190,9 +202,47 @@ impl Inner {
         )
     }
 
+    /// The secrets of a session that has vaults.
+    fn held(&self, session: &Session) -> Option<Held> {
+        (!session.vaults.is_empty()).then(|| {
+            let (workspace, id) = (session.workspace.clone(), session.id.clone());
+            Held::new(self.vaults.clone(), workspace, id, session.vaults.clone())
+        })
+    }
+
+    async fn keeper(&self, session: &Session) -> Result<Option<Keeper>, String> {
+        let Some(held) = self.held(session) else {
+            return Ok(None);
+        };
+        Ok(Some(Keeper {
+            authority: Arc::new(held.authority().await?),
+            secrets: Arc::new(held),
+            upstream: self.upstream.clone()?,
+        }))
+    }
+
+    /// What a session's sandbox has of its secrets: placeholders, and whom to trust.
+    async fn fit(&self, spec: &Spec, fittings: &mut Fittings) -> Result<(), String> {
+        let session = self.session(&spec.workspace, &spec.session).await?;
+        let Some(held) = self.held(&session) else {
+            return Ok(());
+        };
+        self.upstream.as_ref().map_err(Clone::clone)?;
+        let variables = held.variables().await.map_err(|error| error.to_string())?;
+        let variables = variables.into_iter();
+        fittings
+            .variables
+            .extend(variables.map(|(name, placeholder)| (name, placeholder.as_str().to_owned())));
+        // Also where there is no secret yet: connections to the hosts of one that is added later are opened from then on,
+        // in this sandbox too, which has no placeholder of it.
+        fittings.trust = Some(held.authority().await?.pem());
+        Ok(())
+    }
+
     async fn open_way(self: &Arc<Self>, spec: &Spec, hand: Arc<dyn Hand>) -> Result<(), String> {
         let session = self.session(&spec.workspace, &spec.session).await?;
         let rules = self.rules(&session);
+        let keeper = self.keeper(&session).await?;
         let datagrams = match hand.datagrams().await {
             Ok(datagrams) => datagrams,
             // Hands of an older server hang up.
@@ -204,7 +254,7 @@ impl Inner {
         };
         let witness = Arc::new(Witness::new(spec));
         let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
-        let link = Link::new(Arc::clone(&self.guard), rules, observer, None);
+        let link = Link::new(Arc::clone(&self.guard), rules, observer, keeper);
         let work = Doors::new(Arc::clone(&link), hand);
         let (inner, id, own) = (Arc::downgrade(self), spec.session.clone(), Arc::clone(&link));
         let work = tokio::spawn(async move {
@@ -246,6 +296,11 @@ fn forget(inner: &Weak<Inner>, session: &SessionId, own: &Arc<Link>) {
 impl Furnish for Network {
     async fn furnish(&self, _: &Spec) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn fit(&self, spec: &Spec, fittings: &mut Fittings) -> Result<(), Error> {
+        let fitted = self.inner.fit(spec, fittings).await;
+        fitted.map_err(|reason| crate::failed("putting placeholders of secrets into a sandbox", reason))
     }
 
     async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {

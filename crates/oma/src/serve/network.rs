@@ -7,6 +7,7 @@ use oma_egress::resolve::Fixed;
 use oma_egress::{Guard, Policy};
 use oma_furnish::Network;
 use oma_store::Store;
+use oma_vault::Vaults;
 
 use crate::config::Config;
 use crate::print::Failure;
@@ -37,7 +38,11 @@ const REGISTRIES: [&str; 12] = [
 ///
 /// # Errors
 /// When a registry is no host.
-pub(crate) fn configure(config: &Config, store: Arc<dyn Store>) -> Result<Option<Network>, Failure> {
+pub(crate) fn configure(
+    config: &Config,
+    store: Arc<dyn Store>,
+    vaults: Vaults,
+) -> Result<Option<Network>, Failure> {
     let sandbox = &config.sandbox;
     let further = &sandbox.registries.0;
     if let Some(wrong) = further.iter().find(|host| !Hosts::default().add(host)) {
@@ -56,7 +61,7 @@ pub(crate) fn configure(config: &Config, store: Arc<dyn Store>) -> Result<Option
     let guard = Arc::new(Guard::with_resolver(policy, Arc::new(resolver)));
     let known = REGISTRIES.map(str::to_owned).into_iter();
     let registries = known.chain(further.iter().cloned()).collect();
-    Ok(Some(Network::new(store, guard, registries)))
+    Ok(Some(Network::new(store, vaults, guard, registries)))
 }
 
 #[cfg(test)]

@@ -70,7 +70,11 @@ impl Parts {
         let local: Arc<dyn Provider> = Arc::new(local);
         let durable = Arc::clone(&store) as Arc<dyn oma_store::Store>;
         let memories = Memories::new(Arc::clone(&durable), Arc::clone(&local));
-        let network = network::configure(config, Arc::clone(&durable))?;
+        let guard = Arc::new(Guard::new(oma_egress::Policy {
+            allow: config.tools.dial_allow.0.clone(),
+        }));
+        let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
+        let network = network::configure(config, Arc::clone(&durable), vaults.clone())?;
         let environments = Environments::new(
             Arc::clone(&durable),
             Arc::clone(&local),
@@ -79,10 +83,6 @@ impl Parts {
             sandboxes::environments(config),
         );
         let skills = Skills::new(durable, Arc::clone(&local));
-        let guard = Arc::new(Guard::new(oma_egress::Policy {
-            allow: config.tools.dial_allow.0.clone(),
-        }));
-        let vaults = vaults::open(config, &store, Arc::clone(&guard)).await?;
         let access = oma_files::Access {
             guard: Arc::clone(&guard),
             vaults: vaults.clone(),

@@ -27,6 +27,7 @@ mod otel;
 mod outcomes;
 mod repositories;
 mod requests;
+mod secrets;
 mod server;
 mod signup;
 mod stopping;

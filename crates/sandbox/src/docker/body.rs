@@ -14,10 +14,10 @@ use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
 use crate::host::engine::Order;
-use crate::host::record::{GROUPS, USERS};
+use crate::host::record::{GROUPS, TRUST, USERS};
 use crate::limits::Limits;
 use crate::mounts::Access;
-use crate::{Error, Spec};
+use crate::{Error, Spec, trust};
 
 /// What our containers are labelled with: the data folder's instance, the session, and the session's workspace (the
 /// tenant).
@@ -243,6 +243,16 @@ fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, E
         all.push(bind(
             &order.folder.file(name),
             &Path::new("/etc").join(name),
+            true,
+        )?);
+    }
+    if order.fittings.trust.is_some() {
+        let folder = order.folder.file(TRUST);
+        all.push(bind(&folder, Path::new(trust::FOLDER), true)?);
+        // The engine makes the file in images that have none.
+        all.push(bind(
+            &folder.join(trust::BUNDLE),
+            Path::new(trust::SYSTEM[0]),
             true,
         )?);
     }

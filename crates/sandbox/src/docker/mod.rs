@@ -44,7 +44,7 @@ use crate::host::record::{self, Folder, Record};
 use crate::host::{Claimed, Host, is_root};
 use crate::layers::Layer;
 use crate::limits::{Enforcement, Limits};
-use crate::{Error, Spec};
+use crate::{Error, Spec, trust};
 use accounts::Accounts;
 use body::{Abilities, INSTALLATION, SESSION};
 use connection::{Connection, is_absent, is_conflict};
@@ -200,6 +200,11 @@ impl Containers {
         let image = Image::find(&self.connection, name_of_image).await?;
         if order.site.is_none() {
             self.name_users(&image, order.folder, user).await?;
+            if let Some(authority) = &order.fittings.trust {
+                let files = trust::files(authority);
+                let written = order.folder.put_all(record::TRUST, &files);
+                written.map_err(|error| io_error("writing whom a container trusts", error))?;
+            }
         }
         let parts = (&self.kit, &image, self.abilities);
         let body = body::container(&self.config, parts, &self.instance, user, order)?;
@@ -292,7 +297,7 @@ impl Containers {
                 orphan_timeout: host.orphan_timeout,
                 writable: writable(&order.mounts),
                 gateway: host.gateway,
-                variables: order.fittings.variables.clone(),
+                variables: order.fittings.all_variables(),
             },
         }
     }

@@ -30,6 +30,9 @@ const DOOR: &str = "door";
 pub(crate) const USERS: &str = "passwd";
 pub(crate) const GROUPS: &str = "group";
 
+/// A folder with what programs in a container trust.
+pub(crate) const TRUST: &str = "trust";
+
 /// That socket.
 pub(crate) const DOOR_SOCKET: &str = "launch.sock";
 
@@ -188,6 +191,7 @@ impl Folder {
             absent_is_fine(fs::remove_file(self.0.join(name)))?;
         }
         absent_is_fine(fs::remove_file(self.door().join(DOOR_SOCKET)))?;
+        absent_is_fine(fs::remove_dir_all(self.0.join(TRUST)))?;
         for folder in [self.root(), self.door()] {
             absent_is_fine(fs::remove_dir(folder))?;
         }
@@ -248,6 +252,23 @@ impl Folder {
         absent_is_fine(fs::remove_file(&path))?;
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+    }
+
+    /// Writes a folder of files that everybody may read.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn put_all(&self, name: &str, files: &[(&str, Vec<u8>)]) -> io::Result<()> {
+        let folder = self.file(name);
+        absent_is_fine(fs::remove_dir_all(&folder))?;
+        fs::create_dir(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        for (name, text) in files {
+            let path = folder.join(name);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        }
+        Ok(())
     }
 
     /// Removes that socket: nobody gets in by it any more.

@@ -88,7 +88,7 @@ impl Namespaces {
             orphan_timeout: config.orphan_timeout,
             writable: writable(&order.mounts),
             gateway: config.gateway,
-            variables: order.fittings.variables.clone(),
+            variables: order.fittings.all_variables(),
         };
         let groups = record.cgroups.iter();
         let plan = Plan {
@@ -96,6 +96,7 @@ impl Namespaces {
             workspace: order.workspace,
             mounts: order.mounts,
             readable: config.readable.clone(),
+            trust: order.fittings.trust.clone(),
             uid: order.uid,
             cgroups: groups.map(|folder| folder.join("cgroup.procs")).collect(),
             layer: order.layer.map(|found| found.folder),

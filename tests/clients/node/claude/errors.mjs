@@ -36,12 +36,12 @@ export default {
     const vault = await beta.vaults.create({ display_name: "v" });
     const auth = {
       type: "environment_variable",
-      secret_name: "TOKEN",
+      secret_name: "HTTPS_PROXY",
       secret_value: "canary-value",
       networking: { type: "unrestricted" },
     };
     const made = beta.vaults.credentials.create(vault.id, { auth });
-    await refused(made, BadRequestError, /environment_variable is not supported/);
+    await refused(made, BadRequestError, /auth\.secret_name: The sandbox gives/);
   },
 
   async connection() {

@@ -192,6 +192,107 @@ async fn credentials_over_their_life() {
     assert!(!all.to_string().contains(CANARY));
 }
 
+fn variable() -> Value {
+    json!({"auth": {
+        "type": "environment_variable", "secret_name": "API_KEY", "secret_value": "canary-value",
+        "networking": {"type": "limited", "allowed_hosts": ["api.example.com", "*.cdn.example.com"]},
+    }})
+}
+
+#[tokio::test]
+async fn an_environment_variable_over_its_life() {
+    let claude = Claude::start().await;
+    let path = format!("/v1/vaults/{}/credentials", vault(&claude).await);
+    let made = claude.post(&path, &variable()).await;
+    assert_eq!(
+        made["auth"],
+        json!({
+            "type": "environment_variable", "secret_name": "API_KEY",
+            "networking": {"type": "limited", "allowed_hosts": ["api.example.com", "*.cdn.example.com"]},
+            "injection_location": {"header": true, "body": true},
+        })
+    );
+    let one = format!("{path}/{}", id(&made));
+    assert_eq!(claude.get(&one).await, made);
+    let (status, kind, _) = claude.refused(&path, &variable()).await;
+    assert_eq!(
+        (status, kind.as_str()),
+        (409, "conflict_error"),
+        "one for each variable"
+    );
+    let given = with(&variable(), "/auth/injection_location", json!({"header": true}));
+    let given = with(&given, "/auth/secret_name", json!("OTHER_KEY"));
+    let given = with(&given, "/auth/networking", json!({"type": "unrestricted"}));
+    let given = claude.post(&path, &given).await;
+    assert_eq!(
+        given["auth"]["injection_location"],
+        json!({"header": true, "body": false})
+    );
+    assert_eq!(given["auth"]["networking"], json!({"type": "unrestricted"}));
+
+    let change = |fields: Value| {
+        let mut auth = json!({"type": "environment_variable"});
+        auth.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        json!({ "auth": auth })
+    };
+    let merged = claude
+        .post(&one, &change(json!({"injection_location": {"body": false}})))
+        .await;
+    assert_eq!(
+        merged["auth"]["injection_location"],
+        json!({"header": true, "body": false})
+    );
+    let (status, _, message) = claude
+        .refused(&one, &change(json!({"injection_location": {"header": false}})))
+        .await;
+    assert_eq!(status, 400);
+    assert!(message.starts_with("auth.injection_location: "), "{message}");
+    let (status, ..) = claude
+        .refused(&one, &change(json!({"injection_location": null})))
+        .await;
+    assert_eq!(status, 400);
+    let elsewhere = json!({"type": "limited", "allowed_hosts": ["b.example.com"]});
+    let fields = json!({"networking": elsewhere, "secret_value": null});
+    let moved = claude.post(&one, &change(fields)).await;
+    assert_eq!(moved["auth"]["networking"], elsewhere);
+    let kept = claude
+        .post(
+            &one,
+            &change(json!({"networking": null, "secret_value": "canary-next"})),
+        )
+        .await;
+    assert_eq!(kept["auth"]["networking"], elsewhere);
+    for (fields, problem) in [
+        (
+            json!({"secret_name": "OTHER"}),
+            "auth.secret_name: Can't be changed",
+        ),
+        (json!({"token": "canary"}), "auth.token: Extra inputs"),
+        (
+            json!({"secret_value": "canary"}),
+            "auth.secret_value: String must contain at least 8",
+        ),
+    ] {
+        let (status, _, message) = claude.refused(&one, &change(fields)).await;
+        assert_eq!(status, 400);
+        assert!(
+            message.starts_with(problem) && !message.contains(CANARY),
+            "{message}"
+        );
+    }
+    let (status, ..) = claude
+        .refused(&format!("{one}/mcp_oauth_validate"), &json!({}))
+        .await;
+    assert_eq!(status, 400);
+    let archived = good(&claude.send("POST", &format!("{one}/archive"), "").await);
+    assert!(archived["archived_at"].is_string());
+    claude.post(&path, &variable()).await;
+    let all = claude.get(&format!("{path}?include_archived=true")).await;
+    assert!(!all.to_string().contains(CANARY));
+}
+
 #[tokio::test]
 async fn a_vault_takes_twenty() {
     let claude = Claude::start().await;
@@ -256,7 +357,90 @@ async fn bad_bodies_are_refused_by_field_and_repeat_no_secret() {
         (
             &path,
             change(json!({"type": "environment_variable", "secret_name": "A"})),
-            "auth.type: environment_variable is not supported",
+            "auth.secret_value: Required",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_name", json!("A-B")),
+            "auth.secret_name: Must be the name of a variable",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_name", json!("HTTPS_PROXY")),
+            "auth.secret_name: The sandbox gives",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_name", json!("SSL_CERT_FILE")),
+            "auth.secret_name: The sandbox gives",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_name", json!("LD_PRELOAD")),
+            "auth.secret_name: The sandbox gives",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_value", json!("canary-")),
+            "auth.secret_value: String must contain at least 8",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_value", json!("canary-\r\nX: y")),
+            "auth.secret_value: it has control characters",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_value", json!(" canary-value")),
+            "auth.secret_value: it has white space around it",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/secret_value", json!("ü".repeat(8_000))),
+            "auth.secret_value: it must have at most 8192 bytes",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/networking", json!({"type": "limited"})),
+            "auth.networking.allowed_hosts: Required",
+        ),
+        (
+            &path,
+            with(
+                &variable(),
+                "/auth/networking",
+                json!({"type": "limited", "allowed_hosts": ["10.0.0.1"]}),
+            ),
+            "auth.networking.allowed_hosts.0: ",
+        ),
+        (
+            &path,
+            with(
+                &variable(),
+                "/auth/networking",
+                json!({"type": "limited", "allowed_hosts": vec!["a.example"; 17]}),
+            ),
+            "auth.networking.allowed_hosts: Array must contain at most 16",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/injection_location", json!({"header": false})),
+            "auth.injection_location: the secret has to be put somewhere",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/injection_location", Value::Null),
+            "auth.injection_location: ",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/injection_location", json!({"path": true})),
+            "auth.injection_location.path: Extra inputs",
+        ),
+        (
+            &path,
+            with(&variable(), "/auth/token", json!("canary")),
+            "auth.token: Extra inputs",
         ),
         (
             &path,

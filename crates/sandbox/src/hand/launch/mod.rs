@@ -53,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) mounts: Vec<Mount>,
     /// Further folders that the sandbox may read, at the same path.
     pub(crate) readable: Vec<PathBuf>,
+    /// An authority that programs trust beside those that the machine trusts.
+    pub(crate) trust: Option<String>,
     /// The host user that the session's processes are; `None` for the user that this is.
     pub(crate) uid: Option<u32>,
     /// The `cgroup.procs` files to enter.

@@ -21,6 +21,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE, layered};
 use crate::gateway::RESOLV_CONF;
 use crate::mounts::Access;
+use crate::trust;
 
 /// Folders of the root that hold the host's programs. A link is copied, a folder mounted.
 pub(crate) const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -229,6 +230,9 @@ fn etc(root: &Path, plan: &Plan) -> Result<(), Failure> {
     for (name, text) in files {
         fs::write(etc.join(name), text).step(&format!("writing /etc/{name}"))?;
     }
+    if let Some(authority) = &plan.trust {
+        trust(&etc, authority, plan.layer.is_some())?;
+    }
     match &plan.layer {
         Some(layer) => layered::over(&etc, &layer.join("etc"), &etc),
         None => Ok(()),
@@ -252,6 +256,32 @@ fn show_etc(etc: &Path) -> Result<(), Failure> {
             symlink(to, &target).step("copying a link of /etc")?;
         } else {
             bind(&source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has programs trust an authority, besides whom the machine trusts. What a layer has is laid below this.
+fn trust(etc: &Path, authority: &str, has_layer: bool) -> Result<(), Failure> {
+    let beneath = |path: &str| etc.join(path.trim_start_matches("/etc/"));
+    let folder = beneath(trust::FOLDER);
+    fs::create_dir(&folder).step("making a folder for certificates")?;
+    for (name, text) in trust::files(authority) {
+        fs::write(folder.join(name), text).step("writing certificates")?;
+    }
+    let bundle = folder.join(trust::BUNDLE);
+    for path in trust::SYSTEM {
+        let place = beneath(path);
+        if has_layer {
+            // Nothing is there yet, so no path of the layer's is followed.
+            if Path::new(path).exists() {
+                let parent = place.parent().unwrap_or(etc);
+                fs::create_dir_all(parent).step("making a folder for certificates")?;
+                fs::copy(&bundle, &place).step("writing certificates")?;
+            }
+        } else if fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_file()) {
+            // A link leads to another of them, or out of the sandbox.
+            attach(&bundle, &place, READ_ONLY | NO_SUID | NO_DEVICES)?;
         }
     }
     Ok(())

@@ -2,16 +2,17 @@
 
 use jiff::Timestamp as Instant;
 use oma_domain::Timestamp;
-use oma_domain::vault::{ClientAuth, Kind};
-use oma_vault::{ClientSecret, CredentialChange, Expiry, NewRefresh, NewSecret};
+use oma_domain::vault::{ClientAuth, CredentialNetworking, Injection, Kind, MAX_CREDENTIAL_HOSTS};
+use oma_vault::{ClientSecret, CredentialChange, Expiry, InjectionChange, NewRefresh, NewSecret};
 use secrecy::SecretString;
 use serde_json::Value;
 
 use super::body::{DISPLAY_NAME, changed_metadata};
 use crate::dialects::claude::body::{nullable, object, only, parse};
+use crate::dialects::openclaw::environments::body::host_pattern;
 use crate::fault::Result;
 use crate::limits;
-use crate::validate::checks::{discriminator, text, url};
+use crate::validate::checks::{boolean, discriminator, list, text, url, variable, variable_value};
 use crate::validate::{Change, Object, Tree};
 
 /// The longest scope, in characters: as many scopes as the other dialect takes.
@@ -46,12 +47,64 @@ pub(super) fn create(value: &Value, issues: &mut Tree) -> Option<(String, NewSec
             Some((url?, secret))
         }
         _ => {
-            let problem = "environment_variable is not supported until this server has an egress proxy, which puts \
-                           the secret in outside of the sandbox";
-            object.issues().at("type").push(problem);
-            None
+            let fields = &[
+                "type",
+                "secret_name",
+                "secret_value",
+                "networking",
+                "injection_location",
+            ];
+            only(&mut object, fields);
+            let name = object.required("secret_name", variable);
+            let value = object.required("secret_value", variable_value);
+            let networking = object.required("networking", networking);
+            let injection = object.optional("injection_location", places);
+            let injection = injection?.map_or(Injection::ALL, |change: InjectionChange| {
+                let header = change.header.unwrap_or_default();
+                Injection {
+                    header,
+                    query: header,
+                    body: change.body.unwrap_or_default(),
+                }
+            });
+            let secret = NewSecret::EnvironmentVariable {
+                name: name?,
+                value: value?,
+                networking: networking?,
+                injection,
+            };
+            // It is for hosts, and for no URL.
+            Some((String::new(), secret))
         }
     }
+}
+
+/// The hosts that get a secret.
+fn networking(value: &Value, issues: &mut Tree) -> Option<CredentialNetworking> {
+    let mut object = Object::of(value, issues)?;
+    if discriminator(&mut object, &["unrestricted", "limited"])? == "unrestricted" {
+        only(&mut object, &["type"]);
+        return Some(CredentialNetworking::Unrestricted);
+    }
+    only(&mut object, &["type", "allowed_hosts"]);
+    let hosts = list(0, MAX_CREDENTIAL_HOSTS, host_pattern);
+    let allowed_hosts = object.required("allowed_hosts", hosts)?;
+    Some(CredentialNetworking::Limited { allowed_hosts })
+}
+
+/// Where in requests a secret is put. What holds for headers holds for the query, which stands with them before the
+/// body.
+fn places(value: &Value, issues: &mut Tree) -> Option<InjectionChange> {
+    object(&["header", "body"], |object| {
+        let header = object.optional("header", boolean);
+        let body = object.optional("body", boolean);
+        let (header, body) = (header?, body?);
+        Some(InjectionChange {
+            header,
+            query: header,
+            body,
+        })
+    })(value, issues)
 }
 
 fn refresh(value: &Value, issues: &mut Tree) -> Option<NewRefresh> {
@@ -147,7 +200,13 @@ pub(super) fn update(value: &Value, kind: &Kind) -> Result<CredentialChange> {
 }
 
 /// What can't be changed, because it says where a secret goes, and how.
-const FIXED: [&str; 4] = ["mcp_server_url", "client_id", "token_endpoint", "resource"];
+const FIXED: [&str; 5] = [
+    "mcp_server_url",
+    "client_id",
+    "token_endpoint",
+    "resource",
+    "secret_name",
+];
 
 fn fixed(object: &mut Object<'_>) {
     for name in FIXED {
@@ -173,6 +232,25 @@ fn changed(value: &Value, issues: &mut Tree, kind: &Kind) -> Option<CredentialCh
             let token = nullable(&mut object, "token", secret);
             Some(CredentialChange {
                 token: token?,
+                ..CredentialChange::default()
+            })
+        }
+        Kind::EnvironmentVariable { .. } => {
+            let fields = &[
+                "type",
+                "secret_name",
+                "secret_value",
+                "networking",
+                "injection_location",
+            ];
+            only(&mut object, fields);
+            let value = nullable(&mut object, "secret_value", variable_value);
+            let networking = nullable(&mut object, "networking", networking);
+            let injection = object.optional("injection_location", places);
+            Some(CredentialChange {
+                value: value?,
+                networking: networking?,
+                injection: injection?.unwrap_or_default(),
                 ..CredentialChange::default()
             })
         }

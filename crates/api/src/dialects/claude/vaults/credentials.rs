@@ -76,6 +76,10 @@ fn named(error: Error) -> Fault {
         "refreshToken" => "auth.refresh.refresh_token",
         "clientSecret" => "auth.refresh.token_endpoint_auth.client_secret",
         "scopes" => "auth.refresh.scope",
+        "secretName" => "auth.secret_name",
+        "secretValue" => "auth.secret_value",
+        "networking" => "auth.networking.allowed_hosts",
+        "injectionLocation" => "auth.injection_location",
         "type" => "auth.type",
         other => other,
     };

@@ -1,6 +1,6 @@
 //! Vaults and credentials as clients read them.
 
-use oma_domain::vault::{ClientAuth, Kind, Refresh};
+use oma_domain::vault::{ClientAuth, CredentialNetworking, Kind, Refresh};
 use oma_domain::{Credential, CredentialId, Vault, VaultId};
 use oma_vault::probe::{Answer, FailedStep, Refreshed, Validation, Verdict};
 use serde_json::{Value, json};
@@ -48,6 +48,21 @@ pub(super) fn credential(credential: &Credential) -> Value {
             "mcp_server_url": spec.match_url,
             "expires_at": time::optional(*expires_at),
             "refresh": refresh.as_ref().map(self::refresh),
+        }),
+        Kind::EnvironmentVariable {
+            secret_name,
+            networking,
+            injection,
+        } => json!({
+            "type": "environment_variable",
+            "secret_name": secret_name,
+            "networking": match networking {
+                CredentialNetworking::Unrestricted => json!({"type": "unrestricted"}),
+                CredentialNetworking::Limited { allowed_hosts } => {
+                    json!({"type": "limited", "allowed_hosts": allowed_hosts})
+                }
+            },
+            "injection_location": {"header": injection.header, "body": injection.body},
         }),
     };
     json!({

@@ -4,16 +4,21 @@
 use std::collections::BTreeMap;
 
 use oma_domain::Timestamp;
+use oma_domain::vault::{CredentialNetworking, Injection, MAX_CREDENTIAL_HOSTS};
 use oma_vault::{
-    ClientSecret, CredentialChange, Expiry, MetadataChange, NewCredential, NewRefresh, NewSecret, NewVault,
+    ClientSecret, CredentialChange, Expiry, InjectionChange, MetadataChange, NewCredential, NewRefresh,
+    NewSecret, NewVault,
 };
 use secrecy::SecretString;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::dialects::openclaw::environments::body::host_pattern;
 use crate::fault::{Fault, Result};
 use crate::limits;
-use crate::validate::checks::{discriminator, integer, list, one_of, text, url};
+use crate::validate::checks::{
+    boolean, discriminator, integer, list, one_of, text, url, variable, variable_value,
+};
 use crate::validate::{Body, Object, Tree};
 
 /// The latest time: what JavaScript's numbers hold without loss.
@@ -78,7 +83,7 @@ pub enum CredentialType {
     StaticBearer,
     /// An access token of OAuth, refreshed before it ends.
     McpOauth,
-    /// Refused with the code `unsupported`.
+    /// A secret that programs in the sandbox use without having it.
     EnvironmentVariable,
 }
 
@@ -91,8 +96,8 @@ pub struct AddCredential {
     /// A name for people.
     #[schema(required, min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
-    /// The URLs that it is for: this one and those below its path.
-    #[schema(required, min_length = 1, max_length = 2048, nullable = false)]
+    /// `static_bearer` and `mcp_oauth`: the URLs that it is for: this one and those below its path.
+    #[schema(min_length = 1, max_length = 2048, nullable = false)]
     match_url: Option<String>,
     /// `static_bearer`: the token.
     #[schema(value_type = Option<String>, write_only, min_length = 1, max_length = 65536, nullable = false)]
@@ -122,6 +127,68 @@ pub struct AddCredential {
     /// `mcp_oauth`: the scopes to ask for.
     #[schema(max_items = 64, nullable = false)]
     scopes: Option<Vec<String>>,
+    /// `environment_variable`: the variable of the sandbox.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    secret_name: Option<String>,
+    /// `environment_variable`: the secret, of 8 to 8192 bytes without control characters.
+    #[schema(value_type = Option<String>, write_only, min_length = 8, max_length = 8192, nullable = false)]
+    secret_value: Option<SecretString>,
+    /// `environment_variable`: the hosts that get it.
+    #[schema(value_type = Option<SecretNetworking>, nullable = false)]
+    networking: Option<CredentialNetworking>,
+    /// `environment_variable`: where in requests it is put; everywhere without it.
+    #[schema(value_type = Option<InjectionLocation>, nullable = false)]
+    injection_location: Option<InjectionChange>,
+}
+
+/// The hosts that get a secret, of those that the session may reach.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it describes a part of the body in the API document")]
+pub struct SecretNetworking {
+    /// `unrestricted` for all of them, or `limited`.
+    r#type: String,
+    /// `limited`: names of hosts, or `*.name` for those below.
+    #[schema(max_items = 16, nullable = false)]
+    allowed_hosts: Option<Vec<String>>,
+}
+
+/// Where in requests a secret is put. What is missing is false in a new credential, and stays in one that is changed.
+/// At least one has to be true.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes a part of the body in the API document")]
+pub struct InjectionLocation {
+    /// In headers.
+    #[schema(nullable = false)]
+    header: Option<bool>,
+    /// In the query of the URL.
+    #[schema(nullable = false)]
+    query: Option<bool>,
+    /// In the body.
+    #[schema(nullable = false)]
+    body: Option<bool>,
+}
+
+fn networking(value: &Value, issues: &mut Tree) -> Option<CredentialNetworking> {
+    let mut object = Object::of(value, issues)?;
+    if discriminator(&mut object, &["unrestricted", "limited"])? == "unrestricted" {
+        return Some(CredentialNetworking::Unrestricted);
+    }
+    let hosts = list(0, MAX_CREDENTIAL_HOSTS, host_pattern);
+    let allowed_hosts = object.required("allowedHosts", hosts)?;
+    Some(CredentialNetworking::Limited { allowed_hosts })
+}
+
+fn places(value: &Value, issues: &mut Tree) -> Option<InjectionChange> {
+    let mut object = Object::of(value, issues)?;
+    let header = object.optional("header", boolean);
+    let query = object.optional("query", boolean);
+    let body = object.optional("body", boolean);
+    Some(InjectionChange {
+        header: header?,
+        query: query?,
+        body: body?,
+    })
 }
 
 /// How an OAuth client sends its secret, by the names of RFC 7591.
@@ -162,11 +229,15 @@ impl Body for AddCredential {
         let r#type = match discriminator(object, TYPES)? {
             "static_bearer" => CredentialType::StaticBearer,
             "mcp_oauth" => CredentialType::McpOauth,
-            // It is refused whatever else it says.
             _ => {
+                let name = object.required("name", text(1, limits::NAME));
+                let secret_name = object.required("secretName", variable);
+                let secret_value = object.required("secretValue", variable_value);
+                let networking = object.required("networking", networking);
+                let injection = object.optional("injectionLocation", places);
                 return Some(Self {
                     r#type: CredentialType::EnvironmentVariable,
-                    name: None,
+                    name: Some(name?),
                     match_url: None,
                     token: None,
                     access_token: None,
@@ -177,6 +248,10 @@ impl Body for AddCredential {
                     client_secret: None,
                     token_endpoint_auth: None,
                     scopes: None,
+                    secret_name: Some(secret_name?),
+                    secret_value: Some(secret_value?),
+                    networking: Some(networking?),
+                    injection_location: injection?,
                 });
             }
         };
@@ -221,6 +296,10 @@ impl Body for AddCredential {
             client_secret: client_secret?,
             token_endpoint_auth: auth?,
             scopes: asked?,
+            secret_name: None,
+            secret_value: None,
+            networking: None,
+            injection_location: None,
         })
     }
 }
@@ -229,7 +308,7 @@ impl AddCredential {
     /// What to add.
     ///
     /// # Errors
-    /// 400 `unsupported` for a type that this server can't serve.
+    /// When a field is missing that was checked before.
     pub fn into_new(self) -> Result<NewCredential> {
         let missing = || Fault::internal("a credential passed its checks without all of its fields");
         let secret = match self.r#type {
@@ -256,17 +335,26 @@ impl AddCredential {
                     resource: None,
                 }),
             },
-            CredentialType::EnvironmentVariable => {
-                return Err(Fault::unsupported(
-                    "type",
-                    "environment_variable is not supported until this server has an egress proxy, which puts the \
-                     secret in outside of the sandbox",
-                ));
-            }
+            CredentialType::EnvironmentVariable => NewSecret::EnvironmentVariable {
+                name: self.secret_name.ok_or_else(missing)?,
+                value: self.secret_value.ok_or_else(missing)?,
+                networking: self.networking.ok_or_else(missing)?,
+                injection: self
+                    .injection_location
+                    .map_or(Injection::ALL, |places| Injection {
+                        header: places.header.unwrap_or_default(),
+                        query: places.query.unwrap_or_default(),
+                        body: places.body.unwrap_or_default(),
+                    }),
+            },
         };
+        let is_for_hosts = matches!(self.r#type, CredentialType::EnvironmentVariable);
         Ok(NewCredential {
             name: self.name.ok_or_else(missing)?,
-            match_url: self.match_url.ok_or_else(missing)?,
+            match_url: match self.match_url {
+                None if is_for_hosts => String::new(),
+                url => url.ok_or_else(missing)?,
+            },
             secret,
             metadata: BTreeMap::new(),
         })
@@ -282,8 +370,9 @@ fn timestamp(millis: u64) -> Timestamp {
 pub struct UpdateCredential(pub CredentialChange);
 
 /// What can't be changed, because it says where a secret goes, and how.
-const FIXED: [&str; 5] = [
+const FIXED: [&str; 6] = [
     "type",
+    "secretName",
     "matchUrl",
     "tokenEndpoint",
     "tokenEndpointAuth",
@@ -307,6 +396,9 @@ impl Body for UpdateCredential {
         let client_secret = object.optional("clientSecret", secret);
         let expires_at = object.optional("expiresAt", time);
         let scopes = object.optional("scopes", scopes);
+        let value = object.optional("secretValue", variable_value);
+        let networking = object.optional("networking", networking);
+        let injection = object.optional("injectionLocation", places);
         Some(Self(CredentialChange {
             name: name?,
             token: token?,
@@ -315,6 +407,9 @@ impl Body for UpdateCredential {
             refresh_token: refresh_token?,
             client_secret: client_secret?,
             scopes: scopes?,
+            value: value?,
+            networking: networking?,
+            injection: injection?.unwrap_or_default(),
             metadata: MetadataChange::Keep,
         }))
     }
@@ -350,4 +445,13 @@ pub struct UpdateCredentialBody {
     /// `mcp_oauth`: the scopes to ask for.
     #[schema(max_items = 64, nullable = false)]
     scopes: Option<Vec<String>>,
+    /// `environment_variable`: another secret.
+    #[schema(write_only, min_length = 8, max_length = 8192, nullable = false)]
+    secret_value: Option<String>,
+    /// `environment_variable`: other hosts that get it.
+    #[schema(nullable = false)]
+    networking: Option<SecretNetworking>,
+    /// `environment_variable`: other places.
+    #[schema(nullable = false)]
+    injection_location: Option<InjectionLocation>,
 }

@@ -37,9 +37,10 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
 /// Add a credential.
 ///
 /// Its token is presented to MCP servers whose URL is `matchUrl` or lies below its path: same scheme, host and port,
-/// and the path continued at a slash. Of several that match, the one with the longest path counts. The type
-/// `environment_variable` is refused with the code `unsupported` until this server has the egress proxy that it
-/// needs. A credential's secrets can be replaced, and are never shown.
+/// and the path continued at a slash. Of several that match, the one with the longest path counts. An
+/// `environment_variable` is for programs in the sandbox: the variable holds a placeholder, and the secret is put in
+/// its place in requests over TLS to the hosts of `networking`, on their way out. A credential's secrets can be
+/// replaced, and are never shown.
 #[utoipa::path(
     post, path = "/v1/vaults/{vault_id}/credentials", tag = "vaults", request_body = AddCredential,
     params(
@@ -139,7 +140,7 @@ async fn get_credential(
 ///
 /// In place: sessions under way present the new token from their next request on. Where a secret goes (`matchUrl`,
 /// `tokenEndpoint`, `clientId`) can't be changed, for otherwise whoever may change a credential could have its
-/// secret sent to themselves; add another one instead.
+/// secret sent to themselves; add another one instead. The hosts of an environment variable can.
 #[utoipa::path(
     patch, path = "/v1/vaults/{vault_id}/credentials/{credential_id}", tag = "vaults",
     request_body = UpdateCredentialBody,

@@ -1,6 +1,6 @@
 //! Vaults and credentials as clients read them.
 
-use oma_domain::vault::{ClientAuth, Kind, Refresh};
+use oma_domain::vault::{ClientAuth, CredentialNetworking, Injection, Kind, Refresh};
 use oma_domain::{Credential, Vault, VaultId};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -80,9 +80,24 @@ pub struct CredentialView {
     credential_id: String,
     vault_id: String,
     name: String,
-    /// `static_bearer` or `mcp_oauth`.
+    /// `static_bearer`, `mcp_oauth` or `environment_variable`.
     r#type: &'static str,
-    match_url: String,
+    /// The URLs that it is for; an environment variable has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    match_url: Option<String>,
+    /// Environment variable: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    secret_name: Option<String>,
+    /// Environment variable: the hosts that get the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    networking: Option<SecretHosts>,
+    /// Environment variable: where in requests it is put.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    injection_location: Option<SecretPlaces>,
     /// OAuth: where tokens are refreshed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -112,21 +127,68 @@ pub struct CredentialView {
     archived_at: Option<i64>,
 }
 
+/// The hosts that get a secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SecretHosts {
+    /// `unrestricted` for all that the session may reach, or `limited`.
+    r#type: &'static str,
+    /// `limited`: names of hosts, or `*.name` for those below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    allowed_hosts: Option<Vec<String>>,
+}
+
+/// Where in requests a secret is put.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SecretPlaces {
+    /// In headers.
+    header: bool,
+    /// In the query of the URL.
+    query: bool,
+    /// In the body.
+    body: bool,
+}
+
 impl CredentialView {
     /// The credential.
     #[must_use]
     pub fn of(credential: &Credential) -> Self {
         let spec = &credential.spec;
         let (expires_at, refresh) = match &spec.kind {
-            Kind::StaticBearer => (None, None),
+            Kind::StaticBearer | Kind::EnvironmentVariable { .. } => (None, None),
             Kind::McpOauth { expires_at, refresh } => (*expires_at, refresh.as_ref()),
+        };
+        let (secret_name, networking, injection_location) = match &spec.kind {
+            Kind::EnvironmentVariable {
+                secret_name,
+                networking,
+                injection,
+            } => {
+                let hosts = match networking {
+                    CredentialNetworking::Unrestricted => SecretHosts {
+                        r#type: "unrestricted",
+                        allowed_hosts: None,
+                    },
+                    CredentialNetworking::Limited { allowed_hosts } => SecretHosts {
+                        r#type: "limited",
+                        allowed_hosts: Some(allowed_hosts.clone()),
+                    },
+                };
+                let Injection { header, query, body } = *injection;
+                let places = SecretPlaces { header, query, body };
+                (Some(secret_name.clone()), Some(hosts), Some(places))
+            }
+            Kind::StaticBearer | Kind::McpOauth { .. } => (None, None, None),
         };
         Self {
             credential_id: credential.id.to_string(),
             vault_id: credential.vault.to_string(),
             name: spec.name.clone(),
             r#type: spec.kind.name(),
-            match_url: spec.match_url.clone(),
+            match_url: (!spec.match_url.is_empty()).then(|| spec.match_url.clone()),
+            secret_name,
+            networking,
+            injection_location,
             token_endpoint: refresh.map(|refresh| refresh.token_endpoint.clone()),
             client_id: refresh.map(|refresh| refresh.client_id.clone()),
             token_endpoint_auth: refresh.map(|refresh| refresh.client_auth),
