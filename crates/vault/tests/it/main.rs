@@ -10,3 +10,4 @@ mod matching;
 mod probe;
 mod refresh;
 mod setup;
+mod variables;
