@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oma_domain::session::Rejection;
+use oma_engine::checkpoints::CheckpointError;
 use oma_engine::{Error, MemoryError, SkillError};
 use oma_sandbox::files;
 use serde_json::{Value, json};
@@ -150,6 +151,7 @@ impl From<Error> for Fault {
             Error::Vault(error) => vault(error, text),
             Error::Memory(error) => memory(&error, text),
             Error::Skill(error) => skill(error, text),
+            Error::Checkpoint(error) => checkpoint(&error, text),
             Error::SessionNotFound => fault(StatusCode::NOT_FOUND, "session_not_found"),
             Error::WorkspaceNotFound => fault(StatusCode::NOT_FOUND, "workspace_not_found"),
             Error::AuditNotFound => fault(StatusCode::NOT_FOUND, "audit_not_found"),
@@ -197,6 +199,19 @@ impl From<Error> for Fault {
             Error::DiskFull => fault(StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             Error::ReadOnly => fault(StatusCode::SERVICE_UNAVAILABLE, "read_only"),
             Error::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+fn checkpoint(error: &CheckpointError, text: String) -> Fault {
+    match error {
+        CheckpointError::NotFound => Fault::new(StatusCode::NOT_FOUND, "checkpoint_not_found", text),
+        CheckpointError::TooMany(_) => Fault::new(StatusCode::CONFLICT, "too_many_checkpoints", text),
+        CheckpointError::TooLarge(_) => {
+            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "workspace_too_large", text)
+        }
+        CheckpointError::Damaged(_) => {
+            Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "checkpoint_damaged", text)
         }
     }
 }

@@ -107,6 +107,17 @@ const ENDPOINTS: &[(&str, &[(&str, &str)])] = &[
             ("stream_events", "GET /v1/sessions/:sessionId/events?stream=true"),
             ("cancel", "POST /v1/sessions/:sessionId/cancel"),
             ("compact", "POST /v1/sessions/:sessionId/compact"),
+            ("create_checkpoint", "POST /v1/sessions/:sessionId/checkpoints"),
+            ("list_checkpoints", "GET /v1/sessions/:sessionId/checkpoints"),
+            (
+                "get_checkpoint",
+                "GET /v1/sessions/:sessionId/checkpoints/:checkpointId",
+            ),
+            (
+                "delete_checkpoint",
+                "DELETE /v1/sessions/:sessionId/checkpoints/:checkpointId",
+            ),
+            ("restore", "POST /v1/sessions/:sessionId/restore"),
             ("logs", "GET /v1/sessions/:sessionId/logs"),
             ("parent_token", "POST /v1/sessions/:sessionId/parent_token"),
         ],

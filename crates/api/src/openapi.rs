@@ -36,6 +36,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(openclaw::vaults::routes())
         .merge(openclaw::usage::routes())
         .merge(openclaw::sessions::routes())
+        .merge(openclaw::checkpoints::routes())
         .merge(openclaw::events::routes())
         .merge(openclaw::workspaces::routes())
         .merge(openclaw::keys::routes())
@@ -86,6 +87,10 @@ fn build() -> OpenApi {
         (
             "sessions",
             "Conversations with an agent, each with a log and a workspace of its own.",
+        ),
+        (
+            "checkpoints",
+            "Saved states of sessions' workspaces, to be put back there or in another session.",
         ),
         ("events", "What happens in a session: post, list, stream."),
         ("files", "The workspaces of sessions."),

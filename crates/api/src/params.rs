@@ -7,9 +7,10 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use oma_domain::skill::Which;
 use oma_domain::{
-    AgentId, CredentialId, DeploymentId, EnvironmentId, FileId, KeyId, MemoryId, MemoryStoreId,
+    AgentId, CheckpointId, CredentialId, DeploymentId, EnvironmentId, FileId, KeyId, MemoryId, MemoryStoreId,
     MemoryVersionId, ResourceId, RunId, SessionId, SkillId, VaultId, WebhookId, WorkspaceId,
 };
+use oma_engine::checkpoints::CheckpointError;
 use oma_engine::{Error, MemoryError, SkillError};
 
 use crate::fault::{Fault, Result};
@@ -192,6 +193,26 @@ impl<S: Send + Sync> FromRequestParts<S> for ResourcePath {
         let missing = || oma_engine::Error::Files(oma_engine::files::Error::ResourceNotFound).into();
         match ResourceId::parse(&text) {
             Ok(resource) => Ok(Self { session, resource }),
+            Err(_) => Err(missing()),
+        }
+    }
+}
+
+/// The checkpoint of a session that the path names.
+pub(crate) struct CheckpointPath {
+    pub(crate) session: SessionId,
+    pub(crate) checkpoint: CheckpointId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CheckpointPath {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let SessionPath(session) = SessionPath::from_request_parts(parts, state).await?;
+        let text = segment(parts, "checkpoint_id", state).await?;
+        let missing = || oma_engine::Error::Checkpoint(CheckpointError::NotFound).into();
+        match CheckpointId::parse(&text) {
+            Ok(checkpoint) => Ok(Self { session, checkpoint }),
             Err(_) => Err(missing()),
         }
     }

@@ -190,6 +190,10 @@ id!(
     WorkId, "work"
 );
 id!(
+    /// A saved state of a session's workspace.
+    CheckpointId, "chk"
+);
+id!(
     /// The tenant that a row belongs to.
     WorkspaceId, "wrk"
 );

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod checkpoint;
 pub mod content;
 pub mod cron;
 pub mod deployment;
@@ -45,14 +46,15 @@ pub mod work;
 pub mod workspace;
 
 pub use agent::Agent;
+pub use checkpoint::Checkpoint;
 pub use content::ContentBlock;
 pub use deployment::Deployment;
 pub use environment::Environment;
 pub use event::{Event, Seq};
 pub use file::File;
 pub use id::{
-    AgentId, AuditId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId, KeyId,
-    MemoryId, MemoryStoreId, MemoryVersionId, OutcomeId, ResourceId, RunId, SessionId, SkillId,
+    AgentId, AuditId, CheckpointId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId,
+    KeyId, MemoryId, MemoryStoreId, MemoryVersionId, OutcomeId, ResourceId, RunId, SessionId, SkillId,
     SkillVersionId, UserId, VaultId, WebhookId, WorkId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};

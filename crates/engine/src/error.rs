@@ -3,6 +3,7 @@
 use oma_domain::event::Failure;
 use oma_domain::session::Rejection;
 
+use crate::checkpoints::CheckpointError;
 use crate::memories::MemoryError;
 use crate::skills::SkillError;
 
@@ -62,6 +63,9 @@ pub enum Error {
     /// A skill or a version of one.
     #[error(transparent)]
     Skill(#[from] SkillError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// No such session in this workspace.
     #[error("no session has this id")]
     SessionNotFound,

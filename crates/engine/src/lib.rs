@@ -16,6 +16,7 @@
 mod actor;
 mod agents;
 pub mod audit;
+pub mod checkpoints;
 mod clock;
 mod deadlines;
 mod delegation;
@@ -57,6 +58,7 @@ pub use error::{Error, Result};
 pub use follow::Follow;
 pub use keys::{Credential, IssuedKey, NewKey};
 pub use memories::{AttachMemory, MemoryEdit, MemoryError, MemoryFilter, VersionFilter};
+pub use oma_checkpoint::Archives;
 pub use parents::{IssuedParentToken, OpenChild};
 pub use skills::{NewSkill, SkillError};
 pub use submission::{AgentUpdate, SessionUpdate, Submission, Submitted};
@@ -281,6 +283,8 @@ pub struct Deps {
     pub vaults: Vaults,
     /// The files.
     pub files: oma_files::Files,
+    /// The archives of checkpoints.
+    pub archives: Archives,
     /// Through which webhooks are sent.
     pub guard: Arc<Guard>,
 }
@@ -297,6 +301,7 @@ pub(crate) struct Inner {
     pub(crate) models: Vec<ModelInfo>,
     pub(crate) vaults: Vaults,
     pub(crate) files: oma_files::Files,
+    pub(crate) archives: Archives,
     pub(crate) guard: Arc<Guard>,
     pub(crate) config: Config,
     pub(crate) registry: registry::Registry,
@@ -333,6 +338,7 @@ impl Engine {
             models,
             vaults,
             files,
+            archives,
             guard,
         } = deps;
         let turns = turns::Turns::new(config.max_turns);
@@ -343,6 +349,7 @@ impl Engine {
                 models,
                 vaults,
                 files,
+                archives,
                 guard,
                 config,
                 registry: registry::Registry::default(),

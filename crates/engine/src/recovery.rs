@@ -112,6 +112,7 @@ impl Engine {
         self.note_key_use().await?;
         self.remove_expired_users().await?;
         self.inner.files.tidy(now()).await?;
+        self.release_checkpoints().await?;
         let config = &self.inner.config;
         self.forget_audit(config.audit_age).await?;
         let at = now();

@@ -18,6 +18,7 @@ use oma_models::retry::Policy;
 use oma_runtime::{Build, BuildStage, Left, Port, PortError, Runtime, SessionInfo, Unsupported};
 use oma_sandbox::Spec;
 use oma_sandbox::files::Workspace;
+use oma_sandbox::files::archive::{Bounds, Contents};
 use oma_sandbox::pool::{Counts, Pool};
 use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
@@ -397,6 +398,27 @@ impl Runtime for Native {
             .workspace(session)
             .await
             .map_err(|error| error.to_string())
+    }
+
+    async fn save(
+        &self,
+        session: &SessionId,
+        to: Box<dyn std::io::Write + Send>,
+        bounds: Bounds,
+    ) -> Result<Contents, oma_sandbox::Error> {
+        // Connections of the turn before, which are opened again when they are needed.
+        self.mcp.discard(session);
+        self.pool.save(session, to, bounds).await
+    }
+
+    async fn restore(
+        &self,
+        session: &SessionId,
+        from: Box<dyn std::io::Read + Send>,
+        bounds: Bounds,
+    ) -> Result<Contents, oma_sandbox::Error> {
+        self.mcp.discard(session);
+        self.pool.restore(session, from, bounds).await
     }
 
     async fn inventory(&self) -> Result<Vec<SessionId>, String> {

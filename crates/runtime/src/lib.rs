@@ -24,6 +24,7 @@ use oma_domain::{
     EnvironmentId, Event, EventId, KeyId, Member, Seq, SessionId, Timestamp, VaultId, WorkspaceId,
 };
 use oma_sandbox::files::Workspace;
+use oma_sandbox::files::archive::{Bounds, Contents};
 use oma_sandbox::pool::Counts;
 
 /// What does not change while a turn goes on.
@@ -356,6 +357,38 @@ pub trait Runtime: Send + Sync + 'static {
     /// The server stops: ends the sandboxes in which nothing runs, within a bound. Those of the `unfinished`
     /// sessions stay: their turns go on after the next start, and find them as they left them.
     async fn retire(&self, unfinished: &HashSet<SessionId>);
+
+    /// Packs the workspace of a session in which no turn is at work; its sandbox ends for that.
+    ///
+    /// # Errors
+    /// [`Busy`](oma_sandbox::Error::Busy) when something runs there all the same, and what else can go wrong.
+    async fn save(
+        &self,
+        session: &SessionId,
+        to: Box<dyn std::io::Write + Send>,
+        bounds: Bounds,
+    ) -> Result<Contents, oma_sandbox::Error> {
+        let _ = (session, to, bounds);
+        Err(oma_sandbox::Error::Refused(
+            "this runtime has no workspaces".to_owned(),
+        ))
+    }
+
+    /// Puts what is in the archive in the place of the session's workspace; its sandbox ends for that.
+    ///
+    /// # Errors
+    /// As [`Runtime::save`]; the workspace is as it was then.
+    async fn restore(
+        &self,
+        session: &SessionId,
+        from: Box<dyn std::io::Read + Send>,
+        bounds: Bounds,
+    ) -> Result<Contents, oma_sandbox::Error> {
+        let _ = (session, from, bounds);
+        Err(oma_sandbox::Error::Refused(
+            "this runtime has no workspaces".to_owned(),
+        ))
+    }
 
     /// Ends the session's sandbox and removes its workspace, because the session is deleted.
     ///

@@ -24,6 +24,12 @@ pub enum Error {
     /// What its environment needs could not be built; the rest is for the developer, mostly in an installer's words.
     #[error("the environment could not be built: {0}")]
     Build(String),
+    /// Somebody uses the sandbox, or something runs in it.
+    #[error("the sandbox is in use")]
+    Busy,
+    /// The workspace could not be packed or unpacked.
+    #[error(transparent)]
+    Archive(#[from] crate::files::archive::Error),
     /// A process could not be started in it.
     #[error("{0}")]
     Refused(String),

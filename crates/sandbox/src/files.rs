@@ -1,6 +1,7 @@
 //! The host's own access to a workspace, and to what is mounted beside it.
 
 pub(crate) mod access;
+pub mod archive;
 pub(crate) mod beneath;
 pub(crate) mod ownership;
 pub(crate) mod removal;

@@ -219,6 +219,39 @@ pub trait Provider: Send + Sync + 'static {
     /// [`Error`] when they can't be listed.
     async fn inventory(&self) -> Result<Vec<SessionId>, Error>;
 
+    /// Packs the session's workspace ([`files::archive`]), after its sandbox has ended. None is started meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when something runs in that; [`Error::Archive`].
+    async fn save(
+        &self,
+        session: &SessionId,
+        to: Box<dyn std::io::Write + Send>,
+        bounds: files::archive::Bounds,
+    ) -> Result<files::archive::Contents, Error> {
+        let _ = (session, to, bounds);
+        Err(Error::Refused(
+            "workspaces of this kind can't be saved".to_owned(),
+        ))
+    }
+
+    /// Puts what is in the archive in the place of the session's workspace, after its sandbox has ended with whatever
+    /// ran in it. None is started meanwhile, and the workspace is as it was when this fails.
+    ///
+    /// # Errors
+    /// [`Error::Archive`], and what else can go wrong.
+    async fn restore(
+        &self,
+        session: &SessionId,
+        from: Box<dyn std::io::Read + Send>,
+        bounds: files::archive::Bounds,
+    ) -> Result<files::archive::Contents, Error> {
+        let _ = (session, from, bounds);
+        Err(Error::Refused(
+            "workspaces of this kind can't be restored".to_owned(),
+        ))
+    }
+
     /// Starts a sandbox that belongs to no session yet, but to this workspace. It ends with the server.
     ///
     /// # Errors

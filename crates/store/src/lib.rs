@@ -21,6 +21,7 @@
 //! Where it sits: above `domain`, below the engine, which alone writes through it.
 
 pub mod access;
+pub mod checkpoints;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod deployments;
@@ -35,6 +36,7 @@ pub mod webhooks;
 pub mod work;
 
 pub use access::{Access, KeyDigest, StoredKey};
+pub use checkpoints::Checkpoints;
 pub use deployments::{DeploymentFilter, Deployments, Due, NewRun, RunFilter};
 pub use error::Error;
 pub use files::{FileFilter, Files, Output};
@@ -65,7 +67,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The durable record. Every method that changes something is durable when it returns.
 #[async_trait]
 pub trait Store:
-    Access + Deployments + Files + Memories + Skills + Trail + Webhooks + WorkQueue + Send + Sync + 'static
+    Access
+    + Checkpoints
+    + Deployments
+    + Files
+    + Memories
+    + Skills
+    + Trail
+    + Webhooks
+    + WorkQueue
+    + Send
+    + Sync
+    + 'static
 {
     /// Adds an agent at version 1, and with `once` remembers its id under the key in the same transaction.
     ///

@@ -21,7 +21,11 @@ impl Action {
     pub(super) fn reaches_out(self) -> bool {
         matches!(
             self.name,
-            "agent.file.write" | "agent.file.delete" | "credential.validate"
+            "agent.file.write"
+                | "agent.file.delete"
+                | "credential.validate"
+                | "checkpoint.create"
+                | "session.restore"
         )
     }
 
@@ -131,6 +135,11 @@ pub(super) fn of(method: &Method, route: &str) -> Option<Action> {
         ("POST", "/v1/sessions/{session_id}/events") => ("session.event", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/cancel") => ("session.cancel", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/parent_token") => ("session.parent_token", Some("session_id")),
+        ("POST", "/v1/sessions/{session_id}/checkpoints") => ("checkpoint.create", Some("session_id")),
+        ("DELETE", "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}") => {
+            ("checkpoint.delete", Some("checkpoint_id"))
+        }
+        ("POST", "/v1/sessions/{session_id}/restore") => ("session.restore", Some("session_id")),
         ("POST", "/v1/sessions/{session_id}/compact") => ("session.compact", Some("session_id")),
         ("POST", "/v1/memory_stores") => ("memory_store.create", None),
         ("POST", "/v1/memory_stores/{memory_store_id}") => ("memory_store.update", Some("memory_store_id")),

@@ -95,6 +95,7 @@ impl Server {
         let deps = Deps {
             vaults,
             files: files.unwrap(),
+            archives: oma_engine::Archives::open(&folder.path().join("checkpoints"), 0).unwrap(),
             store,
             runtime: Arc::new(Puppet::default()),
             models: vec![model("test/puppet"), model("test/family/large")],

@@ -347,6 +347,7 @@ impl Stage {
         let deps = Deps {
             vaults,
             files: files.unwrap(),
+            archives: oma_engine::Archives::open(&folder.join("checkpoints"), 0).unwrap(),
             store: Arc::clone(&store),
             runtime: puppet.clone(),
             models: Vec::new(),

@@ -214,18 +214,10 @@ impl Inner {
         let Some(held) = self.held(session) else {
             return Ok(None);
         };
-        let upstream = match &self.upstream {
-            Ok(upstream) => upstream.clone(),
-            Err(error) => {
-                // No sandbox has a placeholder then.
-                tracing::warn!(session_id = %session.id, %error, "nobody can prove to be a host, so no secret is used");
-                return Ok(None);
-            }
-        };
         Ok(Some(Keeper {
             authority: Arc::new(held.authority().await?),
             secrets: Arc::new(held),
-            upstream,
+            upstream: self.upstream.clone()?,
         }))
     }
 
@@ -235,12 +227,8 @@ impl Inner {
         let Some(held) = self.held(&session) else {
             return Ok(());
         };
+        self.upstream.as_ref().map_err(Clone::clone)?;
         let variables = held.variables().await.map_err(|error| error.to_string())?;
-        match &self.upstream {
-            Ok(_) => {}
-            Err(_) if variables.is_empty() => return Ok(()),
-            Err(error) => return Err(error.clone()),
-        }
         let variables = variables.into_iter();
         fittings
             .variables

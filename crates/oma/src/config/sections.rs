@@ -152,6 +152,9 @@ section! {
         max_warm: usize { default "0"; between "0", "10000"; env "OPENCLAW_MAX_WARM_CONTAINERS"; }
         /// How long such sandboxes are kept after anybody has asked for one like them.
         warm_timeout: Duration { default "30m"; between "1s", "7d"; env "OPENCLAW_WARM_IDLE_TIMEOUT_MS"; }
+        /// The folder for saved states of workspaces; `checkpoints` in the data folder without it. It may be on another
+        /// disk.
+        checkpoints: Option<PathBuf> { env "OPENCLAW_CHECKPOINTS_DIR"; }
         /// How long a turn waits for a free sandbox.
         wait_timeout: Duration { default "2m"; between "1s", "1h"; env "OPENCLAW_SANDBOX_WAIT_TIMEOUT_MS"; }
         /// Memory of all processes of a sandbox together, its `/tmp` included. The default is half of the machine's

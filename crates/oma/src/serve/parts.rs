@@ -88,6 +88,7 @@ impl Parts {
             vaults: vaults.clone(),
         };
         let files = files::open(config, &store, &local, access).await?;
+        let archives = files::archives(config)?;
         let mut furnishers: Vec<Arc<dyn Furnish>> = vec![
             // The first: nothing is put into a sandbox that has to wait.
             Arc::new(environments.clone()),
@@ -118,6 +119,7 @@ impl Parts {
             models: listed,
             vaults: vaults.clone(),
             files,
+            archives,
             guard,
         };
         let engine = Engine::new(deps, engine(config));
@@ -132,6 +134,10 @@ impl Parts {
             .record_cut_off()
             .await
             .map_err(|error| Failure::Other(format!("the audit trail can't be written: {error}")))?;
+        engine
+            .give_up_checkpoints()
+            .await
+            .map_err(|error| Failure::Other(format!("the checkpoints: {error}")))?;
         let api = AppState::new(
             engine.clone(),
             api(config, address, api_token, signup),

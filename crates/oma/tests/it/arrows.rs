@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "oma",
     "oma-api",
     "oma-engine",
@@ -20,6 +20,7 @@ const ORDER: [&str; 17] = [
     "oma-sandbox",
     "oma-vault",
     "oma-egress",
+    "oma-checkpoint",
     "oma-skill",
     "oma-store",
     "oma-trace",

@@ -129,6 +129,7 @@ impl Ours {
             .replace("{session_id}", session)
             .replace("{key_id}", key)
             .replace("{workspace_id}", workspace)
+            .replace("{checkpoint_id}", "chk_any")
             .replace("{path}", "note.txt");
         let file = format!("{filled}?session_id={session}");
         let their_file = file.replace(agent, their_agent);
@@ -224,6 +225,13 @@ impl Ours {
                 | "/v1/sessions/{session_id}/parent_token",
             ) => {
                 vec![Call::new(filled, Missing)]
+            }
+            ("GET" | "POST", "/v1/sessions/{session_id}/checkpoints")
+            | ("GET" | "DELETE", "/v1/sessions/{session_id}/checkpoints/{checkpoint_id}") => {
+                vec![Call::new(filled, Missing)]
+            }
+            ("POST", "/v1/sessions/{session_id}/restore") => {
+                vec![Call::new(filled, Missing).json(json!({"checkpointId": "chk_any"}))]
             }
             ("GET", "/v1/sessions/{session_id}/logs") => vec![Call::new(filled, Missing)],
             ("GET", "/v1/sessions/{session_id}/events") => vec![

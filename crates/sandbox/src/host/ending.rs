@@ -8,7 +8,7 @@ use oma_domain::SessionId;
 use tokio::time::timeout;
 
 use super::record::{Folder, Record};
-use super::sandboxes::{Found, Live, Sandboxes, make_private};
+use super::sandboxes::{Found, Live, Sandboxes};
 use crate::Error;
 use crate::client::Client;
 use crate::error::io as io_error;
@@ -113,31 +113,31 @@ impl Sandboxes {
         let failed = |error| io_error(format!("removing the workspace of {session}"), error);
         // With the session, the word of a loss is of no use either.
         self.folder(session).remove().map_err(failed)?;
-        let trash = self
-            .config
-            .data
-            .join("trash")
-            .join(ulid::Ulid::generate().to_string());
-        make_private(&trash)?;
-        let folders = [
-            ("workspace", self.workspace_path(session)),
-            ("mounts", self.mounts_path(session)),
-        ];
-        for (name, path) in folders {
+        let trash = self.config.data.join("trash");
+        let mut thrown = Vec::new();
+        for path in [self.workspace_path(session), self.mounts_path(session)] {
             // A folder must be writable to be moved.
             match files::access::grant(rustix::fs::CWD, path.as_path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}
             }
-            match fs::rename(path, trash.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
+            let to = trash.join(ulid::Ulid::generate().to_string());
+            match fs::rename(path, &to) {
+                Ok(()) => thrown.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
             }
         }
         // From here on the workspace is gone for everybody; a crash leaves the rest to the next start.
         let removal = tokio::task::spawn_blocking(move || {
-            removal::empty(&trash)?;
-            fs::remove_dir(&trash)
+            let mut thrown = thrown.iter();
+            thrown.try_for_each(|folder| {
+                match removal::empty(folder).and_then(|()| fs::remove_dir(folder)) {
+                    // Whoever empties the trash has come upon it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    removed => removed,
+                }
+            })
         });
         removal
             .await

@@ -3,7 +3,8 @@
 //!
 //! Under the data folder, `sandboxes/<session>` holds the record and the socket of a session's sandbox
 //! ([`record`]), `workspaces/<session>` its files, `mounts/<session>` what lies beside them, `layers/<layer>` what was
-//! built for environments, and `trash` what is being removed. A hand outlives the server; a new one finds it by its socket. Below `warm` lies the same of sandboxes that belong to no session yet
+//! built for environments, `restoring` workspaces that are being unpacked, and `trash` what is being removed. A hand
+//! outlives the server; a new one finds it by its socket. Below `warm` lies the same of sandboxes that belong to no session yet
 //! ([`warm`]).
 //!
 //! Invariant: for one session at most one sandbox lives; what is done to it is done one at a time.
@@ -18,6 +19,7 @@ mod layers;
 mod mounts;
 pub(crate) mod record;
 mod sandboxes;
+mod saving;
 mod warm;
 
 pub use config::Config;
@@ -26,7 +28,7 @@ pub(crate) use sandboxes::make_private;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -36,6 +38,7 @@ use oma_domain::{SessionId, WorkspaceId};
 
 use crate::error::io as io_error;
 use crate::files;
+use crate::files::archive::{Bounds, Contents};
 use crate::files::beneath::Beneath;
 use crate::fittings::{Fit, Fittings};
 use crate::limits::Enforcement;
@@ -77,6 +80,7 @@ impl Claimed {
         for name in FOLDERS {
             make_private(&data.join(warm::FOLDER).join(name))?;
         }
+        make_private(&data.join(saving::FOLDER))?;
         Ok(Self {
             lock: lock(&data.join("sandboxes.lock"))?,
             instance: instance(&data.join("sandboxes.instance"))
@@ -111,6 +115,7 @@ impl Host {
         };
         let inner = sandboxes(config.data.clone());
         let warm = sandboxes(config.data.join(warm::FOLDER));
+        inner.give_up_restoring()?;
         warm.clear_all().await?;
         let survivors = inner.clear_away().await?.into();
         Ok(Self {
@@ -226,6 +231,26 @@ impl Provider for Host {
         let sites = self.inner.sites();
         all.retain(|session| !sites.contains_key(session));
         Ok(all.into_iter().collect())
+    }
+
+    async fn save(
+        &self,
+        session: &SessionId,
+        to: Box<dyn Write + Send>,
+        bounds: Bounds,
+    ) -> Result<Contents, Error> {
+        let (inner, session) = (Arc::clone(&self.inner), session.clone());
+        whole(async move { inner.save(&session, to, bounds).await }).await
+    }
+
+    async fn restore(
+        &self,
+        session: &SessionId,
+        from: Box<dyn Read + Send>,
+        bounds: Bounds,
+    ) -> Result<Contents, Error> {
+        let (inner, session) = (Arc::clone(&self.inner), session.clone());
+        whole(async move { inner.restore(&session, from, bounds).await }).await
     }
 
     async fn start_warm(&self, workspace: &WorkspaceId, fittings: Fittings) -> Result<WarmId, Error> {

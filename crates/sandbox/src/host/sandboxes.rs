@@ -401,9 +401,15 @@ impl Sandboxes {
         self.throw_away(&self.new_layers()).map_err(failed)?;
         let trash = self.config.data.join("trash");
         // This may take long, and nobody waits for it.
+        let rubbish: Vec<PathBuf> = fs::read_dir(&trash)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(failed)?;
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = removal::empty(&trash) {
-                tracing::warn!(%error, "the rest of a removed workspace could not be removed");
+            // Nothing else: what is thrown away from here on is somebody's work.
+            for folder in rubbish {
+                if let Err(error) = removal::empty(&folder).and_then(|()| fs::remove_dir(&folder)) {
+                    tracing::warn!(%error, "the rest of a removed workspace could not be removed");
+                }
             }
         });
         Ok(survivors)

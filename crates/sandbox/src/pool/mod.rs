@@ -16,6 +16,7 @@
 mod lease;
 mod places;
 mod reserve;
+mod still;
 mod warm;
 
 use std::collections::HashSet;

@@ -300,6 +300,11 @@ impl Inner {
         entry.map(|entry| Arc::clone(&entry.origin)).unwrap_or_default()
     }
 
+    /// How many hold the session's place.
+    pub(super) fn users(&self, session: &SessionId) -> usize {
+        self.lock().entries.get(session).map_or(0, |entry| entry.users)
+    }
+
     /// The sandbox that was set aside for the session and is to be handed over now.
     pub(super) fn take_spare(&self, session: &SessionId) -> Option<WarmId> {
         self.lock().entries.get_mut(session)?.spare.take()

@@ -14,6 +14,7 @@ mod lifecycle;
 mod mounts;
 mod ordinary_user;
 mod reattach;
+mod saving;
 mod shell;
 mod support;
 mod warm;

@@ -12,6 +12,7 @@
 pub mod access;
 pub mod agents;
 pub mod audit;
+pub mod checkpoints;
 pub mod commits;
 pub mod concurrency;
 pub mod deployments;
@@ -43,6 +44,7 @@ macro_rules! contract_tests {
             access: workspaces, budgets, users, forgotten_keys, keys, rotation, revocation, last_use;
             agents: round_trip, creation_conflict, versions, stale_update, archiving, deletion;
             audit: listing, calls_that_do_not_end, filters, with_a_commit;
+            checkpoints: life, given_up;
             commits: appends, state_only, stale_head, missing_session, wrong_positions, repeated_event_id, atomicity,
                 needed_agent;
             concurrency: one_of_two_commits_wins, one_of_many_keys_wins, first_kept_value_wins, many_sessions;

@@ -57,6 +57,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     ("V22__work", include_str!("../../migrations/V22__work.sql")),
     ("V23__notices", include_str!("../../migrations/V23__notices.sql")),
+    (
+        "V24__checkpoints",
+        include_str!("../../migrations/V24__checkpoints.sql"),
+    ),
 ];
 
 /// Brings the database to the newest schema.

@@ -22,6 +22,7 @@ mod access;
 mod agents;
 mod audit;
 mod checkpointer;
+mod checkpoints;
 mod commits;
 mod connection;
 mod credentials;

@@ -15,7 +15,9 @@ use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
 use super::rows::{ends, id, number, optional_id, optional_text, page, page_limit, text, unknown_cursor};
 use super::snapshots::{self, Shared};
-use super::{environments, events, files, memory, queue, resources, vaults, webhooks, work, workspaces};
+use super::{
+    checkpoints, environments, events, files, memory, queue, resources, vaults, webhooks, work, workspaces,
+};
 use crate::{Error, NewSession, Result as StoreResult, SessionFilter, Span, Standing};
 
 /// A session, ready to be stored.
@@ -385,6 +387,7 @@ pub(super) fn delete(conn: &Connection, workspace: &WorkspaceId, id: &SessionId)
     memory::detach(conn, key)?;
     resources::clear(conn, key)?;
     files::clear(conn, key)?;
+    checkpoints::clear(conn, key)?;
     work::forget_session(conn, workspace, id)?;
     conn.prepare_cached("DELETE FROM session_states WHERE session = ?")?
         .execute([key])?;

@@ -10,4 +10,3 @@ mod matching;
 mod probe;
 mod refresh;
 mod setup;
-mod variables;

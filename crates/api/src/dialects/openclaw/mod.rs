@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod audit;
 pub mod budget;
+pub mod checkpoints;
 pub mod environments;
 pub mod error;
 pub mod events;

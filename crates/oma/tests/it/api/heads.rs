@@ -67,6 +67,30 @@ async fn ids_that_nothing_has_are_not_found() {
             ),
             ("GET", format!("/v1/sessions/{id}/logs"), "", "session_not_found"),
             (
+                "POST",
+                format!("/v1/sessions/{id}/checkpoints"),
+                "",
+                "session_not_found",
+            ),
+            (
+                "GET",
+                format!("/v1/sessions/{id}/checkpoints"),
+                "",
+                "session_not_found",
+            ),
+            (
+                "GET",
+                format!("/v1/sessions/{}/checkpoints/{id}", chat.session),
+                "",
+                "checkpoint_not_found",
+            ),
+            (
+                "DELETE",
+                format!("/v1/sessions/{}/checkpoints/{id}", chat.session),
+                "",
+                "checkpoint_not_found",
+            ),
+            (
                 "GET",
                 format!("/v1/sessions/{id}/events"),
                 "",

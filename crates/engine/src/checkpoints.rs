@@ -1,0 +1,276 @@
+//! Saved states of sessions' workspaces: made, listed, put back, into the same session or another one.
+//!
+//! What is being made is noted before its archive is written, and seen when that is whole; whatever a crash or a failure
+//! leaves of it goes by itself. A checkpoint goes with the session that it was made of.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use oma_checkpoint::Digest;
+use oma_domain::session::{Phase, Rejection};
+use oma_domain::{Checkpoint, CheckpointId, Session, SessionId, WorkspaceId};
+use oma_sandbox::Error as SandboxError;
+use oma_sandbox::files::archive::{self, Bounds};
+
+use crate::error::Result;
+use crate::{Engine, Error, now};
+
+/// The most checkpoints of one session.
+const MAX_CHECKPOINTS: u32 = 100;
+/// How long packing or unpacking a workspace may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How many archives one step removes.
+const STEP: u32 = 500;
+
+/// What can go wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// No such checkpoint in this workspace, or none of that session.
+    #[error("no checkpoint has this id")]
+    NotFound,
+    /// The session has as many as it may have.
+    #[error("the session has {0} checkpoints; more are not possible")]
+    TooMany(u32),
+    /// The workspace has more than a checkpoint may have, or than the session may.
+    #[error("{0}")]
+    TooLarge(String),
+    /// What was saved is not what is there now.
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Engine {
+    /// Saves the workspace of a session in which no turn is at work. Its sandbox ends for that, like an idle one.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`]; [`Error::Rejected`] when a turn is at work, or something runs in the sandbox;
+    /// [`CheckpointError::TooMany`], [`CheckpointError::TooLarge`]; [`Error::DiskFull`]; [`Error::Unavailable`].
+    pub async fn create_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+    ) -> Result<Checkpoint> {
+        self.accepting()?;
+        let session = self.with_workspace(workspace, session).await?;
+        if matches!(session.state.phase, Phase::Running { .. }) {
+            return Err(Rejection::Busy.into());
+        }
+        let engine = self.clone();
+        // To the end, also when the caller goes away: half of one is of no use.
+        let task = self.inner.tasks.spawn(async move { engine.save(&session).await });
+        task.await
+            .map_err(|error| Error::Internal(format!("saving a workspace did not end: {error}")))?
+    }
+
+    async fn save(&self, session: &Session) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint {
+            id: CheckpointId::generate(),
+            workspace: session.workspace.clone(),
+            session: session.id.clone(),
+            size: 0,
+            sha256: String::new(),
+            bytes: 0,
+            entries: 0,
+            skipped: 0,
+            created_at: now(),
+        };
+        let store = &self.inner.store;
+        match store.begin_checkpoint(&checkpoint, MAX_CHECKPOINTS).await {
+            Err(oma_store::Error::NotFound) => return Err(Error::SessionNotFound),
+            Err(oma_store::Error::TooMany(most)) => return Err(CheckpointError::TooMany(most).into()),
+            begun => begun?,
+        }
+        let saved = self.write_archive(&mut checkpoint).await;
+        if saved.is_err() {
+            store
+                .delete_checkpoint(&checkpoint.workspace, &checkpoint.id)
+                .await?;
+            // Also where the session has gone meanwhile, and its checkpoints have been forgotten already.
+            let archives = &self.inner.archives;
+            archives.remove(&[checkpoint.id.clone()]).await.map_err(broken)?;
+            self.release_checkpoints().await?;
+        }
+        saved.map(|()| checkpoint)
+    }
+
+    async fn write_archive(&self, checkpoint: &mut Checkpoint) -> Result<()> {
+        let (partial, writer) = self.inner.archives.begin().map_err(broken)?;
+        let runtime = &self.inner.runtime;
+        let contents = runtime
+            .save(&checkpoint.session, Box::new(writer), bounds())
+            .await
+            .map_err(refused)?;
+        let digest = partial.finish(&checkpoint.id).await.map_err(broken)?;
+        checkpoint.size = digest.size;
+        checkpoint.sha256 = digest.sha256;
+        checkpoint.bytes = contents.bytes;
+        checkpoint.entries = contents.entries;
+        checkpoint.skipped = contents.skipped;
+        match self.inner.store.finish_checkpoint(checkpoint).await {
+            Err(oma_store::Error::NotFound) => Err(Error::SessionNotFound),
+            finished => Ok(finished?),
+        }
+    }
+
+    /// A checkpoint of a session.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotFound`].
+    pub async fn checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        id: &CheckpointId,
+    ) -> Result<Checkpoint> {
+        let found = self.inner.store.checkpoint(workspace, id).await?;
+        found
+            .filter(|checkpoint| checkpoint.session == *session)
+            .ok_or_else(|| CheckpointError::NotFound.into())
+    }
+
+    /// The checkpoints of a session, the newest first.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn checkpoints(&self, workspace: &WorkspaceId, session: &SessionId) -> Result<Vec<Checkpoint>> {
+        let found = self.inner.store.checkpoints(workspace, session).await?;
+        if found.is_empty() {
+            self.session(workspace, session).await?;
+        }
+        Ok(found)
+    }
+
+    /// Removes a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotFound`].
+    pub async fn delete_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        id: &CheckpointId,
+    ) -> Result<()> {
+        self.checkpoint(workspace, session, id).await?;
+        if !self.inner.store.delete_checkpoint(workspace, id).await? {
+            return Err(CheckpointError::NotFound.into());
+        }
+        self.release_checkpoints().await
+    }
+
+    /// Puts what was saved, of this session or another one of its workspace, in the place of what the session's workspace
+    /// has. Its sandbox ends for that, with whatever runs in it. All of it is as it was when this fails.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`], [`CheckpointError::NotFound`]; [`Error::Rejected`] when the session does not rest;
+    /// [`CheckpointError::TooLarge`], [`CheckpointError::Damaged`]; [`Error::DiskFull`]; [`Error::Unavailable`].
+    pub async fn restore_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        id: &CheckpointId,
+    ) -> Result<Checkpoint> {
+        self.accepting()?;
+        let session = self.with_workspace(workspace, session).await?;
+        let found = self.inner.store.checkpoint(workspace, id).await?;
+        let checkpoint = found.ok_or(CheckpointError::NotFound)?;
+        if !matches!(session.state.phase, Phase::Idle { .. }) {
+            return Err(Rejection::Busy.into());
+        }
+        let engine = self.clone();
+        let task = self.inner.tasks.spawn(async move {
+            let expected = Digest {
+                size: checkpoint.size,
+                sha256: checkpoint.sha256.clone(),
+            };
+            let archive = engine.inner.archives.read(&checkpoint.id, expected).await;
+            let archive = archive.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => CheckpointError::Damaged("its archive is gone".to_owned()).into(),
+                io::ErrorKind::InvalidData => CheckpointError::Damaged(error.to_string()).into(),
+                _ => broken(error),
+            })?;
+            let runtime = &engine.inner.runtime;
+            runtime
+                .restore(&session.id, Box::new(archive), bounds())
+                .await
+                .map_err(refused)?;
+            Ok(checkpoint)
+        });
+        task.await
+            .map_err(|error| Error::Internal(format!("restoring a workspace did not end: {error}")))?
+    }
+
+    /// Gives up what was being made when the last server ended. Only for a start, before calls are taken.
+    ///
+    /// # Errors
+    /// A store failure; calling it again is safe.
+    pub async fn give_up_checkpoints(&self) -> Result<()> {
+        self.inner.store.give_up_checkpoints().await?;
+        self.release_checkpoints().await
+    }
+
+    /// Removes the archives of checkpoints that are gone.
+    pub(crate) async fn release_checkpoints(&self) -> Result<()> {
+        let store = &self.inner.store;
+        loop {
+            let released = store.released_checkpoints(STEP).await?;
+            if released.is_empty() {
+                return Ok(());
+            }
+            self.inner.archives.remove(&released).await.map_err(broken)?;
+            store.forget_released_checkpoints(&released).await?;
+        }
+    }
+
+    /// A session that has a workspace of its own here.
+    async fn with_workspace(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Session> {
+        let session = self.session(workspace, id).await?;
+        let lacks = |message: &str| Error::Unsupported {
+            field: "session",
+            message: message.to_owned(),
+        };
+        if session.sandbox() != &session.id {
+            return Err(lacks(
+                "a thread works in the workspace of its session; name that one",
+            ));
+        }
+        let environment = session.environment.as_deref();
+        if environment.is_some_and(|environment| !environment.spec.hosting.is_cloud()) {
+            return Err(lacks(
+                "the workspace of a self-hosted environment is with its developer",
+            ));
+        }
+        Ok(session)
+    }
+}
+
+fn bounds() -> Bounds {
+    Bounds {
+        // The sandboxes have bounds of their own.
+        bytes: u64::MAX,
+        entries: u64::MAX,
+        deadline: Instant::now() + PATIENCE,
+    }
+}
+
+fn broken(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
+        _ => Error::Internal(format!("the archives of checkpoints: {error}")),
+    }
+}
+
+fn refused(error: SandboxError) -> Error {
+    match error {
+        SandboxError::Busy => Rejection::Busy.into(),
+        SandboxError::Exhausted(_) | SandboxError::Engine(_) => Error::Unavailable(error.to_string()),
+        SandboxError::Archive(error) => match error {
+            archive::Error::TooMuch(_) | archive::Error::Late => {
+                CheckpointError::TooLarge(error.to_string()).into()
+            }
+            archive::Error::Damaged(reason) => CheckpointError::Damaged(reason).into(),
+            archive::Error::Io { source, .. } => broken(source),
+        },
+        SandboxError::Io { source, .. } => broken(source),
+        error => Error::Internal(error.to_string()),
+    }
+}
