@@ -9,6 +9,7 @@ use oma_domain::{EventId, SessionId, WorkspaceId};
 
 use crate::error::io as io_error;
 use crate::host::{Host, is_root};
+use crate::layers::{Build, Layers as _};
 use crate::limits::Enforcement;
 use crate::local::{self, Config};
 use crate::protocol::Call;
@@ -71,12 +72,12 @@ impl Check {
 pub async fn probe(config: &Config) -> Vec<Check> {
     let mut checks = vec![kernel(), user(), user_namespaces()];
     checks.extend(namespaces());
-    checks.push(overlay());
     checks.push(groups(config));
     checks.push(seccomp());
     checks.push(landlock());
     checks.push(shell());
     checks.push(trial(config, local::open).await);
+    checks.push(trial_build(config, local::open).await);
     checks
 }
 
@@ -166,16 +167,6 @@ fn namespaces() -> Vec<Check> {
         ),
     };
     KINDS.map(check).into()
-}
-
-fn overlay() -> Check {
-    let has =
-        read("/proc/filesystems").is_some_and(|text| text.lines().any(|line| line.ends_with("\toverlay")));
-    // Nothing needs it today: environment packages will.
-    Check::ok(
-        "overlay file system",
-        if has { "there" } else { "not there (not needed)" },
-    )
 }
 
 fn groups(config: &Config) -> Check {
@@ -304,5 +295,41 @@ pub(crate) async fn trial<F: Future<Output = Result<Host, Error>>>(
             )
         }
         Err(error) => Check::bad(name, Status::Fail, error.to_string(), remedy),
+    }
+}
+
+/// Makes a place for a build, in a data folder of its own, and removes it again.
+pub(crate) async fn trial_build<F: Future<Output = Result<Host, Error>>>(
+    config: &Config,
+    open: impl FnOnce(Config) -> F,
+) -> Check {
+    let name = "packages of environments";
+    let remedy = "environments with packages or a setup script are refused or fail here; see docs/environments.md for \
+                  what they need";
+    let outcome = async {
+        let folder = tempfile::Builder::new().prefix("oma-doctor-").tempdir();
+        let folder = folder.map_err(|error| io_error("making a folder", error))?;
+        let host = open(Config {
+            data: folder.path().to_owned(),
+            ..config.clone()
+        })
+        .await?;
+        if let Some(lack) = host.lacks() {
+            return Ok(Some(lack));
+        }
+        let build = Build {
+            workspace: WorkspaceId::default_workspace(),
+            image: None,
+            limits: config.limits.clone(),
+            files: Vec::new(),
+        };
+        let site = host.begin(build).await?;
+        host.give_up(&site).await?;
+        Ok::<_, Error>(None)
+    };
+    match outcome.await {
+        Ok(None) => Check::ok(name, "a place to install them was made and removed"),
+        Ok(Some(lack)) => Check::bad(name, Status::Warn, lack, remedy),
+        Err(error) => Check::bad(name, Status::Warn, error.to_string(), remedy),
     }
 }

@@ -422,3 +422,36 @@ async fn what_environments_may_not_say_is_refused() {
     assert_eq!(client.get("/v1/environments").await.json()["count"], 0);
     system.stop().await;
 }
+
+#[tokio::test]
+async fn a_build_that_takes_too_long_or_too_much_is_ended_and_leaves_nothing() {
+    let started = start(|options| {
+        options
+            .set("OPENCLAW_SANDBOX_BUILD_TIMEOUT_MS", "8000")
+            .set("OPENCLAW_SANDBOX_BUILD_DISK", "8MiB")
+    });
+    let Some(system) = started.await else { return };
+    let client = system.client();
+    let mut names = Vec::new();
+    for (script, words) in [
+        ("echo begun; exec sleep 600", "took longer than 8s"),
+        (
+            "head -c 64M /dev/zero > /opt/big; exec sleep 600",
+            "more than 8388608 bytes",
+        ),
+    ] {
+        let id = environment(client, json!({"name": "e", "setupScript": script})).await;
+        names.push((id, words));
+    }
+    for (id, words) in names {
+        let build = built(client, &id).await;
+        let error = build["error"].as_str().expect("an error");
+        assert!(error.contains(words), "{error}");
+    }
+    let data = system.data.path();
+    for folder in ["layers/new", "sandboxes", "workspaces"] {
+        let left = std::fs::read_dir(data.join(folder)).expect("a folder").count();
+        assert_eq!(left, 0, "{folder}");
+    }
+    system.stop().await;
+}

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::image::Image;
 use super::{Config, Users, has_option, lacking};
 use crate::Error;
-use crate::doctor::{Check, Status, trial};
+use crate::doctor::{Check, Status, trial, trial_build};
 use crate::host;
 use crate::limits::Enforcement;
 
@@ -52,8 +52,14 @@ pub async fn probe(config: &Config) -> Vec<Check> {
         restarts(&info),
     ];
     let host: host::Config = config.host.clone();
-    let open = |host| super::open(Config { host, ..config });
+    let open = |host| {
+        super::open(Config {
+            host,
+            ..config.clone()
+        })
+    };
     checks.push(trial(&host, open).await);
+    checks.push(trial_build(&host, open).await);
     checks
 }
 

@@ -19,6 +19,12 @@ async fn a_machine_that_runs_this_suite_is_well() {
             .iter()
             .any(|check| check.name == "a sandbox" && check.detail.contains("first command"))
     );
+    let packages = checks
+        .iter()
+        .find(|check| check.name == "packages of environments")
+        .unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    assert_eq!(packages.status == Status::Ok, is_root, "{packages:?}");
     assert!(
         checks
             .iter()
