@@ -294,7 +294,7 @@ impl Containers {
                 enforcement: host.enforcement(),
                 limits: order.limits.clone(),
                 tools: host.tools.clone(),
-                orphan_timeout: host.orphan_timeout,
+                orphan_timeout: order.orphan_timeout(host.orphan_timeout),
                 writable: writable(&order.mounts),
                 gateway: host.gateway,
                 variables: order.fittings.all_variables(),

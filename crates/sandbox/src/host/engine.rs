@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::SessionId;
@@ -34,6 +35,16 @@ pub(crate) struct Order<'a> {
     pub(crate) layer: Option<Found>,
     /// A layer is to be built in it.
     pub(crate) site: Option<&'a Ground>,
+}
+
+/// How long a build lives without a server: nobody goes on with it.
+const ABANDONED: Duration = Duration::from_secs(15);
+
+impl Order<'_> {
+    /// How long the hand lives without a server.
+    pub(crate) fn orphan_timeout(&self, configured: Duration) -> Duration {
+        self.site.map_or(configured, |_| configured.min(ABANDONED))
+    }
 }
 
 /// A layer that is there.

@@ -83,9 +83,9 @@ impl Namespaces {
         let config = &self.config;
         let duties = Duties {
             enforcement: config.enforcement(),
+            orphan_timeout: order.orphan_timeout(config.orphan_timeout),
             limits: order.limits,
             tools: config.tools.clone(),
-            orphan_timeout: config.orphan_timeout,
             writable: writable(&order.mounts),
             gateway: config.gateway,
             variables: order.fittings.all_variables(),
