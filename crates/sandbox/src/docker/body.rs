@@ -14,7 +14,7 @@ use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
 use crate::host::engine::Order;
-use crate::host::record::{GROUPS, TRUST, USERS};
+use crate::host::record::{GROUPS, PRELOAD, TRUST, USERS};
 use crate::limits::Limits;
 use crate::mounts::Access;
 use crate::{Error, Spec, trust};
@@ -239,7 +239,10 @@ fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, E
         }
     }
     // A build's installers change those of the image.
-    for name in [USERS, GROUPS].into_iter().filter(|_| order.site.is_none()) {
+    for name in [USERS, GROUPS, PRELOAD]
+        .into_iter()
+        .filter(|_| order.site.is_none())
+    {
         all.push(bind(
             &order.folder.file(name),
             &Path::new("/etc").join(name),

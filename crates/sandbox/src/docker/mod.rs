@@ -251,6 +251,7 @@ impl Containers {
         let files = [
             (record::USERS, accounts.users(user, group)),
             (record::GROUPS, accounts.groups(group)),
+            (record::PRELOAD, String::new()),
         ];
         let mut files = files.into_iter();
         let written = files.try_for_each(|(name, text)| folder.put(name, &text));

@@ -19,7 +19,7 @@ use super::record::Folder;
 use super::sandboxes::{Live, Sandboxes, make_private, sessions};
 use super::{Host, warm, whole};
 use crate::error::io as io_error;
-use crate::files::usage;
+use crate::files::{removal, usage};
 use crate::fittings::Fittings;
 use crate::layers::{Build, Kept, Layer, Layers, Site};
 use crate::{Error, Spec};
@@ -56,14 +56,22 @@ impl Sandboxes {
         self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a folder where it is removed without anybody waiting for it. One that is not there is no failure.
+    /// Puts a folder where it is removed without anybody waiting for it. One that is not there is no failure. Must be
+    /// called in a runtime.
     pub(super) fn throw_away(&self, folder: &Path) -> io::Result<()> {
         let trash = self.config.data.join("trash");
         let trash = trash.join(ulid::Ulid::generate().to_string());
-        match fs::rename(folder, trash) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            moved => moved,
+        match fs::rename(folder, &trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            moved => moved?,
         }
+        // It may be large; a crash leaves the rest to the next start. Only this folder is this one's to remove.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = removal::empty(&trash).and_then(|()| fs::remove_dir(&trash)) {
+                tracing::warn!(%error, "the rest of a build could not be removed");
+            }
+        });
+        Ok(())
     }
 
     fn note(&self, layer: &Layer) -> io::Result<Option<(Note, File)>> {
@@ -130,13 +138,6 @@ impl Sandboxes {
             let failed = |error| io_error("removing what is left of a build", error);
             self.throw_away(&folder).map_err(failed)?;
             self.sites().remove(id);
-            let trash = self.config.data.join("trash");
-            // It may be large, and nobody waits for it; a crash leaves the rest to the next start.
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = crate::files::removal::empty(&trash) {
-                    tracing::warn!(%error, "the rest of a build could not be removed");
-                }
-            });
         }
         Ok(())
     }
@@ -254,12 +255,6 @@ impl Sandboxes {
         }
         self.throw_away(&self.layers_path().join(layer.as_str()))
             .map_err(failed)?;
-        let trash = self.config.data.join("trash");
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = crate::files::removal::empty(&trash) {
-                tracing::warn!(%error, "the rest of a removed layer could not be removed");
-            }
-        });
         Ok(true)
     }
 }

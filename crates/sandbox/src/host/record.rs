@@ -29,6 +29,9 @@ const DOOR: &str = "door";
 /// What a container shows as the files of these names in `/etc`.
 pub(crate) const USERS: &str = "passwd";
 pub(crate) const GROUPS: &str = "group";
+/// The loader would put what this names into every program, the hand among them, so that what an image has of it must
+/// not hold.
+pub(crate) const PRELOAD: &str = "ld.so.preload";
 
 /// A folder with what programs in a container trust.
 pub(crate) const TRUST: &str = "trust";
@@ -187,7 +190,7 @@ impl Folder {
     /// When something is left.
     pub(crate) fn remove(&self) -> io::Result<()> {
         // The record goes first: without it, the rest is only rubbish.
-        for name in [FILE, SOCKET, "record.new", USERS, GROUPS] {
+        for name in [FILE, SOCKET, "record.new", USERS, GROUPS, PRELOAD] {
             absent_is_fine(fs::remove_file(self.0.join(name)))?;
         }
         absent_is_fine(fs::remove_file(self.door().join(DOOR_SOCKET)))?;

@@ -370,6 +370,11 @@ impl Sandboxes {
     /// whose sandboxes live.
     pub(super) async fn clear_away(&self) -> Result<Vec<SessionId>, Error> {
         let failed = |error| io_error("clearing away after a crash", error);
+        // Nothing else: what is thrown away from here on is somebody's work.
+        let trash = self.config.data.join("trash");
+        let rubbish: Vec<PathBuf> = fs::read_dir(&trash)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(failed)?;
         let mut living = Vec::new();
         let mut survivors = Vec::new();
         for session in self.below("sandboxes")? {
@@ -399,13 +404,8 @@ impl Sandboxes {
         self.engine.sweep(&living).await?;
         self.engine.sweep_layers(&self.images().map_err(failed)?).await?;
         self.throw_away(&self.new_layers()).map_err(failed)?;
-        let trash = self.config.data.join("trash");
         // This may take long, and nobody waits for it.
-        let rubbish: Vec<PathBuf> = fs::read_dir(&trash)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .map_err(failed)?;
         tokio::task::spawn_blocking(move || {
-            // Nothing else: what is thrown away from here on is somebody's work.
             for folder in rubbish {
                 if let Err(error) = removal::empty(&folder).and_then(|()| fs::remove_dir(&folder)) {
                     tracing::warn!(%error, "the rest of a removed workspace could not be removed");

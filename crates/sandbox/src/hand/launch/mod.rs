@@ -14,6 +14,7 @@ pub(crate) mod contained;
 pub(super) mod filter;
 pub(crate) mod layered;
 mod namespaces;
+mod place;
 pub(crate) mod root;
 
 use std::collections::BTreeMap;

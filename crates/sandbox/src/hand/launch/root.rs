@@ -18,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE, layered};
+use super::{Failure, INSIDE_ID, Mount, Plan, Step as _, WORKSPACE, layered, place};
 use crate::gateway::RESOLV_CONF;
 use crate::mounts::Access;
 use crate::trust;
@@ -153,15 +153,13 @@ pub(super) fn build(plan: &Plan, shifted: Option<&OwnedFd>) -> Result<(), Failur
         symlink("../tmp", var.join("tmp")).step("making /var/tmp")?;
     }
     for source in &plan.readable {
-        let target = root.join(source.strip_prefix("/").unwrap_or(source));
-        bind(source, &target, READ_ONLY | NO_SUID | NO_DEVICES)?;
+        place::bind(source, root, source, READ_ONLY | NO_SUID | NO_DEVICES)?;
     }
     proc(root)?;
     devices(root, plan)?;
     bind(&plan.workspace, &under(root, WORKSPACE), NO_SUID | NO_DEVICES)?;
     for (source, target) in plan.site.iter().flat_map(|site| &site.files) {
-        let target = target.strip_prefix("/").unwrap_or(target);
-        bind(source, &root.join(target), READ_ONLY | NO_SUID | NO_DEVICES)?;
+        place::bind(source, root, target, READ_ONLY | NO_SUID | NO_DEVICES)?;
     }
     for mount in &plan.mounts {
         show(mount, root)?;
@@ -234,7 +232,14 @@ fn etc(root: &Path, plan: &Plan) -> Result<(), Failure> {
         trust(&etc, authority, plan.layer.is_some())?;
     }
     match &plan.layer {
-        Some(layer) => layered::over(&etc, &layer.join("etc"), &etc),
+        Some(layer) => {
+            // What lies above the layer, so that its links are not in the way, and can be made.
+            for source in plan.readable.iter().filter(|path| path.starts_with("/etc")) {
+                let is_folder = fs::metadata(source).step("looking at what is readable")?.is_dir();
+                place::make(root, source, is_folder).step("making a place in /etc")?;
+            }
+            layered::over(&etc, &layer.join("etc"), &etc)
+        }
         None => Ok(()),
     }
 }
