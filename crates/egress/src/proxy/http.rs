@@ -12,7 +12,6 @@ use http::header::{
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
@@ -24,7 +23,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::idle::Watched;
-use super::secrets::{Refused, Withheld, in_the_clear};
+use super::secrets::{self, Body, Masked, Refused, Set, Withheld, in_the_clear};
 use super::{CLEAR, Denial, Link, Protocol, Stream, Verdict};
 use crate::Error;
 use crate::target::{self, Host};
@@ -47,8 +46,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     TRANSFER_ENCODING,
 ];
 
-type Body = BoxBody<Bytes, hyper::Error>;
-
 /// A host and a port.
 pub(super) type Place = (Host, u16);
 
@@ -67,6 +64,8 @@ pub(super) enum Refusal {
     Malformed(&'static str),
     /// What was decided of it.
     Decided(Place, Verdict),
+    /// What became of it once it had been decided that it may go, with the secrets of these variables.
+    Failed(Place, Verdict, String),
     /// There is the placeholder of a secret in it, that of this variable where the session has one.
     Withheld(Place, Withheld, String),
 }
@@ -79,9 +78,12 @@ impl Refusal {
                 link.decide(protocol, host, port, &Verdict::Denied(Denial::Malformed));
                 said(StatusCode::BAD_REQUEST, what.to_owned())
             }
-            Self::Decided((host, port), verdict) => {
+            Self::Decided(place, verdict) => {
+                Self::Failed(place, verdict, String::new()).tell(link, protocol, "", 0)
+            }
+            Self::Failed((host, port), verdict, names) => {
                 let host = host.to_string();
-                link.decide(protocol, &host, port, &verdict);
+                link.decide_of(protocol, &host, port, &verdict, &names);
                 refusal(&host, port, &verdict)
             }
             Self::Withheld((host, port), why, name) => {
@@ -218,15 +220,19 @@ impl Conversation {
         let (place, authority) = self.place(&request)?;
         let refused = |verdict| Refusal::Decided(place.clone(), verdict);
         self.link.admit(&place.0).map_err(refused)?;
-        self.has_no_placeholder(&request, &place).await?;
+        // Who has secrets may repeat them in the clear as well.
+        let searched = self.secrets_of(&request, &place).await?;
         let asked = request.headers().get(UPGRADE).cloned();
         // Requests in another protocol would name hosts that nobody looks at.
-        let is_strict = self.link.allowed().is_strict();
+        let is_strict = self.link.allowed().is_strict() || searched.is_some();
         let asked = asked.filter(|to| !is_strict || to.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
         end_to_end(request.headers_mut());
         request.headers_mut().insert(HOST, authority);
+        if searched.is_some() {
+            secrets::searchable(request.headers_mut());
+        }
         if let Some(protocol) = asked {
             let headers = request.headers_mut();
             headers.insert(UPGRADE, protocol);
@@ -244,22 +250,38 @@ impl Conversation {
             .map_err(|error| failed(Error::Failed(error.to_string())))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (link, far) = (Arc::clone(&self.link), upgrade::on(&mut response));
+            let mut response = response.map(|_| empty());
+            if let Some(set) = &searched {
+                secrets::switched(set, &mut response);
+            }
             tokio::spawn(async move {
-                if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
-                    link.carry(TokioIo::new(near), TokioIo::new(far), &[]).await;
+                let (Ok(near), Ok(far)) = tokio::join!(near, far) else {
+                    return;
+                };
+                let (near, far) = (TokioIo::new(near), TokioIo::new(far));
+                match searched {
+                    Some(set) => link.carry(near, Masked::new(far, &set), &[]).await,
+                    None => link.carry(near, far, &[]).await,
                 }
             });
-            return Ok(response.map(|_| empty()));
+            return Ok(response);
         }
-        *self.last.lock().await = Some((place, sender));
+        *self.last.lock().await = Some((place.clone(), sender));
+        if let Some(set) = searched {
+            let answer = secrets::answer(&set, response, &self.link.room).await;
+            return answer.map_err(|error| Refusal::Decided(place, Verdict::Failed(error)));
+        }
         end_to_end(response.headers_mut());
-        Ok(response.map(BodyExt::boxed))
+        Ok(response.map(secrets::unchanged))
     }
 
-    /// Whether a request in the clear may go as far as secrets are concerned.
-    async fn has_no_placeholder<B>(&self, request: &Request<B>, place: &Place) -> Result<(), Refusal> {
+    /// The secrets that the answer to a request in the clear has to be searched for, where it is for a host of some.
+    ///
+    /// # Errors
+    /// When there is a placeholder in the request.
+    async fn secrets_of<B>(&self, request: &Request<B>, place: &Place) -> Result<Option<Arc<Set>>, Refusal> {
         let Some(keeper) = &self.link.keeper else {
-            return Ok(());
+            return Ok(None);
         };
         let set = keeper.secrets.current().await;
         let set = set.map_err(|error| Refusal::Decided(place.clone(), error.into()))?;
@@ -267,7 +289,7 @@ impl Conversation {
         match in_the_clear(&set, target, request.headers()) {
             Some(Refused::Withheld(why, name)) => Err(Refusal::Withheld(place.clone(), why, name)),
             Some(Refused::Unfit(what)) => Err(Refusal::Malformed(what)),
-            None => Ok(()),
+            None => Ok(set.concerns(&place.0).then_some(set)),
         }
     }
 
@@ -390,7 +412,7 @@ fn refusal(host: &str, port: u16, verdict: &Verdict) -> Response<Body> {
 
 fn said(status: StatusCode, text: String) -> Response<Body> {
     let body = Full::new(Bytes::from(text + "\n")).map_err(|never| match never {});
-    let mut response = Response::new(body.boxed());
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
@@ -400,5 +422,5 @@ fn said(status: StatusCode, text: String) -> Response<Body> {
 fn empty() -> Body {
     http_body_util::Empty::new()
         .map_err(|never| match never {})
-        .boxed()
+        .boxed_unsync()
 }

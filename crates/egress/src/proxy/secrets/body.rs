@@ -1,11 +1,9 @@
 //! Bodies in which something is replaced.
 
 use std::error::Error as StdError;
-use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,26 +12,29 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::sync::Semaphore;
-use tokio::time::{Sleep, sleep};
 
+use super::messages::{self, Messages};
 use super::replace::{Patterns, Pieces};
 
 /// The longest body that is taken as a whole, so that its length can be told first. In bytes.
 pub(super) const WHOLE: usize = 256 << 10;
 /// How much one session's bodies may take so at once, in KiB.
 pub(in crate::proxy) const ROOM: usize = 16 << 10;
-/// How long what may be the beginning of something is held back while nothing comes: whoever waits for it may be whom
-/// the other side waits for.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
-pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(in crate::proxy) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// What is done with the headers after a body.
-type Last = Box<dyn FnMut(&mut HeaderMap) + Send>;
+/// What is done with the headers after a body, in which something has been replaced or not.
+type Last = Box<dyn FnMut(&mut HeaderMap, bool) + Send>;
+
+/// A body in which things are replaced.
+pub(super) struct Replaced {
+    pub(super) body: Body,
+    /// Whether something has been, as far as that is known.
+    pub(super) has_replaced: bool,
+}
 
 /// A body as it comes.
-pub(super) fn unchanged(body: Incoming) -> Body {
+pub(in crate::proxy) fn unchanged(body: Incoming) -> Body {
     body.map_err(Into::into).boxed_unsync()
 }
 
@@ -43,7 +44,7 @@ async fn whole(
     patterns: &Patterns,
     room: &Arc<Semaphore>,
     last: &mut Last,
-) -> Result<(Body, usize), Whole> {
+) -> Result<(Replaced, usize), Whole> {
     let length = body
         .size_hint()
         .exact()
@@ -61,7 +62,9 @@ async fn whole(
         .map_err(|error| Whole::Broken(error.into()))?;
     let mut trailers = collected.trailers().cloned();
     let bytes = collected.to_bytes();
-    let bytes = patterns.whole(&bytes).map_or(bytes, Bytes::from);
+    let replaced = patterns.whole(&bytes);
+    let has_replaced = replaced.is_some();
+    let bytes = replaced.map_or(bytes, Bytes::from);
     let length = bytes.len();
     // The room is taken until the body is gone.
     let body = Full::new(bytes).map_frame(move |frame| {
@@ -69,14 +72,15 @@ async fn whole(
         frame
     });
     let body = body.map_err(|never| match never {});
-    Ok(match &mut trailers {
+    let body = match &mut trailers {
         Some(trailers) => {
-            last(trailers);
+            last(trailers, has_replaced);
             let trailers = std::future::ready(Some(Ok(std::mem::take(trailers))));
-            (body.with_trailers(trailers).boxed_unsync(), length)
+            body.with_trailers(trailers).boxed_unsync()
         }
-        None => (body.boxed_unsync(), length),
-    })
+        None => body.boxed_unsync(),
+    };
+    Ok((Replaced { body, has_replaced }, length))
 }
 
 enum Whole {
@@ -85,61 +89,90 @@ enum Whole {
 }
 
 /// Replaces in a body, and says in `headers` how long it is, where that can be known without waiting for too much. A
-/// long one whose length was told keeps that length where `masks` has the patterns for it.
+/// long one whose length was told keeps that length where there are `masks`, and so do messages in a stream.
 ///
 /// # Errors
 /// When the body breaks off.
 pub(super) async fn replace(
     body: Incoming,
     headers: &mut HeaderMap,
-    patterns: Arc<Patterns>,
-    masks: Option<&Arc<Patterns>>,
+    patterns: Patterns,
+    masks: Option<&Patterns>,
     room: &Arc<Semaphore>,
     mut last: Last,
-) -> Result<Body, BoxError> {
+) -> Result<Replaced, BoxError> {
+    let messages = masks.filter(|_| messages::are_in(headers));
     if body.is_end_stream() || patterns.is_empty() {
-        return Ok(unchanged(body));
+        let body = unchanged(body);
+        return Ok(Replaced {
+            body,
+            has_replaced: false,
+        });
     }
-    let body = match whole(body, &patterns, room, &mut last).await {
-        Ok((body, length)) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            return Ok(body);
-        }
-        Err(Whole::Broken(error)) => return Err(error),
-        Err(Whole::TooMuch(body)) => body,
+    let body = match messages {
+        Some(_) => body,
+        None => match whole(body, &patterns, room, &mut last).await {
+            Ok((replaced, length)) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                return Ok(replaced);
+            }
+            Err(Whole::Broken(error)) => return Err(error),
+            Err(Whole::TooMuch(body)) => body,
+        },
     };
     let patterns = match masks {
-        Some(masks) if body.size_hint().exact().is_some() => Arc::clone(masks),
+        Some(masks) if messages.is_some() || body.size_hint().exact().is_some() => masks.clone(),
         _ => {
             headers.remove(CONTENT_LENGTH);
             patterns
         }
     };
-    let keeps_length = patterns.keeps_length();
-    Ok(Replaced {
+    let body = Flowing {
         body,
+        keeps_length: patterns.keeps_length(),
         pieces: Pieces::new(patterns),
-        keeps_length,
+        messages: messages.map(|_| Messages::default()),
         last,
         trailers: None,
         has_ended: false,
-        patience: None,
-    }
-    .boxed_unsync())
+    };
+    Ok(Replaced {
+        body: body.boxed_unsync(),
+        has_replaced: false,
+    })
 }
 
 /// A body in which texts are replaced as it comes.
-struct Replaced {
+struct Flowing {
     body: Incoming,
     pieces: Pieces,
     keeps_length: bool,
+    /// Where it is a stream of messages.
+    messages: Option<Messages>,
     last: Last,
     trailers: Option<HeaderMap>,
     has_ended: bool,
-    patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl hyper::body::Body for Replaced {
+impl Flowing {
+    fn pass(&mut self, data: Bytes) -> Result<Bytes, BoxError> {
+        Ok(match &mut self.messages {
+            Some(messages) => messages.pass(&mut self.pieces, data)?,
+            None => self.pieces.push(&data),
+        })
+    }
+
+    fn rest(&mut self) -> Bytes {
+        self.has_ended = true;
+        let rest = self.pieces.release();
+        match &mut self.messages {
+            Some(messages) => Bytes::from([&rest[..], &messages.rest()].concat()),
+            None => rest,
+        }
+    }
+}
+
+impl hyper::body::Body for Flowing {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -154,31 +187,20 @@ impl hyper::body::Body for Replaced {
             if self.has_ended {
                 return Poll::Ready(None);
             }
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-                if !self.pieces.holds() {
-                    return Poll::Pending;
-                }
-                let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
-                ready!(patience.as_mut().poll(cx));
-                self.patience = None;
-                return Poll::Ready(Some(Ok(Frame::data(self.pieces.release()))));
-            };
-            self.patience = None;
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
             let out = match frame.transpose()?.map(Frame::into_data) {
-                Some(Ok(data)) => self.pieces.push(data),
+                Some(Ok(data)) => self.pass(data)?,
                 Some(Err(other)) => {
                     let Ok(mut trailers) = other.into_trailers() else {
                         continue;
                     };
-                    (self.last)(&mut trailers);
+                    let rest = self.rest();
+                    let has_replaced = self.pieces.has_replaced();
+                    (self.last)(&mut trailers, has_replaced);
                     self.trailers = Some(trailers);
-                    self.has_ended = true;
-                    self.pieces.release()
+                    rest
                 }
-                None => {
-                    self.has_ended = true;
-                    self.pieces.release()
-                }
+                None => self.rest(),
             };
             if !out.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(out))));
@@ -187,15 +209,15 @@ impl hyper::body::Body for Replaced {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.keeps_length {
-            let mut hint = self.body.size_hint();
-            // What is held back is still to come.
-            if let Some(exact) = hint.exact() {
-                hint.set_exact(exact + self.pieces.held() as u64);
-            }
-            hint
-        } else {
-            SizeHint::default()
+        if !self.keeps_length {
+            return SizeHint::default();
         }
+        let mut hint = self.body.size_hint();
+        // What is held back is still to come.
+        let held = self.pieces.held() + self.messages.as_ref().map_or(0, Messages::held);
+        if let Some(exact) = hint.exact() {
+            hint.set_exact(exact + held as u64);
+        }
+        hint
     }
 }

@@ -1,6 +1,7 @@
 //! From placeholders to secrets, in requests.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -10,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use secrecy::zeroize::Zeroizing;
 
 use super::forms::Escape;
-use super::replace::Patterns;
+use super::replace::{Find, Found, Patterns, Seen};
 use super::{DIGITS, PLACEHOLDER, PREFIX, Secret, Set, Withheld};
 use crate::target::Host;
 
@@ -224,6 +225,45 @@ pub(in crate::proxy) fn in_the_clear(set: &Set, target: &str, headers: &HeaderMa
     })
 }
 
+/// Placeholders in a body, each with its secret as it is written there.
+struct Placeholders(Vec<(String, Zeroizing<Vec<u8>>)>);
+
+impl Find for Placeholders {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn next(&self, seen: &Seen<'_>, mut from: usize, until: usize) -> Option<Found<'_>> {
+        while from < until {
+            let start = from + find(&seen.bytes[from..])?;
+            let end = start + PLACEHOLDER;
+            let text = &seen.bytes[start..end];
+            let known = self.0.iter().find(|(known, _)| known.as_bytes() == text);
+            if let Some((_, secret)) = known {
+                return (start < until).then_some(Found {
+                    start,
+                    end,
+                    instead: Some(secret),
+                });
+            }
+            from = end;
+        }
+        None
+    }
+
+    /// All but what may be the beginning of a placeholder. How much that is tells the process nothing: it has them.
+    fn decided(&self, seen: &Seen<'_>) -> usize {
+        let length = seen.bytes.len();
+        let mut last = length.saturating_sub(PLACEHOLDER - 1)..length;
+        let is_beginning = |start: &usize| {
+            self.0
+                .iter()
+                .any(|(known, _)| known.as_bytes().starts_with(&seen.bytes[*start..]))
+        };
+        last.find(is_beginning).unwrap_or(length)
+    }
+}
+
 /// What is to be replaced in the body of a request with these headers.
 pub(super) fn body(set: &Set, host: &Host, headers: &HeaderMap) -> Patterns {
     let kind = headers.get(CONTENT_TYPE);
@@ -241,16 +281,15 @@ pub(super) fn body(set: &Set, host: &Host, headers: &HeaderMap) -> Patterns {
     } else {
         Escape::None
     };
-    let mut patterns = Patterns::new();
-    for secret in &set.secrets {
-        if secret.places.body && secret.is_for(host) {
-            patterns.add(
-                Escape::None.apply(secret.placeholder.as_str()),
-                Some(escape.apply(secret.value.expose_secret())),
-            );
-        }
-    }
-    patterns
+    let secrets = set
+        .secrets
+        .iter()
+        .filter(|secret| secret.places.body && secret.is_for(host));
+    let secrets = secrets.map(|secret| {
+        let value = escape.apply(secret.value.expose_secret());
+        (secret.placeholder.as_str().to_owned(), value)
+    });
+    Patterns::new(Arc::new(Placeholders(secrets.collect())))
 }
 
 #[cfg(test)]

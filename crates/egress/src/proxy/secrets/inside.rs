@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    IF_RANGE, RANGE, SEC_WEBSOCKET_EXTENSIONS, TE, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
@@ -14,12 +11,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::upgrade::{self, OnUpgrade};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::body::{self, Body};
 use super::inject::{self, Refused, Used};
-use super::terminate::{PING, Proven};
+use super::terminate::{CONNECTION_WINDOW, PING, Proven, SEND_BUFFER, STREAM_WINDOW};
 use super::websocket::Masked;
 use super::{Keeper, Set, scrub};
 use crate::Error;
@@ -28,6 +25,10 @@ use crate::proxy::{Denial, Link, Protocol, Verdict};
 
 /// The port of requests over TLS that names none.
 const SECURE: u16 = 443;
+
+/// The most connections to the host at once for one of a process: where that speaks HTTP/2 and the host does no more,
+/// each request would have one.
+const MAX_FAR: usize = 8;
 
 /// A connection to the host.
 enum Sender {
@@ -48,7 +49,8 @@ pub(super) struct Inside {
     free: Mutex<Option<Sender>>,
     /// Why the host could not be reached.
     broken: Option<Verdict>,
-    room: Arc<Semaphore>,
+    /// Connections to the host that may be opened.
+    far: Arc<Semaphore>,
 }
 
 /// A request for the host, and what the answer needs of it.
@@ -67,7 +69,6 @@ impl Inside {
         protocols: Vec<Vec<u8>>,
         proven: Result<Proven, Verdict>,
     ) -> Self {
-        let room = Arc::clone(&link.room);
         let mut inside = Self {
             link,
             keeper,
@@ -75,10 +76,13 @@ impl Inside {
             protocols,
             free: Mutex::default(),
             broken: None,
-            room,
+            far: Arc::new(Semaphore::new(MAX_FAR)),
         };
         let sender = match proven {
-            Ok(proven) => inside.speak(proven).await,
+            Ok(proven) => {
+                let place = Arc::clone(&inside.far).try_acquire_owned();
+                inside.speak(proven, place.ok()).await
+            }
             Err(verdict) => Err(verdict),
         };
         match sender {
@@ -91,16 +95,14 @@ impl Inside {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (host, port) = (self.place.0.to_string(), self.place.1);
         let link = Arc::clone(&self.link);
-        let response = match self.forward(request).await {
-            Ok(response) => return response,
+        match self.forward(request).await {
+            Ok(response) => response,
             Err(refusal) => refusal.tell(&link, Protocol::Https, &host, port),
-        };
-        response.map(|body| body.map_err(|error| Box::new(error) as _).boxed_unsync())
+        }
     }
 
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let refused = |verdict| Refusal::Decided(self.place.clone(), verdict);
-        let failed = |error: Error| refused(Verdict::Failed(error));
         if let Some(verdict) = &self.broken {
             return Err(refused(verdict.clone()));
         }
@@ -112,46 +114,20 @@ impl Inside {
             used,
             near,
         } = self.outgoing(request).await?;
-        let (mut response, sender) = self.send(request).await.map_err(refused)?;
-        let names: Vec<&str> = used.iter().map(String::as_str).collect();
+        let names = used.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        // Told before anything is sent: whoever hangs up while the host answers has used the secrets all the same.
         let host = self.place.0.to_string();
-        self.link.decide_of(
-            Protocol::Https,
-            &host,
-            self.place.1,
-            &Verdict::Allowed,
-            &names.join(","),
-        );
+        self.link
+            .decide_of(Protocol::Https, &host, self.place.1, &Verdict::Allowed, &names);
+        let failed = |verdict| Refusal::Failed(self.place.clone(), verdict, names.clone());
+        let (mut response, sender) = self.send(request).await.map_err(failed)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let far = upgrade::on(&mut response);
             return Ok(self.switch(&set, response, near, far));
         }
         *self.free.lock().await = Some(sender);
-        let (mut head, body) = response.into_parts();
-        plain::end_to_end(&mut head.headers);
-        scrub::head(&set, &mut head);
-        if scrub::is_encoded(&head.headers) && !used.is_empty() {
-            return Err(failed(Error::Failed(
-                "the answer to a request with a secret came compressed, though that was not asked for"
-                    .to_owned(),
-            )));
-        }
-        let last_set = Arc::clone(&set);
-        let last = Box::new(move |trailers: &mut HeaderMap| scrub::headers(&last_set, trailers));
-        let masks = Some(&set.mask);
-        let scrubbed = body::replace(
-            body,
-            &mut head.headers,
-            Arc::clone(&set.scrub),
-            masks,
-            &self.room,
-            last,
-        );
-        let body = scrubbed
-            .await
-            .map_err(|_| failed(Error::Failed("the answer broke off".to_owned())))?;
-        head.version = Version::default();
-        Ok(Response::from_parts(head, body))
+        let scrubbed = scrub::answer(&set, response, &self.link.room).await;
+        scrubbed.map_err(|error| failed(Verdict::Failed(error)))
     }
 
     /// Whether all that a request says of hosts is this one.
@@ -211,11 +187,7 @@ impl Inside {
         let headers = &mut head.headers;
         plain::end_to_end(headers);
         headers.remove(HOST);
-        for name in UNWANTED {
-            headers.remove(name);
-        }
-        // What comes back is searched, so it has to come as it is, and whole.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        scrub::searchable(headers);
         if is_websocket {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -250,17 +222,12 @@ impl Inside {
                 // Which of them are in it shows later; an answer is treated as if all were.
                 used.extend(set.in_bodies(host));
             }
-            let replaced = body::replace(
-                body,
-                headers,
-                Arc::new(patterns),
-                None,
-                &self.room,
-                Box::new(|_| {}),
-            );
-            replaced
+            let last = Box::new(|_: &mut HeaderMap, _| {});
+            let replaced = body::replace(body, headers, patterns, None, &self.link.room, last);
+            let replaced = replaced
                 .await
-                .map_err(|_| Refusal::Malformed("the body broke off"))?
+                .map_err(|_| Refusal::Malformed("the body broke off"))?;
+            replaced.body
         };
         Ok(Outgoing {
             request: Request::from_parts(head, body),
@@ -273,6 +240,8 @@ impl Inside {
     /// Sends a request, on a new connection if one that was kept has ended meanwhile.
     async fn send(&self, mut request: Request<Body>) -> Result<(Response<Incoming>, Sender), Verdict> {
         let failed = |error: hyper::Error| Verdict::Failed(Error::Failed(error.to_string()));
+        // Another connection may be one of the other protocol.
+        let uri = request.uri().clone();
         let mut kept = self.kept().await;
         loop {
             let is_kept = kept.is_some();
@@ -280,20 +249,23 @@ impl Inside {
                 Some(sender) => sender,
                 None => {
                     let protocols = self.protocols.clone();
+                    let place = Arc::clone(&self.far).acquire_owned();
+                    let place = timeout(ANSWER_TIMEOUT, place)
+                        .await
+                        .map_err(|_| Error::Timeout(ANSWER_TIMEOUT))?;
                     let proven = self.link.prove(&self.keeper, &self.place, protocols).await?;
-                    self.speak(proven).await?
+                    self.speak(proven, place.ok()).await?
                 }
             };
             let answering = async {
                 match sender {
                     Sender::Http1(mut sender) => {
-                        for_http_1(&mut request);
+                        for_http_1(&mut request, &uri);
                         let sent = sender.try_send_request(request).await;
                         (sent, Sender::Http1(sender))
                     }
                     Sender::Http2(mut sender) => {
-                        *request.version_mut() = Version::HTTP_2;
-                        for_http_2(request.headers_mut());
+                        for_http_2(&mut request, &uri);
                         let sent = sender.try_send_request(request).await;
                         (sent, Sender::Http2(sender))
                     }
@@ -327,8 +299,8 @@ impl Inside {
         }
     }
 
-    /// Speaks HTTP on a connection.
-    async fn speak(&self, proven: Proven) -> Result<Sender, Verdict> {
+    /// Speaks HTTP on a connection, which keeps its place as long as it is there.
+    async fn speak(&self, proven: Proven, place: Option<OwnedSemaphorePermit>) -> Result<Sender, Verdict> {
         let failed = |error: hyper::Error| Verdict::Failed(Error::Failed(error.to_string()));
         let stream = TokioIo::new(proven.stream);
         let end = self.link.end.clone();
@@ -336,10 +308,14 @@ impl Inside {
             let handshake = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .handshake(stream);
             let (sender, connection) = handshake.await.map_err(failed)?;
             tokio::spawn(async move {
+                let _place = place;
                 tokio::select! {
                     // Whoever waits for an answer sees its end.
                     _ = connection => {}
@@ -351,6 +327,7 @@ impl Inside {
         let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream);
         let (sender, connection) = handshake.await.map_err(failed)?;
         tokio::spawn(async move {
+            let _place = place;
             tokio::select! {
                 _ = connection.with_upgrades() => {}
                 () = end.cancelled() => {}
@@ -367,34 +344,26 @@ impl Inside {
         near: Option<OnUpgrade>,
         far: OnUpgrade,
     ) -> Response<Body> {
-        let (mut head, _) = response.into_parts();
-        head.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
-        scrub::head(set, &mut head);
-        let (link, mask) = (Arc::clone(&self.link), Arc::clone(&set.mask));
+        let empty = http_body_util::Empty::<Bytes>::new().map_err(|never| match never {});
+        let mut response = response.map(|_| empty.boxed_unsync());
+        scrub::switched(set, &mut response);
+        let (link, set) = (Arc::clone(&self.link), Arc::clone(set));
         tokio::spawn(async move {
             let Some(near) = near else { return };
             if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
-                let far = Masked::new(TokioIo::new(far), mask);
+                let far = Masked::new(TokioIo::new(far), &set);
                 link.carry(TokioIo::new(near), far, &[]).await;
             }
         });
-        let empty = http_body_util::Empty::<Bytes>::new().map_err(|never| match never {});
-        Response::from_parts(head, empty.boxed_unsync())
+        response
     }
 }
 
-/// What would have an answer come in parts, compressed, or not at all until it is asked for again.
-const UNWANTED: [HeaderName; 4] = [RANGE, IF_RANGE, EXPECT, SEC_WEBSOCKET_EXTENSIONS];
-
-/// Writes a request as HTTP/1.1 has it.
-fn for_http_1(request: &mut Request<Body>) {
-    let authority = request
-        .uri()
-        .authority()
-        .map(Authority::as_str)
-        .unwrap_or_default();
+/// Writes a request for this URL as HTTP/1.1 has it.
+fn for_http_1<B>(request: &mut Request<B>, uri: &Uri) {
+    let authority = uri.authority().map(Authority::as_str).unwrap_or_default();
     let host = HeaderValue::from_str(authority);
-    let target = request.uri().path_and_query().cloned();
+    let target = uri.path_and_query().cloned();
     *request.uri_mut() = Uri::from(target.unwrap_or(PathAndQuery::from_static("/")));
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
@@ -406,8 +375,11 @@ fn for_http_1(request: &mut Request<Body>) {
     }
 }
 
-/// Takes away what HTTP/2 does not have.
-fn for_http_2(headers: &mut HeaderMap) {
+/// Writes it as HTTP/2 has it.
+fn for_http_2<B>(request: &mut Request<B>, uri: &Uri) {
+    request.uri_mut().clone_from(uri);
+    *request.version_mut() = Version::HTTP_2;
+    let headers = request.headers_mut();
     headers.remove(HOST);
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
@@ -420,5 +392,24 @@ impl Set {
             .iter()
             .filter(|secret| secret.places.body && secret.is_for(host))
             .map(|secret| secret.name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_may_go_over_either_protocol_after_the_other() {
+        let uri = Uri::from_static("https://good.test:8443/a?b");
+        let mut request = Request::get(uri.clone()).body(()).unwrap();
+        for_http_1(&mut request, &uri);
+        assert_eq!(request.uri(), "/a?b");
+        assert_eq!(request.headers()[HOST], "good.test:8443");
+        for_http_2(&mut request, &uri);
+        assert_eq!(request.uri(), &uri);
+        assert!(!request.headers().contains_key(HOST));
+        for_http_1(&mut request, &uri);
+        assert_eq!(request.headers()[HOST], "good.test:8443");
     }
 }

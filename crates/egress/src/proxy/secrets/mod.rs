@@ -7,17 +7,27 @@
 //!
 //! Invariant: a secret is put into nothing but a request that goes, over TLS, to a host that it is for and that has
 //! proven to be that host; whatever the request says of hosts has to be that host as well.
-//! Invariant: what comes back on a connection that was opened has been searched for every secret of the session.
+//! Invariant: what comes back from a host that a secret is for, or was for, has been searched for every secret of the
+//! session; what can't be searched (encoded, or in characters of more than a byte) does not come back.
+//! Invariant: when and in which pieces something comes back depends on no secret.
 //! Invariant: a placeholder of another session, or of a secret that is no more, means nothing.
 //! Invariant: the authority is trusted by the session's sandbox and by nobody else, and its key is in memory only.
+//!
+//! The search is a best effort against a server that cooperates, one that repeats what it was sent: in a message of an
+//! error, in a page, in a log. It finds a whole secret, however its characters are escaped, in hexadecimal digits and in
+//! Base64. It does not find one that a server compresses into an archive, encrypts, turns round, or gives out in parts:
+//! whom a secret is for has it, and can tell it to anybody.
 
 mod authority;
 mod body;
 mod forms;
 mod inject;
 mod inside;
+mod messages;
 mod replace;
 mod scrub;
+mod search;
+mod spelling;
 mod terminate;
 mod websocket;
 
@@ -36,9 +46,12 @@ pub use authority::{Authority, Unmade};
 
 use super::Allowed;
 use crate::target::Host;
-pub(super) use body::ROOM;
+pub(super) use body::{Body, ROOM, unchanged};
 pub(super) use inject::{Refused, in_the_clear};
 use replace::Patterns;
+pub(super) use scrub::{answer, searchable, switched};
+use search::Index;
+pub(super) use websocket::Masked;
 
 /// How each placeholder begins.
 const PREFIX: &str = "oma_placeholder_";
@@ -48,14 +61,21 @@ const DIGITS: usize = 40;
 /// The length of every placeholder, in bytes.
 pub const PLACEHOLDER: usize = PREFIX.len() + DIGITS;
 
-/// The shortest secret, in bytes: a shorter one could not be told from chance in what comes back.
+/// The shortest secret, in bytes: a shorter one could not be told from chance in what comes back. Also one of fewer than
+/// 16 may stand there by chance, if it is a word or a number; it is replaced then, in whichever case it is written.
 pub const MIN_SECRET: usize = 8;
 
 /// The longest secret, in bytes: it has to fit a header.
 pub const MAX_SECRET: usize = 8 << 10;
 
-/// The most values of before that are still looked for.
+/// The most secrets of a session.
+pub const MAX_SECRETS: usize = 200;
+/// How long they may be together, in bytes.
+pub const MAX_TOTAL: usize = 256 << 10;
+
+/// The most values of before that are still looked for, and how long they may be together, in bytes.
 const MAX_PAST: usize = 64;
+const MAX_PAST_TOTAL: usize = 64 << 10;
 
 /// What a sandbox has in the place of a secret. It has no character that anything would escape.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -119,14 +139,21 @@ impl Secret {
     }
 }
 
+/// What was current before, and may still be echoed by whom it was for.
+#[derive(Clone)]
+struct Past {
+    placeholder: Placeholder,
+    value: SecretString,
+    hosts: Allowed,
+}
+
 /// All secrets of a session at one time, made ready to be looked for.
 pub struct Set {
     secrets: Vec<Secret>,
     by_placeholder: HashMap<Placeholder, usize>,
-    /// Values that were current before, and may still be echoed.
-    past: Vec<(Placeholder, SecretString)>,
-    scrub: Arc<Patterns>,
-    mask: Arc<Patterns>,
+    past: Vec<Past>,
+    scrub: Patterns,
+    mask: Patterns,
 }
 
 impl fmt::Debug for Set {
@@ -135,58 +162,69 @@ impl fmt::Debug for Set {
     }
 }
 
+/// How many of these lengths, from the first, are not too many and not too long together.
+fn fitting(lengths: impl Iterator<Item = usize>, most: usize, total: usize) -> usize {
+    let mut sum = 0_usize;
+    let fits = lengths.take(most).take_while(|length| {
+        sum = sum.saturating_add(*length);
+        sum <= total
+    });
+    fits.count()
+}
+
 impl Set {
-    /// These secrets now, after those of `before`.
+    /// These secrets now, after those of `before`. Of more than [`MAX_SECRETS`], or more than [`MAX_TOTAL`] bytes, the
+    /// last are left out: their placeholders mean nothing.
     #[must_use]
-    pub fn new(secrets: Vec<Secret>, before: Option<&Self>) -> Self {
-        let mut past = Vec::new();
+    pub fn new(mut secrets: Vec<Secret>, before: Option<&Self>) -> Self {
+        let lengths = secrets.iter().map(|secret| secret.value.expose_secret().len());
+        let fit = fitting(lengths, MAX_SECRETS, MAX_TOTAL);
+        if fit < secrets.len() {
+            tracing::warn!(left_out = secrets.len() - fit, "a session has too many secrets");
+            secrets.truncate(fit);
+        }
+        let mut past: Vec<Past> = Vec::new();
         if let Some(before) = before {
-            let value = |text: &SecretString| text.expose_secret().to_owned();
-            let is_current = |old: &SecretString| {
-                let mut current = secrets.iter();
-                current.any(|secret| secret.value.expose_secret() == old.expose_secret())
+            let is_current = |old: &Past| {
+                secrets.iter().any(|secret| {
+                    secret.value.expose_secret() == old.value.expose_secret() && secret.hosts == old.hosts
+                })
             };
-            let gone = before.secrets.iter();
-            let gone = gone.map(|secret| (secret.placeholder.clone(), &secret.value));
-            let earlier = before
-                .past
-                .iter()
-                .map(|(placeholder, old)| (placeholder.clone(), old));
+            let gone = before.secrets.iter().map(|secret| Past {
+                placeholder: secret.placeholder.clone(),
+                value: secret.value.clone(),
+                hosts: secret.hosts.clone(),
+            });
             past = gone
-                .chain(earlier)
-                .filter(|(_, old)| !is_current(old))
-                .map(|(placeholder, old)| (placeholder, SecretString::from(value(old))))
-                .take(MAX_PAST)
+                .chain(before.past.iter().cloned())
+                .filter(|old| !is_current(old))
                 .collect();
+            let lengths = past.iter().map(|old| old.value.expose_secret().len());
+            let fit = fitting(lengths, MAX_PAST, MAX_PAST_TOTAL);
+            past.truncate(fit);
         }
-        let mut scrub = Patterns::new();
-        let current = secrets.iter().map(|secret| (&secret.placeholder, &secret.value));
-        for (placeholder, value) in
-            current.chain(past.iter().map(|(placeholder, value)| (placeholder, value)))
-        {
-            let placeholder = forms::Escape::None.apply(placeholder.as_str());
-            for form in forms::legible(value.expose_secret()) {
-                scrub.add(form, Some(placeholder.clone()));
-            }
-            for form in forms::encoded(value.expose_secret()) {
-                scrub.add(form, None);
-            }
-        }
+        let current = secrets.iter().map(|secret| (&secret.value, &secret.placeholder));
+        let old = past.iter().map(|old| (&old.value, &old.placeholder));
+        let named = current.chain(old);
+        let index =
+            Index::new(named.map(|(value, placeholder)| (value.expose_secret(), placeholder.as_str())));
+        let scrub = Patterns::new(Arc::new(index));
         let by_placeholder = secrets.iter().enumerate();
         let by_placeholder = by_placeholder.map(|(at, secret)| (secret.placeholder.clone(), at));
         Self {
             by_placeholder: by_placeholder.collect(),
-            mask: Arc::new(scrub.masking()),
-            scrub: Arc::new(scrub),
+            mask: scrub.masking(),
+            scrub,
             past,
             secrets,
         }
     }
 
-    /// Whether some secret is for this host.
+    /// Whether some secret is for this host, or was: who has had one may still tell it.
     #[must_use]
-    pub fn is_for(&self, host: &Host) -> bool {
-        self.secrets.iter().any(|secret| secret.is_for(host))
+    pub fn concerns(&self, host: &Host) -> bool {
+        let was_for = |old: &Past| matches!(host, Host::Name(_)) && old.hosts.admits(host);
+        self.secrets.iter().any(|secret| secret.is_for(host)) || self.past.iter().any(was_for)
     }
 
     fn find(&self, placeholder: &str) -> Option<&Secret> {
@@ -326,5 +364,40 @@ mod tests {
         let shown = format!("{set:?} {:?}", secret(1));
         assert!(!shown.contains(SECRET) && !shown.contains("s3cret"), "{shown}");
         assert!(shown.contains("ONE"));
+    }
+
+    #[test]
+    fn whom_a_secret_was_for_is_still_searched() {
+        let host = |name: &str| crate::target::host(name).unwrap();
+        let before = set();
+        let mut narrowed = secret(1);
+        narrowed.hosts = listed("narrow.test");
+        let now = Set::new(vec![narrowed], Some(&before));
+        for name in ["narrow.test", "api.test", "other.test"] {
+            assert!(now.concerns(&host(name)), "{name}");
+        }
+        assert!(!now.concerns(&host("evil.test")) && !now.concerns(&host("203.0.113.1")));
+        let found = now.find(placeholder(1).as_str()).unwrap();
+        assert!(!found.is_for(&host("api.test")));
+        let gone = Set::new(Vec::new(), Some(&now));
+        assert!(gone.concerns(&host("api.test")) && gone.concerns(&host("narrow.test")));
+    }
+
+    #[test]
+    fn a_session_has_a_bounded_number_of_secrets() {
+        let numbered = |length: usize| {
+            move |number: usize| {
+                let mut secret = secret(1);
+                secret.placeholder = Placeholder::new(&[u8::try_from(number % 251).unwrap(); 20]);
+                secret.value = SecretString::from(format!("{number:0length$}"));
+                secret
+            }
+        };
+        let set = Set::new((0..MAX_SECRETS + 1).map(numbered(16)).collect(), None);
+        assert_eq!(set.secrets.len(), MAX_SECRETS);
+        let set = Set::new((0..40).map(numbered(MAX_SECRET)).collect(), None);
+        assert_eq!(set.secrets.len(), MAX_TOTAL / MAX_SECRET);
+        let later = Set::new(Vec::new(), Some(&set));
+        assert_eq!(later.past.len(), MAX_PAST_TOTAL / MAX_SECRET);
     }
 }

@@ -1,157 +1,138 @@
 //! Texts put in the place of others, in what comes whole and in what comes in pieces.
 //!
 //! Invariant: how a text is cut into pieces changes nothing of what comes out.
-//! Invariant: of a stream no more is held back than what may be the beginning of a text that is to be replaced.
+//! Invariant: nothing that is not decided comes out because somebody has waited.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use secrecy::zeroize::{Zeroize as _, Zeroizing};
+use secrecy::zeroize::Zeroizing;
+
+use super::search::base64_before;
 
 /// What stands where something was taken out that has no other name.
 const MASK: u8 = b'*';
 
-/// What is looked for, and what is put there.
-struct Pattern {
-    text: Zeroizing<Vec<u8>>,
-    /// `None` for as many [`MASK`]s as the text is long.
-    instead: Option<Zeroizing<Vec<u8>>>,
+/// As much as there is of a text.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) bytes: &'a [u8],
+    /// How many characters of Base64 there were right before.
+    pub(super) run: usize,
 }
 
-/// Texts that are looked for all at once. Where several begin at one place, the longest counts.
+/// Something that is to be replaced.
+pub(super) struct Found<'a> {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// By what; `None` for as many [`MASK`]s as it is long.
+    pub(super) instead: Option<&'a [u8]>,
+}
+
+/// What is looked for in a text, and what is put there.
+pub(super) trait Find: Send + Sync {
+    /// Whether that is nothing.
+    fn is_empty(&self) -> bool;
+    /// The first that begins at `from` or later, and before `until`.
+    fn next(&self, seen: &Seen<'_>, from: usize, until: usize) -> Option<Found<'_>>;
+    /// How much of the text is decided: whatever comes after it, nothing else will be found to begin there.
+    fn decided(&self, seen: &Seen<'_>) -> usize;
+}
+
+/// How a text is changed. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Patterns {
-    /// By their first bytes.
-    by_first: Vec<Vec<Pattern>>,
-    /// Whether each is replaced by something of its own length.
+    find: Arc<dyn Find>,
+    /// Whether everything is replaced by something of its own length.
     keeps_length: bool,
 }
 
-/// What is known of one place in a text.
-enum Here<'a> {
-    Nothing,
-    Found(&'a Pattern),
-    /// What comes next decides.
-    Perhaps,
-}
-
 impl Patterns {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(find: Arc<dyn Find>) -> Self {
         Self {
-            by_first: (0..=u8::MAX).map(|_| Vec::new()).collect(),
+            find,
             keeps_length: false,
         }
     }
 
-    /// Adds a text to look for. Of two equal ones the first counts, and an empty one is nowhere.
-    pub(super) fn add(&mut self, text: Zeroizing<Vec<u8>>, instead: Option<Zeroizing<Vec<u8>>>) {
-        let Some(first) = text.first() else { return };
-        let among = &mut self.by_first[usize::from(*first)];
-        if among.iter().all(|known| known.text != text) {
-            among.push(Pattern { text, instead });
-        }
-    }
-
-    /// The same texts, each to be replaced by something of its own length.
+    /// The same, where everything is replaced by something of its own length.
     pub(super) fn masking(&self) -> Self {
-        let masked = |pattern: &Pattern| Pattern {
-            text: pattern.text.clone(),
-            instead: None,
-        };
         Self {
-            by_first: self
-                .by_first
-                .iter()
-                .map(|among| among.iter().map(masked).collect())
-                .collect(),
+            find: Arc::clone(&self.find),
             keeps_length: true,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_first.iter().all(Vec::is_empty)
+        self.find.is_empty()
     }
 
     pub(super) fn keeps_length(&self) -> bool {
         self.keeps_length
     }
 
-    fn at(&self, rest: &[u8], is_end: bool) -> Here<'_> {
-        let Some(first) = rest.first() else {
-            return Here::Nothing;
-        };
-        let mut found: Option<&Pattern> = None;
-        for pattern in &self.by_first[usize::from(*first)] {
-            if rest.starts_with(&pattern.text) {
-                if found.is_none_or(|shorter| shorter.text.len() < pattern.text.len()) {
-                    found = Some(pattern);
-                }
-            } else if !is_end && pattern.text.starts_with(rest) {
-                return Here::Perhaps;
-            }
-        }
-        found.map_or(Here::Nothing, Here::Found)
-    }
-
-    /// Replaces in as much of the text as is decided, and says how much that is. `None` when nothing is replaced in it.
-    fn replace(&self, text: &[u8], is_end: bool) -> (Option<Vec<u8>>, usize) {
+    /// Replaces what begins before `until`, and says up to where the text is done with then. `None` when nothing is
+    /// replaced.
+    fn replace(&self, seen: &Seen<'_>, until: usize) -> (Option<Vec<u8>>, usize) {
         let mut out: Option<Vec<u8>> = None;
-        let (mut at, mut kept) = (0, 0);
-        while at < text.len() {
-            match self.at(&text[at..], is_end) {
-                Here::Nothing => at += 1,
-                Here::Perhaps => break,
-                Here::Found(pattern) => {
-                    let out = out.get_or_insert_default();
-                    out.extend_from_slice(&text[kept..at]);
-                    match &pattern.instead {
-                        Some(instead) => out.extend_from_slice(instead),
-                        None => out.extend(std::iter::repeat_n(MASK, pattern.text.len())),
-                    }
-                    at += pattern.text.len();
-                    kept = at;
-                }
+        let mut at = 0;
+        while let Some(found) = self.find.next(seen, at, until) {
+            let out = out.get_or_insert_default();
+            out.extend_from_slice(&seen.bytes[at..found.start]);
+            match found.instead.filter(|_| !self.keeps_length) {
+                Some(instead) => out.extend_from_slice(instead),
+                None => out.extend(std::iter::repeat_n(MASK, found.end - found.start)),
             }
+            at = found.end;
         }
+        let end = until.max(at);
         if let Some(out) = &mut out {
-            out.extend_from_slice(&text[kept..at]);
+            out.extend_from_slice(&seen.bytes[at..end]);
         }
-        (out, at)
+        (out, end)
     }
 
     /// Replaces in a whole text; `None` when there is nothing to replace.
     pub(super) fn whole(&self, text: &[u8]) -> Option<Vec<u8>> {
-        self.replace(text, true).0
+        let seen = Seen { bytes: text, run: 0 };
+        self.replace(&seen, text.len()).0
     }
 }
 
 /// Replaces in a text that comes in pieces.
 pub(super) struct Pieces {
-    patterns: Arc<Patterns>,
-    held: Vec<u8>,
+    patterns: Patterns,
+    held: Zeroizing<Vec<u8>>,
+    /// See [`Seen::run`].
+    run: usize,
+    has_replaced: bool,
 }
 
 impl Pieces {
-    pub(super) fn new(patterns: Arc<Patterns>) -> Self {
+    pub(super) fn new(patterns: Patterns) -> Self {
         Self {
             patterns,
-            held: Vec::new(),
+            held: Zeroizing::default(),
+            run: 0,
+            has_replaced: false,
         }
     }
 
     /// Takes the next piece, and gives what is decided.
-    pub(super) fn push(&mut self, piece: Bytes) -> Bytes {
-        if self.held.is_empty() {
-            let (replaced, decided) = self.patterns.replace(&piece, false);
-            self.held.extend_from_slice(&piece[decided..]);
-            return replaced.map_or_else(|| piece.slice(..decided), Bytes::from);
+    pub(super) fn push(&mut self, piece: &Bytes) -> Bytes {
+        if !self.held.is_empty() {
+            self.held.extend_from_slice(piece);
+            return self.advance(false);
         }
-        self.held.extend_from_slice(&piece);
-        self.advance(false)
-    }
-
-    /// Whether something is held back.
-    pub(super) fn holds(&self) -> bool {
-        !self.held.is_empty()
+        let seen = Seen {
+            bytes: piece,
+            run: self.run,
+        };
+        let (replaced, end) = self.patterns.replace(&seen, self.patterns.find.decided(&seen));
+        self.run = run_after(&seen, end);
+        self.has_replaced |= replaced.is_some();
+        self.held.extend_from_slice(&piece[end..]);
+        replaced.map_or_else(|| piece.slice(..end), Bytes::from)
     }
 
     /// How much is held back, in bytes.
@@ -159,114 +140,43 @@ impl Pieces {
         self.held.len()
     }
 
-    /// What was held back, as if nothing came after it.
+    /// Whether anything has been replaced.
+    pub(super) fn has_replaced(&self) -> bool {
+        self.has_replaced
+    }
+
+    /// Gives all of it: the text ends here, and what comes is another one.
     pub(super) fn release(&mut self) -> Bytes {
-        self.advance(true)
+        let out = self.advance(true);
+        self.run = 0;
+        out
     }
 
     fn advance(&mut self, is_end: bool) -> Bytes {
-        let (replaced, decided) = self.patterns.replace(&self.held, is_end);
-        let out = replaced.unwrap_or_else(|| self.held[..decided].to_vec());
-        let rest = self.held[decided..].to_vec();
-        self.held.zeroize();
-        self.held = rest;
+        let seen = Seen {
+            bytes: &self.held,
+            run: self.run,
+        };
+        let until = if is_end {
+            seen.bytes.len()
+        } else {
+            self.patterns.find.decided(&seen)
+        };
+        let (replaced, end) = self.patterns.replace(&seen, until);
+        self.run = run_after(&seen, end);
+        self.has_replaced |= replaced.is_some();
+        let out = replaced.unwrap_or_else(|| self.held[..end].to_vec());
+        self.held.drain(..end);
         Bytes::from(out)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn patterns(pairs: &[(&str, Option<&str>)]) -> Arc<Patterns> {
-        let mut patterns = Patterns::new();
-        let own = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
-        for (text, instead) in pairs {
-            patterns.add(own(text), instead.map(own));
-        }
-        Arc::new(patterns)
-    }
-
-    fn in_pieces(patterns: &Arc<Patterns>, text: &[u8], cuts: &[usize]) -> Vec<u8> {
-        let mut pieces = Pieces::new(Arc::clone(patterns));
-        let mut out = Vec::new();
-        let mut from = 0;
-        for to in cuts.iter().copied().chain([text.len()]) {
-            out.extend_from_slice(&pieces.push(Bytes::copy_from_slice(&text[from..to])));
-            from = to;
-        }
-        out.extend_from_slice(&pieces.release());
-        assert!(!pieces.holds());
-        out
-    }
-
-    #[test]
-    fn the_leftmost_and_longest_is_replaced() {
-        let patterns = patterns(&[
-            ("abc", Some("1")),
-            ("abcd", Some("2")),
-            ("bcde", Some("3")),
-            ("xy", None),
-        ]);
-        for (text, expected) in [
-            ("", None),
-            ("ab", None),
-            ("abc", Some("1")),
-            ("abcd", Some("2")),
-            ("abcde", Some("2e")),
-            ("aabce", Some("a1e")),
-            ("bcdeabc", Some("31")),
-            ("axyb", Some("a**b")),
-            ("xxyy", Some("x**y")),
-        ] {
-            let replaced = patterns.whole(text.as_bytes());
-            assert_eq!(replaced.as_deref(), expected.map(str::as_bytes), "{text}");
-        }
-        let masked = patterns.masking().whole(b"abcd-xy").unwrap();
-        assert_eq!(masked, b"****-**");
-    }
-
-    #[test]
-    fn only_what_may_be_a_beginning_is_held_back() {
-        let patterns = patterns(&[("secret", Some("-"))]);
-        let mut pieces = Pieces::new(patterns);
-        assert_eq!(
-            &pieces.push(Bytes::from_static(b"data: 1\n\n"))[..],
-            b"data: 1\n\n"
-        );
-        assert!(!pieces.holds());
-        assert_eq!(&pieces.push(Bytes::from_static(b"a sec"))[..], b"a ");
-        assert_eq!(&pieces.push(Bytes::from_static(b"sec"))[..], b"sec");
-        assert_eq!(&pieces.push(Bytes::from_static(b"ret!"))[..], b"-!");
-        assert_eq!(&pieces.push(Bytes::from_static(b"se"))[..], b"");
-        assert_eq!(&pieces.release()[..], b"se");
-    }
-
-    proptest! {
-        #[test]
-        fn cuts_change_nothing(
-            text in "[ab]{0,40}",
-            found in proptest::collection::vec("[ab]{1,5}", 1..5),
-            mut cuts in proptest::collection::vec(0usize..40, 0..8),
-        ) {
-            let pairs: Vec<(&str, Option<&str>)> = found
-                .iter()
-                .enumerate()
-                .map(|(number, text)| (text.as_str(), (number % 2 == 0).then_some("-")))
-                .collect();
-            let patterns = patterns(&pairs);
-            cuts.retain(|cut| *cut <= text.len());
-            cuts.sort_unstable();
-            let whole = patterns.whole(text.as_bytes()).unwrap_or_else(|| text.clone().into_bytes());
-            prop_assert_eq!(in_pieces(&patterns, text.as_bytes(), &cuts), whole);
-        }
-
-        #[test]
-        fn nothing_that_is_looked_for_comes_out(text in "[ab]{0,40}", found in "[ab]{2,5}", cut in 0usize..40) {
-            let patterns = patterns(&[(found.as_str(), Some("-"))]);
-            let out = in_pieces(&patterns, text.as_bytes(), &[cut.min(text.len())]);
-            prop_assert!(!String::from_utf8(out).unwrap().contains(&found));
-        }
+/// How many characters of Base64 there are right before this place.
+fn run_after(seen: &Seen<'_>, end: usize) -> usize {
+    let run = base64_before(&seen.bytes[..end]);
+    if run == end {
+        run.saturating_add(seen.run)
+    } else {
+        run
     }
 }

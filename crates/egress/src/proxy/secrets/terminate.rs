@@ -31,6 +31,12 @@ const MAX_STREAMS: u32 = 64;
 /// How often a silent connection over HTTP/2 is asked whether it is still there.
 pub(super) const PING: Duration = Duration::from_secs(60);
 
+/// How much may be on its way at once over HTTP/2: for one request, for all of a connection, and in memory for one
+/// request that is sent. In bytes.
+pub(super) const STREAM_WINDOW: u32 = 64 << 10;
+pub(super) const CONNECTION_WINDOW: u32 = 256 << 10;
+pub(super) const SEND_BUFFER: usize = 64 << 10;
+
 pub(super) const HTTP_2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
@@ -47,13 +53,13 @@ impl From<Unavailable> for Verdict {
 }
 
 impl Link {
-    /// Who keeps the session's secrets, if one of them is for this host: connections to it are opened then.
+    /// Who keeps the session's secrets, if one of them is or was for this host: connections to it are opened then.
     pub(in crate::proxy) async fn keeper(&self, host: &Host) -> Result<Option<&Arc<Keeper>>, Verdict> {
         let Some(keeper) = &self.keeper else {
             return Ok(None);
         };
         let set = keeper.secrets.current().await?;
-        Ok(set.is_for(host).then_some(keeper))
+        Ok(set.concerns(host).then_some(keeper))
     }
 
     /// Serves a process that believes to speak to this host.
@@ -139,6 +145,9 @@ impl Link {
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
                 .max_concurrent_streams(MAX_STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .serve_connection(TokioIo::new(near), answers)
                 .await

@@ -42,7 +42,13 @@ impl Server {
                     while let Ok(read @ 1..) = stream.read(&mut chunk).await {
                         note.lock().unwrap().extend_from_slice(&chunk[..read]);
                         let text = String::from_utf8_lossy(&chunk[..read]).to_lowercase();
-                        let answer: &[u8] = if text.contains("upgrade: websocket") {
+                        let echoed = text.lines().find_map(|line| line.strip_prefix("x-echo: "));
+                        let echoed = echoed.map(|text| {
+                            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+                        });
+                        let answer: &[u8] = if let Some(echoed) = &echoed {
+                            echoed.as_bytes()
+                        } else if text.contains("upgrade: websocket") {
                             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello"
                         } else if text.contains("\r\n\r\n") {
                             b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nKeep-Alive: 5\r\nX-Kept: yes\r\n\r\nfine"

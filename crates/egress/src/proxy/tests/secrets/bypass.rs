@@ -1,6 +1,8 @@
 //! Ways round the binding of a secret, by name. By none of them a secret reaches whom it is not for, nor comes back, and
 //! what is refused is noted.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -8,7 +10,8 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use super::super::{hello, until};
 use super::{OTHER, SECRET, World, one_answer, placeholder, secret};
@@ -129,13 +132,13 @@ const INSIDE: &[(&str, &str, &str, &str)] = &[
         "a compressed answer",
         "GET /gzip HTTP/1.1\r\nHost: good.test:GOOD\r\nX: PH1\r\n\r\n",
         "502",
-        "https good.test failed",
+        "https good.test SECRET_1 failed",
     ),
     (
-        "an answer that claims to be compressed",
+        "a compressed answer to a request without a secret",
         "GET /gzip HTTP/1.1\r\nHost: good.test:GOOD\r\n\r\n",
-        "200",
-        "https good.test allowed",
+        "502",
+        "https good.test failed",
     ),
 ];
 
@@ -338,6 +341,70 @@ async fn places_that_are_off_stay_as_they_are() {
                 "{place}: {heard}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn half_a_secret_is_not_given_out_for_waiting() {
+    let world = World::new().await;
+    let to = format!("good.test:{}", world.good.port);
+    let mut stream = world.tls(&to, "good.test", &[]).await.unwrap();
+    let request = world.fill("GET /half HTTP/1.1\r\nHost: good.test:GOOD\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    until(&mut stream, "done.\n\r\n").await;
+    // Longer than anything was ever held back for.
+    let more = timeout(Duration::from_millis(1_500), stream.read_u8()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_has_used_the_secret() {
+    let world = World::new().await;
+    let to = format!("good.test:{}", world.good.port);
+    let mut stream = world.tls(&to, "good.test", &[b"http/1.1"]).await.unwrap();
+    let request = world.fill("GET /silent HTTP/1.1\r\nHost: good.test:GOOD\r\nX: PH1\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let heard = async {
+        while !world.good.heard().contains(SECRET) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), heard)
+        .await
+        .expect("the request");
+    drop(stream);
+    assert_eq!(world.decisions(), ["https good.test SECRET_1 allowed"]);
+}
+
+#[tokio::test]
+async fn a_host_of_a_secret_does_not_tell_it_in_the_clear() {
+    let world = World::new().await;
+    for host in ["good.test", "evil.test"] {
+        let mut stream = world.dial();
+        let request = world.fill(&format!(
+            "GET http://{host}:CLEAR/ HTTP/1.1\r\nX-Echo: {SECRET}\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        ));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = one_answer(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // Who was never sent it can't have it from here.
+        assert_eq!(answer.contains(SECRET), host == "evil.test", "{answer}");
+    }
+    assert!(world.heard().contains("accept-encoding: identity"));
+}
+
+#[tokio::test]
+async fn a_host_that_a_secret_was_for_does_not_tell_it_later() {
+    for later in [vec![], vec![secret(1, &["a.cdn.test"])]] {
+        let world = World::new().await;
+        world.change(later);
+        let request = format!(
+            "POST /echo HTTP/1.1\r\nHost: good.test:GOOD\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{SECRET}",
+            SECRET.len()
+        );
+        let answer = world.ask(&request).await;
+        assert!(answer.contains(placeholder(1).as_str()), "{answer}");
+        assert!(world.good.heard().ends_with(&format!("\n{SECRET}\n")) && !answer.contains("canary"));
     }
 }
 

@@ -170,7 +170,17 @@ async fn answer(mut request: Request<Incoming>, note: &Mutex<String>) -> Respons
             ))
         }
         "/events" => Response::new(pieces(vec![data(&format!("data: {SECRET}\n\n"))], true)),
-        "/held" => Response::new(pieces(vec![data("done: c")], true)),
+        "/half" => Response::new(pieces(
+            vec![data("done.\n"), data(&SECRET[..SECRET.len() / 2])],
+            true,
+        )),
+        "/silent" => std::future::pending().await,
+        "/digest" => {
+            let mut response = Response::new(whole(text));
+            let digest = HeaderValue::from_static("sha-256=:AAAA:");
+            response.headers_mut().insert("content-digest", digest);
+            response
+        }
         "/long" => {
             let text = format!("{}{SECRET}{}", "x".repeat(400_000), "y".repeat(400_000));
             Response::new(whole(text))

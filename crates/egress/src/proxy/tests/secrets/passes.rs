@@ -148,14 +148,23 @@ async fn bodies_in_pieces_both_ways() {
 async fn what_flows_flows_at_once() {
     let world = World::new().await;
     let to = format!("good.test:{}", world.good.port);
-    for (path, end) in [
-        ("/events", format!("data: {}\n\n", placeholder(1).as_str())),
-        ("/held", "\r\nc\r\n".to_owned()),
-    ] {
-        let mut stream = world.tls(&to, "good.test", &[]).await.unwrap();
-        let request = world.fill(&format!("GET {path} HTTP/1.1\r\nHost: good.test:GOOD\r\n\r\n"));
-        stream.write_all(request.as_bytes()).await.unwrap();
-        assert!(is_clean(&until(&mut stream, &end).await));
+    let mut stream = world.tls(&to, "good.test", &[]).await.unwrap();
+    let request = world.fill("GET /events HTTP/1.1\r\nHost: good.test:GOOD\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let end = format!("data: {}\n\n", placeholder(1).as_str());
+    assert!(is_clean(&until(&mut stream, &end).await));
+}
+
+#[tokio::test]
+async fn digests_of_what_was_replaced_are_left_out() {
+    let world = World::new().await;
+    for (key, is_there) in [("PH1", false), ("none", true)] {
+        let answer = world
+            .ask(&format!(
+                "GET /digest HTTP/1.1\r\nHost: good.test:GOOD\r\nX-Key: {key}\r\nConnection: close\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(answer.contains("content-digest"), is_there, "{answer}");
     }
 }
 
