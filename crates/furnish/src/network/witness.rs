@@ -15,6 +15,9 @@ const MAX_TOLD: usize = 32;
 /// How many decisions are logged at once, and one more in each such time.
 const LOG_BURST: u32 = 200;
 const LOG_EVERY: Duration = Duration::from_millis(100);
+/// The same for those on secrets, which no flood of others is to hide.
+const SECRETS_BURST: u32 = 1_000;
+const SECRETS_EVERY: Duration = Duration::from_millis(20);
 
 /// Writes down what was decided for one session.
 pub(super) struct Witness {
@@ -26,10 +29,20 @@ pub(super) struct Witness {
 struct Told {
     hosts: HashSet<String>,
     untold: Vec<Failure>,
+    lines: Lines,
+    /// Of decisions on secrets.
+    secrets: Lines,
+}
+
+/// How much may be logged.
+struct Lines {
     /// Lines that may be logged now, and when that was reckoned.
-    lines: u32,
+    now: u32,
     reckoned: Instant,
     left_out: u64,
+    /// The most at once, and how long it takes until there may be one more.
+    burst: u32,
+    every: Duration,
 }
 
 impl Witness {
@@ -40,9 +53,8 @@ impl Witness {
             told: Mutex::new(Told {
                 hosts: HashSet::new(),
                 untold: Vec::new(),
-                lines: LOG_BURST,
-                reckoned: Instant::now(),
-                left_out: 0,
+                lines: Lines::new(LOG_BURST, LOG_EVERY, Instant::now()),
+                secrets: Lines::new(SECRETS_BURST, SECRETS_EVERY, Instant::now()),
             }),
         }
     }
@@ -56,21 +68,42 @@ impl Witness {
     }
 }
 
-impl Told {
+impl Lines {
+    fn new(burst: u32, every: Duration, reckoned: Instant) -> Self {
+        Self {
+            now: burst,
+            reckoned,
+            left_out: 0,
+            burst,
+            every,
+        }
+    }
+
     /// Whether another line may be logged, and how many were left out before it.
-    fn line(&mut self, now: Instant) -> Option<u64> {
-        let earned = (now - self.reckoned).as_millis() / LOG_EVERY.as_millis();
+    fn next(&mut self, now: Instant) -> Option<u64> {
+        let earned = (now - self.reckoned).as_millis() / self.every.as_millis();
         if earned > 0 {
-            let earned = u32::try_from(earned).unwrap_or(LOG_BURST);
-            self.lines = self.lines.saturating_add(earned).min(LOG_BURST);
+            let earned = u32::try_from(earned).unwrap_or(self.burst);
+            self.now = self.now.saturating_add(earned).min(self.burst);
             self.reckoned = now;
         }
-        if self.lines == 0 {
+        if self.now == 0 {
             self.left_out += 1;
             return None;
         }
-        self.lines -= 1;
+        self.now -= 1;
         Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+impl Told {
+    /// The same for a decision on these secrets.
+    fn line(&mut self, secrets: &str, now: Instant) -> Option<u64> {
+        if secrets.is_empty() {
+            self.lines.next(now)
+        } else {
+            self.secrets.next(now)
+        }
     }
 
     /// What the session is told, the first time, of a host that it may not reach, or that gets no secret.
@@ -135,7 +168,7 @@ impl Observe for Witness {
                 told.first(host, *port, *denial, secrets);
             }
         }
-        let line = told.line(Instant::now());
+        let line = told.line(secrets, Instant::now());
         drop(told);
         if let Some(left_out) = line {
             tracing::info!(
@@ -200,13 +233,20 @@ mod tests {
         let mut told = Told {
             hosts: HashSet::new(),
             untold: Vec::new(),
-            lines: LOG_BURST,
-            reckoned: start,
-            left_out: 0,
+            lines: Lines::new(LOG_BURST, LOG_EVERY, start),
+            secrets: Lines::new(SECRETS_BURST, SECRETS_EVERY, start),
         };
-        let logged = (0..1_000).filter(|_| told.line(start).is_some()).count();
+        let logged = (0..1_000).filter(|_| told.line("", start).is_some()).count();
         assert_eq!(logged, LOG_BURST as usize);
-        assert_eq!(told.line(start + LOG_EVERY), Some(1_000 - u64::from(LOG_BURST)));
-        assert_eq!(told.line(start + LOG_EVERY), None);
+        assert_eq!(told.line("SECRET", start), Some(0), "what hides in the flood");
+        assert_eq!(
+            told.line("", start + LOG_EVERY),
+            Some(1_000 - u64::from(LOG_BURST))
+        );
+        assert_eq!(told.line("", start + LOG_EVERY), None);
+        let logged = (0..2_000)
+            .filter(|_| told.line("SECRET", start).is_some())
+            .count();
+        assert_eq!(logged, SECRETS_BURST as usize - 1, "and they are bounded too");
     }
 }

@@ -94,7 +94,7 @@ mod tests {
         #[test]
         fn a_secret_is_escaped_as_others_escape_it(secret in "[ -~é😀]{0,20}") {
             let json = serde_json::to_string(&secret).unwrap();
-            prop_assert_eq!(json[1..json.len() - 1].as_bytes(), &**Escape::Json.apply(&secret));
+            prop_assert_eq!(&json.as_bytes()[1..json.len() - 1], &**Escape::Json.apply(&secret));
             let query = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>();
             let query = query.replace('+', "%20").replace('*', "%2A").replace("%7E", "~");
             prop_assert_eq!(query.as_bytes(), &**Escape::Percent.apply(&secret));

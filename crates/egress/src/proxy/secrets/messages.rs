@@ -97,7 +97,7 @@ mod tests {
             let masked = format!("{}{}s3", "x".repeat(fill), "*".repeat(SECRET.len()));
             let said = [message(0, text.as_bytes()), message(0, b""), message(0x80, b"cret"), vec![0, 0]].concat();
             let expected = [message(0, masked.as_bytes()), message(0, b""), message(0x80, b"cret")].concat();
-            let (mut pieces, mut messages) = (Pieces::new(set().mask.clone()), Messages::default());
+            let (mut pieces, mut messages) = (Pieces::new(set().mask), Messages::default());
             let mut out = Vec::new();
             for piece in said.chunks(cut * 100) {
                 out.extend(messages.pass(&mut pieces, Bytes::copy_from_slice(piece)).unwrap());
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_compressed_ends_it() {
-        let mut pieces = Pieces::new(set().mask.clone());
+        let mut pieces = Pieces::new(set().mask);
         let said = Bytes::from(message(1, b"abc"));
         assert!(Messages::default().pass(&mut pieces, said).is_err());
     }

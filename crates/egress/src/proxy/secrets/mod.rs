@@ -50,7 +50,7 @@ pub(super) use body::{Body, ROOM, unchanged};
 pub(super) use inject::{Refused, in_the_clear};
 use replace::Patterns;
 pub(super) use scrub::{answer, searchable, switched};
-use search::Index;
+use search::{Index, can_be_looked_for};
 pub(super) use websocket::Masked;
 
 /// How each placeholder begins.
@@ -174,9 +174,17 @@ fn fitting(lengths: impl Iterator<Item = usize>, most: usize, total: usize) -> u
 
 impl Set {
     /// These secrets now, after those of `before`. Of more than [`MAX_SECRETS`], or more than [`MAX_TOTAL`] bytes, the
-    /// last are left out: their placeholders mean nothing.
+    /// last are left out, and so are those that can't be looked for, such as one letter over and over: their
+    /// placeholders mean nothing.
     #[must_use]
     pub fn new(mut secrets: Vec<Secret>, before: Option<&Self>) -> Self {
+        secrets.retain(|secret| {
+            let is_fit = can_be_looked_for(secret.value.expose_secret());
+            if !is_fit {
+                tracing::warn!(name = secret.name, "a secret repeats itself and is left out");
+            }
+            is_fit
+        });
         let lengths = secrets.iter().map(|secret| secret.value.expose_secret().len());
         let fit = fitting(lengths, MAX_SECRETS, MAX_TOTAL);
         if fit < secrets.len() {
@@ -389,7 +397,12 @@ mod tests {
             move |number: usize| {
                 let mut secret = secret(1);
                 secret.placeholder = Placeholder::new(&[u8::try_from(number % 251).unwrap(); 20]);
-                secret.value = SecretString::from(format!("{number:0length$}"));
+                // Numbers one after the other, which repeat nothing for long.
+                let text: String = (number * 10_000..)
+                    .map(|number| number.to_string())
+                    .take(length)
+                    .collect();
+                secret.value = SecretString::from(text[..length].to_owned());
                 secret
             }
         };

@@ -18,6 +18,11 @@ use super::spelling::{backslashes_of, is_escape, spelled};
 pub(super) const MAX_FORM: usize = 64 << 10;
 /// The most ways in which a text is followed at once.
 const MAX_PATHS: usize = 32;
+/// From how many bytes on the beginning of a secret may not be something that is repeated: where that is repeated too in
+/// what comes back, a secret may begin at each place of it.
+const MAX_REGULAR: usize = 128;
+/// The most backslashes in a row in a secret: each may be written in many ways.
+const MAX_BACKSLASHES: usize = 16;
 /// How many characters of Base64 a line has to end with, that it may go on in the next one.
 const WRAPPED: usize = 40;
 /// The most line ends between two characters of what was broken into lines, `\r` and `\n` counted apart.
@@ -230,6 +235,31 @@ pub(super) fn base64_before(text: &[u8]) -> usize {
     let last = text.iter().rev().take(WRAPPED);
     last.take_while(|byte| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte))
         .count()
+}
+
+/// Whether a secret can be looked for in a time that is about as long as the text. Nothing that is hard to guess can't.
+pub(super) fn can_be_looked_for(secret: &str) -> bool {
+    let text = Zeroizing::new(secret.to_ascii_lowercase().into_bytes());
+    let backslashes = [b'\\'; MAX_BACKSLASHES + 1];
+    if text.windows(backslashes.len()).any(|part| part == backslashes) {
+        return false;
+    }
+    // How much of each beginning is its own end too (Knuth, Morris and Pratt): where that is half of it, it is repeated.
+    let mut ends = Zeroizing::new(vec![0; text.len()]);
+    let mut same = 0;
+    for at in 1..text.len() {
+        while same > 0 && text[at] != text[same] {
+            same = ends[same - 1];
+        }
+        if text[at] == text[same] {
+            same += 1;
+        }
+        ends[at] = same;
+        if at + 1 >= MAX_REGULAR && same >= (at + 1).div_ceil(2) {
+            return false;
+        }
+    }
+    true
 }
 
 /// All secrets of a session.

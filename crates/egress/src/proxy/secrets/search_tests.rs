@@ -180,9 +180,9 @@ fn sizes_do_not_tell_a_guess_from_another() {
 
 #[test]
 fn following_many_secrets_takes_no_longer_than_few() {
-    // With every beginning of every form in common.
+    // With as much in common, and as often begun, as there may be.
     let many: Vec<String> = (0..200)
-        .map(|number| format!("{}{number:04}", "\\".repeat(900)))
+        .map(|number| format!("{}{number:04}", "a".repeat(MAX_REGULAR - 1)))
         .collect();
     let patterns = patterns(
         &many
@@ -190,8 +190,27 @@ fn following_many_secrets_takes_no_longer_than_few() {
             .map(|secret| (secret.as_str(), "-"))
             .collect::<Vec<_>>(),
     );
-    let text = "\\".repeat(3_000);
+    let text = "a".repeat(3_000);
     assert_eq!(whole(&patterns, text.as_bytes()), text.as_bytes());
+}
+
+#[test]
+fn what_would_take_long_to_look_for_is_told_from_secrets() {
+    for (secret, is_fit) in [
+        ("a".repeat(MAX_REGULAR), false),
+        ("aB".repeat(MAX_REGULAR), false),
+        (
+            format!("{}{}", "Ab".repeat(MAX_REGULAR), "x".repeat(8_000)),
+            false,
+        ),
+        (format!("x{}x", "\\".repeat(MAX_BACKSLASHES + 1)), false),
+        ("0".repeat(64), true),
+        (format!("-----BEGIN KEY-----{}", "A".repeat(4_000)), true),
+        (hex::encode((0..=u8::MAX).collect::<Vec<_>>()), true),
+        (format!("x{}x", "\\".repeat(MAX_BACKSLASHES)), true),
+    ] {
+        assert_eq!(can_be_looked_for(&secret), is_fit, "{secret}");
+    }
 }
 
 proptest! {
@@ -257,6 +276,7 @@ proptest! {
 /// For whoever measures: `cargo test --release -- --ignored --nocapture throughput`.
 #[test]
 #[ignore = "it measures"]
+#[expect(clippy::print_stdout, reason = "it tells what it has measured")]
 fn throughput() {
     let line = "{\"id\": \"chatcmpl-0a1b2c3d\", \"text\": \"A line of an answer, with a \\\"quote\\\" and an https:\\/\\/url.test\\/?a=b&c=d%20e\"}\n";
     let json = line.repeat((16 << 20) / line.len());
