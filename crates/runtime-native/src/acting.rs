@@ -114,6 +114,7 @@ impl Run<'_> {
                 let (native, session, port) = (self.native, self.session, self.port);
                 let (toolbox, sandbox) = (self.toolbox.clone(), Arc::clone(&sandbox));
                 let offered = self.offered.clone().unwrap_or_default();
+                let unbuilt = Arc::clone(&self.unbuilt);
                 let is_lost = lost.contains(&tool.id);
                 let unheard_of = self.is_unheard_of(&tool);
                 let calls = tool.name == CALL_AGENT && delegation::is_offered(session);
@@ -148,7 +149,14 @@ impl Run<'_> {
                             if is_lost {
                                 return Err(Outcome::error(UNKNOWN_FATE));
                             }
-                            let acquire = || native.sandbox(session, port);
+                            let acquire = || async {
+                                let acquired = native.sandbox(session, port).await;
+                                if let Err(SandboxError::Build(reason)) = &acquired {
+                                    let mut unbuilt = unbuilt.lock().unwrap_or_else(PoisonError::into_inner);
+                                    *unbuilt = Some(reason.clone());
+                                }
+                                acquired.map_err(|error| Outcome::error(unavailable(&error)))
+                            };
                             sandbox.get_or_init(acquire).await.clone()
                         };
                         native.run_tool(session, &toolbox, &tool, lease).await
@@ -212,8 +220,8 @@ impl Run<'_> {
 }
 
 impl Native {
-    /// The session's sandbox, or what the model is told when there is none to be had.
-    async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, Outcome> {
+    /// The session's sandbox.
+    async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, SandboxError> {
         let spec = self.sandbox_spec(session);
         let acquire = async {
             self.built(session).await?;
@@ -229,16 +237,15 @@ impl Native {
             let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
             replaced.insert(session.sandbox.clone());
         }
-        acquired.map_err(|error| {
-            match &error {
-                // It is the developer's, and the log has it already.
-                SandboxError::Build(_) => {
-                    tracing::warn!("a sandbox could not be had: its environment can't be built")
-                }
-                error => tracing::error!(%error, "a sandbox could not be had"),
+        match &acquired {
+            Ok(_) => {}
+            // It is the developer's, and the log has it already.
+            Err(SandboxError::Build(_)) => {
+                tracing::warn!("a sandbox could not be had: its environment can't be built");
             }
-            Outcome::error(unavailable(&error))
-        })
+            Err(error) => tracing::error!(%error, "a sandbox could not be had"),
+        }
+        acquired
     }
 
     async fn run_tool(

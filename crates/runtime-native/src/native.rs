@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use oma_domain::agent::{Agent, RuntimeKind};
 use oma_domain::content::joined_text;
 use oma_domain::environment::{self, Environment, Networking};
-use oma_domain::event::{Failure, FailureKind};
 use oma_domain::session::{OpenTool, Outcome};
 use oma_domain::{ContentBlock, EnvironmentId, EventId, SessionId, WorkspaceId};
 use oma_furnish::environments::{Report, Stage};
@@ -116,16 +115,6 @@ impl Native {
         self
     }
 
-    /// Why the session's environment could not be built just now.
-    pub(crate) fn build_failure(&self, session: &SessionInfo) -> Option<Failure> {
-        let environments = self.environments.as_ref()?;
-        let message = environments.failure(session.environment.as_deref()?)?;
-        Some(Failure {
-            kind: FailureKind::EnvironmentBuild,
-            message,
-        })
-    }
-
     /// Whether the session's sandbox can be started now, without a build that it would have to wait for. One that is
     /// wanted begins.
     pub(crate) fn is_built(&self, session: &SessionInfo) -> bool {
@@ -139,11 +128,15 @@ impl Native {
         is_ready
     }
 
-    /// Waits, beside all places for sandboxes, until the session's environment is built.
+    /// Waits, beside all places for sandboxes, until the session's environment is built. A sandbox that runs has what it
+    /// began with.
     pub(crate) async fn built(&self, session: &SessionInfo) -> Result<(), oma_sandbox::Error> {
         match (&self.environments, &session.environment) {
             (Some(environments), Some(environment)) if !environments.is_ready(environment) => {
-                environments.ready(environment).await
+                match self.pool.provider().reattach(&session.sandbox).await? {
+                    Some(_) => Ok(()),
+                    None => environments.ready(environment).await,
+                }
             }
             _ => Ok(()),
         }
@@ -357,6 +350,7 @@ impl Runtime for Native {
             compactions: 0,
             reduction: 0,
             bar_tools: false,
+            unbuilt: Arc::default(),
         };
         let went = run.go().await;
         // Something in the sandbox may have written after its tool had ended.

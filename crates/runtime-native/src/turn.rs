@@ -1,10 +1,10 @@
 //! One drive of a turn: looks at the state, does the next thing, until there is nothing left to do.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oma_domain::Seq;
-use oma_domain::event::{Failure, Purpose};
+use oma_domain::event::{Failure, FailureKind, Purpose};
 use oma_domain::origin::Origin;
 use oma_domain::outcome::{Goal, Stage};
 use oma_domain::policy::Permission;
@@ -72,6 +72,8 @@ pub(crate) struct Run<'a> {
     pub(crate) reduction: u32,
     /// The model has used a tool instead of writing a summary, so it gets no chance to do it again.
     pub(crate) bar_tools: bool,
+    /// Why a tool of this turn had no sandbox: its environment can't be built.
+    pub(crate) unbuilt: Arc<Mutex<Option<String>>>,
 }
 
 impl Run<'_> {
@@ -125,8 +127,13 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        // Nothing that needs the sandbox could work.
-        if let Some(failure) = self.native.build_failure(self.session) {
+        let unbuilt = self.unbuilt.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Nothing that needs the sandbox could work, and something does.
+        if let Some(message) = unbuilt {
+            let failure = Failure {
+                kind: FailureKind::EnvironmentBuild,
+                message,
+            };
             self.commit(Input::FailTurn { failure }).await?;
             return Ok(());
         }

@@ -2,21 +2,24 @@
 //!
 //! A build is a task of its own: nobody who waits for it takes it along when he goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use oma_domain::environment::{Manager, Networking, Packages, Spec};
+use oma_domain::environment::{Environment, Manager, Networking, Packages, Spec};
 use oma_domain::{EnvironmentId, WorkspaceId};
 use oma_sandbox::layers::{Build, Layer, Layers, Site};
 use oma_sandbox::{Error, Spec as SandboxSpec};
-use tokio::sync::{Semaphore, watch};
+use oma_store::Store;
+use tokio::sync::watch;
 use tokio::time::{Instant, interval, timeout};
 
+use super::key::{self, with_registries};
+use super::queue::{Full, MAX_WAITING, Queue};
 use super::run::{Ended, Log, run, told};
 use super::steps::{self, Command, Step};
 use super::{Settings, Stage};
-use crate::Network;
+use crate::{Network, failed};
 
 /// How long a failure is the answer before the same is tried again.
 const FAILURE_AGE: Duration = Duration::from_secs(60);
@@ -27,22 +30,48 @@ const REMEMBERED: usize = 1_024;
 /// How often it is looked what a build has put on the disk.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether a build is still wanted.
+const ASK: Duration = Duration::from_secs(30);
+
+/// The most environments that a build remembers to be for.
+const MAX_ASKERS: usize = 256;
+
+/// What is said of a build that nobody wants any more.
+const UNWANTED: &str = "no environment asks for this any more, so it was not built";
+
 /// A build, or what became of it.
 pub(super) struct Job {
     pub(super) layer: Layer,
+    workspace: WorkspaceId,
+    /// The environments that it is for.
+    askers: Mutex<BTreeSet<EnvironmentId>>,
     pub(super) stage: watch::Sender<Stage>,
     pub(super) log: Log,
     ended: Mutex<Option<Instant>>,
 }
 
 impl Job {
-    fn new(layer: Layer, stage: Stage) -> Arc<Self> {
+    fn new(environment: &Environment, layer: Layer, stage: Stage) -> Arc<Self> {
         Arc::new(Self {
             layer,
+            workspace: environment.workspace.clone(),
+            askers: Mutex::new([environment.id.clone()].into()),
             stage: watch::Sender::new(stage),
             log: Log::default(),
             ended: Mutex::default(),
         })
+    }
+
+    fn asked_for(&self, by: &EnvironmentId) {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        if askers.len() < MAX_ASKERS {
+            askers.insert(by.clone());
+        }
+    }
+
+    /// It is not built, and whoever asks next has it tried again.
+    fn drop_it(&self, reason: String) {
+        self.stage.send_replace(Stage::Failed(reason));
     }
 
     fn end(&self, stage: Stage) {
@@ -67,21 +96,28 @@ impl Job {
 
 /// What all builds share.
 pub(super) struct Builds {
+    store: Arc<dyn Store>,
     pub(super) layers: Arc<dyn Layers>,
     network: Option<Network>,
     settings: Settings,
     jobs: Mutex<HashMap<Layer, Arc<Job>>>,
     /// What was last asked for an environment, by its definition then.
     latest: Mutex<HashMap<EnvironmentId, (Spec, Arc<Job>)>>,
-    places: Semaphore,
+    queue: Mutex<Queue<(Spec, Arc<Job>)>>,
 }
 
 impl Builds {
-    pub(super) fn new(layers: Arc<dyn Layers>, network: Option<Network>, settings: Settings) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        layers: Arc<dyn Layers>,
+        network: Option<Network>,
+        settings: Settings,
+    ) -> Self {
         Self {
+            store,
             layers,
             network,
-            places: Semaphore::new(settings.at_once),
+            queue: Mutex::new(Queue::new(settings.at_once)),
             settings,
             jobs: Mutex::default(),
             latest: Mutex::default(),
@@ -90,6 +126,29 @@ impl Builds {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Why sandboxes can't be made of an environment's image. What an operator takes off the list counts from then on.
+    ///
+    /// # Errors
+    /// That.
+    pub(super) fn check_image(&self, spec: &Spec) -> Result<(), String> {
+        let Some(image) = &spec.image else {
+            return Ok(());
+        };
+        if !self.layers.has_images() {
+            return Err("sandboxes of this server are made of no images".to_owned());
+        }
+        if self.settings.images.contains(image) {
+            return Ok(());
+        }
+        let known = match self.settings.images.join(", ") {
+            none if none.is_empty() => "none but its own".to_owned(),
+            known => known,
+        };
+        Err(format!(
+            "this server lets environments have other images: {known}"
+        ))
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<Layer, Arc<Job>>> {
@@ -107,50 +166,154 @@ impl Builds {
         (known == spec).then(|| Arc::clone(job))
     }
 
-    pub(super) fn note(&self, id: &EnvironmentId, spec: &Spec, job: &Arc<Job>) {
+    fn note(&self, environment: &Environment, job: &Arc<Job>) {
+        job.asked_for(&environment.id);
         let mut latest = self.latest();
-        if latest.len() >= REMEMBERED && !latest.contains_key(id) {
+        if latest.len() >= REMEMBERED && !latest.contains_key(&environment.id) {
             latest.retain(|_, (_, job)| job.is_under_way());
         }
-        latest.insert(id.clone(), (spec.clone(), Arc::clone(job)));
+        latest.insert(
+            environment.id.clone(),
+            (environment.spec.clone(), Arc::clone(job)),
+        );
     }
 
-    /// The build of a layer, begun when none is under way. Must be called in a runtime.
+    /// A layer is not there, whatever was known of it.
+    pub(super) fn forget(&self, layer: &Layer) {
+        let is_other = |job: &Job| job.layer != *layer || job.is_under_way();
+        self.jobs().retain(|_, job| is_other(job));
+        self.latest().retain(|_, (_, job)| is_other(job));
+    }
+
+    /// The layer that an environment has; none where nothing has to be built.
+    ///
+    /// # Errors
+    /// [`Error`] when it can't be told what it would lie over.
+    pub(super) async fn layer(&self, workspace: &WorkspaceId, spec: &Spec) -> Result<Option<Layer>, Error> {
+        if !spec.is_built() {
+            return Ok(None);
+        }
+        let ground = self.layers.ground(spec.image.as_deref()).await?;
+        let (variables, files) = (self.settings.variables.clone(), self.settings.files.clone());
+        let given = tokio::task::spawn_blocking(move || key::given(&variables, &files)).await;
+        let given = given
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(|error| failed("reading the files of builds", error))?;
+        Ok(key::layer(workspace, &ground, &given, spec))
+    }
+
+    /// The build of an environment's layer, begun when none is under way. Must be called in a runtime.
     ///
     /// # Errors
     /// [`Error`] when it can't be told whether the layer is there.
     pub(super) async fn ensure(
         self: &Arc<Self>,
-        workspace: &WorkspaceId,
+        environment: &Environment,
         layer: Layer,
-        spec: &Spec,
     ) -> Result<Arc<Job>, Error> {
         let known = self.jobs().get(&layer).cloned();
-        if let Some(job) = known.filter(|job| job.is_under_way() || job.failure().is_some()) {
-            return Ok(job);
-        }
-        if self.layers.touch(&layer).await? {
+        let is_answer = |job: &Arc<Job>| job.is_under_way() || job.failure().is_some();
+        let job = if let Some(job) = known.filter(is_answer) {
+            job
+        } else if self.layers.touch(&layer).await? {
             metrics::counter!("environment_layers_total", "outcome" => "shared").increment(1);
-            let job = Job::new(layer, Stage::Ready);
-            return Ok(job);
-        }
-        let mut jobs = self.jobs();
-        // Somebody may have begun meanwhile.
-        if let Some(job) = jobs.get(&layer)
-            && (job.is_under_way() || job.failure().is_some())
-        {
-            return Ok(Arc::clone(job));
-        }
-        if jobs.len() >= REMEMBERED {
-            jobs.retain(|_, job| job.is_under_way());
-        }
-        let job = Job::new(layer.clone(), Stage::Waiting);
-        jobs.insert(layer, Arc::clone(&job));
-        drop(jobs);
-        let (builds, workspace, spec) = (Arc::clone(self), workspace.clone(), spec.clone());
-        let begun = Arc::clone(&job);
-        tokio::spawn(async move { builds.carry_out(&workspace, &spec, &begun).await });
+            Job::new(environment, layer, Stage::Ready)
+        } else {
+            let mut jobs = self.jobs();
+            // Somebody may have begun meanwhile.
+            match jobs.get(&layer).cloned().filter(is_answer) {
+                Some(job) => job,
+                None => {
+                    if jobs.len() >= REMEMBERED {
+                        jobs.retain(|_, job| job.is_under_way());
+                    }
+                    let job = Job::new(environment, layer.clone(), Stage::Waiting);
+                    if self.enqueue(environment, &job) {
+                        jobs.insert(layer, Arc::clone(&job));
+                    }
+                    job
+                }
+            }
+        };
+        self.note(environment, &job);
+        self.advance();
         Ok(job)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<(Spec, Arc<Job>)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a build wait for its turn; tells whether there is room.
+    fn enqueue(&self, environment: &Environment, job: &Arc<Job>) -> bool {
+        let waits = (environment.spec.clone(), Arc::clone(job));
+        let queued = self.queue().push(&environment.workspace, waits);
+        if queued == Err(Full) {
+            job.drop_it(format!(
+                "{MAX_WAITING} builds of this workspace wait already; try again when one of them has ended"
+            ));
+        }
+        queued.is_ok()
+    }
+
+    /// Begins all builds whose turn it is.
+    fn advance(self: &Arc<Self>) {
+        loop {
+            let Some((workspace, (spec, job))) = self.queue().begin() else {
+                return;
+            };
+            let builds = Arc::clone(self);
+            tokio::spawn(async move {
+                let (work, of) = (Arc::clone(&builds), Arc::clone(&job));
+                let work = tokio::spawn(async move { work.carry_out(&spec, &of).await });
+                if let Err(error) = work.await {
+                    tracing::error!(%error, "a build broke off");
+                    job.end(Stage::Failed("the build broke off".to_owned()));
+                }
+                builds.queue().end(&workspace);
+                builds.advance();
+            });
+        }
+    }
+
+    /// Whether somebody waits for a build, or an environment asks for it as that is now.
+    async fn is_wanted(&self, job: &Job) -> bool {
+        if job.stage.receiver_count() > 0 {
+            return true;
+        }
+        let askers = job.askers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for id in askers {
+            let wants = match self.store.environment(&job.workspace, &id).await {
+                Ok(Some(now)) if now.archived_at.is_none() => {
+                    let layer = self.layer(&now.workspace, &now.spec).await;
+                    // What can't be told is no reason to end it.
+                    layer.map_or(true, |layer| layer.as_ref() == Some(&job.layer))
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    tracing::warn!(%error, "it can't be told whether a build is wanted");
+                    true
+                }
+            };
+            if wants {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns when nobody wants a build any more.
+    async fn unwanted(&self, job: &Job) {
+        let mut looks = interval(ASK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first one is at once, and was done.
+        looks.tick().await;
+        loop {
+            looks.tick().await;
+            if !self.is_wanted(job).await {
+                return;
+            }
+        }
     }
 
     /// Waits until a build has ended.
@@ -173,9 +336,13 @@ impl Builds {
         }
     }
 
-    async fn carry_out(&self, workspace: &WorkspaceId, spec: &Spec, job: &Job) {
-        // The semaphore is never closed.
-        let _place = self.places.acquire().await.ok();
+    async fn carry_out(&self, spec: &Spec, job: &Job) {
+        let workspace = &job.workspace;
+        if !self.is_wanted(job).await {
+            tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), "nobody wants a layer any more");
+            job.drop_it(UNWANTED.to_owned());
+            return;
+        }
         let begun = Instant::now();
         tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), "a layer is being built");
         let built = self.build(workspace, spec, job).await;
@@ -188,6 +355,8 @@ impl Builds {
                 tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), ?took, "a layer was built");
                 job.end(Stage::Ready);
             }
+            // It was ended for that, and did not fail.
+            Err(reason) if reason == UNWANTED => job.drop_it(reason),
             Err(reason) => {
                 // What installers say is the developer's, and not for the operator's log.
                 let first = reason.lines().next().unwrap_or_default();
@@ -252,6 +421,7 @@ impl Builds {
         tokio::select! {
             done = run.go(workspace, spec) => done,
             reason = self.watch(site) => Err(with_output(&reason, &job.log.text())),
+            () = self.unwanted(job) => Err(UNWANTED.to_owned()),
         }
     }
 
@@ -417,17 +587,5 @@ fn with_output(words: &str, output: &str) -> String {
         words.to_owned()
     } else {
         format!("{words}:\n{output}")
-    }
-}
-
-/// What an environment reaches, and the registries that its packages come from.
-fn with_registries(networking: &Networking) -> Networking {
-    match networking {
-        Networking::Unrestricted => Networking::Unrestricted,
-        Networking::Limited { allowed_hosts, .. } => Networking::Limited {
-            allowed_hosts: allowed_hosts.clone(),
-            allow_mcp_servers: false,
-            allow_package_managers: true,
-        },
     }
 }

@@ -11,6 +11,7 @@
 
 mod builds;
 mod key;
+mod queue;
 mod run;
 mod steps;
 
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use oma_domain::Session;
 use oma_domain::environment::{Environment, Networking, Spec};
-use oma_domain::{Session, WorkspaceId};
 use oma_sandbox::fittings::Fittings;
 use oma_sandbox::layers::{Kept, Layers};
 use oma_sandbox::limits::Limits;
@@ -111,9 +112,9 @@ impl Environments {
         let has_network = network.is_some();
         Self {
             inner: Arc::new(Inner {
+                builds: Arc::new(Builds::new(Arc::clone(&store), layers, network, settings)),
                 store,
                 provider,
-                builds: Arc::new(Builds::new(layers, network, settings)),
                 has_network,
             }),
         }
@@ -124,23 +125,11 @@ impl Environments {
     /// # Errors
     /// That.
     pub fn check(&self, spec: &Spec) -> Result<(), (&'static str, String)> {
-        let (layers, settings) = (&self.inner.builds.layers, self.inner.builds.settings());
-        if let Some(image) = &spec.image {
-            if !layers.has_images() {
-                return Err((
-                    "image",
-                    "sandboxes of this server are made of no images".to_owned(),
-                ));
-            }
-            if !settings.images.contains(image) {
-                let known = match settings.images.join(", ") {
-                    none if none.is_empty() => "none but its own".to_owned(),
-                    known => known,
-                };
-                let message = format!("this server lets environments have other images: {known}");
-                return Err(("image", message));
-            }
-        }
+        let layers = &self.inner.builds.layers;
+        self.inner
+            .builds
+            .check_image(spec)
+            .map_err(|lack| ("image", lack))?;
         if !spec.is_built() {
             return Ok(());
         }
@@ -242,6 +231,7 @@ impl Environments {
         ) {
             match layers.discard(&layer.layer).await {
                 Ok(true) => {
+                    self.inner.builds.forget(&layer.layer);
                     tracing::info!(
                         layer = layer.layer.as_str(),
                         bytes = layer.bytes,
@@ -292,27 +282,12 @@ fn surplus(mut all: Vec<Kept>, now: SystemTime, age: Option<Duration>, size: u64
 impl Inner {
     /// The build of an environment, begun if need be; none where nothing has to be built.
     async fn job(&self, environment: &Environment) -> Result<Option<Arc<Job>>, Error> {
-        let Some(layer) = self.layer(&environment.workspace, &environment.spec).await? else {
+        let (workspace, spec) = (&environment.workspace, &environment.spec);
+        self.builds.check_image(spec).map_err(Error::Build)?;
+        let Some(layer) = self.builds.layer(workspace, spec).await? else {
             return Ok(None);
         };
-        let job = self
-            .builds
-            .ensure(&environment.workspace, layer, &environment.spec)
-            .await?;
-        self.builds.note(&environment.id, &environment.spec, &job);
-        Ok(Some(job))
-    }
-
-    async fn layer(
-        &self,
-        workspace: &WorkspaceId,
-        spec: &Spec,
-    ) -> Result<Option<oma_sandbox::layers::Layer>, Error> {
-        if !spec.is_built() {
-            return Ok(None);
-        }
-        let ground = self.builds.layers.ground(spec.image.as_deref()).await?;
-        Ok(key::layer(workspace, &ground, spec))
+        self.builds.ensure(environment, layer).await.map(Some)
     }
 
     async fn environment(&self, spec: &SandboxSpec) -> Result<Option<Arc<Environment>>, Error> {
@@ -343,13 +318,16 @@ impl Furnish for Environments {
             return Ok(());
         };
         let of = &environment.spec;
-        if let Some(layer) = self.inner.layer(&environment.workspace, of).await? {
-            // Whoever asks for sandboxes in advance asks for this alone.
-            self.ready(&environment).await?;
-            if !self.inner.builds.layers.touch(&layer).await? {
-                return Err(Error::Build("it is not built yet; try again".to_owned()));
+        // Whoever needs the sandbox has waited for this; whoever wants one in advance does not.
+        if let Some(job) = self.inner.job(&environment).await? {
+            let stage = job.stage.borrow().clone();
+            match stage {
+                Stage::Ready => fittings.layer = Some(job.layer.clone()),
+                Stage::Failed(reason) => return Err(Error::Build(reason)),
+                Stage::Waiting | Stage::Building(_) => {
+                    return Err(Error::Build("it is not built yet; try again".to_owned()));
+                }
             }
-            fittings.layer = Some(layer);
         }
         if of
             .packages

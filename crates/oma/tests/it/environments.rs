@@ -7,7 +7,7 @@ use oma_fake_provider::Reply;
 use serde_json::{Value, json};
 
 use crate::containers::{contained, engine};
-use crate::system::client::{Chat, Client};
+use crate::system::client::{Chat, Client, said};
 use crate::system::{Options, System, soon};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
@@ -272,7 +272,13 @@ async fn a_package_that_does_not_exist_is_told_in_the_installers_words() {
         assert_eq!((refused.status, &*refused.code()), (400, "unsupported"));
         assert!(refused.text().contains(&begins), "{}", refused.text());
 
-        early.post("hello").await;
+        // Whoever only talks needs no sandbox.
+        let talk = early.turn(&json!([{"text": "good day"}])).await;
+        assert_eq!(said(&talk), "good day");
+        system
+            .provider
+            .push(Reply::new().tool("bash", json!({"command": "true"})));
+        early.post("go").await;
         let ended = soon("the turn", async {
             loop {
                 let events = early.events().await;
@@ -289,7 +295,7 @@ async fn a_package_that_does_not_exist_is_told_in_the_installers_words() {
             "{ended}"
         );
     }
-    assert!(system.provider.requests().is_empty(), "no model was asked");
+    assert_eq!(system.provider.requests().len(), 6, "no model was asked in vain");
     system.stop().await;
 }
 
