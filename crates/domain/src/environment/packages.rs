@@ -74,6 +74,17 @@ impl Manager {
     }
 }
 
+/// How names of files end that managers would look for in the folder where they work.
+const ARCHIVES: [&str; 12] = [
+    ".bz2", ".conda", ".deb", ".egg", ".gem", ".gz", ".tar", ".tgz", ".txz", ".whl", ".xz", ".zip",
+];
+
+/// Whether a manager could take it for a file.
+fn is_archive(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ARCHIVES.into_iter().any(|ending| text.ends_with(ending))
+}
+
 /// Packages to install, by manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -151,9 +162,16 @@ fn is_apt(package: &str) -> bool {
         (None, Some((name, suite))) => (name, is_word(suite, "-")),
         (None, None) => (package, true),
     };
+    let is_bare = name == package && !name.contains(':');
     let (name, machine) = name.split_once(':').unwrap_or((name, "any"));
-    // A minus sign at the end would remove it.
-    is_sound && is_word(name, "+.-") && !name.ends_with('-') && is_word(machine, "-")
+    // A minus sign at the end, of whatever it is, would remove it; a plus sign belongs to names alone.
+    let is_installed = !package.ends_with('-') && (is_bare || !package.ends_with('+'));
+    is_sound
+        && is_installed
+        && is_word(name, "+.-")
+        && !name.ends_with('-')
+        && is_word(machine, "-")
+        && !is_archive(package)
 }
 
 fn is_cargo(package: &str) -> bool {
@@ -161,7 +179,7 @@ fn is_cargo(package: &str) -> bool {
 }
 
 fn is_gem(package: &str) -> bool {
-    is_word(before(package, ':'), "._-") && is_versioned(package, ':', ".-")
+    is_word(before(package, ':'), "._-") && is_versioned(package, ':', ".-") && !is_archive(package)
 }
 
 fn is_go(package: &str) -> bool {
@@ -182,12 +200,15 @@ fn is_npm(package: &str) -> bool {
         },
         None => package,
     };
-    is_word(before(rest, '@'), "._~-") && is_versioned(rest, '@', ".+-^~=<>|*")
+    is_word(before(rest, '@'), "._~-") && is_versioned(rest, '@', ".+-^~=<>|*") && !is_archive(rest)
 }
 
 fn is_pip(package: &str) -> bool {
     let end = package.find(|each: char| !(each.is_ascii_alphanumeric() || "._-".contains(each)));
     let (name, mut rest) = package.split_at(end.unwrap_or(package.len()));
+    if is_archive(name) || is_archive(package) {
+        return false;
+    }
     if let Some(inner) = rest.strip_prefix('[') {
         let Some((extras, after)) = inner.split_once(']') else {
             return false;
@@ -227,7 +248,21 @@ mod tests {
                     "tree/bookworm-backports",
                 ],
                 vec![
-                    "jq-", "./x.deb", "/x.deb", "a/b/c", "a=", "a=-1", "a b", "a;b", "a*", "a/../b",
+                    "jq-",
+                    "libc6:amd64-",
+                    "jq=1.0-",
+                    "jq=1.0+",
+                    "jq/stable-",
+                    "x.deb",
+                    "./x.deb",
+                    "/x.deb",
+                    "a/b/c",
+                    "a=",
+                    "a=-1",
+                    "a b",
+                    "a;b",
+                    "a*",
+                    "a/../b",
                 ],
             ),
             (
@@ -238,7 +273,7 @@ mod tests {
             (
                 Manager::Gem,
                 vec!["rake", "rake:13.0", "ruby-lsp"],
-                vec!["rake:", "rake:-1", "a/b", "a b"],
+                vec!["rake:", "rake:-1", "a/b", "a b", "x.gem", "x.GEM"],
             ),
             (
                 Manager::Go,
@@ -275,6 +310,8 @@ mod tests {
                     "@/a",
                     "a@-1",
                     "file:a",
+                    "a.tgz",
+                    "a@1.tar.gz",
                 ],
             ),
             (
@@ -295,6 +332,9 @@ mod tests {
                     "a[]",
                     "a; python_version<'3'",
                     "a==1,",
+                    "a-1-py3-none-any.whl",
+                    "a.zip[b]",
+                    "a.tar.gz",
                 ],
             ),
         ] {

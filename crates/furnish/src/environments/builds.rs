@@ -375,7 +375,7 @@ impl Builds {
         };
         let site = self.layers.begin(build).await.map_err(|error| {
             tracing::error!(%error, "a build could not begin");
-            format!("the build could not begin: {error}")
+            unsaid("the build could not begin")
         })?;
         let installed = timeout(self.settings.timeout, self.install(workspace, spec, job, &site)).await;
         let installed = installed.unwrap_or_else(|_| {
@@ -397,7 +397,7 @@ impl Builds {
             (Err(reason), Ok(())) => Err(reason),
             (Ok(()), Err(error)) => {
                 tracing::error!(%error, "a layer could not be kept");
-                Err(format!("what was built could not be kept: {error}"))
+                Err(unsaid("what was built could not be kept"))
             }
             (Ok(()), Ok(())) => Ok(()),
         }
@@ -483,8 +483,12 @@ impl Run<'_> {
         if let Some(step) = steps::script(spec) {
             self.stage("setup_script");
             let _way = self.way(&sandbox, &spec.networking).await?;
+            // They are the script's alone: what tidies up afterwards is ours.
+            let given = self.variables.clone();
             self.variables.extend(spec.variables.clone());
-            self.step(&step).await?;
+            let done = self.step(&step).await;
+            self.variables = given;
+            done?;
         }
         self.demand(&steps::tidy(), "the layer could not be tidied up")
             .await
@@ -504,7 +508,11 @@ impl Run<'_> {
             return Ok(None);
         };
         let hand = Arc::clone(&self.site.hand);
-        network.open_passage(sandbox, hand, networking).await.map(Some)
+        let passage = network.open_passage(sandbox, hand, networking).await;
+        passage.map(Some).map_err(|error| {
+            tracing::error!(error, "a build could not have its doors");
+            unsaid("the build could not have a network")
+        })
     }
 
     /// Makes sure that a manager is there.
@@ -576,8 +584,16 @@ impl Run<'_> {
 
     async fn run(&self, command: &Command, log: &Log) -> Result<Ended, String> {
         let ended = run(&*self.site.hand, command, &self.variables, log).await;
-        ended.map_err(|error| with_output(&format!("the build was lost: {error}"), &log.text()))
+        ended.map_err(|error| {
+            tracing::error!(%error, "a build was lost");
+            with_output(&unsaid("the build was lost"), &log.text())
+        })
     }
+}
+
+/// What a failure says whose reason is the operator's: it may name what is on the host.
+fn unsaid(words: &str) -> String {
+    format!("{words}; the server's log says why")
 }
 
 /// What a failure says: in our words, and at the end in the installer's.
