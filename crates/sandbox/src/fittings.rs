@@ -32,6 +32,12 @@ pub struct Fittings {
 }
 
 impl Fittings {
+    /// Whether they are one session's alone, so that no other sandbox is like one with them.
+    #[must_use]
+    pub fn is_personal(&self) -> bool {
+        self.trust.is_some()
+    }
+
     /// All variables, with those that say whom to trust.
     pub(crate) fn all_variables(&self) -> BTreeMap<String, String> {
         let mut variables = self.variables.clone();

@@ -139,6 +139,9 @@ async fn what_belongs_into_a_session_s_sandbox_gets_there() {
     let memory = json!({"path": "/a.md", "content": "remember"});
     post(&format!("/v1/memory_stores/{id}/memories"), memory).await;
     let agent = client.agent(json!({"model": MODEL})).await;
+    // One without anything is begun for the new agent, and makes room for one with the store.
+    ready(client, &system.data, 1).await;
+    let plain = names(&system.data);
     let environment = post("/v1/environments", json!({"name": "plain"})).await;
     let open = async || {
         let session = json!({
@@ -151,6 +154,12 @@ async fn what_belongs_into_a_session_s_sandbox_gets_there() {
             .to_owned()
     };
     let first = open().await;
+    soon("the plain one's end", async {
+        while !plain.is_disjoint(&names(&system.data)) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     ready(client, &system.data, 1).await;
     let before = names(&system.data);
     let chat = crate::system::client::Chat {

@@ -111,6 +111,9 @@ impl Inner {
         }
         // Whoever starts one meets the same error, and tells it.
         let fittings = self.furnishers.fit(spec).await.ok()?;
+        if fittings.is_personal() {
+            return None;
+        }
         let kind = Kind {
             workspace: spec.workspace.clone(),
             fittings: Arc::new(fittings),
@@ -242,7 +245,7 @@ impl Inner {
         };
         let fittings = match &like {
             Some(spec) => match timeout(FIT_TIMEOUT, self.furnishers.fit(spec)).await {
-                Ok(Ok(fittings)) => Some(fittings),
+                Ok(Ok(fittings)) => (!fittings.is_personal()).then_some(fittings),
                 Ok(Err(error)) => {
                     tracing::debug!(session_id = %spec.session, %error, "no sandboxes like this in advance");
                     None

@@ -192,6 +192,7 @@ impl Things {
                     "type": "user.tool_confirmation", "toolUseId": "evt_x", "result": "deny", "denyMessage": "d",
                 }),
             ],
+            ("POST", "/v1/sessions/{session_id}/restore") => vec![json!({"checkpointId": "chk_any"})],
             ("POST", "/v1/vaults") => vec![json!({"userId": "u", "name": "n"})],
             ("PATCH", "/v1/vaults/{vault_id}") => vec![json!({"name": "n"})],
             ("POST", "/v1/vaults/{vault_id}/credentials") => vec![bearer(), oauth()],

@@ -31,6 +31,9 @@ impl Furnish for Letters {
             .get(&letter)
             .cloned()
             .unwrap_or(letter);
+        if letter == "p" {
+            fittings.trust = Some(format!("the authority of {}", spec.session));
+        }
         fittings.variables.insert("KIND".to_owned(), letter);
         Ok(())
     }
@@ -264,6 +267,20 @@ async fn one_that_is_of_no_use_costs_no_place() {
     pool.warm(&spec("b1"));
     settled().await;
     assert_eq!(warm(&fake), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_one_session_could_have_is_not_made_in_advance() {
+    let (pool, fake, _) = pool(2, 1);
+    pool.warm(&spec("p1"));
+    settled().await;
+    assert_eq!(warm(&fake), "");
+    pool.warm(&spec("a1"));
+    settled().await;
+    let lease = pool.acquire(&spec("p1")).await.unwrap();
+    assert_eq!(lease.origin(), Origin::Started);
+    settled().await;
+    assert_eq!(warm(&fake), "a", "it is left to others");
 }
 
 #[tokio::test(start_paused = true)]
