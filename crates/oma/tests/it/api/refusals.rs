@@ -83,8 +83,9 @@ struct Things {
     environment: String,
     vault: String,
     /// A bearer token and an OAuth credential.
-    credentials: [String; 2],
+    credentials: [String; 3],
     session: String,
+    checkpoint: String,
     key: String,
     workspace: String,
 }
@@ -101,6 +102,13 @@ fn oauth() -> Value {
     })
 }
 
+fn variable() -> Value {
+    json!({
+        "type": "environment_variable", "name": "c", "secretName": "A_TOKEN", "secretValue": "canary-of-a-variable",
+        "networking": {"type": "limited", "allowedHosts": ["api.example"]}, "injectionLocation": {"header": true},
+    })
+}
+
 impl Things {
     async fn make(operator: &Client) -> Self {
         let id = |made: Value, field: &str| made[field].as_str().expect("an id").to_owned();
@@ -112,7 +120,7 @@ impl Things {
         let vault = operator.post("/v1/vaults", &json!({"userId": "u"})).await.good();
         let vault = id(vault, "vault_id");
         let path = format!("/v1/vaults/{vault}/credentials");
-        let mut credentials = [bearer(), oauth()];
+        let mut credentials = [bearer(), oauth(), variable()];
         credentials[1]["matchUrl"] = json!("https://other.example/");
         let mut ids = Vec::new();
         for credential in credentials {
@@ -121,12 +129,16 @@ impl Things {
                 "credential_id",
             ));
         }
+        let session = operator.session(&agent).await;
+        let path = format!("/v1/sessions/{session}/checkpoints");
+        let checkpoint = operator.post(&path, &json!({})).await.good();
         Self {
-            session: operator.session(&agent).await,
+            checkpoint: id(checkpoint, "checkpoint_id"),
+            session,
             agent,
             environment: id(environment, "environment_id"),
             vault,
-            credentials: ids.try_into().expect("two"),
+            credentials: ids.try_into().expect("three"),
             key: key(operator, &json!({"name": "k", "scope": "read"})).await.0,
             workspace: workspace(operator, "w").await,
         }
@@ -192,17 +204,24 @@ impl Things {
                     "type": "user.tool_confirmation", "toolUseId": "evt_x", "result": "deny", "denyMessage": "d",
                 }),
             ],
-            ("POST", "/v1/sessions/{session_id}/restore") => vec![json!({"checkpointId": "chk_any"})],
+            ("POST", "/v1/sessions/{session_id}/restore") => vec![json!({"checkpointId": self.checkpoint})],
             ("POST", "/v1/vaults") => vec![json!({"userId": "u", "name": "n"})],
             ("PATCH", "/v1/vaults/{vault_id}") => vec![json!({"name": "n"})],
-            ("POST", "/v1/vaults/{vault_id}/credentials") => vec![bearer(), oauth()],
+            ("POST", "/v1/vaults/{vault_id}/credentials") => {
+                vec![bearer(), oauth(), variable()]
+            }
             ("PATCH", "/v1/vaults/{vault_id}/credentials/{credential_id}") => {
                 let oauth = json!({
                     "accessToken": "a", "refreshToken": "r", "clientSecret": "s", "expiresAt": 1, "scopes": ["one"],
                 });
+                let mut other = variable();
+                for fixed in ["type", "name", "secretName"] {
+                    other.as_object_mut().expect("an object").remove(fixed);
+                }
                 return vec![
                     (to, json!({"name": "n", "token": "t"})),
                     (self.filled(path, &self.credentials[1]), oauth),
+                    (self.filled(path, &self.credentials[2]), other),
                 ];
             }
             ("POST", "/v1/workspaces") => {
