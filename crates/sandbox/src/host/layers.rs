@@ -259,6 +259,18 @@ impl Sandboxes {
     }
 }
 
+/// Empties the folder that says where the operator has packages from, and maybe with which password: it was the build's.
+fn forget_sources(built: &Path) -> io::Result<()> {
+    let apt = built.join("etc/apt");
+    match fs::symlink_metadata(&apt) {
+        // What the build has made of it instead is not followed.
+        Ok(meta) if meta.is_dir() => removal::empty(&apt),
+        Ok(_) => fs::remove_file(&apt),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Puts what was built in the place of the layer, whole or not at all. `false` when there is one already.
 fn put(folder: &Path, note: Note, target: &Path) -> io::Result<bool> {
     let done = folder.join("done");
@@ -266,6 +278,7 @@ fn put(folder: &Path, note: Note, target: &Path) -> io::Result<bool> {
     let built = folder.join(ROOT);
     let mut note = note;
     if built.is_dir() {
+        forget_sources(&built)?;
         note.bytes += usage::measure(&built, u64::MAX)?.bytes;
         fs::rename(&built, done.join(ROOT))?;
     }

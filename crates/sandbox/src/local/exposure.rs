@@ -1,10 +1,11 @@
-//! What of the host every sandbox can read, and what must therefore not lie there.
+//! What of the host every sandbox, or every build of one, can read, and what must therefore not lie there.
 //!
 //! On a host where the server is no superuser, sandboxes have its own user id: file modes keep nothing of it from
 //! them, only absence does.
 
 use std::path::{Path, PathBuf};
 
+use super::site;
 use crate::hand::launch::root;
 
 /// The folder or file through which sandboxes could read what is at `path`, or a part of it; `None` when it is
@@ -14,7 +15,9 @@ pub fn exposed(path: &Path, readable: &[PathBuf]) -> Option<PathBuf> {
     let system = root::SYSTEM.iter().map(|name| Path::new("/").join(name));
     // Without a look at it, all of it counts as seen.
     let etc = root::shown_of_etc().unwrap_or_else(|_| vec![PathBuf::new()]);
-    let etc = etc.into_iter().map(|name| Path::new("/etc").join(name));
+    let builds = site::ETC.iter().map(PathBuf::from);
+    let etc = etc.into_iter().chain(builds);
+    let etc = etc.map(|name| Path::new("/etc").join(name));
     let shown: Vec<PathBuf> = system.chain(etc).chain(readable.iter().cloned()).collect();
     shows(&shown, path)
 }
@@ -75,6 +78,8 @@ mod tests {
             (base.clone(), true),
             (PathBuf::from("/usr/local/oma/data"), true),
             (PathBuf::from("/etc/ssl/certs/token"), true),
+            (PathBuf::from("/etc/skel/token"), true),
+            (PathBuf::from("/etc/default/oma"), false),
             (PathBuf::from("/etc/oma/token"), false),
         ] {
             assert_eq!(exposed(&path, &readable).is_some(), seen, "{}", path.display());

@@ -18,12 +18,14 @@ use crate::hand::launch::root::{SYSTEM, names, shown_of_etc};
 /// The most users that a build has; more are known to nobody.
 pub(super) const USERS: u32 = 65_536;
 
-/// What installers need of `/etc`, beside what sessions see.
-const ETC: [&str; 8] = [
+/// What installers need of `/etc`, beside what sessions see. Of what services are started with nothing is: that may hold
+/// their passwords.
+pub(super) const ETC: [&str; 9] = [
     "adduser.conf",
     "apt",
     "debconf.conf",
-    "default",
+    "default/locale",
+    "default/useradd",
     "deluser.conf",
     "dpkg",
     "login.defs",
