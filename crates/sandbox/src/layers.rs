@@ -121,7 +121,8 @@ pub trait Layers: Send + Sync + 'static {
     /// [`Error`] when it can't be made; nothing of it is left then.
     async fn begin(&self, build: Build) -> Result<Site, Error>;
 
-    /// What a build has put on the disk by now, in bytes.
+    /// What a build has put on the disk by now, in bytes; all that there can be where folders are too deep to be looked
+    /// into.
     ///
     /// # Errors
     /// [`Error`] when that can't be told.

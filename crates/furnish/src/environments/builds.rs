@@ -29,6 +29,8 @@ const REMEMBERED: usize = 1_024;
 
 /// How often it is looked what a build has put on the disk.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often in a row that may fail.
+const MAX_FAILURES: u32 = 5;
 
 /// How often it is looked whether a build is still wanted.
 const ASK: Duration = Duration::from_secs(30);
@@ -429,6 +431,7 @@ impl Builds {
     async fn watch(&self, site: &Site) -> String {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failures = 0;
         loop {
             looks.tick().await;
             match self.layers.size(site).await {
@@ -438,9 +441,15 @@ impl Builds {
                         self.settings.limits.disk
                     );
                 }
-                Ok(_) => {}
-                // It has ended, or will be looked at again.
-                Err(error) => tracing::debug!(%error, "a build can't be measured"),
+                Ok(_) => failures = 0,
+                // It has ended, or will be looked at again; but what is never measured has no bound.
+                Err(error) => {
+                    failures += 1;
+                    tracing::debug!(%error, failures, "a build can't be measured");
+                    if failures >= MAX_FAILURES {
+                        return "nobody can tell what the build has put on the disk".to_owned();
+                    }
+                }
             }
         }
     }

@@ -106,6 +106,11 @@ impl Sandboxes {
 
     async fn begin_in(&self, id: &SessionId, folder: PathBuf, build: Build) -> Result<Site, Error> {
         let failed = |error| io_error("preparing a build", error);
+        let disk = rustix::fs::statvfs(self.layers_path()).map_err(|error| failed(error.into()))?;
+        // Sessions may write until the floor is reached: a build does not begin near it.
+        if disk.f_bavail * disk.f_frsize < self.config.limits.disk_floor.saturating_mul(2) {
+            return Err(failed(io::ErrorKind::StorageFull.into()));
+        }
         make_private(&folder)?;
         let home = self.workspace_path(id);
         make_private(&home)?;
@@ -194,7 +199,11 @@ impl Sandboxes {
         let measured = tokio::task::spawn_blocking(move || usage::measure(&folder, u64::MAX)).await;
         let measured = measured.map_err(|error| failed(io::Error::other(error)))?;
         let record = self.folder(id).read().map_err(failed)?.unwrap_or_default();
-        Ok(measured.map_err(failed)?.bytes + self.engine.built(&record).await?)
+        let measured = measured.map_err(failed)?;
+        if measured.hidden {
+            return Ok(u64::MAX);
+        }
+        Ok(measured.bytes + self.engine.built(&record).await?)
     }
 
     /// The images of all layers that are there.

@@ -28,8 +28,9 @@ const BETWEEN: usize = 5;
 const GIVE: u64 = 3_000;
 /// How long making the deployments may take, in seconds.
 const HEAD_START: u64 = 20;
-/// How long the first run may take to come: until the minute is over, and what a slow machine needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a notice may take to come: the first one until the minute is over, and any of them when its delivery has
+/// failed twice, as on a slow machine it may; the server pauses for up to two minutes then.
+const PATIENCE: Duration = Duration::from_secs(200);
 
 async fn get(client: &Client, path: &str) -> Value {
     client.send(claude(client, Method::GET, path)).await.good()
