@@ -6,18 +6,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use oma_domain::environment::{Environment, Manager, Networking, Packages, Spec};
+use oma_domain::environment::{Environment, Spec};
 use oma_domain::{EnvironmentId, WorkspaceId};
+use oma_sandbox::Error;
 use oma_sandbox::layers::{Build, Layer, Layers, Site};
-use oma_sandbox::{Error, Spec as SandboxSpec};
 use oma_store::Store;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, timeout};
 
-use super::key::{self, with_registries};
+use super::install::{Run, unsaid, with_output};
+use super::key;
 use super::queue::{Full, MAX_WAITING, Queue};
-use super::run::{Ended, Log, run, told};
-use super::steps::{self, Command, Step};
+use super::run::Log;
 use super::{Settings, Stage};
 use crate::{Network, failed};
 
@@ -100,7 +100,7 @@ impl Job {
 pub(super) struct Builds {
     store: Arc<dyn Store>,
     pub(super) layers: Arc<dyn Layers>,
-    network: Option<Network>,
+    pub(super) network: Option<Network>,
     settings: Settings,
     jobs: Mutex<HashMap<Layer, Arc<Job>>>,
     /// What was last asked for an environment, by its definition then.
@@ -452,165 +452,5 @@ impl Builds {
                 }
             }
         }
-    }
-}
-
-/// A build's steps, one after the other.
-struct Run<'a> {
-    builds: &'a Builds,
-    job: &'a Job,
-    site: &'a Site,
-    variables: Vec<(String, String)>,
-    /// The lists of Debian's packages are new.
-    is_refreshed: bool,
-}
-
-impl Run<'_> {
-    async fn go(mut self, workspace: &WorkspaceId, spec: &Spec) -> Result<(), String> {
-        let none = Packages::default();
-        let packages = spec.packages.as_ref().unwrap_or(&none);
-        let sandbox = SandboxSpec {
-            session: self.site.id.clone(),
-            workspace: workspace.clone(),
-        };
-        self.demand(&steps::prepare(), "the build could not begin")
-            .await?;
-        if !packages.is_empty() {
-            let _way = self.way(&sandbox, &with_registries(&spec.networking)).await?;
-            for manager in Manager::ALL {
-                let names = packages.of(manager);
-                if names.is_empty() {
-                    continue;
-                }
-                self.stage(manager.as_str());
-                self.bring(manager).await?;
-                for step in steps::install(manager, names) {
-                    self.step(&step).await?;
-                }
-            }
-        }
-        if let Some(step) = steps::script(spec) {
-            self.stage("setup_script");
-            let _way = self.way(&sandbox, &spec.networking).await?;
-            // They are the script's alone: what tidies up afterwards is ours.
-            let given = self.variables.clone();
-            self.variables.extend(spec.variables.clone());
-            let done = self.step(&step).await;
-            self.variables = given;
-            done?;
-        }
-        self.demand(&steps::tidy(), "the layer could not be tidied up")
-            .await
-    }
-
-    fn stage(&self, step: &'static str) {
-        self.job.stage.send_replace(Stage::Building(step));
-    }
-
-    /// Opens the doors of the build.
-    async fn way(
-        &self,
-        sandbox: &SandboxSpec,
-        networking: &Networking,
-    ) -> Result<Option<crate::network::Passage>, String> {
-        let Some(network) = &self.builds.network else {
-            return Ok(None);
-        };
-        let hand = Arc::clone(&self.site.hand);
-        let passage = network.open_passage(sandbox, hand, networking).await;
-        passage.map(Some).map_err(|error| {
-            tracing::error!(error, "a build could not have its doors");
-            unsaid("the build could not have a network")
-        })
-    }
-
-    /// Makes sure that a manager is there.
-    async fn bring(&mut self, manager: Manager) -> Result<(), String> {
-        if manager == Manager::Apt {
-            self.demand(
-                &steps::presence(manager),
-                "there is no apt-get where packages are installed",
-            )
-            .await?;
-            return self.refresh().await;
-        }
-        if self.quietly(&steps::presence(manager)).await?.status == 0 {
-            return Ok(());
-        }
-        let lack = format!("there is no {} where packages are installed", manager.as_str());
-        if self.quietly(&steps::presence(Manager::Apt)).await?.status != 0 {
-            return Err(format!("{lack}, and no apt-get that could bring it"));
-        }
-        self.refresh().await?;
-        for package in steps::bringing(manager) {
-            if self.quietly(&steps::is_known(package)).await?.status != 0 {
-                continue;
-            }
-            for step in steps::install(Manager::Apt, &[(*package).to_owned()]) {
-                self.step(&step)
-                    .await
-                    .map_err(|reason| format!("{lack}: {reason}"))?;
-            }
-            return self.demand(&steps::presence(manager), &lack).await;
-        }
-        Err(format!("{lack}, and none that apt-get could bring"))
-    }
-
-    async fn refresh(&mut self) -> Result<(), String> {
-        if !self.is_refreshed {
-            for command in steps::refresh() {
-                self.demand(&command, "apt could not read its lists of packages")
-                    .await?;
-            }
-            self.is_refreshed = true;
-        }
-        Ok(())
-    }
-
-    async fn step(&self, step: &Step) -> Result<(), String> {
-        self.demand(&step.command, &step.failed()).await
-    }
-
-    /// Runs a command that has to succeed; in these words it failed.
-    async fn demand(&self, command: &Command, words: &str) -> Result<(), String> {
-        let shown = command.to_string();
-        let first = shown.lines().next().unwrap_or_default();
-        self.job.log.add(format!("$ {first}\n").as_bytes());
-        let ended = self.run(command, &self.job.log).await?;
-        match ended.status {
-            0 => Ok(()),
-            status => Err(with_output(
-                &format!("{words} (exit status {status})"),
-                &ended.output,
-            )),
-        }
-    }
-
-    /// Runs a command whose failure is an answer.
-    async fn quietly(&self, command: &Command) -> Result<Ended, String> {
-        self.run(command, &Log::default()).await
-    }
-
-    async fn run(&self, command: &Command, log: &Log) -> Result<Ended, String> {
-        let ended = run(&*self.site.hand, command, &self.variables, log).await;
-        ended.map_err(|error| {
-            tracing::error!(%error, "a build was lost");
-            with_output(&unsaid("the build was lost"), &log.text())
-        })
-    }
-}
-
-/// What a failure says whose reason is the operator's: it may name what is on the host.
-fn unsaid(words: &str) -> String {
-    format!("{words}; the server's log says why")
-}
-
-/// What a failure says: in our words, and at the end in the installer's.
-fn with_output(words: &str, output: &str) -> String {
-    let output = told(output);
-    if output.is_empty() {
-        words.to_owned()
-    } else {
-        format!("{words}:\n{output}")
     }
 }

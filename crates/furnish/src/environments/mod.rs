@@ -10,6 +10,7 @@
 //! Invariant: no secret of a session or a vault is in a build, and what the operator gives builds is in no layer.
 
 mod builds;
+mod install;
 mod key;
 mod queue;
 mod run;

@@ -1,6 +1,7 @@
 //! What environments have installed: by the real installers, from the registries that this machine reaches, once.
 
-use std::net::ToSocketAddrs as _;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::process::Command;
 
 use oma_fake_provider::Reply;
@@ -12,17 +13,6 @@ use crate::system::{Options, System, soon};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
-/// Hosts of the registries that are asked for packages here.
-const HOSTS: [&str; 7] = [
-    "deb.debian.org",
-    "pypi.org",
-    "files.pythonhosted.org",
-    "registry.npmjs.org",
-    "index.crates.io",
-    "static.crates.io",
-    "crates.io",
-];
-
 /// Variables that tell programs of this machine whom to trust, and by which other name an installer knows them.
 const TRUST: [(&str, &str); 5] = [
     ("SSL_CERT_FILE", "SSL_CERT_FILE"),
@@ -31,6 +21,20 @@ const TRUST: [(&str, &str); 5] = [
     ("SSL_CERT_FILE", "npm_config_cafile"),
     ("NODE_EXTRA_CA_CERTS", "NODE_EXTRA_CA_CERTS"),
 ];
+
+/// Where this machine has its own packages from.
+fn addresses() -> Vec<IpAddr> {
+    let listed = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(REPO_URI)"])
+        .output();
+    let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let host = |line: &str| Some(reqwest::Url::parse(line).ok()?.host_str()?.to_owned());
+    let hosts: BTreeSet<String> = listed.unwrap_or_default().lines().filter_map(host).collect();
+    let found = hosts
+        .into_iter()
+        .filter_map(|host| (host, 443).to_socket_addrs().ok());
+    found.flatten().map(|address| address.ip()).collect()
+}
 
 /// A server whose environments can have packages, as far as this machine can give them.
 async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
@@ -41,23 +45,18 @@ async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
 async fn start_trusting(place: Option<&str>, adjust: impl FnOnce(Options) -> Options) -> Option<System> {
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     let is_root = rustix::process::geteuid().is_root();
-    let reaches = |host: &&'static str| {
-        (*host, 443_u16)
-            .to_socket_addrs()
-            .is_ok_and(|mut all| all.next().is_some())
-    };
-    let reached: Vec<&str> = HOSTS.into_iter().filter(reaches).collect();
-    if !is_root || !reached.contains(&HOSTS[0]) {
+    let addresses = addresses();
+    if !is_root || addresses.is_empty() {
         assert!(
             !is_ci,
-            "packages can't be installed: root {is_root}, registries {reached:?}"
+            "packages can't be installed: root {is_root}, addresses {addresses:?}"
         );
         return None;
     }
     // A mirror may have an address that is not public.
-    let allowed: Vec<String> = reached
+    let allowed: Vec<String> = addresses
         .iter()
-        .flat_map(|host| [80, 443].map(|port| format!("{host}:{port}")))
+        .flat_map(|address| [80, 443].map(|port| SocketAddr::new(*address, port).to_string()))
         .collect();
     let trust = TRUST.into_iter().filter_map(|(name, known_as)| {
         let path = std::env::var(name).ok()?;
