@@ -59,7 +59,7 @@ pub use id::{
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use memory::{Memory, MemoryStore};
-pub use multiagent::{Member, Multiagent};
+pub use multiagent::{Member, Multiagent, Team};
 pub use resource::Resource;
 pub use session::Session;
 pub use skill::Skill;

@@ -6,7 +6,7 @@
 //! An *advisor* is a model, and no member: the agent asks it what it thinks of the work so far. Each consultation is a
 //! thread of its own, which ends for good with the advice.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::agent::Agent;
 use crate::id::AgentId;
@@ -37,6 +37,51 @@ pub enum Member {
     },
 }
 
+/// Those who may work for an agent in one way of having others work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Team {
+    /// The agents that it names.
+    pub members: Vec<Member>,
+    /// Whether it may also define agents on the fly.
+    pub inline: bool,
+}
+
+impl<'de> Deserialize<'de> for Team {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Stored {
+            Whole { members: Vec<Member>, inline: bool },
+            // What was stored before agents could be defined on the fly.
+            Members(Vec<Member>),
+        }
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::Whole { members, inline } => Self { members, inline },
+            Stored::Members(members) => Self {
+                members,
+                inline: false,
+            },
+        })
+    }
+}
+
+impl Default for Team {
+    /// What the Claude dialect means when a part is left out: nobody is named, and agents are defined on the fly.
+    fn default() -> Self {
+        Self {
+            members: Vec::new(),
+            inline: true,
+        }
+    }
+}
+
+impl Team {
+    /// What is left when others take the members' place that are no members; `None` when that is nothing.
+    fn without_members(self) -> Option<Self> {
+        self.inline.then(Self::default)
+    }
+}
+
 /// How an agent has others work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -49,28 +94,58 @@ pub enum Multiagent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         advisor: Option<String>,
     },
-    /// The newer form, with a part for each way of having others work; only subagents and an advisor can be enabled here.
+    /// The newer form, with a part for each way of having others work.
     Parts {
         /// The model that advises it, as `provider/model`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         advisor: Option<String>,
         /// Who may work in threads; `None` when nobody may.
-        subagents: Option<Vec<Member>>,
+        subagents: Option<Team>,
+        /// Who may work in runs of programs that the agent writes; `None` when there are none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workflows: Option<Team>,
     },
 }
 
 impl Multiagent {
-    /// Those who may work in threads.
+    /// The named agents that may be sent messages in threads.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         match self {
-            Self::Coordinator { agents, .. }
-            | Self::Parts {
-                subagents: Some(agents),
-                ..
-            } => agents,
-            Self::Parts { subagents: None, .. } => &[],
+            Self::Coordinator { agents, .. } => agents,
+            Self::Parts { subagents, .. } => subagents.as_ref().map_or(&[], |team| &team.members),
         }
+    }
+
+    /// Whether agents that are defined on the fly may work in threads.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        match self {
+            Self::Coordinator { .. } => false,
+            Self::Parts { subagents, .. } => subagents.as_ref().is_some_and(|team| team.inline),
+        }
+    }
+
+    /// Who may work in runs of programs.
+    #[must_use]
+    pub fn workflows(&self) -> Option<&Team> {
+        match self {
+            Self::Coordinator { .. } => None,
+            Self::Parts { workflows, .. } => workflows.as_ref(),
+        }
+    }
+
+    /// All that it names, whatever they are for, each once.
+    #[must_use]
+    pub fn named(&self) -> Vec<&Member> {
+        let in_runs = self.workflows().map_or(&[][..], |team| &team.members);
+        let mut named: Vec<&Member> = self.members().iter().collect();
+        for member in in_runs {
+            if !named.contains(&member) {
+                named.push(member);
+            }
+        }
+        named
     }
 
     /// The model that advises, as `provider/model`.
@@ -85,24 +160,49 @@ impl Multiagent {
     #[must_use]
     pub fn without_members(self) -> Option<Self> {
         match self {
-            Self::Coordinator { advisor: None, .. } | Self::Parts { advisor: None, .. } => None,
+            Self::Coordinator { advisor: None, .. } => None,
             Self::Coordinator { advisor, .. } => Some(Self::Coordinator {
                 agents: Vec::new(),
                 advisor,
             }),
-            Self::Parts { advisor, .. } => Some(Self::Parts {
+            Self::Parts {
                 advisor,
-                subagents: None,
-            }),
+                subagents,
+                workflows,
+            } => {
+                let subagents = subagents.and_then(Team::without_members);
+                let workflows = workflows.and_then(Team::without_members);
+                let any = advisor.is_some() || subagents.is_some() || workflows.is_some();
+                any.then_some(Self::Parts {
+                    advisor,
+                    subagents,
+                    workflows,
+                })
+            }
         }
     }
 }
 
 impl Agent {
-    /// Those who may work in threads of its sessions.
+    /// The named agents that may be sent messages in threads of its sessions.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         self.spec.multiagent.as_ref().map_or(&[], Multiagent::members)
+    }
+
+    /// Whether agents that it defines on the fly may work in threads of its sessions.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.spec.multiagent.as_ref().is_some_and(Multiagent::is_inline)
+    }
+
+    /// All agents that its sessions may have work in some way, each once.
+    #[must_use]
+    pub fn named(&self) -> Vec<&Member> {
+        self.spec
+            .multiagent
+            .as_ref()
+            .map_or_else(Vec::new, Multiagent::named)
     }
 
     /// The model that advises it, as `provider/model`.
@@ -121,5 +221,79 @@ impl Agent {
     #[must_use]
     pub fn shown_name(&self) -> &str {
         self.spec.name.as_deref().unwrap_or(self.id.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn other(id: &str, version: u32) -> Member {
+        Member::Agent {
+            id: AgentId::parse(id).unwrap(),
+            version,
+        }
+    }
+
+    fn team(members: &[Member], inline: bool) -> Option<Team> {
+        Some(Team {
+            members: members.to_vec(),
+            inline,
+        })
+    }
+
+    fn parts(subagents: Option<Team>, workflows: Option<Team>) -> Multiagent {
+        Multiagent::Parts {
+            advisor: None,
+            subagents,
+            workflows,
+        }
+    }
+
+    #[test]
+    fn what_earlier_versions_stored_is_read() {
+        for (stored, read) in [
+            (json!({"type": "parts", "subagents": null}), parts(None, None)),
+            (
+                json!({"type": "parts", "subagents": [{"type": "this"}]}),
+                parts(team(&[Member::This], false), None),
+            ),
+            (
+                json!({"type": "parts", "subagents": [{"type": "agent", "id": "agt_1", "version": 2}]}),
+                parts(team(&[other("agt_1", 2)], false), None),
+            ),
+        ] {
+            assert_eq!(
+                serde_json::from_value::<Multiagent>(stored.clone()).unwrap(),
+                read,
+                "{stored}"
+            );
+        }
+        for multiagent in [
+            parts(team(&[], true), team(&[other("agt_1", 1)], false)),
+            parts(None, team(&[], true)),
+        ] {
+            let stored = serde_json::to_value(&multiagent).unwrap();
+            assert_eq!(serde_json::from_value::<Multiagent>(stored).unwrap(), multiagent);
+        }
+    }
+
+    #[test]
+    fn each_way_has_its_own_members() {
+        let both = parts(
+            team(&[Member::This, other("agt_1", 1)], false),
+            team(&[other("agt_1", 1), other("agt_2", 1)], true),
+        );
+        assert_eq!(both.members(), [Member::This, other("agt_1", 1)]);
+        assert!(!both.is_inline());
+        assert_eq!(
+            both.named(),
+            [&Member::This, &other("agt_1", 1), &other("agt_2", 1)]
+        );
+        // Only what is no member stays.
+        assert_eq!(both.without_members(), Some(parts(None, Some(Team::default()))));
+        assert_eq!(parts(team(&[Member::This], false), None).without_members(), None);
     }
 }

@@ -21,13 +21,13 @@ think of the course that it takes: what it overlooks, what is likely to go wrong
 important first. Be concrete and brief. Your whole answer is given to the agent as it is.";
 
 impl Engine {
-    /// The other agents that may work in the threads of a session of this one.
+    /// The other agents that a session of this one may have work for it.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when one of them has been deleted.
     pub(crate) async fn roster_of(&self, workspace: &WorkspaceId, agent: &Agent) -> Result<Vec<Arc<Agent>>> {
         let mut roster = Vec::new();
-        for member in agent.members() {
+        for member in agent.named() {
             let Member::Agent { id, version } = member else {
                 continue;
             };

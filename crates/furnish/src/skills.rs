@@ -86,7 +86,7 @@ impl Skills {
 fn wanted(session: &Session) -> BTreeMap<String, Pin> {
     let own = &session.agent.spec.skills;
     let mut wanted: BTreeMap<String, Pin> = folders(own).into_iter().zip(own.iter().cloned()).collect();
-    let works_for_itself = session.agent.members().contains(&Member::This);
+    let works_for_itself = session.agent.named().contains(&&Member::This);
     let itself = works_for_itself.then_some(&session.agent);
     for agent in itself.into_iter().chain(&session.roster) {
         let pins = &agent.spec.skills;

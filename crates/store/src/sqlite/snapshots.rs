@@ -125,8 +125,8 @@ impl<'c> Shared<'c> {
 
     /// The other agents that may work in a session's threads, in the order of its agent's list.
     pub(super) fn roster(&mut self, session: i64, agent: &Agent) -> Result<Vec<Arc<Agent>>, Failure> {
-        let is_other = |member: &Member| matches!(member, Member::Agent { .. });
-        if !agent.members().iter().any(is_other) {
+        let is_other = |member: &&Member| matches!(member, Member::Agent { .. });
+        if !agent.named().iter().any(is_other) {
             return Ok(Vec::new());
         }
         let mut statement = self

@@ -1,7 +1,9 @@
 //! Who may work in threads of an agent's sessions, and which model advises it: read strictly, laid over what is stored, and
 //! pinned.
 
-use oma_domain::multiagent::{CONSULT_ADVISOR, LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT};
+use oma_domain::multiagent::{
+    CONSULT_ADVISOR, LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT, Team,
+};
 use oma_domain::{Agent, AgentId, Session, WorkspaceId};
 use oma_engine::{Engine, Error};
 use serde_json::{Value, json};
@@ -39,18 +41,17 @@ pub(crate) enum Choice {
     Parts {
         /// The model that advises, as `provider/model`; `Set(None)` when it is disabled.
         advisor: Change<Option<String>>,
-        subagents: Change<Subagents>,
-        /// Whether the parts that this server does not have are disabled; `Keep` leaves that to what is stored.
-        workflows_off: Change<()>,
+        subagents: Change<Part>,
+        workflows: Change<Part>,
     },
 }
 
-/// What a client chose about subagents.
+/// What a client chose about one way of having others work.
 #[derive(Debug, Clone)]
-pub(crate) enum Subagents {
+pub(crate) enum Part {
     Disabled,
     Enabled {
-        inline_off: Change<()>,
+        inline: Change<bool>,
         members: Change<Vec<Named>>,
     },
 }
@@ -66,46 +67,36 @@ pub(super) fn choice(value: &Value, issues: &mut Tree) -> Option<Choice> {
     }
     only(&mut object, &["type", "advisor", "subagents", "workflows"]);
     let advisor = object.change("advisor", advisor);
-    let subagents = object.change("subagents", subagents);
-    let workflows_off = object.change("workflows", disabled(NO_WORKFLOWS));
+    let subagents = object.change("subagents", part);
+    let workflows = object.change("workflows", part);
     Some(Choice::Parts {
         advisor: advisor?,
         subagents: subagents?,
-        workflows_off: workflows_off?,
+        workflows: workflows?,
     })
 }
 
-const NO_WORKFLOWS: &str =
-    "This server has no workflow runs; they must be {\"type\": \"disabled\"}, which is not the default";
-const NO_INLINE: &str =
-    "This server has no inline agents; they must be {\"type\": \"disabled\"}, which is not the default";
-
-/// Something that may only be disabled here.
-fn disabled(problem: &'static str) -> impl Fn(&Value, &mut Tree) -> Option<()> {
-    move |value, issues| {
-        let mut object = Object::of(value, issues)?;
-        if discriminator(&mut object, &["enabled", "disabled"])? == "enabled" {
-            issues.push(problem);
-            return None;
-        }
-        only(&mut object, &["type"]);
-        Some(())
-    }
-}
-
-fn subagents(value: &Value, issues: &mut Tree) -> Option<Subagents> {
+fn part(value: &Value, issues: &mut Tree) -> Option<Part> {
     let mut object = Object::of(value, issues)?;
     if discriminator(&mut object, &["enabled", "disabled"])? == "disabled" {
         only(&mut object, &["type"]);
-        return Some(Subagents::Disabled);
+        return Some(Part::Disabled);
     }
     only(&mut object, &["type", "inline_agents", "predefined_agents"]);
-    let inline_off = object.change("inline_agents", disabled(NO_INLINE));
+    let inline = object.change("inline_agents", switch);
     let members = object.change("predefined_agents", list(0, MAX_MEMBERS, named));
-    Some(Subagents::Enabled {
-        inline_off: inline_off?,
+    Some(Part::Enabled {
+        inline: inline?,
         members: members?,
     })
+}
+
+/// Something that has nothing but to be enabled or disabled.
+fn switch(value: &Value, issues: &mut Tree) -> Option<bool> {
+    let mut object = Object::of(value, issues)?;
+    let kind = discriminator(&mut object, &["enabled", "disabled"])?;
+    only(&mut object, &["type"]);
+    Some(kind == "enabled")
 }
 
 /// The model that advises, if one does.
@@ -165,22 +156,27 @@ impl Choice {
             workspace,
             own: stored.map(|agent| &agent.id),
         };
-        let (advisor, subagents, workflows_off) = match self {
+        let (advisor, subagents, workflows) = match self {
             Self::Coordinator(entries) => return finder.coordinator(entries, stored).await,
             Self::Parts {
                 advisor,
                 subagents,
-                workflows_off,
-            } => (advisor, subagents, workflows_off),
+                workflows,
+            } => (advisor, subagents, workflows),
         };
-        // What is stored has disabled whatever must be.
+        // What is of the other form is replaced as a whole.
         let before = match stored.and_then(|agent| agent.spec.multiagent.as_ref()) {
-            Some(Multiagent::Parts { subagents, advisor }) => Some((subagents.clone(), advisor.clone())),
+            Some(Multiagent::Parts {
+                advisor,
+                subagents,
+                workflows,
+            }) => Some((advisor.clone(), subagents.clone(), workflows.clone())),
             _ => None,
         };
-        must_be_off(&workflows_off, before.is_some(), "workflows", NO_WORKFLOWS)?;
-        let (before, advised_before) =
-            before.map_or((None, None), |(members, advisor)| (Some(members), advisor));
+        let (advised_before, subagents_before, workflows_before) = match before {
+            None => (None, None, None),
+            Some((advisor, subagents, workflows)) => (advisor, Some(subagents), Some(workflows)),
+        };
         let advisor = match advisor {
             Change::Keep => advised_before,
             Change::Clear | Change::Set(None) => None,
@@ -189,18 +185,62 @@ impl Choice {
                 Some(model)
             }
         };
-        let subagents = finder.subagents(subagents, before).await?;
-        Ok(Multiagent::Parts { advisor, subagents })
+        let subagents = finder
+            .part(subagents, subagents_before, "multiagent.subagents")
+            .await?;
+        let workflows = finder
+            .part(workflows, workflows_before, "multiagent.workflows")
+            .await?;
+        not_yet(subagents.as_ref(), workflows.as_ref())?;
+        one_version(subagents.as_ref(), workflows.as_ref())?;
+        Ok(Multiagent::Parts {
+            advisor,
+            subagents,
+            workflows,
+        })
     }
 }
 
-/// Refuses to leave on what this server does not have.
-fn must_be_off(off: &Change<()>, is_stored: bool, field: &str, problem: &str) -> Result<()> {
-    match off {
-        Change::Set(()) => Ok(()),
-        Change::Keep if is_stored => Ok(()),
-        Change::Keep | Change::Clear => Err(bad(format!("multiagent.{field}: {problem}"))),
+/// Refuses what this server does not have.
+fn not_yet(subagents: Option<&Team>, workflows: Option<&Team>) -> Result<()> {
+    const NOT_DEFAULT: &str = "they must be {\"type\": \"disabled\"}, which is not the default";
+    if workflows.is_some() {
+        return Err(bad(format!(
+            "multiagent.workflows: This server has no workflow runs; {NOT_DEFAULT}"
+        )));
     }
+    if subagents.is_some_and(|team| team.inline) {
+        return Err(bad(format!(
+            "multiagent.subagents.inline_agents: This server has no inline agents; {NOT_DEFAULT}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses two versions of one agent: a session knows whom it has work for it by their ids.
+fn one_version(subagents: Option<&Team>, workflows: Option<&Team>) -> Result<()> {
+    let Some((subagents, workflows)) = subagents.zip(workflows) else {
+        return Ok(());
+    };
+    for (index, member) in workflows.members.iter().enumerate() {
+        let other = |known: &&Member| match (known, member) {
+            (
+                Member::Agent { id, version },
+                Member::Agent {
+                    id: same,
+                    version: own,
+                },
+            ) => id == same && version != own,
+            _ => false,
+        };
+        if let Some(Member::Agent { id, version }) = subagents.members.iter().find(other) {
+            return Err(bad(format!(
+                "multiagent.workflows.predefined_agents.{index}: the agent {id} is among the subagents in version \
+                 {version}; an agent may have one version in both"
+            )));
+        }
+    }
+    Ok(())
 }
 
 struct Finder<'a> {
@@ -244,38 +284,39 @@ impl Finder<'_> {
         }
     }
 
-    /// The subagents, laid over those that are stored; `None` when they are disabled.
-    async fn subagents(
+    /// One way of having others work, laid over what is stored of it; `None` when it is disabled.
+    async fn part(
         &self,
-        chosen: Change<Subagents>,
-        before: Option<Option<Vec<Member>>>,
-    ) -> Result<Option<Vec<Member>>> {
-        let (inline_off, members, before) = match (chosen, before) {
+        chosen: Change<Part>,
+        before: Option<Option<Team>>,
+        field: &str,
+    ) -> Result<Option<Team>> {
+        let (inline, members, before) = match (chosen, before) {
             (Change::Keep, Some(before)) => return Ok(before),
-            (Change::Set(Subagents::Disabled), _) => return Ok(None),
-            (Change::Set(Subagents::Enabled { inline_off, members }), before) => {
-                (inline_off, members, before.flatten())
+            (Change::Keep, None) | (Change::Clear, _) => return Ok(Some(Team::default())),
+            (Change::Set(Part::Disabled), _) => return Ok(None),
+            // What is disabled has kept nothing that could be merged with.
+            (Change::Set(Part::Enabled { inline, members }), before) => {
+                (inline, members, before.flatten().unwrap_or_default())
             }
-            (Change::Keep, None) | (Change::Clear, _) => (Change::Keep, Change::Keep, None),
         };
-        must_be_off(
-            &inline_off,
-            before.is_some(),
-            "subagents.inline_agents",
-            NO_INLINE,
-        )?;
-        let field = "multiagent.subagents.predefined_agents";
-        let members = match (members, before) {
-            (Change::Set(named), _) => self.find(named.into_iter().enumerate().collect(), field).await?,
-            (Change::Keep, Some(before)) => before,
-            (Change::Keep, None) | (Change::Clear, _) => Vec::new(),
+        let inline = match inline {
+            Change::Keep => before.inline,
+            Change::Clear => Team::default().inline,
+            Change::Set(inline) => inline,
         };
-        if members.is_empty() {
+        let field = format!("{field}.predefined_agents");
+        let members = match members {
+            Change::Keep => before.members,
+            Change::Clear => Vec::new(),
+            Change::Set(named) => self.find(named.into_iter().enumerate().collect(), &field).await?,
+        };
+        if members.is_empty() && !inline {
             return Err(bad(format!(
                 "{field}: must name an agent while inline_agents are disabled"
             )));
         }
-        Ok(Some(members))
+        Ok(Some(Team { members, inline }))
     }
 
     /// Finds members, each named at its place of the field.
@@ -388,20 +429,29 @@ fn shown(multiagent: Option<&Multiagent>, member: impl Fn(&Member) -> Value) -> 
             agents.extend(advisor.as_deref().map(of_advisor));
             json!({"type": COORDINATOR, "agents": agents})
         }
-        Some(Multiagent::Parts { subagents, advisor }) => {
+        Some(Multiagent::Parts {
+            advisor,
+            subagents,
+            workflows,
+        }) => {
             let advisor = match advisor {
                 None => disabled.clone(),
                 Some(model) => json!({"type": "enabled", "model": model::shown(model)}),
             };
-            let subagents = match subagents {
+            let part = |team: &Option<Team>| match team {
                 None => disabled.clone(),
-                Some(members) => json!({
+                Some(team) => json!({
                     "type": "enabled",
-                    "inline_agents": disabled,
-                    "predefined_agents": all(members),
+                    "inline_agents": {"type": if team.inline { "enabled" } else { "disabled" }},
+                    "predefined_agents": all(&team.members),
                 }),
             };
-            json!({"type": PARTS, "advisor": advisor, "subagents": subagents, "workflows": disabled})
+            json!({
+                "type": PARTS,
+                "advisor": advisor,
+                "subagents": part(subagents),
+                "workflows": part(workflows),
+            })
         }
     }
 }

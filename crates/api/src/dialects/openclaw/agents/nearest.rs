@@ -3,7 +3,7 @@
 
 use oma_domain::agent::Spec;
 use oma_domain::policy::{Permission, PermissionPolicy};
-use oma_domain::{Agent, AgentId, Member};
+use oma_domain::{Agent, AgentId, Member, Multiagent};
 
 /// The tools and the policy as clients of this dialect read them.
 pub(super) fn nearest(spec: &Spec) -> (Vec<String>, PermissionPolicy) {
@@ -60,7 +60,7 @@ pub(super) fn nearest_callable(agent: &Agent) -> Vec<String> {
 /// The same of a definition.
 pub(super) fn callable(spec: &Spec, own: &AgentId) -> Vec<String> {
     let mut callable = spec.callable_agents.clone();
-    for member in spec.multiagent.iter().flat_map(|it| it.members()) {
+    for member in spec.multiagent.iter().flat_map(Multiagent::named) {
         let id = match member {
             Member::This => own.as_str(),
             Member::Agent { id, .. } => id.as_str(),
