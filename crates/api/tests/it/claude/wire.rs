@@ -1,6 +1,8 @@
 //! How the SDKs of all versions word their requests, and the refusals that come before any handler.
 
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::{Claude, fault, good, id, message};
@@ -146,6 +148,24 @@ async fn a_cursor_is_of_its_own_list_only() {
     }
     let elsewhere = format!("/v1/sessions/{other}/events?page={}", cursors[2]);
     assert_eq!(fault(&claude.send("GET", &elsewhere, "").await).0, 400);
+    // Nor is one whose event is at another position than it says.
+    let text = cursors[2].strip_prefix("page_").unwrap();
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap();
+    for position in [0_u64, 2, 1 << 32, (1 << 63) - 1, u64::MAX] {
+        let forged = text.replace("\"r\":\"1/", &format!("\"r\":\"{position}/"));
+        assert_ne!(forged, text);
+        for order in ["asc", "desc"] {
+            let forged = forged.replace("\"d\":false", &format!("\"d\":{}", order == "desc"));
+            let page = URL_SAFE_NO_PAD.encode(forged);
+            let path = format!("{}&order={order}&page=page_{page}", lists[2]);
+            let (status, _, said) = fault(&claude.send("GET", &path, "").await);
+            assert_eq!(
+                (status, &*said),
+                (400, "page: the cursor is not valid"),
+                "{position}"
+            );
+        }
+    }
     // Another limit is fine.
     claude
         .get(&format!("{}&limit=2&page={}", lists[1], cursors[1]))

@@ -4,19 +4,19 @@ use axum::Json;
 use axum::extract::State;
 use oma_domain::page::Order;
 use oma_domain::session::Queued;
-use oma_domain::{ContentBlock, EventId, SessionId, Timestamp};
+use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, Timestamp};
 use oma_engine::Span;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::content;
-use super::projection::View;
+use super::projection::{Frame, View};
 use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::claude::page::{self, Cursor as PageCursor, Page};
 use crate::dialects::claude::query::Query;
-use crate::dialects::openclaw::events::{Start, locate};
+use crate::dialects::openclaw::events::cursor::Cursor;
 use crate::fault::{Fault, Result};
 use crate::limits;
 use crate::params::SessionPath;
@@ -25,6 +25,8 @@ use crate::params::SessionPath;
 const CHUNK: u32 = 200;
 /// The most events of a page, and how many there are when the client does not say.
 const MOST: u32 = 1_000;
+/// What is between the position and the id of the frame in a cursor.
+const BETWEEN: char = '/';
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -33,6 +35,38 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Json<Page>> {
     Ok(Json(read(&state, &caller, &id, &query, false).await?))
+}
+
+/// What a page continues from. The position spares looking for the event; whether it is there is seen when it is read.
+struct Place {
+    seq: Seq,
+    frame: Cursor,
+}
+
+impl Place {
+    fn parse(row: &str) -> Option<Self> {
+        let (seq, frame) = row.split_once(BETWEEN)?;
+        let seq: i64 = seq.parse().ok()?;
+        Some(Self {
+            seq: Seq(u64::try_from(seq).ok()?),
+            frame: Cursor::parse(frame)?,
+        })
+    }
+
+    /// The position before it. The event itself is read again: some of its frames may not have been seen.
+    fn before(&self, order: Order) -> Seq {
+        match order {
+            Order::Ascending => Seq(self.seq.0.saturating_sub(1)),
+            Order::Descending => self.seq.next(),
+        }
+    }
+
+    /// Whether these are events of the session that has the event at this position.
+    fn begins(&self, events: &[Event]) -> bool {
+        events
+            .first()
+            .is_some_and(|event| event.id == self.frame.event && event.seq == self.seq)
+    }
 }
 
 /// Which events a page is to have.
@@ -66,25 +100,22 @@ pub(crate) async fn read(
         created: query.created()?,
     };
     let cursor = PageCursor::read(query, order)?;
-    let start = async {
-        match &cursor {
-            None => Ok(Start::default()),
-            Some(cursor) => {
-                let start = locate(engine, caller, id, &cursor.row, order).await?;
-                start.ok_or_else(page::invalid)
-            }
-        }
+    let place = match &cursor {
+        None => None,
+        Some(cursor) => Some(Place::parse(&cursor.row).ok_or_else(page::invalid)?),
     };
     let chunk = u32::try_from(limit).unwrap_or(CHUNK).saturating_add(2).min(CHUNK);
-    let first = async {
-        let start = start.await?;
-        let events = engine.events(workspace, id, start.from, order, chunk).await?;
-        Ok::<_, Fault>((start, events))
-    };
-    let (session, first) = tokio::join!(engine.session_with_queue(workspace, id), first);
+    let mut from = place.as_ref().map(|place| place.before(order));
+    let (session, events) = tokio::join!(
+        engine.session_with_queue(workspace, id),
+        engine.events(workspace, id, from, order, chunk),
+    );
     // A session that is not there is what the client is told of first.
-    let session = session?;
-    let (Start { mut from, seen }, events) = first?;
+    let (session, events) = (session?, events?);
+    if place.as_ref().is_some_and(|place| !place.begins(&events.rows)) {
+        return Err(page::invalid());
+    }
+    let seen = place.map(|place| place.frame);
     // Both were read at once. Where what waits is next to the log's end, it may have come into the log between.
     let meets_queue = match order {
         Order::Ascending => events.next.is_none(),
@@ -138,7 +169,7 @@ pub(crate) async fn read(
                     }
                     waiting.remove(at);
                 }
-                if !rows.add(&frame, &frame.id)? {
+                if !rows.add(&frame, event.seq)? {
                     return Ok(rows.page(order));
                 }
             }
@@ -180,8 +211,8 @@ struct Rows {
     rows: Vec<Box<RawValue>>,
     bytes: usize,
     limit: usize,
-    /// The id of the last row of the log.
-    last: Option<String>,
+    /// The last row of the log: its position, and the id of the frame.
+    last: Option<(Seq, String)>,
 }
 
 impl Rows {
@@ -195,14 +226,14 @@ impl Rows {
     }
 
     /// Adds a row of the log; false when the page is full without it.
-    fn add(&mut self, body: &impl Serialize, id: &str) -> Result<bool> {
-        let text = word(body)?;
+    fn add(&mut self, frame: &Frame, seq: Seq) -> Result<bool> {
+        let text = word(frame)?;
         let full = self.rows.len() >= self.limit || self.bytes + text.get().len() > limits::PAGE_BYTES;
         if full && self.last.is_some() {
             return Ok(false);
         }
         self.bytes += text.get().len();
-        self.last = Some(id.to_owned());
+        self.last = Some((seq, frame.id.clone()));
         self.rows.push(text);
         Ok(true)
     }
@@ -222,7 +253,10 @@ impl Rows {
     fn page(self, order: Order) -> Page {
         Page {
             data: self.rows,
-            next_page: self.last.map(|row| PageCursor::after(row, order).to_text()),
+            next_page: self.last.map(|(seq, frame)| {
+                let row = format!("{}{BETWEEN}{frame}", seq.0);
+                PageCursor::after(row, order).to_text()
+            }),
         }
     }
 }
