@@ -1,4 +1,5 @@
-//! `oma vault`: the credentials that MCP servers are called with, and the key that seals them.
+//! `oma vault`: the credentials that MCP servers are called with, the secrets that sandboxes have placeholders of, and the
+//! key that seals them.
 //!
 //! Invariant: a secret is read from a file or from standard input, never from an argument, because others could
 //! see it in the list of processes.
@@ -16,7 +17,7 @@ use crate::print::{Failure, Outcome, Output};
 use crate::serve::vaults;
 use crate::table::{cell, fact, facts, table, time};
 
-/// Keep the credentials that MCP servers are called with
+/// Keep the credentials that MCP servers are called with, and the secrets of sandboxes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Vault {
     #[command(flatten)]
@@ -105,6 +106,29 @@ enum Action {
         #[arg(long, value_name = "FILE", default_value = "-")]
         secrets_from: PathBuf,
     },
+    /// Add a secret that programs in sandboxes use without having it: a variable with a placeholder for it
+    AddVariable {
+        /// The vault's id
+        vault: String,
+        /// A name for people
+        #[arg(long)]
+        name: String,
+        /// The variable
+        #[arg(long, value_name = "NAME")]
+        variable: String,
+        /// A host that gets the secret, or `*.name` for those below; may be repeated
+        #[arg(long = "host", value_name = "HOST", required_unless_present = "any_host")]
+        hosts: Vec<String>,
+        /// Every host that the session may reach gets it
+        #[arg(long, conflicts_with = "hosts")]
+        any_host: bool,
+        /// Where in requests it is put; may be repeated
+        #[arg(long = "in", value_name = "PLACE", default_value = "header")]
+        places: Vec<Place>,
+        /// A file with the secret, `-` for standard input
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        secret_from: PathBuf,
+    },
     /// Change a credential in place
     Update {
         /// The vault's id
@@ -117,8 +141,8 @@ enum Action {
         /// A file with another token (of a credential that has no other secret), `-` for standard input
         #[arg(long, value_name = "FILE", conflicts_with = "secrets_from")]
         token_from: Option<PathBuf>,
-        /// A JSON file with what changes of accessToken, refreshToken, clientSecret, expiresAt, scopes; `-` for
-        /// standard input
+        /// A JSON file with what changes of accessToken, refreshToken, clientSecret, expiresAt, scopes, or of secretValue,
+        /// networking, injectionLocation; `-` for standard input
         #[arg(long, value_name = "FILE")]
         secrets_from: Option<PathBuf>,
     },
@@ -131,6 +155,14 @@ enum Action {
     },
     /// Change the master key of a data folder, while no server runs on it
     Rekey(Box<Rekey>),
+}
+
+/// A place in requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Place {
+    Header,
+    Query,
+    Body,
 }
 
 #[derive(Debug, clap::Args)]
@@ -223,6 +255,36 @@ impl Vault {
                 let added = client.json(Request::post(&path, Value::Object(body))).await?;
                 output.result(&added, describe_credential)?;
             }
+            Action::AddVariable {
+                vault,
+                name,
+                variable,
+                hosts,
+                any_host,
+                places,
+                secret_from,
+            } => {
+                let networking = match any_host {
+                    true => json!({"type": "unrestricted"}),
+                    false => json!({"type": "limited", "allowedHosts": hosts}),
+                };
+                let has = |place| places.contains(&place);
+                let body = json!({
+                    "type": "environment_variable",
+                    "name": name,
+                    "secretName": variable,
+                    "secretValue": token(&secret_from)?,
+                    "networking": networking,
+                    "injectionLocation": {
+                        "header": has(Place::Header),
+                        "query": has(Place::Query),
+                        "body": has(Place::Body),
+                    },
+                });
+                let path = ["v1", "vaults", &vault, "credentials"];
+                let added = client.json(Request::post(&path, body)).await?;
+                output.result(&added, describe_credential)?;
+            }
             Action::Update {
                 vault,
                 credential,
@@ -310,6 +372,19 @@ fn vault_table(list: &Value) -> String {
     table(&["id", "user", "name", "state", "updated"], &rows)
 }
 
+/// What a credential is for: a URL, or a variable and the hosts that get it.
+fn bound_to(credential: &Value) -> String {
+    let Some(variable) = credential["secret_name"].as_str() else {
+        return cell(credential, "match_url");
+    };
+    let networking = &credential["networking"];
+    let hosts = networking["allowed_hosts"].as_array().map(|hosts| {
+        let hosts: Vec<&str> = hosts.iter().filter_map(Value::as_str).collect();
+        hosts.join(" ")
+    });
+    format!("{variable} at {}", hosts.as_deref().unwrap_or("any host"))
+}
+
 fn credential_table(vault: &Value) -> String {
     let rows: Vec<Vec<String>> = vault["credentials"]
         .as_array()
@@ -320,7 +395,7 @@ fn credential_table(vault: &Value) -> String {
                 cell(credential, "credential_id"),
                 cell(credential, "type"),
                 cell(credential, "name"),
-                cell(credential, "match_url"),
+                bound_to(credential),
                 state(credential).to_owned(),
                 time(credential, "expires_at"),
             ]
@@ -346,7 +421,7 @@ fn describe_credential(credential: &Value) -> String {
         ("vault", fact(credential, "vault_id")),
         ("type", fact(credential, "type")),
         ("name", fact(credential, "name")),
-        ("for", fact(credential, "match_url")),
+        ("for", bound_to(credential)),
         ("expires", time(credential, "expires_at")),
         ("state", state(credential).to_owned()),
         ("updated", time(credential, "updated_at")),

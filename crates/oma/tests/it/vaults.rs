@@ -96,6 +96,34 @@ async fn commands_restarts_and_keys() {
     ];
     let oauth = on(&server, &add, &secrets.to_string()).await;
     assert_eq!(oauth["scopes"], json!(["a"]));
+    let add = [
+        "vault",
+        "add-variable",
+        &id,
+        "--name",
+        "v",
+        "--variable",
+        "API_TOKEN",
+        "--host",
+        "api.example",
+        "--host",
+        "*.cdn.example",
+        "--in",
+        "query",
+        "--in",
+        "body",
+    ];
+    let variable = on(&server, &add, &format!("{CANARY}\n")).await;
+    let hosts = json!({"type": "limited", "allowed_hosts": ["api.example", "*.cdn.example"]});
+    let places = json!({"header": false, "query": true, "body": true});
+    assert_eq!(
+        (
+            &variable["secret_name"],
+            &variable["networking"],
+            &variable["injection_location"]
+        ),
+        (&json!("API_TOKEN"), &hosts, &places)
+    );
     let credential = fixed["credential_id"].as_str().expect("an id").to_owned();
     let update = [
         "vault",
@@ -115,7 +143,7 @@ async fn commands_restarts_and_keys() {
     let list = on(&server, &["vault", "list", "--user-id", "user-1"], "").await;
     assert_eq!(list["count"], 1);
     let before = on(&server, &["vault", "get", &id], "").await;
-    assert_eq!(before["credentials"].as_array().map(Vec::len), Some(2));
+    assert_eq!(before["credentials"].as_array().map(Vec::len), Some(3));
     let agent = server.client.agent(json!({"model": "scripted/echo"})).await;
     let body = json!({"agentId": agent, "vaultId": id});
     let session = server.client.post("/v1/sessions", &body).await.good();
@@ -179,12 +207,15 @@ async fn commands_restarts_and_keys() {
 
 #[test]
 fn a_secret_is_no_argument() {
-    let help = oma(&["vault", "add-bearer", "--help"])
-        .output()
-        .expect("the binary runs");
-    let text = String::from_utf8_lossy(&help.stdout).into_owned();
-    assert!(
-        text.contains("--token-from") && !text.contains("--token "),
-        "{text}"
-    );
+    for (action, from) in [("add-bearer", "--token-from"), ("add-variable", "--secret-from")] {
+        let help = oma(&["vault", action, "--help"])
+            .output()
+            .expect("the binary runs");
+        let text = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(text.contains(from), "{text}");
+        assert!(
+            !text.contains("--token ") && !text.contains("--secret "),
+            "{text}"
+        );
+    }
 }

@@ -146,6 +146,7 @@ fn repository(folder: &Path) {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "what is not tried must be known")]
 async fn programs_use_secrets_that_they_do_not_have() {
     let world = World::start(limited()).await;
     let shown = world.run("echo $API_KEY; env; cat /proc/self/environ").await;
@@ -184,12 +185,32 @@ class Ask { public static void main(String[] a) throws Exception {
   System.out.println(HttpClient.newHttpClient().send(r, HttpResponse.BodyHandlers.ofString()).body()); } }
 END
 java /tmp/Ask.java"),
+        ("Go", "mkdir -p /tmp/ask && cd /tmp/ask && cat > main.go <<'END'
+package main
+import (\"fmt\"; \"io\"; \"net/http\"; \"os\"; \"strings\")
+func main() {
+  k := os.Getenv(\"API_KEY\")
+  r, err := http.NewRequest(\"POST\", \"https://good.test/q?key=\"+k, strings.NewReader(\"body=\"+k))
+  if err != nil { panic(err) }
+  r.Header.Set(\"Authorization\", \"Bearer \"+k)
+  r.Header.Set(\"Content-Type\", \"application/x-www-form-urlencoded\")
+  answer, err := http.DefaultClient.Do(r)
+  if err != nil { panic(err) }
+  text, err := io.ReadAll(answer.Body)
+  if err != nil { panic(err) }
+  fmt.Println(string(text))
+}
+END
+CGO_ENABLED=0 GO111MODULE=off GOCACHE=/tmp/ask/cache GOFLAGS=-p=1 go run main.go"),
     ];
     for (name, command) in programs {
         let program = command.split_whitespace().next().expect("a word");
         let told = world.run(command).await;
-        if name == "Java" && told.contains("not found") {
-            // Not every machine has it.
+        if ["Java", "Go"].contains(&name) && told.contains("command not found") {
+            // Not every machine has them; the test command brings them.
+            let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!is_ci, "{name} is missing: {told}");
+            eprintln!("{name} is not there, and not tried");
             continue;
         }
         let heard = world.upstream.heard();
