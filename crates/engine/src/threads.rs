@@ -92,6 +92,7 @@ impl Errand<'_> {
         Input::FinishTool {
             tool_use: self.tool_use.clone(),
             outcome: Outcome::error(text),
+            sandbox: None,
         }
     }
 

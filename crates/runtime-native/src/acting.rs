@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use oma_domain::EventId;
+use oma_domain::environment::Networking;
 use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::policy::MCP_PREFIX;
-use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, Spending};
+use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, SandboxSource, Spending};
 use oma_runtime::{Answer, Port, PortError, SessionInfo, aside};
+use oma_sandbox::pool::Provenance;
 use oma_sandbox::protocol::{Call, Reply};
 use oma_sandbox::{Error as SandboxError, Lease, Origin};
 use oma_tools::Place;
@@ -165,8 +167,14 @@ impl Run<'_> {
                     } else {
                         native.call_server(session, &offered, &tool).await
                     };
-                    let tool_use = tool.id;
-                    (delegates, Ok(Input::FinishTool { tool_use, outcome }))
+                    // With the result, so that it costs no commit of its own.
+                    let lease = sandbox.get().and_then(|lease| lease.as_ref().ok());
+                    let done = Input::FinishTool {
+                        tool_use: tool.id,
+                        outcome,
+                        sandbox: lease.map(|lease| source(session, lease)),
+                    };
+                    (delegates, Ok(done))
                 });
             }
             if running.is_empty() && ended.is_empty() {
@@ -411,6 +419,24 @@ async fn run_in_sandbox(lease: &Lease, tool: &OpenTool) -> Outcome {
                  tool use gets a fresh sandbox with the same workspace."
             ))
         }
+    }
+}
+
+/// Where a sandbox came from, in the words of the session's log.
+fn source(session: &SessionInfo, lease: &Lease) -> SandboxSource {
+    let environment = session.environment.as_ref();
+    let is_limited = environment.is_some_and(|it| it.spec.networking != Networking::Unrestricted);
+    match lease.provenance() {
+        Provenance::Started(boot) => {
+            let boot_ms = u64::try_from(boot.as_millis()).unwrap_or(u64::MAX);
+            if is_limited {
+                SandboxSource::Limited { boot_ms }
+            } else {
+                SandboxSource::Cold { boot_ms }
+            }
+        }
+        Provenance::Reserve => SandboxSource::Warm,
+        Provenance::Survivor => SandboxSource::Adopt,
     }
 }
 

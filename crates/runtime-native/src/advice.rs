@@ -62,6 +62,7 @@ pub(crate) async fn consult(
             return Ok(Input::FinishTool {
                 tool_use: tool.id.clone(),
                 outcome: Outcome::error(message),
+                sandbox: None,
             });
         }
     };

@@ -96,6 +96,7 @@ pub(crate) async fn send(port: &dyn Port, tool: &OpenTool) -> Result<Input, Port
         Err(message) => Ok(Input::FinishTool {
             tool_use: tool.id.clone(),
             outcome: Outcome::error(message),
+            sandbox: None,
         }),
     }
 }

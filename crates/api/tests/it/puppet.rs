@@ -44,6 +44,7 @@ impl Puppet {
                         port.commit(Input::FinishTool {
                             tool_use: tool.id.clone(),
                             outcome,
+                            sandbox: None,
                         })
                         .await?;
                     }

@@ -297,7 +297,7 @@ impl Transition {
         spent: &Spending,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
-        self.finish_tool(tool_use, outcome, ctx)?;
+        self.finish_tool(tool_use, outcome, None, ctx)?;
         self.settle(tool_use, spent);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A tool has finished.
 
 use super::input::Outcome;
+use super::sandbox::SandboxSource;
 use super::state::{Context, Gate, Rejection, Step, Transition};
 use crate::id::EventId;
 
@@ -11,6 +12,7 @@ impl Transition {
         &mut self,
         tool_use: &EventId,
         outcome: Outcome,
+        sandbox: Option<SandboxSource>,
         ctx: &mut Context<'_>,
     ) -> Result<(), Rejection> {
         let turn = self.running_turn()?;
@@ -21,6 +23,8 @@ impl Transition {
         let index = open.iter().position(running).ok_or(Rejection::Stale)?;
         let mut open = std::mem::take(open);
         let tool = open.remove(index);
+        // What did not run in one says nothing of it.
+        self.state.sandbox = sandbox.or(self.state.sandbox);
         match tool.name.as_str() {
             "web_search" => self.state.web.searches += 1,
             "web_fetch" => self.state.web.fetches += 1,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::delegate::{Spending, Standing};
+use super::sandbox::SandboxSource;
 use super::state::{Queued, SystemNote};
 use super::threads::{Dispatch, News};
 use crate::agent::Agent;
@@ -148,6 +149,8 @@ pub enum Input {
         tool_use: EventId,
         /// Its result.
         outcome: Outcome,
+        /// Where the sandbox came from that it ran in, if it ran in one.
+        sandbox: Option<SandboxSource>,
     },
     /// A tool use is about to have another agent do its task.
     Delegate {

@@ -20,6 +20,7 @@ mod input;
 mod interrupt;
 mod lapse;
 mod post;
+mod sandbox;
 mod state;
 mod threads;
 mod turn;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
 pub use input::{AgentChange, Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
+pub use sandbox::SandboxSource;
 pub use state::{
     Context, Effect, Gate, MAX_QUEUE, MAX_QUEUE_BYTES, NewEvent, OpenTool, Phase, QueueChange, Queued,
     Rejection, State, Step, SystemNote, Transition, Turn,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delegate::{Delegated, MAX_OPENED};
 use super::input::Input;
+use super::sandbox::SandboxSource;
 use super::threads::{MAX_THREADS, Threads};
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason, ThreadRef};
@@ -136,6 +137,9 @@ pub struct State {
     /// their tools begin with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub former_servers: BTreeMap<String, String>,
+    /// Where the sandbox came from that a tool ran in last; `None` before the first one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxSource>,
 }
 
 #[expect(
@@ -502,7 +506,11 @@ impl State {
                 usage,
                 cost,
             } => next.finish_evaluation(&request, verdict, explanation, (usage, cost), ctx)?,
-            Input::FinishTool { tool_use, outcome } => next.finish_tool(&tool_use, outcome, ctx)?,
+            Input::FinishTool {
+                tool_use,
+                outcome,
+                sandbox,
+            } => next.finish_tool(&tool_use, outcome, sandbox, ctx)?,
             Input::Delegate { tool_use } => next.delegate(&tool_use, ctx)?,
             Input::FinishDelegation {
                 tool_use,

@@ -254,6 +254,7 @@ pub(super) fn done(tool: &str) -> Input {
     Input::FinishTool {
         tool_use: id(tool),
         outcome: Outcome::text("ok"),
+        sandbox: None,
     }
 }
 

@@ -78,6 +78,7 @@ impl Puppet {
                         let input = Input::FinishTool {
                             tool_use: tool.id.clone(),
                             outcome: Outcome::text("result"),
+                            sandbox: None,
                         };
                         port.commit(input).await?;
                     }

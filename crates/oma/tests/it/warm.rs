@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::system::client::Client;
+use crate::system::client::{Chat, Client};
 use crate::system::{Data, Server, System, leftovers, soon};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
@@ -38,6 +38,12 @@ fn names(data: &Data) -> HashSet<String> {
     names.collect()
 }
 
+/// Where the session's sandbox came from, and how long its start took.
+async fn came(client: &Client, session: &str) -> (Value, Value) {
+    let view = client.get(&format!("/v1/sessions/{session}")).await.good();
+    (view["pool_source"].clone(), view["boot_ms"].clone())
+}
+
 fn text(result: &Value) -> &str {
     result["content"].as_str().expect("text")
 }
@@ -57,7 +63,9 @@ async fn a_session_takes_one_and_keeps_it() {
     ready(client, &system.data, 2).await;
     let before = names(&system.data);
     let chat = client.session_of(MODEL).await;
+    assert_eq!(came(client, &chat.session).await, (Value::Null, Value::Null));
     let result = chat.run("pwd; echo kept > file; ls -A; id -un").await;
+    assert_eq!(came(client, &chat.session).await, (json!("warm"), json!(0)));
     assert_eq!(text(&result).trim(), "/workspace\nfile\nagent");
     ready(client, &system.data, 2).await;
     let after = names(&system.data);
@@ -72,6 +80,23 @@ async fn a_session_takes_one_and_keeps_it() {
     client.put(&given.file_path("given"), "given").await.good();
     assert_eq!(text(&given.run("cat given").await).trim(), "given");
     assert_eq!(after, names(&system.data), "it has one of its own");
+    let cold = came(client, &given.session).await;
+    assert_eq!(cold.0, "cold");
+    assert!(cold.1.as_u64().is_some_and(|took| took > 0), "{cold:?}");
+    given.run("true").await;
+    assert_eq!(came(client, &given.session).await, cold, "it is the same one");
+    let closed = json!({"name": "closed", "networking": {"type": "limited", "allowedHosts": ["good.test"]}});
+    let closed = client.post("/v1/environments", &closed).await.good();
+    let body = json!({"agentId": agent, "environmentId": closed["environment_id"]});
+    let limited = client.post("/v1/sessions", &body).await.good();
+    let limited = Chat {
+        client: client.clone(),
+        agent: agent.clone(),
+        session: limited["session_id"].as_str().expect("an id").to_owned(),
+    };
+    client.put(&limited.file_path("given"), "given").await.good();
+    limited.run("true").await;
+    assert_eq!(came(client, &limited.session).await.0, "limited");
 
     // They end with the server, whichever way, and the next one has others, for what was used last.
     let busy = client.session_of(MODEL).await;
@@ -86,6 +111,13 @@ async fn a_session_takes_one_and_keeps_it() {
     ready(client, &system.data, 2).await;
     assert!(before.is_disjoint(&names(&system.data)));
     let (chat, busy) = (chat.at(client), busy.at(client));
+    assert_eq!(came(client, &given.session).await, cold, "over a restart");
+    let listed = client.get("/v1/sessions").await.good();
+    let mut listed = listed["sessions"].as_array().expect("a list").iter();
+    let one = listed
+        .find(|one| one["session_id"] == *given.session)
+        .expect("it");
+    assert_eq!((&one["pool_source"], &one["boot_ms"]), (&cold.0, &cold.1));
     assert_eq!(text(&chat.run("cat file").await).trim(), "kept");
     let alive = busy
         .run("kill -0 $(cat pid) && echo alive; kill $(cat pid); wait $(cat pid)")
@@ -94,6 +126,7 @@ async fn a_session_takes_one_and_keeps_it() {
         text(&alive).starts_with("alive"),
         "it was its own, so it went on: {alive}"
     );
+    assert_eq!(came(client, &busy.session).await, (json!("adopt"), Value::Null));
     assert_eq!(
         client.metric("pool_cold_starts_total").await,
         0.0,

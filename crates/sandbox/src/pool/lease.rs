@@ -1,11 +1,13 @@
 //! Getting the sandbox for a place that is held, with what belongs into it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use oma_domain::SessionId;
 
-use super::Lease;
 use super::places::{Hold, Inner};
+use super::{Lease, Provenance};
 use crate::fittings::{Fit, Fittings};
 use crate::mounts::Furnish;
 use crate::{Attached, Error, Origin, Spec};
@@ -65,6 +67,7 @@ impl Inner {
         let mut unheard = origin.lock().await;
         match self.attach(spec).await {
             Ok((attached, source)) => {
+                let provenance = self.provenance(&spec.session, source, attached.boot);
                 let origin = match source {
                     Source::Present => unheard.unwrap_or(Origin::Running),
                     Source::Reserve => attached.origin,
@@ -79,12 +82,22 @@ impl Inner {
                 } else {
                     Some(origin)
                 };
-                Ok((Lease::new(Attached { origin, ..attached }, hold), source))
+                let lease = Lease::new(Attached { origin, ..attached }, provenance, hold);
+                Ok((lease, source))
             }
             Err(error) => {
                 self.give_up(hold);
                 Err(error)
             }
+        }
+    }
+
+    /// Where the session's sandbox came from, which is known from now on to all who hold it.
+    fn provenance(&self, session: &SessionId, source: Source, boot: Duration) -> Provenance {
+        match source {
+            Source::Start => self.came(session, Some(Provenance::Started(boot))),
+            Source::Reserve => self.came(session, Some(Provenance::Reserve)),
+            Source::Present => self.came(session, None),
         }
     }
 

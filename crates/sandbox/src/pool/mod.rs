@@ -94,21 +94,34 @@ pub struct Pool {
     inner: Arc<Inner>,
 }
 
+/// Where a sandbox came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// It was started for its session, which took so long without the wait for a place.
+    Started(Duration),
+    /// It was started in advance, for no session in particular.
+    Reserve,
+    /// It was there before the pool.
+    Survivor,
+}
+
 /// A sandbox that stays as long as this is held. Several may hold the same one.
 #[derive(Clone)]
 pub struct Lease {
     hand: Arc<dyn Hand>,
     origin: Origin,
     boot: Duration,
+    provenance: Provenance,
     _hold: Arc<Hold>,
 }
 
 impl Lease {
-    fn new(attached: Attached, hold: Hold) -> Self {
+    fn new(attached: Attached, provenance: Provenance, hold: Hold) -> Self {
         Self {
             hand: attached.hand,
             origin: attached.origin,
             boot: attached.boot,
+            provenance,
             _hold: Arc::new(hold),
         }
     }
@@ -123,6 +136,12 @@ impl Lease {
     #[must_use]
     pub fn boot(&self) -> Duration {
         self.boot
+    }
+
+    /// Where the sandbox came from, whoever was the first to use it.
+    #[must_use]
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
     }
 }
 
@@ -221,7 +240,10 @@ impl Pool {
         // Whoever starts it now is waited for.
         let _turn = origin.lock().await;
         match self.inner.provider.reattach(session).await {
-            Ok(Some(attached)) => return Some(Lease::new(attached, hold)),
+            Ok(Some(attached)) => {
+                let provenance = self.inner.came(session, None);
+                return Some(Lease::new(attached, provenance, hold));
+            }
             Ok(None) => tracing::info!(session_id = %session, "a sandbox has ended by itself"),
             Err(error) => {
                 tracing::warn!(session_id = %session, %error, "a sandbox that has a place can't be reached");

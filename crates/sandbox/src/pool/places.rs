@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::lease::Furnishers;
 use super::reserve::{Kind, Reserve};
 use super::warm::{Ask, Bells};
-use super::{Counts, PoolConfig};
+use super::{Counts, PoolConfig, Provenance};
 use crate::mounts::Furnish;
 use crate::{Origin, Provider, Spec, WarmId};
 
@@ -64,6 +64,8 @@ struct Entry {
     spare: Option<WarmId>,
     /// One at a time asks the provider; holds how the sandbox came to be until somebody who uses it has heard.
     origin: Heard,
+    /// Where it came from, once that is known.
+    came: Option<Provenance>,
     /// Goes back when the entry goes. A sandbox that was there before the pool may have none, when there are more
     /// of them than places.
     place: Option<OwnedSemaphorePermit>,
@@ -215,6 +217,7 @@ impl Inner {
             claim,
             spare,
             origin: Arc::default(),
+            came: None,
             place: Some(place),
         };
         state.entries.insert(session.clone(), entry);
@@ -298,6 +301,18 @@ impl Inner {
         let state = self.lock();
         let entry = state.entries.get(session);
         entry.map(|entry| Arc::clone(&entry.origin)).unwrap_or_default()
+    }
+
+    /// Where the session's sandbox came from: from here, if that is said. One that nobody has started since the pool was
+    /// made was there before.
+    pub(super) fn came(&self, session: &SessionId, from: Option<Provenance>) -> Provenance {
+        let mut state = self.lock();
+        let entry = state.entries.get_mut(session);
+        let known = entry.and_then(|entry| {
+            entry.came = from.or(entry.came);
+            entry.came
+        });
+        known.or(from).unwrap_or(Provenance::Survivor)
     }
 
     /// How many hold the session's place.
@@ -427,6 +442,7 @@ impl State {
                 claim: Claim::Adopted,
                 spare: None,
                 origin: Arc::default(),
+                came: Some(Provenance::Survivor),
                 place: Arc::clone(places).try_acquire_owned().ok(),
             };
             (session, entry)

@@ -74,7 +74,7 @@ impl Provider for Fake {
         Ok(Attached {
             hand: Arc::new(FakeHand),
             origin,
-            boot: Duration::ZERO,
+            boot: Duration::from_secs(u64::from(origin == Origin::Started)),
         })
     }
     async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error> {
@@ -210,6 +210,8 @@ async fn one_sandbox_serves_all_leases_of_a_session() {
         (first.origin(), second.origin()),
         (Origin::Started, Origin::Running)
     );
+    let came = Provenance::Started(Duration::from_secs(1));
+    assert_eq!((first.provenance(), second.provenance()), (came, came));
     assert_eq!(second.logs(1).await.unwrap(), "logs", "a lease is a hand");
     assert_eq!(
         pool.counts(),
@@ -373,7 +375,12 @@ async fn what_outlived_a_server_has_its_place() {
         }
     );
     pool.try_warm(&spec("c"));
-    assert_eq!(pool.acquire(&spec("a")).await.unwrap().origin(), Origin::Running);
+    let there = pool.acquire(&spec("a")).await.unwrap();
+    assert_eq!(
+        (there.origin(), there.provenance()),
+        (Origin::Running, Provenance::Survivor)
+    );
+    drop(there);
     assert!(pool.peek(&spec("b").session).await.is_some());
     assert_eq!(log(&fake), Vec::<String>::new(), "there was no place for c");
     // The one that somebody has come for gives way before the one that somebody may still come for.

@@ -132,6 +132,34 @@ fn overrides_are_logged_once_and_stay() {
 }
 
 #[test]
+fn where_a_sandbox_came_from_stays_until_another_one_is_used() {
+    let used = |name: &str, sandbox| Input::FinishTool {
+        tool_use: id(name),
+        outcome: Outcome::text("ok"),
+        sandbox,
+    };
+    let (cold, adopted) = (SandboxSource::Cold { boot_ms: 12 }, SandboxSource::Adopt);
+    let mut machine = Machine::default();
+    let names = ["a", "b", "c"];
+    let uses = names.map(|name| tool(name, Allow)).to_vec();
+    for input in [post("m1"), begin("r1"), reply("r1", uses)] {
+        machine.feed(input).unwrap();
+    }
+    assert_eq!(machine.state.sandbox, None);
+    for (input, sandbox) in [
+        (used("a", Some(cold)), cold),
+        (used("b", None), cold),
+        (used("c", Some(adopted)), adopted),
+    ] {
+        machine.feed(input).unwrap();
+        assert_eq!(machine.state.sandbox, Some(sandbox));
+    }
+    assert_eq!((cold.as_str(), cold.boot_ms()), ("cold", Some(12)));
+    assert_eq!(SandboxSource::Warm.boot_ms(), Some(0));
+    assert_eq!((adopted.as_str(), adopted.boot_ms()), ("adopt", None));
+}
+
+#[test]
 fn denied_tools_get_their_result_at_once() {
     check(
         vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Deny)])],

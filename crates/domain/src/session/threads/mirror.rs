@@ -178,7 +178,7 @@ impl Transition {
                 self.forget_thread(&thread);
             }
         }
-        self.finish_tool(tool_use, outcome, ctx)
+        self.finish_tool(tool_use, outcome, None, ctx)
     }
 
     /// A thread has been told the first of what clients have said to it.

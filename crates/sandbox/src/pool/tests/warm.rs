@@ -96,7 +96,13 @@ async fn a_session_takes_one_that_is_like_its_own_and_another_follows() {
     let lease = pool.acquire(&spec("a2")).await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO, "nothing was waited for");
     assert_eq!(lease.origin(), Origin::Started);
-    assert_eq!(pool.acquire(&spec("a2")).await.unwrap().origin(), Origin::Running);
+    assert_eq!(lease.provenance(), Provenance::Reserve);
+    let again = pool.acquire(&spec("a2")).await.unwrap();
+    assert_eq!(
+        (again.origin(), again.provenance()),
+        (Origin::Running, Provenance::Reserve)
+    );
+    drop(again);
     settled().await;
     assert_eq!(since(&fake), ["a2 takes a", "warm a"]);
     // One that is made with something else, or for somebody else, is none that it may have.

@@ -2,7 +2,7 @@
 
 use oma_domain::event::StopReason;
 use oma_domain::quota::Unreported;
-use oma_domain::session::{Phase, State};
+use oma_domain::session::{Phase, SandboxSource, State};
 use oma_domain::usage::{NanoUsd, Usage};
 use oma_domain::{Session, Timestamp};
 use serde::Serialize;
@@ -153,12 +153,15 @@ pub struct SessionView {
     last_event_at: Option<i64>,
     /// How many user messages were accepted, waiting ones included.
     turns: u64,
-    /// Always null: no container is started for a session.
+    /// How long the sandbox that a tool ran in last took to start, in milliseconds: 0 for one that was started in advance,
+    /// null for one that outlived a server, and before the first.
     #[schema(required)]
     boot_ms: Option<u64>,
-    /// Always null.
+    /// Where that sandbox came from: `cold` for one that was started for the session, `limited` for one whose environment
+    /// limits what it reaches, `warm` for one that was started in advance, `adopt` for one that outlived a server; null
+    /// before the first.
     #[schema(required)]
-    pool_source: Option<String>,
+    pool_source: Option<&'static str>,
     /// Always null.
     #[schema(required)]
     container_id: Option<String>,
@@ -209,8 +212,8 @@ impl SessionView {
             created_at: session.created_at.as_millis(),
             last_event_at: session.last_event_at.map(Timestamp::as_millis),
             turns: state.turns,
-            boot_ms: None,
-            pool_source: None,
+            boot_ms: state.sandbox.and_then(SandboxSource::boot_ms),
+            pool_source: state.sandbox.map(SandboxSource::as_str),
             container_id: None,
             container_name: None,
             parent_session_id: session.parent.as_ref().map(ToString::to_string),
