@@ -257,6 +257,48 @@ def test_an_advisor_is_asked(beta, environment, form):
     assert (found.agent.type, found.agent.model, found.parent_thread_id) == ("advisor", "scripted/echo", primary.id)
 
 
+@pytest.mark.skipif(not IS_NEW, reason="the old SDK has no such form")
+def test_agents_are_defined_on_the_fly(beta, environment):
+    worker = scripted(beta, [[{"text": "by the worker"}]])
+    scout = {
+        "name": "Scout",
+        "system": script(
+            [[{"tool": "bash", "input": {"command": "echo by the scout > shared; cat shared"}}], [{"text": "{{last_tool_result}}"}]],
+            [[{"text": "You said: {{last_user}}"}]],
+        ),
+        "tools": ["bash", "ticket"],
+        "message": "go",
+    }
+    turn = [
+        [{"tool": "create_agent", "input": scout}, send(worker.id, "go")],
+        [send("Scout", "and now?", thread="latest")],
+        [{"text": "{{last_tool_result}}"}],
+    ]
+    subagents = {"type": "enabled", "predefined_agents": [worker.id]}
+    multiagent = {"type": "multiagent_20261001", "subagents": subagents, "workflows": {"type": "disabled"}}
+    agent = scripted(beta, turn, tools=(TOOLSET, TICKET), multiagent=multiagent)
+    assert agent.multiagent.subagents.inline_agents.type == "enabled"
+    assert [member.id for member in agent.multiagent.subagents.predefined_agents] == [worker.id]
+    updated = beta.agents.update(agent.id, version=agent.version, multiagent={"type": "multiagent_20261001"})
+    assert (updated.version, updated.multiagent) == (agent.version, agent.multiagent)
+    session = opened(beta, environment, agent)
+    assert [member.name for member in session.agent.multiagent.subagents.predefined_agents] == [worker.name]
+    events = answered(beta, session, message("go"))
+    assert "You said: and now?" in only(events, "agent.message").content[0].text
+    log = listed(beta, session)
+    created = [event.session_thread_id for event in log if event.type == "session.thread_created"]
+    threads = {found.id: found for found in beta.sessions.threads.list(session.id)}
+    assert set(created) < set(threads) and len(created) == 2
+    thread = only([threads[id].agent for id in created], "inline")
+    assert (thread.name, thread.system, thread.model.id) == ("Scout", scout["system"], agent.model.id)
+    assert [tool.type for tool in thread.tools] == ["agent_toolset_20260401", "custom"]
+    assert [config.name for config in thread.tools[0].configs if config.enabled] == ["bash"]
+    assert thread.tools[0].default_config.enabled is False
+    texts = {event.from_agent_name: event.content[0].text for event in log if event.type == "agent.thread_message_received"}
+    assert texts["Scout"].startswith("You said") and texts[worker.name] == "by the worker"
+    assert [event for event in log if event.type == "agent.tool_use"] == []
+
+
 @pytest.mark.skipif(not IS_NEW, reason="the old SDK has no such helper")
 def test_the_tool_runner_works_for_threads(server, environment):
     async def run():

@@ -13,6 +13,13 @@ use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::toolset::CustomTool;
 
+/// The longest name of an agent in the Claude dialect, in characters.
+pub const MAX_NAME: usize = 256;
+/// The longest description of an agent in the Claude dialect, in characters.
+pub const MAX_DESCRIPTION: usize = 2_048;
+/// The longest system prompt of an agent in the Claude dialect, in characters.
+pub const MAX_SYSTEM: usize = 100_000;
+
 /// Who runs the turns of an agent's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]

@@ -216,11 +216,26 @@ impl AgentId {
     /// What stands for all advisors where an agent is named: they are models, and no agents of anybody's. No id that is
     /// generated is like it.
     const OF_ADVISORS: &str = "agt_advisor";
+    /// What stands for all agents that coordinators have defined on the fly: they are their sessions', and kept with these
+    /// alone. No id that is generated is like it.
+    const OF_INLINE: &str = "agt_inline";
 
     /// The id under which advisors work in threads.
     #[must_use]
     pub fn of_advisors() -> Self {
         Self(Arc::from(Self::OF_ADVISORS))
+    }
+
+    /// The id under which agents work in threads that were defined on the fly.
+    #[must_use]
+    pub fn of_inline() -> Self {
+        Self(Arc::from(Self::OF_INLINE))
+    }
+
+    /// Whether it stands for an agent that was defined on the fly.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.as_str() == Self::OF_INLINE
     }
 
     /// Whether it stands for an advisor.

@@ -3,6 +3,9 @@
 //! The members are pinned when the agent is saved: later versions of them change nothing. A session keeps their
 //! definitions as they were when it was created.
 //!
+//! Agents can also be defined on the fly: the coordinator's model writes the definition, with the tools that the agent is to
+//! have of its own. Such an agent belongs to its thread, and is kept with it alone.
+//!
 //! An *advisor* is a model, and no member: the agent asks it what it thinks of the work so far. Each consultation is a
 //! thread of its own, which ends for good with the advice.
 
@@ -15,6 +18,8 @@ use crate::id::AgentId;
 pub const LIST_AGENTS: &str = "list_agents";
 /// The tool by which a coordinator has a member work in a thread.
 pub const SEND_TO_AGENT: &str = "send_to_agent";
+/// The tool by which a coordinator defines an agent on the fly and has it work in a thread.
+pub const CREATE_AGENT: &str = "create_agent";
 /// The tool by which an agent asks its advisor.
 pub const CONSULT_ADVISOR: &str = "consult_advisor";
 /// What an advisor's threads are called; no agent may have the name.
@@ -119,7 +124,7 @@ impl Multiagent {
 
     /// Whether agents that are defined on the fly may work in threads.
     #[must_use]
-    pub fn is_inline(&self) -> bool {
+    pub fn may_define(&self) -> bool {
         match self {
             Self::Coordinator { .. } => false,
             Self::Parts { subagents, .. } => subagents.as_ref().is_some_and(|team| team.inline),
@@ -190,10 +195,16 @@ impl Agent {
         self.spec.multiagent.as_ref().map_or(&[], Multiagent::members)
     }
 
-    /// Whether agents that it defines on the fly may work in threads of its sessions.
+    /// Whether it may define agents on the fly that work in threads of its sessions.
     #[must_use]
-    pub fn is_inline(&self) -> bool {
-        self.spec.multiagent.as_ref().is_some_and(Multiagent::is_inline)
+    pub fn may_define(&self) -> bool {
+        self.spec.multiagent.as_ref().is_some_and(Multiagent::may_define)
+    }
+
+    /// Whether anybody but its advisor may work in threads of its sessions.
+    #[must_use]
+    pub fn has_subagents(&self) -> bool {
+        self.may_define() || !self.members().is_empty()
     }
 
     /// All agents that its sessions may have work in some way, each once.
@@ -215,6 +226,12 @@ impl Agent {
     #[must_use]
     pub fn is_advisor(&self) -> bool {
         self.id.is_advisor()
+    }
+
+    /// Whether a coordinator has defined it on the fly.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.id.is_inline()
     }
 
     /// What goes by as its name: every agent has one.
@@ -287,7 +304,7 @@ mod tests {
             team(&[other("agt_1", 1), other("agt_2", 1)], true),
         );
         assert_eq!(both.members(), [Member::This, other("agt_1", 1)]);
-        assert!(!both.is_inline());
+        assert!(!both.may_define() && parts(team(&[], true), None).may_define());
         assert_eq!(
             both.named(),
             [&Member::This, &other("agt_1", 1), &other("agt_2", 1)]

@@ -21,7 +21,7 @@ use oma_domain::quota::Quota;
 use oma_domain::session::{
     Dispatch, Input, News, Order, Outcome, Queued, Rejection, Standing, State, Thread,
 };
-use oma_domain::{Agent, ContentBlock, Event, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
+use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
 use oma_runtime::{Port, PortError, Recipient, SessionInfo};
 use oma_store::NewSession;
 
@@ -44,7 +44,8 @@ pub(crate) struct Errand<'a> {
 /// A thread that a message goes to.
 struct Chosen {
     thread: SessionId,
-    agent: Arc<Agent>,
+    agent: AgentId,
+    agent_name: String,
     is_new: bool,
 }
 
@@ -79,7 +80,7 @@ impl Errand<'_> {
             }
         };
         let _opening = self.engine.inner.opening.begin(&thread);
-        if let Err(text) = self.deliver(&thread, content).await? {
+        if let Err(text) = self.deliver(&thread, to, content).await? {
             return self
                 .end(&thread, Outcome::error(text), (Seq(0), Vec::new()))
                 .await;
@@ -100,35 +101,36 @@ impl Errand<'_> {
     fn choose(&self, state: &State, to: &Recipient) -> Result<Chosen, String> {
         let new = |agent: &Arc<Agent>| Chosen {
             thread: SessionId::of_child(self.tool_use),
-            agent: Arc::clone(agent),
+            agent: agent.id.clone(),
+            agent_name: agent.shown_name().to_owned(),
             is_new: true,
         };
-        let live = || state.threads.iter().filter(|(_, thread)| !thread.is_over);
+        let known = |(thread, known): (&SessionId, &Thread)| Chosen {
+            thread: thread.clone(),
+            agent: known.agent.clone(),
+            agent_name: known.agent_name.clone(),
+            is_new: false,
+        };
+        let takes = |(_, thread): &(&SessionId, &Thread)| !thread.is_over && !thread.is_consultation();
+        let live = || state.threads.iter().filter(takes);
         match to {
             Recipient::Advisor => self.advisor().map(|advisor| new(&advisor)),
+            Recipient::Defined(agent) => Ok(new(agent)),
             Recipient::New(name) => self.member(name).map(new),
             Recipient::Newest(name) => {
-                let agent = self.member(name)?;
+                let member = self.member(name);
+                let is_its = |thread: &Thread| match &member {
+                    Ok(agent) => thread.agent == agent.id,
+                    Err(_) => thread.agent.is_inline() && thread.agent_name == *name,
+                };
                 // Ids sort by time.
-                let newest = live().rfind(|(_, thread)| thread.agent == agent.id);
-                Ok(match newest {
-                    Some((thread, _)) => Chosen {
-                        thread: thread.clone(),
-                        agent: Arc::clone(agent),
-                        is_new: false,
-                    },
-                    None => new(agent),
-                })
+                let newest = live().rfind(|(_, thread)| is_its(thread)).map(known);
+                newest.map_or_else(|| member.map(new), Ok)
             }
             Recipient::Thread(name) => {
                 let found = live().find(|(id, _)| SessionId::of_thread(name).any(|meant| meant == **id));
-                let (thread, known) = found.ok_or_else(|| {
+                found.map(known).ok_or_else(|| {
                     format!("There is no thread {name} that could take a message. list_agents tells which there are.")
-                })?;
-                Ok(Chosen {
-                    thread: thread.clone(),
-                    agent: Arc::clone(self.member(known.agent.as_str())?),
-                    is_new: false,
                 })
             }
         }
@@ -147,10 +149,15 @@ impl Errand<'_> {
         let is_meant = |agent: &&Arc<Agent>| agent.id.as_str() == name || agent.shown_name() == name;
         members.find(is_meant).ok_or_else(|| {
             let names: Vec<&str> = self.info.members().map(|agent| agent.shown_name()).collect();
-            format!(
-                "You may not send messages to the agent {name}. You may to: {}.",
-                names.join(", ")
-            )
+            let others = match names.as_slice() {
+                [] => String::new(),
+                names => format!(" You may to: {}.", names.join(", ")),
+            };
+            let threads = match self.info.may_define() {
+                true => " To an agent that you have created you send messages by the name of its thread.",
+                false => "",
+            };
+            format!("You may not send messages to the agent {name}.{others}{threads}")
         })
     }
 
@@ -159,6 +166,7 @@ impl Errand<'_> {
         let Chosen {
             thread,
             agent,
+            agent_name,
             is_new,
         } = chosen;
         // Until its session is there.
@@ -179,8 +187,8 @@ impl Errand<'_> {
         let dispatch = Dispatch {
             tool_use: self.tool_use.clone(),
             thread,
-            agent: agent.id.clone(),
-            agent_name: agent.shown_name().to_owned(),
+            agent,
+            agent_name,
             content,
             head,
             known,
@@ -202,6 +210,7 @@ impl Errand<'_> {
     async fn deliver(
         &self,
         thread: &SessionId,
+        to: &Recipient,
         content: Vec<ContentBlock>,
     ) -> Result<Result<(), String>, PortError> {
         let workspace = &self.info.workspace;
@@ -209,7 +218,7 @@ impl Errand<'_> {
             Ok(session) if session.parent.as_ref() == Some(&self.info.id) && session.is_thread => {}
             Ok(_) => return Ok(Err("The session of this thread is somebody else's.".to_owned())),
             Err(Error::SessionNotFound) => {
-                if let Err(text) = self.open(thread).await? {
+                if let Err(text) = self.open(thread, to).await? {
                     return Ok(Err(text));
                 }
             }
@@ -245,15 +254,18 @@ impl Errand<'_> {
     }
 
     /// Opens a new thread's session.
-    async fn open(&self, thread: &SessionId) -> Result<Result<(), String>, PortError> {
+    async fn open(&self, thread: &SessionId, to: &Recipient) -> Result<Result<(), String>, PortError> {
         let (state, _) = self.port.state();
         let Some(known) = state.threads.get(thread).filter(|known| known.seen == Seq(0)) else {
             return Ok(Err(DELETED.to_owned()));
         };
         let consults = known.is_consultation();
-        let agent = match consults {
-            true => self.advisor(),
-            false => self.member(known.agent.as_str()).cloned(),
+        let agent = match to {
+            Recipient::Advisor => self.advisor(),
+            Recipient::Defined(agent) => Ok(Arc::clone(agent)),
+            Recipient::New(_) | Recipient::Newest(_) | Recipient::Thread(_) => {
+                self.member(known.agent.as_str()).cloned()
+            }
         };
         let agent = match agent {
             Ok(agent) => agent,

@@ -20,6 +20,7 @@ use oma_tools::Place;
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
+use crate::inline::Own;
 use crate::spans;
 use crate::turn::Run;
 use crate::{Native, advice, delegation, threads};
@@ -121,12 +122,18 @@ impl Run<'_> {
                 let unheard_of = self.is_unheard_of(&tool);
                 let calls = tool.name == CALL_AGENT && delegation::is_offered(session);
                 let sends = tool.name == SEND_TO_AGENT && session.coordinates();
+                let creates = threads::creates(session, &tool.name);
                 let consults = advice::is_it(session, &tool.name);
-                let delegates = calls || sends || consults;
+                let delegates = calls || sends || creates || consults;
                 at_work += usize::from(!delegates);
                 running.push(async move {
                     if sends {
                         let done = threads::send(port, &tool).await;
+                        return (delegates, done);
+                    }
+                    if creates {
+                        let own = Own::of(session, &toolbox);
+                        let done = threads::create(port, &own, &tool).await;
                         return (delegates, done);
                     }
                     if consults {

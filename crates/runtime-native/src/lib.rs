@@ -20,6 +20,7 @@ mod delegation;
 mod deliverables;
 mod dossier;
 mod grading;
+mod inline;
 mod mentions;
 mod meter;
 mod native;

@@ -41,8 +41,9 @@ pub(crate) fn system(session: &SessionInfo) -> String {
 fn skills(agent: &Agent, in_thread: bool) -> Option<String> {
     let pins = &agent.spec.skills;
     let folders = match in_thread {
-        true => folders_of_thread(&agent.id, pins),
-        false => folders(pins),
+        // One that was defined on the fly has skills of its coordinator's, where that one has them.
+        true if !agent.is_inline() => folders_of_thread(&agent.id, pins),
+        _ => folders(pins),
     };
     let mut section = SKILLS.to_owned();
     for (pin, folder) in pins.iter().zip(folders) {

@@ -1,10 +1,16 @@
 //! The tools by which a coordinator has others work in threads.
 
-use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
+use std::sync::Arc;
+
+use oma_domain::Agent;
+use oma_domain::multiagent::{CREATE_AGENT, LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::session::{Input, OpenTool, Outcome, State};
 use oma_models::ToolSpec;
 use oma_runtime::{Port, PortError, Recipient, SessionInfo};
+use oma_tools::Toolbox;
 use serde_json::{Value, json};
+
+use crate::inline::Own;
 
 /// The longest message, in characters.
 const MAX_MESSAGE: usize = 1_000_000;
@@ -13,34 +19,62 @@ const LATEST: &str = "latest";
 
 /// Whether it is one of these tools, and the session has them.
 pub(crate) fn is_one(session: &SessionInfo, name: &str) -> bool {
-    [LIST_AGENTS, SEND_TO_AGENT].contains(&name) && session.coordinates()
+    ([LIST_AGENTS, SEND_TO_AGENT].contains(&name) && session.coordinates()) || creates(session, name)
+}
+
+/// Whether it is the tool that defines agents on the fly, and the session has it.
+pub(crate) fn creates(session: &SessionInfo, name: &str) -> bool {
+    name == CREATE_AGENT && session.may_define()
 }
 
 /// The tools as the model is told of them.
-pub(crate) fn definitions(session: &SessionInfo) -> Vec<ToolSpec> {
+pub(crate) fn definitions(session: &SessionInfo, toolbox: &Toolbox) -> Vec<ToolSpec> {
     if !session.coordinates() {
         return Vec::new();
     }
-    let names: Vec<&str> = session.members().map(|agent| agent.shown_name()).collect();
-    let list = ToolSpec {
+    let mut all = vec![list_definition(), send_definition(session)];
+    if session.may_define() {
+        all.push(create_definition(&Own::of(session, toolbox)));
+    }
+    all
+}
+
+fn list_definition() -> ToolSpec {
+    ToolSpec {
         name: LIST_AGENTS.to_owned(),
         description: "Lists the agents that you can send messages to, with what they are for, and the threads in which \
 they work, with where each stands."
             .to_owned(),
         input_schema: json!({"type": "object", "properties": {}, "additionalProperties": false}),
+    }
+}
+
+fn send_definition(session: &SessionInfo) -> ToolSpec {
+    let names: Vec<&str> = session.members().map(|agent| agent.shown_name()).collect();
+    let mut description =
+        "Sends a message to another agent and returns what it answers. The agent works in a thread of its \
+own: it knows nothing but the messages that you send to this thread, and shares your workspace."
+            .to_owned();
+    if !names.is_empty() {
+        description.push_str(" Without `thread` the message begins a new thread.");
+    }
+    if session.may_define() {
+        description.push_str(" An agent that you have created is sent further messages in its thread.");
+    }
+    description.push_str(" Several messages at once to several threads are worked on side by side.");
+    let agent = match names.as_slice() {
+        [] => "The name of the agent, as you have given it.".to_owned(),
+        names => format!("The id or the name of the agent: {}.", names.join(", ")),
     };
-    let send = ToolSpec {
+    ToolSpec {
         name: SEND_TO_AGENT.to_owned(),
-        description: "Sends a message to another agent and returns what it answers. The agent works in a thread of its \
-own: it knows nothing but the messages that you send to this thread, and shares your workspace. Without `thread` the \
-message begins a new thread. Several messages at once to several threads are worked on side by side."
-            .to_owned(),
+        description,
         input_schema: json!({
             "type": "object",
             "properties": {
                 "agent": {
                     "type": "string",
-                    "description": format!("The id or the name of the agent: {}.", names.join(", "))
+                    "description": agent
                 },
                 "message": {
                     "type": "string",
@@ -56,8 +90,29 @@ message begins a new thread. Several messages at once to several threads are wor
             "required": ["agent", "message"],
             "additionalProperties": false
         }),
-    };
-    vec![list, send]
+    }
+}
+
+fn create_definition(own: &Own<'_>) -> ToolSpec {
+    let (mut properties, mut required) = own.schema();
+    let message = json!({"type": "string", "description": "The first message: what it is to do."});
+    properties.insert("message".to_owned(), message);
+    required.push("message");
+    ToolSpec {
+        name: CREATE_AGENT.to_owned(),
+        description: format!(
+            "Creates an agent for a task, sends it a first message and returns what it answers. The agent works in a thread \
+of its own: it knows nothing but its system prompt and the messages that you send to it, and shares your workspace. The \
+answer names its thread, to which {SEND_TO_AGENT} sends further messages. Several agents that are created at once work side \
+by side."
+        ),
+        input_schema: json!({
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": false
+        }),
+    }
 }
 
 /// Who may be sent messages, and which threads there are.
@@ -80,7 +135,8 @@ pub(crate) fn list(session: &SessionInfo, state: &State) -> Outcome {
         .map(|(id, thread)| {
             json!({
                 "thread": id.thread_name(),
-                "agent": thread.agent.as_str(),
+                // What was defined on the fly has no id of its own.
+                "agent": if thread.agent.is_inline() { &thread.agent_name } else { thread.agent.as_str() },
                 "status": if thread.errand.is_some() { "running" } else { "idle" },
             })
         })
@@ -101,21 +157,61 @@ pub(crate) async fn send(port: &dyn Port, tool: &OpenTool) -> Result<Input, Port
     }
 }
 
+/// Defines an agent, sends it a message and waits for what becomes of it; gives the input that ends the tool use.
+pub(crate) async fn create(port: &dyn Port, own: &Own<'_>, tool: &OpenTool) -> Result<Input, PortError> {
+    metrics::counter!("tool_uses_total", "tool" => CREATE_AGENT).increment(1);
+    match parse_creation(own, &tool.input) {
+        Ok((agent, message)) => {
+            let to = Recipient::Defined(Arc::new(agent));
+            port.send(&tool.id, to, message).await
+        }
+        Err(message) => Ok(Input::FinishTool {
+            tool_use: tool.id.clone(),
+            outcome: Outcome::error(message),
+        }),
+    }
+}
+
+/// The agent that is defined, and its first message.
+///
+/// # Errors
+/// What is wrong, in words for the model.
+fn parse_creation<'v>(own: &Own<'_>, input: &'v Value) -> Result<(Agent, &'v str), String> {
+    const FIELDS: [&str; 6] = ["name", "description", "system", "tools", "skills", "message"];
+    let mut fields = input.as_object().into_iter().flat_map(|fields| fields.keys());
+    if let Some(unknown) = fields.find(|field| !FIELDS.contains(&field.as_str())) {
+        let known = FIELDS.join(", ");
+        return Err(format!("{CREATE_AGENT} has no field {unknown:?}, only: {known}."));
+    }
+    let message = filled(CREATE_AGENT, input, "message")?;
+    bounded(message)?;
+    Ok((own.define(input)?, message))
+}
+
+/// A text that must be there.
+fn filled<'v>(tool: &str, input: &'v Value, field: &str) -> Result<&'v str, String> {
+    let value = input.get(field).and_then(Value::as_str);
+    value
+        .filter(|text| !text.trim().is_empty())
+        .ok_or_else(|| format!("{tool} needs a text for {field:?}."))
+}
+
+/// Refuses a message that is too long.
+fn bounded(message: &str) -> Result<(), String> {
+    match message.chars().count() > MAX_MESSAGE {
+        true => Err(format!("A message may have at most {MAX_MESSAGE} characters.")),
+        false => Ok(()),
+    }
+}
+
 /// The recipient and the message.
 ///
 /// # Errors
 /// What is wrong, in words for the model.
 fn parse(input: &Value) -> Result<(Recipient, &str), String> {
-    let text = |field: &str| {
-        let value = input.get(field).and_then(Value::as_str);
-        value
-            .filter(|text| !text.trim().is_empty())
-            .ok_or_else(|| format!("{SEND_TO_AGENT} needs a text for {field:?}."))
-    };
+    let text = |field: &str| filled(SEND_TO_AGENT, input, field);
     let (agent, message) = (text("agent")?, text("message")?);
-    if message.chars().count() > MAX_MESSAGE {
-        return Err(format!("A message may have at most {MAX_MESSAGE} characters."));
-    }
+    bounded(message)?;
     let to = match input.get("thread") {
         None | Some(Value::Null) => Recipient::New(agent.to_owned()),
         Some(Value::String(thread)) if thread == LATEST => Recipient::Newest(agent.to_owned()),

@@ -215,7 +215,7 @@ impl Run<'_> {
         });
         built_in
             .chain(delegation::definition(self.session))
-            .chain(threads::definitions(self.session))
+            .chain(threads::definitions(self.session, &self.toolbox))
             .chain(advice::definition(self.session))
             .chain(custom)
             .chain(of_servers)

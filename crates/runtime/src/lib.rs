@@ -58,7 +58,13 @@ impl SessionInfo {
     /// Whether its agent has others work in threads: a thread itself has none.
     #[must_use]
     pub fn coordinates(&self) -> bool {
-        self.sandbox == self.id && !self.agent.members().is_empty()
+        self.sandbox == self.id && self.agent.has_subagents()
+    }
+
+    /// Whether its agent may define others on the fly that work in threads.
+    #[must_use]
+    pub fn may_define(&self) -> bool {
+        self.sandbox == self.id && self.agent.may_define()
     }
 
     /// Whether its agent has an advisor that it can ask: in a thread it has none.
@@ -78,12 +84,15 @@ impl SessionInfo {
 }
 
 /// Who a message goes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Recipient {
     /// A new thread of a member, by the member's id or name.
     New(String),
-    /// The newest thread of a member that is not archived, or a new one.
+    /// The newest thread of a member that is not archived, or a new one; or the newest one of an agent of this name that
+    /// was defined on the fly.
     Newest(String),
+    /// A new thread of an agent that was defined on the fly.
+    Defined(Arc<Agent>),
     /// A thread, by its name.
     Thread(String),
     /// A new thread of the advisor.

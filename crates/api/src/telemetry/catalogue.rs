@@ -283,7 +283,10 @@ pub const METRICS: &[Metric] = &[
     // Tools
     counter(
         "tool_uses_total",
-        &[each("tool", "the built-in tools, `call_agent`, `mcp`, `unknown`")],
+        &[each(
+            "tool",
+            "the built-in tools, `call_agent`, `send_to_agent`, `create_agent`, `consult_advisor`, `mcp`, `unknown`",
+        )],
         "Tool uses that were carried out.",
     ),
     counter(

@@ -36,8 +36,8 @@ impl Actor {
             return Ok(());
         }
         let with = With {
-            // An advisor is nobody's agent, and can't be deleted.
-            needs_agent: !session.agent.is_advisor(),
+            // An advisor is nobody's agent, and one that was defined on the fly its thread's: they can't be deleted.
+            needs_agent: !session.agent.is_advisor() && !session.agent.is_inline(),
             ..With::default()
         };
         self.apply(Input::Post(Arc::new(message)), with).await?;

@@ -18,6 +18,7 @@ mod disk;
 mod environments;
 mod fake_server;
 mod governance;
+mod inline;
 mod isolation;
 mod mcp;
 mod memories;

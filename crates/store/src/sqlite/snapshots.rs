@@ -15,12 +15,13 @@ use crate::Error;
 
 /// Finds the row of this very agent, or adds it. `body` is the agent as JSON.
 pub(super) fn pin(conn: &Connection, agent: &Agent, body: &str) -> Result<i64, Failure> {
-    let found = conn
-        .prepare_cached(
-            "SELECT key FROM agent_snapshots WHERE agent_id = ? AND version = ? AND workspace = ? AND body = ?",
-        )?
-        .query_row(params![agent.id.as_str(), agent.version, agent.workspace.as_str(), body], |row| row.get(0))
-        .optional()?;
+    // Agents that were defined on the fly all have one id: each has a row to itself, because there are ever more to look
+    // through.
+    let found = if agent.is_inline() {
+        None
+    } else {
+        shared(conn, agent, body)?
+    };
     if let Some(key) = found {
         return Ok(key);
     }
@@ -34,6 +35,17 @@ pub(super) fn pin(conn: &Connection, agent: &Agent, body: &str) -> Result<i64, F
         body
     ])?;
     Ok(conn.last_insert_rowid())
+}
+
+/// The row of this very agent, which others have pinned already.
+fn shared(conn: &Connection, agent: &Agent, body: &str) -> Result<Option<i64>, Failure> {
+    let found = conn
+        .prepare_cached(
+            "SELECT key FROM agent_snapshots WHERE agent_id = ? AND version = ? AND workspace = ? AND body = ?",
+        )?
+        .query_row(params![agent.id.as_str(), agent.version, agent.workspace.as_str(), body], |row| row.get(0))
+        .optional()?;
+    Ok(found)
 }
 
 /// Pins an agent that may work in a session's threads.

@@ -112,13 +112,73 @@ async fn the_newer_form_is_merged_part_by_part() {
     assert_eq!(replaced["predefined_agents"][0]["id"], second["id"]);
     assert_eq!(merged(json!({"subagents": off})).await, off);
     // What is disabled has kept nothing that could be merged with.
-    let body = json!({"multiagent": {"type": "multiagent_20261001", "subagents": enabled}});
-    let (status, _, message) = claude.refused(&path, &body).await;
+    let inline =
+        |members: Value| json!({"type": "enabled", "inline_agents": enabled, "predefined_agents": members});
+    assert_eq!(merged(json!({"subagents": enabled})).await, inline(json!([])));
+    // Each level is merged for itself: what is left out stays, null is the default.
+    let member = json!([{"type": "agent", "id": id(&first), "version": 1}]);
+    let predefined = json!({"type": "enabled", "predefined_agents": [id(&first)]});
+    assert_eq!(
+        merged(json!({"subagents": predefined})).await,
+        inline(member.clone())
+    );
+    let only_members = json!({"type": "enabled", "inline_agents": off});
+    let mut expected = inline(member.clone());
+    expected["inline_agents"] = off.clone();
+    assert_eq!(merged(json!({"subagents": only_members})).await, expected);
+    assert_eq!(merged(json!({"subagents": enabled})).await, expected);
+    let default = json!({"type": "enabled", "inline_agents": null});
+    assert_eq!(merged(json!({"subagents": default})).await, inline(member));
+    let none = json!({"type": "enabled", "predefined_agents": null});
+    assert_eq!(merged(json!({"subagents": none})).await, inline(json!([])));
+    merged(json!({"subagents": off})).await;
+    assert_eq!(merged(json!({"subagents": null})).await, inline(json!([])));
+    // Without inline agents there has to be a member.
+    let nobody = json!({"type": "multiagent_20261001", "subagents": only_members});
+    let (status, _, message) = claude.refused(&path, &json!({ "multiagent": nobody })).await;
     assert_eq!(status, 400);
     assert!(
-        message.starts_with("multiagent.subagents.inline_agents"),
+        message.starts_with("multiagent.subagents.predefined_agents: "),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn sessions_show_whom_they_may_have_work_for_them() {
+    let claude = Claude::start().await;
+    let worker = claude.agent(json!({"name": "Worker", "system": "Work."})).await;
+    let off = json!({"type": "disabled"});
+    let lead = claude
+        .agent(json!({"name": "Lead", "multiagent": {
+            "type": "multiagent_20261001", "workflows": off,
+            "subagents": {"type": "enabled", "predefined_agents": [id(&worker), {"type": "self"}]},
+        }}))
+        .await;
+    let environment = claude.post("/v1/environments", &json!({"name": "e"})).await;
+    let body = json!({"agent": id(&lead), "environment_id": id(&environment)});
+    let session = claude.post("/v1/sessions", &body).await;
+    insta::assert_json_snapshot!(stable(&session["agent"]["multiagent"]));
+    // The other dialect shows the members. Others take their place, and what it can't show stays.
+    let path = format!("/v1/agents/{}", id(&lead));
+    let shown = claude.server.get(&path).await.json();
+    assert_eq!(shown["callable_agents"], json!([id(&worker), id(&lead)]));
+    let update = json!({"version": 1, "callableAgents": []});
+    claude.server.json("PATCH", &path, &update).await;
+    let left = claude.get(&path).await;
+    let inline = json!({"type": "enabled", "inline_agents": {"type": "enabled"}, "predefined_agents": []});
+    assert_eq!(left["multiagent"]["subagents"], inline);
+
+    // Nobody has a tool that is called as the one by which agents are defined, not in a session either.
+    let tool = json!({"type": "custom", "name": "create_agent", "description": "d", "input_schema": {"type": "object"}});
+    let (status, _, message) = claude.refused(&path, &json!({"tools": [tool]})).await;
+    assert!(status == 400 && message.starts_with("tools: "), "{message}");
+    let with_tools = json!({"type": "agent_with_overrides", "id": id(&lead), "tools": [tool]});
+    let body = json!({"agent": with_tools, "environment_id": id(&environment)});
+    let (status, _, message) = claude.refused("/v1/sessions", &body).await;
+    assert!(status == 400 && message.starts_with("agent.tools: "), "{message}");
+    let path = format!("/v1/sessions/{}", id(&session));
+    let (status, _, message) = claude.refused(&path, &json!({"agent": {"tools": [tool]}})).await;
+    assert!(status == 400 && message.starts_with("agent.tools: "), "{message}");
 }
 
 #[tokio::test]
@@ -262,7 +322,22 @@ async fn what_can_not_be_is_refused_by_name() {
             parts(json!({"advisor": {"type": "disabled", "model": "m"}, "subagents": off})),
             "multiagent.advisor.model",
         ),
-        (parts(json!({})), "multiagent.subagents.inline_agents"),
+        (
+            parts(json!({"subagents": {"type": "enabled", "inline_agents": true}})),
+            "multiagent.subagents.inline_agents",
+        ),
+        (
+            parts(json!({"subagents": {"type": "enabled", "inline_agents": {"type": "enabled", "max": 1}}})),
+            "multiagent.subagents.inline_agents.max",
+        ),
+        (
+            parts(json!({"subagents": {"type": "enabled", "predefined_agents": vec!["x"; 21]}})),
+            "multiagent.subagents.predefined_agents",
+        ),
+        (
+            parts(json!({"subagents": {"type": "disabled", "predefined_agents": []}})),
+            "multiagent.subagents.predefined_agents",
+        ),
         (
             parts(json!({"subagents": {"type": "enabled", "inline_agents": off}})),
             "multiagent.subagents.predefined_agents",

@@ -3,16 +3,20 @@
 use super::*;
 use crate::content::joined_text;
 use crate::id::{AgentId, SessionId};
-use crate::multiagent::SEND_TO_AGENT;
+use crate::multiagent::{CREATE_AGENT, SEND_TO_AGENT};
 
 pub(super) fn thread(name: &str) -> SessionId {
     SessionId::parse(name).unwrap()
 }
 
 fn sends(name: &str) -> ReplyBlock {
+    uses(name, SEND_TO_AGENT)
+}
+
+fn uses(name: &str, tool: &str) -> ReplyBlock {
     ReplyBlock::ToolUse {
         id: id(name),
-        name: SEND_TO_AGENT.into(),
+        name: tool.into(),
         input: serde_json::json!({}),
         call_id: name.into(),
         permission: Permission::Allow,
@@ -24,10 +28,19 @@ fn sends(name: &str) -> ReplyBlock {
 }
 
 fn dispatch(tool: &str, to: &str, known: Option<(Option<Quota>, Standing)>, head: u64) -> Input {
+    dispatch_to(AgentId::parse("agt_1").unwrap(), (tool, to), known, head)
+}
+
+fn dispatch_to(
+    agent: AgentId,
+    (tool, to): (&str, &str),
+    known: Option<(Option<Quota>, Standing)>,
+    head: u64,
+) -> Input {
     Input::Send(Box::new(Dispatch {
         tool_use: id(tool),
         thread: thread(to),
-        agent: AgentId::parse("agt_1").unwrap(),
+        agent,
         agent_name: "worker".into(),
         content: vec![ContentBlock::text("go")],
         head: Seq(head),
@@ -388,6 +401,9 @@ fn threads_are_bounded_in_number_and_by_what_is_left() {
         machine.feed(dispatch(last, "t-last", None, 0)),
         Err(Rejection::TooManyThreads)
     );
+    // Agents that are defined on the fly take places as others do.
+    let defined = dispatch_to(AgentId::of_inline(), (last, "t-last"), None, 0);
+    assert_eq!(machine.feed(defined), Err(Rejection::TooManyThreads));
     // One message at a time.
     assert_eq!(
         machine.feed(dispatch(last, "t-s0", None, 0)),
@@ -404,9 +420,9 @@ fn threads_are_bounded_in_number_and_by_what_is_left() {
     for input in [
         post("m1"),
         begin_bounded("r1", 10, 5, false),
-        reply("r1", vec![sends("a"), sends("b")]),
+        reply("r1", vec![sends("a"), uses("b", CREATE_AGENT)]),
         dispatch("a", "t1", None, 0),
-        dispatch("b", "t2", None, 0),
+        dispatch_to(AgentId::of_inline(), ("b", "t2"), None, 0),
     ] {
         machine.feed(input).unwrap();
     }

@@ -6,7 +6,7 @@ use super::{MAX_THREADS, Thread};
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq};
 use crate::id::{AgentId, EventId, SessionId};
-use crate::multiagent::{CONSULT_ADVISOR, SEND_TO_AGENT};
+use crate::multiagent::{CONSULT_ADVISOR, CREATE_AGENT, SEND_TO_AGENT};
 use crate::quota::Quota;
 
 /// A message on its way to a thread.
@@ -67,7 +67,7 @@ impl Transition {
         }
         // What is left is shared by those that are being asked now and the coordinator, who has to go on afterwards.
         let asks = |tool: &&OpenTool| {
-            [SEND_TO_AGENT, CONSULT_ADVISOR].contains(&tool.name.as_str())
+            [SEND_TO_AGENT, CREATE_AGENT, CONSULT_ADVISOR].contains(&tool.name.as_str())
                 && self.state.thread_of(&tool.id).is_none()
         };
         let sharers = self.state.open_tools().iter().filter(asks).count() as u64;

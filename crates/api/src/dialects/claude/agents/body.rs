@@ -1,6 +1,6 @@
 //! What clients send about agents.
 
-use oma_domain::agent::{RuntimeKind, Spec};
+use oma_domain::agent::{MAX_DESCRIPTION, MAX_NAME, MAX_SYSTEM, RuntimeKind, Spec};
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::thinking::ThinkingLevel;
 use serde_json::{Map, Value, json};
@@ -15,13 +15,6 @@ use crate::dialects::claude::tools::{self, ServerChoice, ToolsChoice, mcp_server
 use crate::fault::Result;
 use crate::validate::checks::{integer, one_of, text};
 use crate::validate::{Change, Object, Tree};
-
-/// The longest name, in characters.
-const NAME: usize = 256;
-/// The longest description, in characters.
-const DESCRIPTION: usize = 2_048;
-/// The longest system prompt, in characters.
-const SYSTEM: usize = 100_000;
 
 const FIELDS: &[&str] = &[
     "name",
@@ -58,10 +51,10 @@ pub(super) fn create(value: &Value) -> Result<(Spec, Option<Choice>, Vec<SkillCh
         runtime: RuntimeKind::Native,
     };
     let (tools, servers, multiagent, skills) = parse(value, FIELDS, |object| {
-        let name = object.required("name", text(1, NAME));
+        let name = object.required("name", text(1, MAX_NAME));
         let model = object.required("model", model);
-        let description = nullable(object, "description", text(0, DESCRIPTION));
-        let system = nullable(object, "system", text(0, SYSTEM));
+        let description = nullable(object, "description", text(0, MAX_DESCRIPTION));
+        let system = nullable(object, "system", text(0, MAX_SYSTEM));
         let tools = nullable(object, "tools", tools::tools);
         let servers = nullable(object, "mcp_servers", mcp_servers);
         let metadata = nullable(object, "metadata", metadata);
@@ -114,10 +107,10 @@ pub(super) fn update(value: &Value) -> Result<UpdateAgent> {
     let fields: Vec<&str> = FIELDS.iter().copied().chain(["version"]).collect();
     parse(value, &fields, |object| {
         let version = object.optional("version", integer(1, u64::from(u32::MAX)));
-        let name = object.optional("name", text(1, NAME));
+        let name = object.optional("name", text(1, MAX_NAME));
         let model = object.optional("model", model);
-        let description = object.change("description", text(0, DESCRIPTION));
-        let system = object.change("system", text(0, SYSTEM));
+        let description = object.change("description", text(0, MAX_DESCRIPTION));
+        let system = object.change("system", text(0, MAX_SYSTEM));
         let tools = object.change("tools", tools::tools);
         let servers = object.change("mcp_servers", mcp_servers);
         let metadata = object.change("metadata", metadata_changes);
@@ -185,7 +178,7 @@ pub(crate) struct Overrides {
 /// Reads what a session changes.
 pub(crate) fn overrides(object: &mut Object<'_>) -> Option<Overrides> {
     let model = object.optional("model", model);
-    let system = object.change("system", text(0, SYSTEM));
+    let system = object.change("system", text(0, MAX_SYSTEM));
     let tools = object.change("tools", tools::tools);
     let servers = object.change("mcp_servers", mcp_servers);
     let skills = object.change("skills", skills::choices);

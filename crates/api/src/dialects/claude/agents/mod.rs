@@ -5,7 +5,9 @@ mod multiagent;
 mod view;
 
 pub(crate) use body::{Overrides, overrides, tool_overrides};
-pub(crate) use multiagent::{of_session as multiagent_of_session, of_thread};
+pub(crate) use multiagent::{
+    check_tools as check_multiagent_tools, of_session as multiagent_of_session, of_thread,
+};
 pub(crate) use view::{agent, definition};
 
 use axum::Json;
@@ -46,7 +48,7 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
         let members = members.resolve(&state.engine, caller.workspace(), None).await?;
         spec.multiagent = Some(members);
     }
-    multiagent::check_tools(&spec)?;
+    multiagent::check_tools(&spec, "tools")?;
     spec.skills = skills::resolve(&state.engine, caller.workspace(), &chosen, "skills").await?;
     skills::check_tools(&spec)?;
     caller.note("model", spec.model.clone());
@@ -136,7 +138,7 @@ async fn update(
         };
         let mut spec = update.clone().apply(current.spec)?;
         spec.multiagent = members;
-        multiagent::check_tools(&spec)?;
+        multiagent::check_tools(&spec, "tools")?;
         spec.skills = skills;
         skills::check_tools(&spec)?;
         match engine.update_agent(workspace, &id, expected, spec).await {

@@ -2,7 +2,7 @@
 //! pinned.
 
 use oma_domain::multiagent::{
-    CONSULT_ADVISOR, LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT, Team,
+    CONSULT_ADVISOR, CREATE_AGENT, LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT, Team,
 };
 use oma_domain::{Agent, AgentId, Session, WorkspaceId};
 use oma_engine::{Engine, Error};
@@ -191,7 +191,7 @@ impl Choice {
         let workflows = finder
             .part(workflows, workflows_before, "multiagent.workflows")
             .await?;
-        not_yet(subagents.as_ref(), workflows.as_ref())?;
+        not_yet(workflows.as_ref())?;
         one_version(subagents.as_ref(), workflows.as_ref())?;
         Ok(Multiagent::Parts {
             advisor,
@@ -202,19 +202,14 @@ impl Choice {
 }
 
 /// Refuses what this server does not have.
-fn not_yet(subagents: Option<&Team>, workflows: Option<&Team>) -> Result<()> {
-    const NOT_DEFAULT: &str = "they must be {\"type\": \"disabled\"}, which is not the default";
-    if workflows.is_some() {
-        return Err(bad(format!(
-            "multiagent.workflows: This server has no workflow runs; {NOT_DEFAULT}"
-        )));
+fn not_yet(workflows: Option<&Team>) -> Result<()> {
+    match workflows {
+        None => Ok(()),
+        Some(_) => Err(bad(
+            "multiagent.workflows: This server has no workflow runs; they must be {\"type\": \"disabled\"}, which is not \
+             the default",
+        )),
     }
-    if subagents.is_some_and(|team| team.inline) {
-        return Err(bad(format!(
-            "multiagent.subagents.inline_agents: This server has no inline agents; {NOT_DEFAULT}"
-        )));
-    }
-    Ok(())
 }
 
 /// Refuses two versions of one agent: a session knows whom it has work for it by their ids.
@@ -372,16 +367,18 @@ impl Finder<'_> {
     }
 }
 
-/// Refuses custom tools that go by the names of those that a coordinator has.
-pub(super) fn check_tools(agent: &oma_domain::agent::Spec) -> Result<()> {
+/// Refuses custom tools that go by the names of those that a coordinator has. `field` is where the tools stand.
+pub(crate) fn check_tools(agent: &oma_domain::agent::Spec, field: &str) -> Result<()> {
     let Some(multiagent) = &agent.multiagent else {
         return Ok(());
     };
     let of_advisor = multiagent.advisor().map(|_| CONSULT_ADVISOR);
-    for name in [LIST_AGENTS, SEND_TO_AGENT].into_iter().chain(of_advisor) {
+    let of_inline = multiagent.may_define().then_some(CREATE_AGENT);
+    let others = of_advisor.into_iter().chain(of_inline);
+    for name in [LIST_AGENTS, SEND_TO_AGENT].into_iter().chain(others) {
         if agent.is_custom_tool(name) {
             return Err(bad(format!(
-                "tools: an agent with multiagent has a tool called '{name}' already"
+                "{field}: an agent with multiagent has a tool called '{name}' already"
             )));
         }
     }
@@ -409,10 +406,16 @@ pub(crate) fn of_session(session: &Session) -> Value {
 
 /// Who works in a thread, as the thread shows it.
 pub(crate) fn of_thread(agent: &Agent) -> Value {
-    match agent.is_advisor() {
-        true => of_advisor(&agent.spec.model),
-        false => definition(agent),
+    if agent.is_advisor() {
+        return of_advisor(&agent.spec.model);
     }
+    let mut view = definition(agent);
+    if let (true, Some(fields)) = (agent.is_inline(), view.as_object_mut()) {
+        fields.remove("id");
+        fields.remove("version");
+        fields.insert("type".to_owned(), json!("inline"));
+    }
+    view
 }
 
 fn of_advisor(model: &str) -> Value {

@@ -12,7 +12,7 @@ use oma_domain::agent::Spec;
 use oma_domain::event::{
     Body, BudgetChange, Failure, FailureKind, Purpose, StopReason, ThreadRef, ThreadStatus,
 };
-use oma_domain::multiagent::{CONSULT_ADVISOR, LIST_AGENTS, SEND_TO_AGENT};
+use oma_domain::multiagent::{CONSULT_ADVISOR, CREATE_AGENT, LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::origin::{Origin, ServerTool};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
@@ -438,7 +438,8 @@ impl View {
         let agent = &self.session.agent;
         match tool {
             _ if self.session.is_thread => false,
-            LIST_AGENTS | SEND_TO_AGENT => !agent.members().is_empty(),
+            LIST_AGENTS | SEND_TO_AGENT => agent.has_subagents(),
+            CREATE_AGENT => agent.may_define(),
             CONSULT_ADVISOR => agent.advisor().is_some(),
             _ => false,
         }

@@ -22,6 +22,7 @@ use oma_domain::{AgentId, EnvironmentId};
 use oma_engine::{AgentUpdate, CreateSession, Error, SessionUpdate};
 use serde_json::{Value, json};
 
+use super::agents;
 use super::body::{Sent, bad, bounded, merged};
 use super::events::attachments;
 use super::skills;
@@ -79,6 +80,7 @@ async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -
         let mut spec = overrides.apply(base.spec)?;
         spec.skills = skills;
         skills::check_tools(&spec)?;
+        agents::check_multiagent_tools(&spec, "agent.tools")?;
         create.spec = Some(spec);
     }
     let created = engine.create_session(workspace, create, sent.key.clone()).await?;
@@ -122,10 +124,14 @@ async fn update(
     };
     bounded(&merged(current.state.metadata.clone(), changes.clone()))?;
     let agent = match update.agent {
-        Some(overrides) => Some(AgentUpdate {
-            base: Arc::clone(&current.agent),
-            spec: overrides.apply(current.agent.spec.clone())?,
-        }),
+        Some(overrides) => {
+            let spec = overrides.apply(current.agent.spec.clone())?;
+            agents::check_multiagent_tools(&spec, "agent.tools")?;
+            Some(AgentUpdate {
+                base: Arc::clone(&current.agent),
+                spec,
+            })
+        }
         None => None,
     };
     let changes = SessionUpdate {
