@@ -262,9 +262,10 @@ def test_agents_are_defined_on_the_fly(beta, environment):
     worker = scripted(beta, [[{"text": "by the worker"}]])
     scout = {
         "name": "Scout",
+        # Without placeholders: the coordinator's script would fill them in.
         "system": script(
-            [[{"tool": "bash", "input": {"command": "echo by the scout > shared; cat shared"}}], [{"text": "{{last_tool_result}}"}]],
-            [[{"text": "You said: {{last_user}}"}]],
+            [[{"tool": "bash", "input": {"command": "echo by the scout > shared"}}], [{"text": "written"}]],
+            [[{"text": "asked again"}]],
         ),
         "tools": ["bash", "ticket"],
         "message": "go",
@@ -272,6 +273,7 @@ def test_agents_are_defined_on_the_fly(beta, environment):
     turn = [
         [{"tool": "create_agent", "input": scout}, send(worker.id, "go")],
         [send("Scout", "and now?", thread="latest")],
+        [{"tool": "bash", "input": {"command": "cat shared"}}],
         [{"text": "{{last_tool_result}}"}],
     ]
     subagents = {"type": "enabled", "predefined_agents": [worker.id]}
@@ -284,7 +286,7 @@ def test_agents_are_defined_on_the_fly(beta, environment):
     session = opened(beta, environment, agent)
     assert [member.name for member in session.agent.multiagent.subagents.predefined_agents] == [worker.name]
     events = answered(beta, session, message("go"))
-    assert "You said: and now?" in only(events, "agent.message").content[0].text
+    assert "by the scout" in only(events, "agent.message").content[0].text
     log = listed(beta, session)
     created = [event.session_thread_id for event in log if event.type == "session.thread_created"]
     threads = {found.id: found for found in beta.sessions.threads.list(session.id)}
@@ -294,9 +296,11 @@ def test_agents_are_defined_on_the_fly(beta, environment):
     assert [tool.type for tool in thread.tools] == ["agent_toolset_20260401", "custom"]
     assert [config.name for config in thread.tools[0].configs if config.enabled] == ["bash"]
     assert thread.tools[0].default_config.enabled is False
-    texts = {event.from_agent_name: event.content[0].text for event in log if event.type == "agent.thread_message_received"}
-    assert texts["Scout"].startswith("You said") and texts[worker.name] == "by the worker"
-    assert [event for event in log if event.type == "agent.tool_use"] == []
+    received = [event for event in log if event.type == "agent.thread_message_received"]
+    texts = sorted((event.from_agent_name, event.content[0].text) for event in received)
+    assert texts == [("Coder", "by the worker"), ("Scout", "asked again"), ("Scout", "written")]
+    # What it is created and asked with is hidden.
+    assert [event.name for event in log if event.type == "agent.tool_use"] == ["bash"]
 
 
 @pytest.mark.skipif(not IS_NEW, reason="the old SDK has no such helper")

@@ -422,7 +422,7 @@ mod tests {
     /// The tools that it has, with what the policy says of them.
     fn tools(agent: &Agent) -> Vec<String> {
         let verdict = |name: &str| match agent.spec.permission_policy.evaluate(name) {
-            Permission::Allow => format!("{name}"),
+            Permission::Allow => name.to_owned(),
             Permission::Ask => format!("{name}?"),
             Permission::Deny => format!("{name}!"),
         };

@@ -168,6 +168,7 @@ pub(crate) async fn create(port: &dyn Port, own: &Own<'_>, tool: &OpenTool) -> R
         Err(message) => Ok(Input::FinishTool {
             tool_use: tool.id.clone(),
             outcome: Outcome::error(message),
+            sandbox: None,
         }),
     }
 }
