@@ -213,6 +213,12 @@ fn checkpoint(error: &CheckpointError, text: String) -> Fault {
         CheckpointError::Damaged(_) => {
             Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "checkpoint_damaged", text)
         }
+        CheckpointError::Store(_) => Fault::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "checkpoint_store_unavailable",
+            text,
+        )
+        .with_retry_after(30),
     }
 }
 

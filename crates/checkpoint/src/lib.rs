@@ -1,31 +1,44 @@
-//! The archives of saved workspaces, in a folder: written whole or not at all, and known by their digests.
+//! The archives of saved workspaces, in a folder or in a bucket of an S3-compatible store: written whole or not at all, and
+//! known by their digests.
 //!
-//! What an archive is of, and whose, is in the store; here are the bytes, under the checkpoints' ids.
+//! What an archive is of, and whose, is in the store; here are the bytes, under the checkpoints' ids. Either way an archive
+//! is written to a file of the local disk first. In a folder it gets its name then; to a bucket it is sent ([`s3`]), and
+//! what comes back from there is a file again before any of it is used.
 //!
-//! Invariant: an archive that has its name is on the disk with all its bytes.
+//! Invariant: an archive that has its name is there with all its bytes.
 //! Invariant: what is read back is what was written, or it is not given out.
+//! Invariant: an archive that is being written is not removed, so whoever removes it is told so and asks again.
 //!
 //! Where it sits: above the domain; the engine uses it.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+mod error;
+pub mod s3;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Seek as _, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::{StreamExt as _, stream};
 use oma_domain::CheckpointId;
+use oma_staging::Folder;
 use sha2::{Digest as _, Sha256};
 
-/// How an archive is named until it is whole.
-const PARTIAL: &str = ".partial-";
-/// How many bytes are written between two looks at what the disk has left.
-const LOOK_EVERY: u64 = 16 << 20;
+pub use error::{Error, Result};
+use s3::Bucket;
+
+/// How many archives are removed at once.
+const REMOVED_AT_ONCE: usize = 8;
 
 /// The archives. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Archives {
-    folder: Arc<Path>,
-    floor: u64,
+    /// Where they are, or where they are written before they are sent.
+    folder: Folder,
+    bucket: Option<Arc<Bucket>>,
+    /// Those that are being written.
+    busy: Arc<Mutex<BTreeSet<CheckpointId>>>,
 }
 
 /// What tells an archive from every other.
@@ -38,186 +51,219 @@ pub struct Digest {
 }
 
 impl Archives {
-    /// Opens the folder, which is made if need be, and removes what a crash left half written. `floor` is what stays
+    /// Archives in this folder, which is made if need be; what a crash left half written is removed. `floor` is what stays
     /// free of the disk, in bytes.
     ///
     /// # Errors
     /// When it can't be used.
     pub fn open(folder: &Path, floor: u64) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
-                fs::remove_file(entry.path())?;
-            }
-        }
         Ok(Self {
-            folder: folder.into(),
-            floor,
+            folder: Folder::open(folder, floor)?,
+            bucket: None,
+            busy: Arc::default(),
         })
     }
 
-    fn path(&self, id: &CheckpointId) -> PathBuf {
-        self.folder.join(id.as_str())
+    /// Archives in this bucket, of which the folder has only what is on its way. The bucket need not be there yet.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub fn in_bucket(bucket: Bucket, folder: &Path, floor: u64) -> io::Result<Self> {
+        Ok(Self {
+            bucket: Some(Arc::new(bucket)),
+            ..Self::open(folder, floor)?
+        })
     }
 
     /// Begins an archive. What is written to the second one goes into it.
     ///
     /// # Errors
     /// When it can't be made, also for want of space.
-    pub fn begin(&self) -> io::Result<(Partial, Writer)> {
-        self.check_floor()?;
-        let path = self.folder.join(format!("{PARTIAL}{}", ulid::Ulid::generate()));
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
+    pub fn begin(&self, id: &CheckpointId) -> Result<(Partial, Writer)> {
+        let busy = Busy::new(self, id);
         let state = Arc::new(Mutex::new(State {
-            file,
+            file: Some(self.folder.begin()?),
             hash: Sha256::new(),
-            size: 0,
-            looked_at: 0,
         }));
         let partial = Partial {
             archives: self.clone(),
-            path,
             state: Arc::clone(&state),
+            busy,
         };
-        let writer = Writer {
-            archives: self.clone(),
-            state,
-        };
-        Ok((partial, writer))
+        Ok((partial, Writer { state }))
     }
 
     /// Opens an archive, after all of it has been compared with what was written.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] when it is gone; [`io::ErrorKind::InvalidData`] when it is another one.
-    pub async fn read(&self, id: &CheckpointId, expected: Digest) -> io::Result<File> {
-        let path = self.path(id);
-        blocking(move || {
+    /// [`Error::Gone`], [`Error::Damaged`]; [`Error::Full`] when what comes from a bucket has no room; [`Error::Store`].
+    pub async fn read(&self, id: &CheckpointId, expected: Digest) -> Result<File> {
+        if let Some(bucket) = &self.bucket {
+            return bucket.fetch(id.as_str(), &expected, &self.folder).await;
+        }
+        let path = self.folder.file(id.as_str());
+        let compared = blocking(move || {
             let mut file = File::open(path)?;
-            let (mut hash, mut size) = (Sha256::new(), 0);
-            let mut buffer = vec![0; 256 << 10];
-            loop {
-                let got = file.read(&mut buffer)?;
-                if got == 0 {
-                    break;
-                }
-                hash.update(&buffer[..got]);
-                size += got as u64;
-            }
-            if (Digest {
-                size,
-                sha256: hex(hash),
-            }) != expected
-            {
-                let reason = "its bytes are not those that were saved";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            if digest(&mut file)? != expected {
+                return Ok(None);
             }
             file.rewind()?;
-            Ok(file)
-        })
-        .await
-    }
-
-    /// Removes archives. Those that are gone already are no failure.
-    ///
-    /// # Errors
-    /// When one is still there.
-    pub async fn remove(&self, ids: &[CheckpointId]) -> io::Result<()> {
-        let paths: Vec<PathBuf> = ids.iter().map(|id| self.path(id)).collect();
-        blocking(move || {
-            for path in paths {
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    fn check_floor(&self) -> io::Result<()> {
-        let free = rustix::fs::statvfs(&*self.folder)?;
-        if free.f_bavail * free.f_frsize < self.floor.saturating_add(LOOK_EVERY) {
-            return Err(io::ErrorKind::StorageFull.into());
+            Ok(Some(file))
+        });
+        match compared.await {
+            Ok(found) => found.ok_or(Error::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Gone),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
+    }
+
+    /// Removes archives; returns those that are gone now, whether or not they were there, and what keeps others. An archive
+    /// that is being written is left.
+    pub async fn remove(&self, ids: &[CheckpointId]) -> (Vec<CheckpointId>, Result<()>) {
+        let quiet: Vec<CheckpointId> = ids.iter().filter(|id| !self.is_busy(id)).cloned().collect();
+        let work = quiet.into_iter().map(|id| {
+            let archives = self.clone();
+            async move { (archives.remove_one(&id).await, id) }
+        });
+        let mut work = std::pin::pin!(stream::iter(work).buffer_unordered(REMOVED_AT_ONCE));
+        let mut removed = Vec::new();
+        while let Some((done, id)) = work.next().await {
+            match done {
+                Ok(()) => removed.push(id),
+                // A store that fails is not asked for all the others as well.
+                Err(error) => return (removed, Err(error)),
+            }
+        }
+        (removed, Ok(()))
+    }
+
+    async fn remove_one(&self, id: &CheckpointId) -> Result<()> {
+        if let Some(bucket) = &self.bucket {
+            return bucket.remove(id.as_str(), &self.folder).await;
+        }
+        let (folder, id) = (self.folder.clone(), id.clone());
+        Ok(blocking(move || folder.remove(id.as_str())).await?)
+    }
+
+    fn is_busy(&self, id: &CheckpointId) -> bool {
+        self.busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(id)
+    }
+}
+
+/// Keeps an archive from being removed while it is written.
+#[derive(Debug)]
+struct Busy {
+    all: Arc<Mutex<BTreeSet<CheckpointId>>>,
+    id: CheckpointId,
+}
+
+impl Busy {
+    fn new(archives: &Archives, id: &CheckpointId) -> Self {
+        let all = Arc::clone(&archives.busy);
+        all.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone());
+        Self { all, id: id.clone() }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&self.id);
     }
 }
 
 #[derive(Debug)]
 struct State {
-    file: File,
+    /// `None` once it was taken to be finished.
+    file: Option<oma_staging::Partial>,
     hash: Sha256,
-    size: u64,
-    looked_at: u64,
 }
 
 /// An archive that is being written. It goes when this is dropped.
 #[derive(Debug)]
 pub struct Partial {
     archives: Archives,
-    path: PathBuf,
     state: Arc<Mutex<State>>,
+    busy: Busy,
 }
 
 impl Partial {
-    /// Gives it its name, once it is on the disk, and says what it is.
+    /// Gives it its name, once it is on the disk or in the bucket, and says what it is. What a failure leaves in a bucket
+    /// goes when the archive is removed.
     ///
     /// # Errors
-    /// When the disk fails.
-    pub async fn finish(self, id: &CheckpointId) -> io::Result<Digest> {
-        let to = self.archives.path(id);
-        blocking(move || {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.file.sync_all()?;
-            fs::rename(&self.path, to)?;
-            File::open(&*self.archives.folder)?.sync_all()?;
-            Ok(Digest {
-                size: state.size,
-                sha256: hex(state.hash.clone()),
-            })
-        })
-        .await
+    /// When the disk fails; [`Error::Store`].
+    pub async fn finish(self) -> Result<Digest> {
+        let (file, hash) = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (state.file.take(), state.hash.clone())
+        };
+        let file = file.ok_or_else(|| Error::Io(io::ErrorKind::BrokenPipe.into()))?;
+        let digest = Digest {
+            size: file.size(),
+            sha256: hex(hash),
+        };
+        let id = &self.busy.id;
+        if let Some(bucket) = &self.archives.bucket {
+            let folder = &self.archives.folder;
+            bucket.send(id.as_str(), file, &digest, folder).await?;
+        } else {
+            let id = id.clone();
+            blocking(move || file.finish(id.as_str())).await?;
+        }
+        Ok(digest)
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Once it has its name, nothing has this one. Where it can't be removed, the next start does it.
-        let _ = fs::remove_file(&self.path);
+        // Also where somebody still holds the writer.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.file = None;
     }
 }
 
 /// What is written to this goes into an archive, as long as the disk has room for it.
 #[derive(Debug)]
 pub struct Writer {
-    archives: Archives,
     state: Arc<Mutex<State>>,
 }
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.size >= state.looked_at + LOOK_EVERY {
-            self.archives.check_floor()?;
-            state.looked_at = state.size;
-        }
-        let written = state.file.write(bytes)?;
-        state.hash.update(&bytes[..written]);
-        state.size += written as u64;
+        let State { file, hash } = &mut *state;
+        let file = file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let written = file.write(bytes)?;
+        hash.update(&bytes[..written]);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.file.flush()
+        state.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+/// What the rest of something is.
+fn digest(from: &mut impl io::Read) -> io::Result<Digest> {
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let got = from.read(&mut buffer)?;
+        if got == 0 {
+            return Ok(Digest {
+                size,
+                sha256: hex(hash),
+            });
+        }
+        hash.update(&buffer[..got]);
+        size += got as u64;
     }
 }
 
@@ -233,6 +279,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Read as _;
+
     use super::*;
 
     #[tokio::test]
@@ -240,9 +289,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let archives = Archives::open(folder.path(), 0).unwrap();
         let id = CheckpointId::generate();
-        let (partial, mut writer) = archives.begin().unwrap();
+        let (partial, mut writer) = archives.begin(&id).unwrap();
         writer.write_all(b"abc").unwrap();
-        let digest = partial.finish(&id).await.unwrap();
+        let (removed, done) = archives.remove(std::slice::from_ref(&id)).await;
+        assert!(removed.is_empty() && done.is_ok(), "it is being written");
+        let digest = partial.finish().await.unwrap();
+        assert!(writer.write_all(b"d").is_err(), "it is finished");
         assert_eq!(digest.size, 3);
         assert_eq!(
             digest.sha256,
@@ -255,12 +307,15 @@ mod tests {
         for forged in ["abd", "ab", "abcd"] {
             fs::write(folder.path().join(id.as_str()), forged).unwrap();
             let error = archives.read(&id, digest.clone()).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{forged}");
+            assert!(matches!(error, Error::Damaged), "{forged}");
         }
-        archives.remove(std::slice::from_ref(&id)).await.unwrap();
-        archives.remove(std::slice::from_ref(&id)).await.unwrap();
+        for _ in 0..2 {
+            let (removed, done) = archives.remove(std::slice::from_ref(&id)).await;
+            assert_eq!(removed, [id.clone()]);
+            done.unwrap();
+        }
         let error = archives.read(&id, digest).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(matches!(error, Error::Gone));
     }
 
     #[tokio::test]
@@ -268,17 +323,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let archives = Archives::open(folder.path(), 0).unwrap();
         let names = || fs::read_dir(folder.path()).unwrap().count();
-        let (partial, mut writer) = archives.begin().unwrap();
+        let id = CheckpointId::generate();
+        let (partial, mut writer) = archives.begin(&id).unwrap();
         writer.write_all(b"abc").unwrap();
         assert_eq!(names(), 1);
         drop(partial);
         assert_eq!(names(), 0);
-        // A crash leaves it to the next start.
-        fs::write(folder.path().join(format!("{PARTIAL}x")), "y").unwrap();
-        Archives::open(folder.path(), 0).unwrap();
-        assert_eq!(names(), 0);
+        assert!(writer.write_all(b"d").is_err());
+        assert!(!archives.is_busy(&id));
         let full = Archives::open(folder.path(), u64::MAX / 2).unwrap();
-        let error = full.begin().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(matches!(full.begin(&id).unwrap_err(), Error::Full));
+        assert!(!full.is_busy(&id));
     }
 }

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use oma_checkpoint::Digest;
+use oma_checkpoint::{Digest, Error as ArchiveError};
 use oma_domain::session::{Phase, Rejection};
 use oma_domain::{Checkpoint, CheckpointId, Session, SessionId, WorkspaceId};
 use oma_sandbox::Error as SandboxError;
@@ -19,8 +19,12 @@ use crate::{Engine, Error, now};
 const MAX_CHECKPOINTS: u32 = 100;
 /// How long packing or unpacking a workspace may take.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How many archives one step removes.
-const STEP: u32 = 500;
+/// How long an archive may be under way to a store of objects, or back.
+const TRANSFER: Duration = Duration::from_secs(1800);
+/// How long a call waits for archives to be removed; what is left by then is removed later.
+const REMOVAL: Duration = Duration::from_secs(5);
+/// How many archives one step removes. Where that takes long, what earlier steps have done is not done again.
+const STEP: u32 = 50;
 
 /// What can go wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,9 @@ pub enum CheckpointError {
     /// What was saved is not what is there now.
     #[error("the checkpoint is damaged: {0}")]
     Damaged(String),
+    /// The store of objects that has the archives does not answer, or refuses; nothing was done.
+    #[error("{0}")]
+    Store(String),
 }
 
 impl Engine {
@@ -44,7 +51,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::SessionNotFound`]; [`Error::Rejected`] when a turn is at work, or something runs in the sandbox;
-    /// [`CheckpointError::TooMany`], [`CheckpointError::TooLarge`]; [`Error::DiskFull`]; [`Error::Unavailable`].
+    /// [`CheckpointError::TooMany`], [`CheckpointError::TooLarge`]; [`CheckpointError::Store`]; [`Error::DiskFull`];
+    /// [`Error::Unavailable`].
     pub async fn create_checkpoint(
         &self,
         workspace: &WorkspaceId,
@@ -82,25 +90,24 @@ impl Engine {
         }
         let saved = self.write_archive(&mut checkpoint).await;
         if saved.is_err() {
+            // Where the session has gone meanwhile it is among the released ones already, and nobody has forgotten it there
+            // while its archive was being written.
             store
                 .delete_checkpoint(&checkpoint.workspace, &checkpoint.id)
                 .await?;
-            // Also where the session has gone meanwhile, and its checkpoints have been forgotten already.
-            let archives = &self.inner.archives;
-            archives.remove(&[checkpoint.id.clone()]).await.map_err(broken)?;
-            self.release_checkpoints().await?;
+            self.release_within(REMOVAL).await;
         }
         saved.map(|()| checkpoint)
     }
 
     async fn write_archive(&self, checkpoint: &mut Checkpoint) -> Result<()> {
-        let (partial, writer) = self.inner.archives.begin().map_err(broken)?;
+        let (partial, writer) = self.inner.archives.begin(&checkpoint.id).map_err(lost)?;
         let runtime = &self.inner.runtime;
         let contents = runtime
             .save(&checkpoint.session, Box::new(writer), bounds())
             .await
             .map_err(refused)?;
-        let digest = partial.finish(&checkpoint.id).await.map_err(broken)?;
+        let digest = self.transfer(partial.finish()).await?;
         checkpoint.size = digest.size;
         checkpoint.sha256 = digest.sha256;
         checkpoint.bytes = contents.bytes;
@@ -154,7 +161,8 @@ impl Engine {
         if !self.inner.store.delete_checkpoint(workspace, id).await? {
             return Err(CheckpointError::NotFound.into());
         }
-        self.release_checkpoints().await
+        self.release_within(REMOVAL).await;
+        Ok(())
     }
 
     /// Puts what was saved, of this session or another one of its workspace, in the place of what the session's workspace
@@ -162,7 +170,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::SessionNotFound`], [`CheckpointError::NotFound`]; [`Error::Rejected`] when the session does not rest;
-    /// [`CheckpointError::TooLarge`], [`CheckpointError::Damaged`]; [`Error::DiskFull`]; [`Error::Unavailable`].
+    /// [`CheckpointError::TooLarge`], [`CheckpointError::Damaged`]; [`CheckpointError::Store`]; [`Error::DiskFull`];
+    /// [`Error::Unavailable`].
     pub async fn restore_checkpoint(
         &self,
         workspace: &WorkspaceId,
@@ -182,12 +191,8 @@ impl Engine {
                 size: checkpoint.size,
                 sha256: checkpoint.sha256.clone(),
             };
-            let archive = engine.inner.archives.read(&checkpoint.id, expected).await;
-            let archive = archive.map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => CheckpointError::Damaged("its archive is gone".to_owned()).into(),
-                io::ErrorKind::InvalidData => CheckpointError::Damaged(error.to_string()).into(),
-                _ => broken(error),
-            })?;
+            let archive = engine.inner.archives.read(&checkpoint.id, expected);
+            let archive = engine.transfer(archive).await?;
             let runtime = &engine.inner.runtime;
             runtime
                 .restore(&session.id, Box::new(archive), bounds())
@@ -199,25 +204,57 @@ impl Engine {
             .map_err(|error| Error::Internal(format!("restoring a workspace did not end: {error}")))?
     }
 
-    /// Gives up what was being made when the last server ended. Only for a start, before calls are taken.
+    /// Gives up what was being made when the last server ended. Only for a start, before calls are taken. What there is of
+    /// it is removed later, for a start waits for no store of objects.
     ///
     /// # Errors
     /// A store failure; calling it again is safe.
     pub async fn give_up_checkpoints(&self) -> Result<()> {
         self.inner.store.give_up_checkpoints().await?;
-        self.release_checkpoints().await
+        Ok(())
     }
 
-    /// Removes the archives of checkpoints that are gone.
-    pub(crate) async fn release_checkpoints(&self) -> Result<()> {
+    /// Removes the archives of checkpoints that are gone, but for those that are still being written.
+    async fn release_checkpoints(&self) -> Result<()> {
         let store = &self.inner.store;
         loop {
             let released = store.released_checkpoints(STEP).await?;
             if released.is_empty() {
                 return Ok(());
             }
-            self.inner.archives.remove(&released).await.map_err(broken)?;
-            store.forget_released_checkpoints(&released).await?;
+            let (removed, done) = self.inner.archives.remove(&released).await;
+            store.forget_released_checkpoints(&removed).await?;
+            done.map_err(lost)?;
+            if removed.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same, for a bounded time: what fails, or takes longer, is done later.
+    pub(crate) async fn release_within(&self, time: Duration) {
+        let released = tokio::select! {
+            released = tokio::time::timeout(time, self.release_checkpoints()) => released,
+            () = self.inner.closed.cancelled() => return,
+        };
+        match released {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "archives of checkpoints could not be removed yet"),
+            Err(_) => tracing::warn!("archives of checkpoints are removed later, for it takes long"),
+        }
+    }
+
+    /// Waits for an archive, as long as the server lives and no longer than it may take.
+    async fn transfer<T>(&self, work: impl Future<Output = oma_checkpoint::Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = tokio::time::timeout(TRANSFER, work) => match done {
+                Ok(done) => done.map_err(lost),
+                Err(_) => {
+                    let late = "the store of checkpoints takes too long".to_owned();
+                    Err(CheckpointError::Store(late).into())
+                }
+            },
+            () = self.inner.closed.cancelled() => Err(Error::Unavailable("the server is stopping".to_owned())),
         }
     }
 
@@ -256,6 +293,15 @@ fn broken(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
         _ => Error::Internal(format!("the archives of checkpoints: {error}")),
+    }
+}
+
+fn lost(error: ArchiveError) -> Error {
+    match error {
+        ArchiveError::Gone | ArchiveError::Damaged => CheckpointError::Damaged(error.to_string()).into(),
+        ArchiveError::Full => Error::DiskFull,
+        ArchiveError::Store(_) => CheckpointError::Store(error.to_string()).into(),
+        ArchiveError::Io(error) => broken(error),
     }
 }
 

@@ -68,7 +68,8 @@ const REFUSALS: [Refusal; 16] = [
     (
         503,
         "Unavailable",
-        "The server can't take this now: it is stopping, or has too much to do. `Retry-After` says when to ask again.",
+        "The server can't take this now: it is stopping, has too much to do, or a store that it needs is away. `Retry-After` \
+         says when to ask again.",
     ),
     (504, "TimedOut", "The turn took too long and was stopped."),
     (501, "NotImplemented", "This server does not do that."),

@@ -1,8 +1,10 @@
 //! `oma doctor`: what this machine offers and what is missing.
 //!
-//! Invariant: it changes nothing: no folder is made that was not there, no server is disturbed.
+//! Invariant: it changes nothing: no folder is made that was not there, no server is disturbed. Only a bucket, of which there
+//! is no other way to tell, gets a small object that is removed again.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oma_sandbox::doctor::Status;
 use serde_json::{Value, json};
@@ -10,10 +12,13 @@ use serde_json::{Value, json};
 use crate::config::units::Bytes;
 use crate::config::{Config, args};
 use crate::print::{Failure, Outcome, Output, Style, plain};
-use crate::serve::{models, sandboxes, tools};
+use crate::serve::{checkpoints, models, sandboxes, tools};
 
 /// How many open files a busy server needs.
 const ENOUGH_OPEN_FILES: u64 = 8192;
+
+/// How long a bucket may take to show that it can be used.
+const BUCKET_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Tell what this machine offers and what is missing
 #[derive(Debug, clap::Args)]
@@ -84,6 +89,7 @@ impl Doctor {
             .enable_all()
             .build()?;
         findings.extend(runtime.block_on(sandbox(&config)));
+        findings.extend(runtime.block_on(bucket(&config)));
         let failed = findings.iter().any(|finding| finding.status == Status::Fail);
         let value = json!({
             "ok": !failed,
@@ -293,4 +299,27 @@ async fn sandbox(config: &Config) -> Vec<Finding> {
         remedy: check.remedy,
     });
     std::iter::once(memory).chain(probed).collect()
+}
+
+/// Whether the bucket of checkpoints can be written, where there is one.
+async fn bucket(config: &Config) -> Option<Finding> {
+    let finding = |status, detail: String| Finding::new("sandbox", "checkpoints", status, detail);
+    let bucket = match checkpoints::bucket(config) {
+        Ok(bucket) => bucket?,
+        Err(error) => return Some(finding(Status::Fail, error.to_string())),
+    };
+    let address = bucket.address();
+    let remedy = "see `s3` in the configuration; the key needs to write, read and delete objects there";
+    Some(match tokio::time::timeout(BUCKET_TIMEOUT, bucket.probe()).await {
+        Ok(Ok(())) => finding(Status::Ok, format!("{address} can be written")),
+        Ok(Err(error)) => finding(Status::Fail, format!("{address}: {error}")).remedy(remedy),
+        Err(_) => {
+            let seconds = BUCKET_TIMEOUT.as_secs();
+            finding(
+                Status::Fail,
+                format!("{address}: no answer within {seconds} seconds"),
+            )
+            .remedy(remedy)
+        }
+    })
 }

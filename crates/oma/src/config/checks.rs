@@ -1,18 +1,23 @@
 //! What settings must be to each other.
 
 use crate::config::reader::Reader;
-use crate::config::sections::{Backend, Sandbox, Server, Signup, Vault};
+use crate::config::sections::{Backend, S3, Sandbox, Server, Signup, Vault};
+use crate::config::value::Place;
 
 /// Checks what settings must be to each other.
 pub(crate) fn check(
     reader: &mut Reader<'_>,
     server: &Server,
     sandbox: Option<&Sandbox>,
+    s3: Option<&S3>,
     vault: Option<&Vault>,
     signup: Option<&Signup>,
 ) {
     if let Some(sandbox) = sandbox {
         check_sandbox(reader, sandbox);
+    }
+    if let (Some(sandbox), Some(s3)) = (sandbox, s3) {
+        check_s3(reader, sandbox, s3);
     }
     if let Some(signup) = signup {
         check_signup(reader, server, signup);
@@ -56,6 +61,39 @@ fn check_sandbox(reader: &mut Reader<'_>, sandbox: &Sandbox) {
     }
     if sandbox.image.trim().is_empty() {
         reader.refuse("sandbox.image", "must name an image");
+    }
+}
+
+fn check_s3(reader: &mut Reader<'_>, sandbox: &Sandbox, s3: &S3) {
+    let has_secret = s3.secret_access_key.is_some() || s3.secret_access_key_file.is_some();
+    if s3.secret_access_key.is_some() && s3.secret_access_key_file.is_some() {
+        reader.refuse(
+            "s3.secret_access_key_file",
+            "`s3.secret_access_key` is set as well; set only one of them",
+        );
+    }
+    if s3.region.is_empty()
+        || !s3
+            .region
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    {
+        reader.refuse("s3.region", "must be letters, digits, `-` and `_`");
+    }
+    if !matches!(sandbox.checkpoints, Some(Place::Bucket { .. })) {
+        return;
+    }
+    if s3.access_key_id.is_none() {
+        reader.refuse(
+            "s3.access_key_id",
+            "must be set when `sandbox.checkpoints` is a bucket",
+        );
+    }
+    if !has_secret {
+        reader.refuse(
+            "s3.secret_access_key",
+            "must be set, or come from `s3.secret_access_key_file`, when `sandbox.checkpoints` is a bucket",
+        );
     }
 }
 

@@ -28,7 +28,7 @@ use secrecy::SecretString;
 use crate::config::file::File;
 use crate::config::reader::{Effective, Problem, Reader, Sources};
 use crate::config::sections::{
-    Engine, Log, Mcp, Model, Models, Provider, Sandbox, Server, Signup, Tools, Vault,
+    Engine, Log, Mcp, Model, Models, Provider, S3, Sandbox, Server, Signup, Tools, Vault,
 };
 use crate::config::setting::Section;
 use crate::config::value::Value as _;
@@ -44,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) engine: Engine,
     /// Sandboxes.
     pub(crate) sandbox: Sandbox,
+    /// The store of objects.
+    pub(crate) s3: S3,
     /// Models.
     pub(crate) models: Models,
     /// Further providers, by name.
@@ -122,6 +124,7 @@ impl Config {
         let server = Server::read(&mut reader, Server::KEY);
         let engine = Engine::read(&mut reader, Engine::KEY);
         let sandbox = Sandbox::read(&mut reader, Sandbox::KEY);
+        let s3 = S3::read(&mut reader, S3::KEY);
         let models = Models::read(&mut reader, Models::KEY);
         let providers = read_providers(&mut reader);
         let tools = Tools::read(&mut reader, Tools::KEY);
@@ -149,6 +152,7 @@ impl Config {
                 &mut reader,
                 server,
                 sandbox.as_ref(),
+                s3.as_ref(),
                 vault.as_ref(),
                 signup.as_ref(),
             );
@@ -164,13 +168,14 @@ impl Config {
             effective, problems, ..
         } = reader;
         match (
-            server, data_dir, engine, sandbox, models, providers, tools, vault, mcp, signup, log,
+            server, data_dir, engine, sandbox, s3, models, providers, tools, vault, mcp, signup, log,
         ) {
             (
                 Some(server),
                 Some(data_dir),
                 Some(engine),
                 Some(sandbox),
+                Some(s3),
                 Some(models),
                 Some(providers),
                 Some(tools),
@@ -183,6 +188,7 @@ impl Config {
                 data_dir,
                 engine,
                 sandbox,
+                s3,
                 models,
                 providers,
                 tools,

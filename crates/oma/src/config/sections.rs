@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use crate::config::setting::{Section, Setting, section};
 use crate::config::units::Bytes;
-use crate::config::value::{BuildFile, HostAddress, List, Listen, LogLevel, Variable, choices};
+use crate::config::value::{BuildFile, HostAddress, List, Listen, LogLevel, Place, Variable, choices};
 
 /// The table below which the operator's own providers stand.
 pub(crate) const PROVIDERS: &str = "models.providers";
@@ -152,9 +152,9 @@ section! {
         max_warm: usize { default "0"; between "0", "10000"; env "OPENCLAW_MAX_WARM_CONTAINERS"; }
         /// How long such sandboxes are kept after anybody has asked for one like them.
         warm_timeout: Duration { default "30m"; between "1s", "7d"; env "OPENCLAW_WARM_IDLE_TIMEOUT_MS"; }
-        /// The folder for saved states of workspaces; `checkpoints` in the data folder without it. It may be on another
-        /// disk.
-        checkpoints: Option<PathBuf> { env "OPENCLAW_CHECKPOINTS_DIR"; }
+        /// Where saved states of workspaces are: a folder, which may be on another disk, or `s3://BUCKET/PREFIX`, a bucket of
+        /// the store of the section `s3`. Without it, `checkpoints` in the data folder.
+        checkpoints: Option<Place> { env "OPENCLAW_CHECKPOINTS", "OPENCLAW_CHECKPOINTS_DIR"; }
         /// How long a turn waits for a free sandbox.
         wait_timeout: Duration { default "2m"; between "1s", "1h"; env "OPENCLAW_SANDBOX_WAIT_TIMEOUT_MS"; }
         /// Memory of all processes of a sandbox together, its `/tmp` included. The default is half of the machine's
@@ -224,6 +224,25 @@ section! {
         orphan_timeout: Duration { default "1h"; between "1s", "7d"; env "OPENCLAW_SANDBOX_ORPHAN_TIMEOUT_MS"; }
         /// How long making a sandbox may take.
         launch_timeout: Duration { default "20s"; between "1s", "10m"; env "OPENCLAW_SPAWN_TIMEOUT_MS"; }
+    }
+}
+
+section! {
+    /// The S3-compatible store of objects for what other settings name as `s3://BUCKET/PREFIX`.
+    S3 in "s3" {
+        /// The store's address, `https://host`; Amazon's for the region without it.
+        endpoint: Option<String> { env "OPENCLAW_S3_ENDPOINT"; }
+        /// The region that requests are signed for. Many stores don't care.
+        region: String { default "us-east-1"; env "OPENCLAW_S3_REGION"; }
+        /// Whether the bucket's name is in the path of addresses, and not in the host. Default: only where there is an
+        /// `endpoint`.
+        path_style: Option<bool> { env "OPENCLAW_S3_PATH_STYLE"; }
+        /// The id of the access key.
+        access_key_id: Option<SecretString> { env "OPENCLAW_S3_ACCESS_KEY_ID"; }
+        /// The access key's secret.
+        secret_access_key: Option<SecretString> { env "OPENCLAW_S3_SECRET_ACCESS_KEY"; }
+        /// A file with the access key's secret.
+        secret_access_key_file: Option<PathBuf> { env "OPENCLAW_S3_SECRET_ACCESS_KEY_FILE"; }
     }
 }
 
@@ -505,6 +524,7 @@ pub(crate) fn all() -> impl Iterator<Item = Listed> {
         listed::<Server>(),
         listed::<Engine>(),
         listed::<Sandbox>(),
+        listed::<S3>(),
         listed::<Models>(),
         listed::<Provider>(),
         listed::<Model>(),

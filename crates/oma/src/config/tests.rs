@@ -388,3 +388,77 @@ fn containers_need_an_engine_that_can_be_reached_and_an_image() {
     };
     local.load().expect("legal");
 }
+
+#[test]
+fn checkpoints_are_in_a_folder_or_in_a_bucket() {
+    let place = |text: &str| {
+        let env: &[(&str, &str)] = &[
+            ("OPENCLAW_CHECKPOINTS_DIR", text),
+            ("OPENCLAW_S3_ACCESS_KEY_ID", "canary-id"),
+            ("OPENCLAW_S3_SECRET_ACCESS_KEY", "canary-secret"),
+        ];
+        Given { env, ..NOTHING }.load().map(|config| {
+            assert!(!format!("{config:?}").contains("canary"), "{config:?}");
+            config.sandbox.checkpoints
+        })
+    };
+    let bucket = |name: &str, prefix: &str| {
+        Some(value::Place::Bucket {
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+        })
+    };
+    for (text, expected) in [
+        ("/srv/saved", Some(value::Place::Folder("/srv/saved".into()))),
+        ("s3:/saved", Some(value::Place::Folder("s3:/saved".into()))),
+        ("s3://saved", bucket("saved", "")),
+        ("s3://saved/", bucket("saved", "")),
+        ("s3://my.bucket/a/b-1/", bucket("my.bucket", "a/b-1")),
+    ] {
+        assert_eq!(place(text).expect("legal"), expected, "{text}");
+    }
+    for text in [
+        "s3://",
+        "s3://ab",
+        "s3://a@b.example/x",
+        "s3://saved//x",
+        "s3://saved/../x",
+        "s3://saved/a b",
+        "s3://saved/x?y",
+        "gs://saved/x",
+    ] {
+        place(text).expect_err(text);
+    }
+}
+
+#[test]
+fn a_bucket_needs_a_key() {
+    let given = |env: &[(&str, &str)]| {
+        let all = [&[("OPENCLAW_CHECKPOINTS", "s3://saved/x")], env].concat();
+        Given { env: &all, ..NOTHING }.problems()
+    };
+    let missing = [
+        "s3.access_key_id: must be set when `sandbox.checkpoints` is a bucket",
+        "s3.secret_access_key: must be set, or come from `s3.secret_access_key_file`, when `sandbox.checkpoints` is a \
+         bucket",
+    ];
+    assert_eq!(given(&[]), missing);
+    let id = ("OPENCLAW_S3_ACCESS_KEY_ID", "id");
+    let secret = ("OPENCLAW_S3_SECRET_ACCESS_KEY", "secret");
+    assert_eq!(given(&[id]), missing[1..]);
+    let both = given(&[id, secret, ("OPENCLAW_S3_SECRET_ACCESS_KEY_FILE", "/x")]);
+    assert_eq!(
+        both,
+        [
+            "s3.secret_access_key_file ($OPENCLAW_S3_SECRET_ACCESS_KEY_FILE): `s3.secret_access_key` is set as well; set \
+             only one of them"
+        ]
+    );
+    let region = given(&[id, secret, ("OPENCLAW_S3_REGION", "eu west")]);
+    assert_eq!(
+        region,
+        ["s3.region ($OPENCLAW_S3_REGION): must be letters, digits, `-` and `_`"]
+    );
+    // Without a bucket nobody asks for a key.
+    NOTHING.load().expect("legal");
+}

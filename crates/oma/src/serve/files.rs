@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use oma_engine::Archives;
 use oma_files::{Access, Files, Limits};
-use oma_sandbox::{Provider, local};
+use oma_sandbox::Provider;
 use oma_store::sqlite::Sqlite;
 
 use crate::config::Config;
@@ -38,25 +37,4 @@ pub(crate) async fn open(
     .map_err(|error| wrong(error.to_string()))?;
     files.recover().await.map_err(|error| wrong(error.to_string()))?;
     Ok(files)
-}
-
-/// Opens the folder of checkpoints.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn archives(config: &Config) -> Result<Archives, Failure> {
-    let folder = config
-        .sandbox
-        .checkpoints
-        .clone()
-        .unwrap_or_else(|| config.data_dir.join("checkpoints"));
-    if let Some(shown) = local::exposed(&folder, &config.sandbox.readable.0) {
-        return Err(Failure::Other(format!(
-            "every sandbox can read {}, and the checkpoints in {} lie there; put them somewhere else",
-            shown.display(),
-            folder.display()
-        )));
-    }
-    Archives::open(&folder, config.sandbox.disk_floor.0)
-        .map_err(|error| Failure::Other(format!("the checkpoints in {}: {error}", folder.display())))
 }

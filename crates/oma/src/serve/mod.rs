@@ -13,6 +13,7 @@
 //! issuer of tokens does not answer; a second signal ends it at once.
 
 pub(crate) mod announce;
+pub(crate) mod checkpoints;
 pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod json_log;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::value::Value as _;
 use crate::print::Failure;
-use crate::serve::{files, mcp, models, network, sandboxes, signup, tools, vaults};
+use crate::serve::{checkpoints, files, mcp, models, network, sandboxes, signup, tools, vaults};
 
 /// The parts of a server that others than their neighbours need.
 pub(crate) struct Parts {
@@ -88,7 +88,7 @@ impl Parts {
             vaults: vaults.clone(),
         };
         let files = files::open(config, &store, &local, access).await?;
-        let archives = files::archives(config)?;
+        let archives = checkpoints::open(config)?;
         let mut furnishers: Vec<Arc<dyn Furnish>> = vec![
             // The first: nothing is put into a sandbox that has to wait.
             Arc::new(environments.clone()),

@@ -145,6 +145,10 @@ pub(crate) fn check_secrets(config: &Config) -> Result<(), Failure> {
         ("the token file", config.server.api_token_file.as_deref()),
         ("the configuration file", config.file.as_deref()),
         ("the vaults' key file", config.vault.key_file.as_deref()),
+        (
+            "the file with the secret of `s3`",
+            config.s3.secret_access_key_file.as_deref(),
+        ),
     ];
     for (what, path) in secrets {
         let Some(path) = path else { continue };

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "oma",
     "oma-api",
     "oma-engine",
@@ -21,6 +21,7 @@ const ORDER: [&str; 18] = [
     "oma-vault",
     "oma-egress",
     "oma-checkpoint",
+    "oma-staging",
     "oma-skill",
     "oma-store",
     "oma-trace",

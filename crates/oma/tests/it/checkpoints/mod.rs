@@ -1,5 +1,9 @@
 //! Saved states of workspaces.
 
+mod bucket;
+mod relay;
+mod store;
+
 use std::fs;
 
 use oma_fake_provider::{Reply, Step};
