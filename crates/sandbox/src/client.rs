@@ -228,7 +228,11 @@ fn unexpected(order: &str) -> Error {
 
 fn deliver(waiting: &Waiting, report: Report) {
     let id = match &report {
-        Report::Hello { .. } | Report::Listening | Report::Serving { .. } | Report::Refused { .. } => return,
+        Report::Hello { .. }
+        | Report::Listening
+        | Report::Serving { .. }
+        | Report::Doors { .. }
+        | Report::Refused { .. } => return,
         Report::Done { id, .. }
         | Report::Unknown { id }
         | Report::Ok { id }

@@ -2,7 +2,8 @@
 //!
 //! A sandbox has no network. What its processes say to these ports, the server hears ([`crate::Hand::listen`],
 //! [`crate::Hand::datagrams`]) and decides about. They are opened when the sandbox is made and belong to the hand, so
-//! nothing that runs in it can be there first.
+//! nothing that runs in it can be there first. Where sockets can be passed, the hand passes these to the server
+//! ([`Passed`], [`crate::Hand::doors`]), and has nothing to do with what comes to them any more.
 //!
 //! | Port | Who is there |
 //! |---|---|
@@ -10,8 +11,14 @@
 //! | [`DNS`] on `127.0.0.1` | a name server, named by [`RESOLV_CONF`]; it answers with loopback addresses |
 //! | [`WEB`] on every address | the servers that those addresses stand for |
 
+mod passed;
+mod porter;
+
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+pub use passed::{Life, Passed, Questions};
+pub use porter::Porter;
 
 /// The port of the proxy. It belongs to nothing that is known.
 pub const PROXY: u16 = 61_419;
@@ -35,6 +42,15 @@ pub(crate) const VARIABLES: [(&str, &str); 7] = [
 /// How the C library is told of the name server. There is one, and it is near: what does not come is not on its way.
 pub(crate) const RESOLV_CONF: &str = "nameserver 127.0.0.1\noptions attempts:1 timeout:15\n";
 
+/// Where streams come to the door at this port; `None` where there is none.
+fn address(port: u16) -> Option<Ipv4Addr> {
+    match port {
+        PROXY | DNS => Some(Ipv4Addr::LOCALHOST),
+        port if WEB.contains(&port) => Some(Ipv4Addr::UNSPECIFIED),
+        _ => None,
+    }
+}
+
 /// The doors, open.
 pub(crate) struct Doors {
     pub(crate) streams: Vec<(u16, TcpListener)>,
@@ -47,9 +63,9 @@ impl Doors {
     /// # Errors
     /// When one can't be opened.
     pub(crate) fn open() -> io::Result<Self> {
-        let local = [PROXY, DNS].map(|port| (Ipv4Addr::LOCALHOST, port));
-        let every = WEB.map(|port| (Ipv4Addr::UNSPECIFIED, port));
-        let streams = local.into_iter().chain(every).map(|(address, port)| {
+        let ports = [PROXY, DNS].into_iter().chain(WEB);
+        let streams = ports.filter_map(|port| Some((address(port)?, port)));
+        let streams = streams.map(|(address, port)| {
             let listener = TcpListener::bind((address, port))?;
             listener.set_nonblocking(true)?;
             Ok((port, listener))

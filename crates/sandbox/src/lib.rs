@@ -13,6 +13,7 @@
 //! Where it sits: above `domain`; the tools and the native runtime use it.
 
 mod client;
+pub mod descriptors;
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod doctor;
@@ -145,6 +146,16 @@ pub trait Hand: Send + Sync {
         Err(Error::Refused(
             "sandboxes of this kind have no such port".to_owned(),
         ))
+    }
+
+    /// The doors themselves ([`gateway`]), until the sandbox ends. Nobody should ask for connections to their ports, or
+    /// for datagrams, beside: each comes to one of them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the sandbox was made without doors, or they can't be passed; [`Error::Lost`] also when the
+    /// hand is too old to know of this.
+    async fn doors(&self) -> Result<gateway::Passed, Error> {
+        Err(Error::Refused("sandboxes of this kind pass no doors".to_owned()))
     }
 }
 

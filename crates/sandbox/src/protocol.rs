@@ -107,6 +107,9 @@ pub enum Order {
     /// Make this connection the way of the datagrams of the sandbox's processes. Only as the frame after `Hello`;
     /// answered by `Listening` or `Refused`. After `Listening` each frame is one of [`crate::Datagram`].
     Datagrams,
+    /// Pass the doors ([`crate::gateway`]) themselves. Only as the frame after `Hello`; answered by `Doors` or `Refused`.
+    /// After `Doors` neither side says anything: the connection ends with the sandbox.
+    Doors,
     /// End in an orderly way unless something runs. Answered by `Ok`, then the hand exits, or by `Busy`.
     Retire {
         /// Names this request.
@@ -162,6 +165,11 @@ pub enum Report {
         /// The address that the process has connected to, of the port that was listened at.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<SocketAddr>,
+    },
+    /// The doors come with this frame: the listening sockets of these ports in this order, and that of the datagrams.
+    Doors {
+        /// The ports.
+        ports: Vec<u16>,
     },
     /// The process could not be started, or the port not be opened.
     Refused {

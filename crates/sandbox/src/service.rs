@@ -1,17 +1,24 @@
 //! The server's end of a connection that is the standard input and output of a process in a sandbox, or one that a
 //! process there has made to a port.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::descriptors::{self, discard};
+use crate::gateway::Passed;
 use crate::protocol::{Order, Report, Service, VERSION};
 use crate::wire::{self, Datagram};
+
+/// The longest answer with descriptors, in bytes.
+const MAX_REPORT: usize = 4 << 10;
 
 /// What is written goes to the process's standard input; what is read is its standard output. Bytes wait in the
 /// socket until the other side takes them. Dropping it ends the process, or closes the connection that it has made.
@@ -36,6 +43,18 @@ pub struct Datagrams {
     pub from: From,
     /// The way back.
     pub to: To,
+}
+
+impl Datagrams {
+    /// Those that a connection carries of which each frame is one. Either side of it may be at either end.
+    #[must_use]
+    pub fn over(pipe: Box<dyn Pipe>) -> Self {
+        let ends = Ends::of(pipe);
+        Self {
+            from: From(ends.reader),
+            to: To(ends.writer),
+        }
+    }
 }
 
 /// What processes send.
@@ -135,6 +154,61 @@ pub(crate) async fn datagrams(stream: Box<dyn Pipe>, patience: Duration) -> Resu
     })
 }
 
+/// Has the hand at the other end of a fresh connection pass the sandbox's doors.
+///
+/// # Errors
+/// [`Error::Refused`] when it has none or can't pass them, and what else can go wrong with a hand; one of an older
+/// server hangs up.
+pub(crate) async fn doors(stream: UnixStream, patience: Duration) -> Result<Passed, Error> {
+    let asking = async {
+        let mut ends = Ends::of(stream);
+        ends.order(&Order::Doors).await?;
+        let (read, begun) = ends.reader.into_parts();
+        if !begun.is_empty() {
+            return Err(Error::Protocol("it answered before it was asked".to_owned()));
+        }
+        let stream = read.unsplit(ends.writer.into_inner());
+        let mut sockets = Vec::new();
+        let report = receive(&stream, &mut sockets).await;
+        match report {
+            Ok(Report::Doors { ports }) => Passed::new(&ports, sockets, stream).map_err(Error::Protocol),
+            other => {
+                discard(sockets);
+                Err(refused("doors", other?))
+            }
+        }
+    };
+    timeout(patience, asking)
+        .await
+        .map_err(|_| Error::Timeout(patience))?
+}
+
+/// Receives one short frame, and what descriptors come with it.
+async fn receive(stream: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> Result<Report, Error> {
+    let lost = |error: io::Error| Error::Lost(error.to_string());
+    let mut said = Vec::new();
+    let mut bytes = [0; 1024];
+    while said.len() < MAX_REPORT {
+        let received = stream
+            .async_io(Interest::READABLE, || {
+                descriptors::receive(stream, &mut bytes, descriptors)
+            })
+            .await
+            .map_err(lost)?;
+        if received == 0 {
+            return Err(Error::Lost("it closed the connection".to_owned()));
+        }
+        said.extend_from_slice(&bytes[..received]);
+        if descriptors.len() > descriptors::MOST {
+            return Err(Error::Protocol("it passes too much".to_owned()));
+        }
+        if let Some(report) = wire::unframed(&said)? {
+            return Ok(report);
+        }
+    }
+    Err(Error::Protocol("it says too much".to_owned()))
+}
+
 async fn within(patience: Duration, asking: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     timeout(patience, asking)
         .await
@@ -158,6 +232,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Ends<S> {
 
     /// Greets the hand and gives it its order.
     async fn ask(&mut self, order: &Order) -> Result<Report, Error> {
+        self.order(order).await?;
+        self.hear().await
+    }
+
+    async fn order(&mut self, order: &Order) -> Result<(), Error> {
         let hello = wire::encode(&Order::Hello { version: VERSION })?;
         self.writer.send(hello).await?;
         match self.hear().await? {
@@ -168,8 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Ends<S> {
                 ));
             }
         }
-        self.writer.send(wire::encode(order)?).await?;
-        self.hear().await
+        self.writer.send(wire::encode(order)?).await
     }
 
     async fn hear(&mut self) -> Result<Report, Error> {
@@ -189,5 +267,92 @@ fn refused(order: &str, report: Report) -> Error {
     match report {
         Report::Refused { reason } => Error::Refused(reason),
         _ => Error::Protocol(format!("the answer to {order} is of another kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+    use crate::gateway::PROXY;
+
+    /// What the server makes of a hand that answers to the order for doors with these bytes and descriptors.
+    async fn answered(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<Passed, Error> {
+        let (near, far) = UnixStream::pair().unwrap();
+        let hand = async {
+            let (read, write) = far.into_split();
+            let (mut reader, mut writer) = (wire::Reader::new(read), wire::Writer::new(write));
+            let hello = reader.next::<Order>().await.unwrap();
+            assert_eq!(hello, Some(Order::Hello { version: VERSION }));
+            let known = Vec::new();
+            let hello = Report::Hello {
+                version: VERSION,
+                known,
+            };
+            writer.send(wire::encode(&hello).unwrap()).await.unwrap();
+            assert_eq!(reader.next::<Order>().await.unwrap(), Some(Order::Doors));
+            if !bytes.is_empty() {
+                let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+                descriptors::send(writer.get_ref().as_ref(), bytes, &borrowed).unwrap();
+            }
+        };
+        let (doors, ()) = tokio::join!(doors(near, Duration::from_secs(10)), hand);
+        doors
+    }
+
+    fn listener() -> OwnedFd {
+        TcpListener::bind("127.0.0.1:0").unwrap().into()
+    }
+
+    fn frame(report: &Report) -> Vec<u8> {
+        wire::framed(report).unwrap().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_hand_that_passes_something_else_is_not_believed() {
+        let doors = frame(&Report::Doors { ports: vec![PROXY] });
+        let datagrams = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let refused = frame(&Report::Refused {
+            reason: "no doors".to_owned(),
+        });
+        let many = || (0..descriptors::MOST).map(|_| listener()).collect();
+        for (name, bytes, descriptors) in [
+            ("an old hand hangs up", Vec::new(), vec![]),
+            ("it refuses", refused, vec![]),
+            ("no descriptor comes", doors.clone(), vec![]),
+            (
+                "it is another port's",
+                doors.clone(),
+                vec![listener(), datagrams()],
+            ),
+            ("too many", doors.clone(), many()),
+            (
+                "another answer",
+                frame(&Report::Listening),
+                vec![listener(), datagrams()],
+            ),
+            (
+                "half an answer",
+                doors[..7].to_vec(),
+                vec![listener(), datagrams()],
+            ),
+            (
+                "more than an answer",
+                [&doors[..], b"more"].concat(),
+                vec![listener(), datagrams()],
+            ),
+            ("no answer", vec![0; 6], vec![]),
+            ("a length beyond the bound", vec![0xff; 8], vec![]),
+        ] {
+            let failed = answered(&bytes, descriptors).await.err();
+            let is_expected = match name {
+                "an old hand hangs up" | "half an answer" => matches!(failed, Some(Error::Lost(_))),
+                "it refuses" => matches!(failed, Some(Error::Refused(_))),
+                _ => matches!(failed, Some(Error::Protocol(_))),
+            };
+            assert!(is_expected, "{name}: {failed:?}");
+        }
     }
 }

@@ -11,11 +11,14 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder as _, Encoder as _, FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::Error;
 use crate::error::io;
 use crate::protocol::MAX_FRAME;
+
+/// How long the length of a frame is.
+const LENGTH: usize = 4;
 
 fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder()
@@ -73,6 +76,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.0.into_inner()
     }
 
+    /// The stream; every frame has been sent.
+    pub(crate) fn get_ref(&self) -> &W {
+        self.0.get_ref()
+    }
+
     /// Sends a frame that [`encode`] made.
     pub(crate) async fn send(&mut self, frame: Bytes) -> Result<(), Error> {
         self.0
@@ -95,6 +103,40 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Error> {
         )));
     }
     Ok(Bytes::from(json))
+}
+
+/// A message as it travels.
+///
+/// # Errors
+/// [`Error::Protocol`] when it would not fit in a frame.
+pub(crate) fn framed(message: &impl Serialize) -> Result<Bytes, Error> {
+    let json = encode(message)?;
+    let mut frame = BytesMut::with_capacity(LENGTH + json.len());
+    codec()
+        .encode(json, &mut frame)
+        .map_err(|error| io("encoding a frame", error))?;
+    Ok(frame.freeze())
+}
+
+/// The message that a frame is, if all of it is there.
+///
+/// # Errors
+/// [`Error::Protocol`] when it is none, or is followed by something.
+pub(crate) fn unframed<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, Error> {
+    let mut bytes = BytesMut::from(bytes);
+    let wrong = |error: String| Error::Protocol(format!("a frame is not understood: {error}"));
+    let Some(frame) = codec()
+        .decode(&mut bytes)
+        .map_err(|error| wrong(error.to_string()))?
+    else {
+        return Ok(None);
+    };
+    if !bytes.is_empty() {
+        return Err(wrong("something follows it".to_owned()));
+    }
+    serde_json::from_slice(&frame)
+        .map(Some)
+        .map_err(|error| wrong(error.to_string()))
 }
 
 /// A datagram of a process in the sandbox, or one for it: a frame of the peer's port and address, and the bytes.

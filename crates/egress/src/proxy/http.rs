@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use super::idle::Watched;
 use super::secrets::{self, Body, Masked, Refused, Set, Withheld, in_the_clear};
+use super::stream::{Reveal, reveal};
 use super::{CLEAR, Denial, Link, Protocol, Stream, Verdict};
 use crate::Error;
 use crate::target::{self, Host};
@@ -54,6 +55,8 @@ struct Conversation {
     link: Arc<Link>,
     /// Where all of it goes, where that is known from how the connection was made.
     fixed: Option<Place>,
+    /// How the connection becomes a stream again.
+    reveal: Reveal,
     /// The connection that the request before went over.
     last: Mutex<Option<(Place, client::SendRequest<Incoming>)>>,
 }
@@ -98,11 +101,12 @@ impl Refusal {
 
 impl Link {
     /// Serves requests: those for a proxy, or with `fixed` those for one host.
-    pub(super) async fn serve_http(self: Arc<Self>, stream: impl Stream, fixed: Option<Place>) {
+    pub(super) async fn serve_http<S: Stream>(self: Arc<Self>, stream: S, fixed: Option<Place>) {
         let (stream, moved) = Watched::new(stream);
         let conversation = Arc::new(Conversation {
             link: Arc::clone(&self),
             fixed,
+            reveal: reveal::<S>,
             last: Mutex::default(),
         });
         let answers = service_fn(move |request| {
@@ -197,15 +201,16 @@ impl Conversation {
         }
         let far = self.link.dial(&host, port).await;
         let far = far.map_err(|error| refused(error.into()))?;
-        let link = Arc::clone(&self.link);
+        let (link, reveal) = (Arc::clone(&self.link), self.reveal);
         tokio::spawn(async move {
             let Ok(near) = upgrade::on(request).await else {
                 return;
             };
-            let mut near = TokioIo::new(near);
+            let mut near = reveal(near);
             let name = host.to_string();
             match link.first_words(&mut near, &host).await {
-                Ok(first) => {
+                Ok(mut first) => {
+                    first.extend_from_slice(&near.take_begun());
                     link.decide(Protocol::Connect, &name, port, &Verdict::Allowed);
                     link.carry(near, far, &first).await;
                 }

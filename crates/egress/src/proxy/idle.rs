@@ -46,6 +46,11 @@ impl<S> Watched<S> {
         };
         (watched, moved)
     }
+
+    /// The stream, which is watched no longer.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {

@@ -21,6 +21,8 @@ mod http;
 mod idle;
 mod names;
 pub mod secrets;
+mod splice;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -29,7 +31,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -37,11 +39,13 @@ use tokio_util::sync::CancellationToken;
 pub use allowed::{Allowed, Hosts};
 pub use decision::{Decision, Denial, Observe, Protocol, Verdict};
 pub use dns::MAX_QUESTION;
+pub use stream::Stream;
 
 use crate::target::{Host, host};
 use crate::{Error, Guard};
 use names::Names;
 use secrets::{Keeper, ROOM};
+use splice::Pipes;
 
 /// The most hosts that are looked up and dialled at once for one session: what looks names up is shared by all.
 const MAX_DIALS: usize = 8;
@@ -61,13 +65,10 @@ pub struct Link {
     keeper: Option<Arc<Keeper>>,
     /// For bodies that are taken as a whole.
     room: Arc<Semaphore>,
+    /// For tunnels between sockets.
+    pipes: Pipes,
     end: CancellationToken,
 }
-
-/// Bytes from and to a process of the session.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 impl Link {
     /// A link for a session that may reach what `allowed` says, and uses the secrets of `keeper`.
@@ -86,6 +87,7 @@ impl Link {
             dials: Semaphore::new(MAX_DIALS),
             keeper: keeper.map(Arc::new),
             room: Arc::new(Semaphore::new(ROOM)),
+            pipes: Pipes::default(),
             end: CancellationToken::new(),
         })
     }
@@ -192,7 +194,7 @@ impl Link {
         tokio::select! {
             biased;
             () = self.end.cancelled() => {}
-            () = tunnel::carry(near, far, said) => {}
+            () = tunnel::carry(near, far, said, &self.pipes) => {}
         }
     }
 

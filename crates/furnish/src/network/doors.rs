@@ -1,16 +1,24 @@
 //! Who stands at the doors of a sandbox: takes what comes to them, within bounds, and hands it to the sandbox's link.
+//!
+//! Where the hand can pass its doors, connections are accepted in the sandbox itself ([`Porter`]), and the kernel moves
+//! the bytes of a tunnel from socket to socket; elsewhere the hand carries them.
+
+#[cfg(test)]
+mod tests;
 
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use oma_egress::proxy::{Link, MAX_QUESTION};
-use oma_sandbox::gateway::{DNS, PROXY, WEB};
-use oma_sandbox::{Arrived, Datagram, Datagrams, Hand, Pipe};
+use oma_egress::proxy::{Link, MAX_QUESTION, Stream};
+use oma_sandbox::gateway::{DNS, Life, PROXY, Porter, Questions, WEB};
+use oma_sandbox::{Arrived, Datagram, Datagrams, Error, Hand, Pipe};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -28,42 +36,123 @@ const MAX_QUESTIONS: usize = 32;
 /// How long a process may take for a question over a stream.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How what comes to the doors of a sandbox gets here.
+pub(super) enum Way {
+    /// The doors were passed: it is taken in the sandbox itself.
+    Passed {
+        /// Takes the connections.
+        porter: Porter,
+        /// The questions for names.
+        questions: Questions,
+        /// How long there is a sandbox.
+        life: Life,
+    },
+    /// The hand carries it, where doors can't be passed.
+    Carried {
+        /// Who carries the connections.
+        hand: Arc<dyn Hand>,
+        /// The questions for names, which end with the sandbox.
+        datagrams: Datagrams,
+    },
+}
+
+impl Way {
+    /// The shortest one that there is. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// When the sandbox has no doors, is gone, or there are too many descriptors.
+    pub(super) async fn to(hand: Arc<dyn Hand>) -> Result<Self, Error> {
+        match hand.doors().await {
+            Ok(passed) => {
+                let failed = |error: io::Error| Error::Refused(error.to_string());
+                return Ok(Self::Passed {
+                    porter: Porter::new(passed.streams).map_err(failed)?,
+                    questions: Questions::new(passed.datagrams).map_err(failed)?,
+                    life: passed.life,
+                });
+            }
+            // An older hand hangs up, and some kernels are none.
+            Err(error) => tracing::debug!(%error, "the doors of a sandbox are not passed"),
+        }
+        let datagrams = hand.datagrams().await?;
+        Ok(Self::Carried { hand, datagrams })
+    }
+}
+
+/// Takes the connections that are made to a port.
+#[derive(Clone)]
+enum Taker {
+    Porter(Arc<Porter>),
+    Hand(Arc<dyn Hand>),
+}
+
+impl Taker {
+    async fn next(&self, port: u16) -> Result<(Near, Option<SocketAddr>), String> {
+        match self {
+            Self::Porter(porter) => {
+                let accepted = porter.accept(port).await;
+                let (stream, to) = accepted.map_err(|error| error.to_string())?;
+                Ok((Near::Socket(stream), Some(to)))
+            }
+            Self::Hand(hand) => {
+                let incoming = hand.listen(port).await.map_err(|error| error.to_string())?;
+                let Arrived { pipe, to } = incoming.await.map_err(|error| error.to_string())?;
+                Ok((Near::Carried(pipe), to))
+            }
+        }
+    }
+}
+
 /// Who stands at the doors of one sandbox.
 pub(super) struct Doors {
     link: Arc<Link>,
-    hand: Arc<dyn Hand>,
     places: Arc<Semaphore>,
     /// Those of questions over streams, which must not wait for what lasts.
     questions: Arc<Semaphore>,
 }
 
 impl Doors {
-    pub(super) fn new(link: Arc<Link>, hand: Arc<dyn Hand>) -> Self {
+    pub(super) fn new(link: Arc<Link>) -> Self {
         Self {
             link,
-            hand,
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             questions: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
     }
 
     /// Until the sandbox ends.
-    pub(super) async fn run(self, datagrams: Datagrams) {
+    pub(super) async fn run(self, way: Way) {
         let doors = Arc::new(self);
-        let mut takers = JoinSet::new();
-        for port in [PROXY, DNS]
-            .into_iter()
-            .chain(WEB)
-            .flat_map(|port| [port; WAITING])
-        {
-            takers.spawn(Arc::clone(&doors).take(port));
+        // The takers end with what is the sign of life.
+        match way {
+            Way::Passed {
+                porter,
+                questions,
+                life,
+            } => {
+                let _takers = doors.take_all(&Taker::Porter(Arc::new(porter)));
+                tokio::select! {
+                    () = life.ended() => {}
+                    () = doors.answer_passed(&questions) => {}
+                }
+            }
+            Way::Carried { hand, datagrams } => {
+                let _takers = doors.take_all(&Taker::Hand(hand));
+                doors.answer(datagrams).await;
+            }
         }
-        // This connection is the sign of life; the takers end with it.
-        doors.answer(datagrams).await;
+    }
+
+    fn take_all(self: &Arc<Self>, taker: &Taker) -> JoinSet<()> {
+        let ports = [PROXY, DNS].into_iter().chain(WEB);
+        let takers = ports.flat_map(|port| [port; WAITING]);
+        takers
+            .map(|port| Arc::clone(self).take(taker.clone(), port))
+            .collect()
     }
 
     /// Takes the connections that are made to a port.
-    async fn take(self: Arc<Self>, port: u16) {
+    async fn take(self: Arc<Self>, taker: Taker, port: u16) {
         let mut connections = JoinSet::new();
         let places = if port == DNS {
             &self.questions
@@ -74,19 +163,15 @@ impl Doors {
             let Ok(place) = Arc::clone(places).acquire_owned().await else {
                 return;
             };
-            let arrived = async {
-                let incoming = self.hand.listen(port).await?;
-                incoming.await
-            };
             let arrived = tokio::select! {
-                arrived = arrived => arrived,
+                arrived = taker.next(port) => arrived,
                 // Those that have ended are taken off meanwhile.
                 () = drain(&mut connections) => return,
             };
-            let arrived = match arrived {
+            let (near, to) = match arrived {
                 Ok(arrived) => arrived,
                 Err(error) => {
-                    // The sandbox has ended, and so will this; or the hand had no connection to spare.
+                    // The sandbox has ended, and so will this; or somebody had no descriptor to spare.
                     tracing::debug!(port, %error, "a door could not be listened at");
                     drop(place);
                     tokio::time::sleep(PAUSE).await;
@@ -94,13 +179,13 @@ impl Doors {
                 }
             };
             let doors = Arc::clone(&self);
-            connections.spawn(async move { doors.serve(port, arrived, place).await });
+            connections.spawn(async move { doors.serve(port, near, to, place).await });
         }
     }
 
-    async fn serve(&self, port: u16, Arrived { pipe, to }: Arrived, place: OwnedSemaphorePermit) {
+    async fn serve(&self, port: u16, near: Near, to: Option<SocketAddr>, place: OwnedSemaphorePermit) {
         // A tunnel goes on when whoever asked for it has been answered, so the place is its bytes'.
-        let mut pipe = Held { pipe, _place: place };
+        let mut pipe = Held { near, _place: place };
         match (port, to) {
             (PROXY, _) => Arc::clone(&self.link).serve_proxy(pipe).await,
             (DNS, _) => {
@@ -126,6 +211,27 @@ impl Doors {
             }
             (_, Some(to)) => Arc::clone(&self.link).serve_direct(pipe, to).await,
             (_, None) => {}
+        }
+    }
+
+    /// Answers the questions that come to a socket that was passed.
+    async fn answer_passed(&self, questions: &Questions) {
+        let mut answers = JoinSet::new();
+        // What is longer is cut, and no question.
+        let mut question = vec![0; MAX_QUESTION + 1];
+        loop {
+            tokio::select! {
+                asked = questions.next(&mut question), if answers.len() < MAX_QUESTIONS => {
+                    let Ok((length, peer)) = asked else { return };
+                    let (link, question) = (Arc::clone(&self.link), question[..length].to_vec());
+                    answers.spawn(async move { Some((link.answer_dns(&question).await?, peer)) });
+                }
+                Some(answer) = answers.join_next() => {
+                    if let Ok(Some((answer, peer))) = answer {
+                        questions.answer(&answer, peer);
+                    }
+                }
+            }
         }
     }
 
@@ -155,10 +261,35 @@ impl Doors {
     }
 }
 
+/// A connection of a process.
+enum Near {
+    Socket(TcpStream),
+    Carried(Box<dyn Pipe>),
+}
+
+impl Near {
+    /// Where its bytes come from and go to.
+    fn end(&mut self) -> Pin<&mut dyn Pipe> {
+        match self {
+            Self::Socket(stream) => Pin::new(stream),
+            Self::Carried(pipe) => Pin::new(&mut **pipe),
+        }
+    }
+}
+
 /// A connection with its place, which is free when the connection is gone.
 struct Held {
-    pipe: Box<dyn Pipe>,
+    near: Near,
     _place: OwnedSemaphorePermit,
+}
+
+impl Stream for Held {
+    fn socket(&self) -> Option<&TcpStream> {
+        match &self.near {
+            Near::Socket(stream) => Some(stream),
+            Near::Carried(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Held {
@@ -167,21 +298,21 @@ impl AsyncRead for Held {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_read(cx, buffer)
+        self.near.end().poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Held {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+        self.near.end().poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_flush(cx)
+        self.near.end().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_shutdown(cx)
+        self.near.end().poll_shutdown(cx)
     }
 }
 

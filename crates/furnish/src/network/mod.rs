@@ -118,10 +118,10 @@ impl Network {
         networking: &Networking,
     ) -> Result<Passage, String> {
         let rules = rules::allowed(Some(networking), std::iter::empty(), &self.inner.registries);
-        let datagrams = hand.datagrams().await.map_err(|error| error.to_string())?;
+        let to_doors = doors::Way::to(hand).await.map_err(|error| error.to_string())?;
         let observer: Arc<dyn Observe> = Arc::new(Witness::new(spec)) as _;
         let link = Link::new(Arc::clone(&self.inner.guard), rules, observer, None);
-        let work = Doors::new(Arc::clone(&link), hand).run(datagrams);
+        let work = Doors::new(Arc::clone(&link)).run(to_doors);
         Ok(Passage {
             link,
             _work: AbortOnDropHandle::new(tokio::spawn(work)),
@@ -243,8 +243,8 @@ impl Inner {
         let session = self.session(&spec.workspace, &spec.session).await?;
         let rules = self.rules(&session);
         let keeper = self.keeper(&session).await?;
-        let datagrams = match hand.datagrams().await {
-            Ok(datagrams) => datagrams,
+        let to_doors = match doors::Way::to(hand).await {
+            Ok(way) => way,
             // Hands of an older server hang up.
             Err(error @ (Error::Refused(_) | Error::Lost(_))) => {
                 tracing::debug!(session_id = %spec.session, %error, "a sandbox has no doors");
@@ -255,10 +255,10 @@ impl Inner {
         let witness = Arc::new(Witness::new(spec));
         let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
         let link = Link::new(Arc::clone(&self.guard), rules, observer, keeper);
-        let work = Doors::new(Arc::clone(&link), hand);
+        let work = Doors::new(Arc::clone(&link));
         let (inner, id, own) = (Arc::downgrade(self), spec.session.clone(), Arc::clone(&link));
         let work = tokio::spawn(async move {
-            work.run(datagrams).await;
+            work.run(to_doors).await;
             forget(&inner, &id, &own);
         });
         let way = Way {

@@ -11,6 +11,7 @@
 
 mod calls;
 mod datagrams;
+mod doors;
 mod guard;
 pub(crate) mod launch;
 pub mod limits;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, Outcome};
 use super::datagrams::Datagrams;
+use super::doors::Passing;
 use super::log_ring::LogRing;
 use super::port::Ports;
 use super::process::Table;
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     workspace: PathBuf,
     ports: Ports,
     datagrams: Datagrams,
+    passing: Option<Passing>,
     /// Fires when the hand is to end.
     pub(crate) end: CancellationToken,
     connected: watch::Sender<usize>,
@@ -69,6 +71,7 @@ impl Shared {
         workspace: PathBuf,
         doors: Option<Doors>,
     ) -> io::Result<Arc<Self>> {
+        let passing = doors.as_ref().map(Passing::new).transpose()?;
         let (streams, datagrams) = match doors {
             Some(Doors { streams, datagrams }) => (streams, Some(datagrams)),
             None => (Vec::new(), None),
@@ -79,6 +82,7 @@ impl Shared {
             workspace,
             ports: Ports::new(streams)?,
             datagrams: Datagrams::new(datagrams),
+            passing,
             end: CancellationToken::new(),
             connected: watch::Sender::new(0),
         }))
@@ -225,6 +229,9 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
         Ok(Some(Order::Datagrams)) => {
             return super::datagrams::run((reader, writer), &shared.datagrams, &shared.end).await;
         }
+        Ok(Some(Order::Doors)) => {
+            return super::doors::run((reader, writer), shared.passing.as_ref(), &shared.end).await;
+        }
         Ok(Some(Order::Listen { port })) => {
             return super::port::run(port, (reader, writer), &shared.ports, &shared.end).await;
         }
@@ -273,7 +280,11 @@ async fn answer(
 ) -> bool {
     let report = match order {
         // Only as the first frames.
-        Order::Hello { .. } | Order::Serve { .. } | Order::Listen { .. } | Order::Datagrams => return false,
+        Order::Hello { .. }
+        | Order::Serve { .. }
+        | Order::Listen { .. }
+        | Order::Datagrams
+        | Order::Doors => return false,
         Order::Run { id, key, call } => {
             pending.spawn(report_outcome(id, shared.calls.start(key, call), reports.clone()));
             return true;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
+use crate::gateway::Passed;
 use crate::protocol::{Call, Reply, Service};
 use crate::service;
 use crate::{Datagrams, Error, Hand, Incoming, Origin, Pipe};
@@ -148,6 +149,11 @@ impl Hand for HostHand {
     async fn datagrams(&self) -> Result<Datagrams, Error> {
         let stream = self.connect().await?;
         service::datagrams(Box::new(stream), SERVE_TIMEOUT).await
+    }
+
+    async fn doors(&self) -> Result<Passed, Error> {
+        let stream = self.connect().await?;
+        service::doors(stream, SERVE_TIMEOUT).await
     }
 
     async fn listen(&self, port: u16) -> Result<Incoming, Error> {

@@ -1,9 +1,11 @@
 //! What stays and what goes when a sandbox does.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oma_domain::{EventId, SessionId};
+use oma_sandbox::gateway::{DNS, PROXY, Porter, Questions, WEB};
 use oma_sandbox::protocol::Service;
 use oma_sandbox::{Error, Incoming, Origin, Pool, PoolConfig, Provider, Spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -193,6 +195,85 @@ async fn processes_reach_the_server_through_a_port() {
     assert!(waiting.await.is_err());
     local.destroy(&session).await.unwrap();
     fixture.assert_nothing_left();
+}
+
+/// As a process that speaks to a door, and waits for what it is told.
+fn through(door: u16) -> String {
+    format!("exec 3<>/dev/tcp/127.0.0.1/{door}; echo word >&3; cat <&3")
+}
+
+/// What comes to a door is the server's own connection; it is answered.
+async fn answer_at(porter: &Porter, door: u16) -> SocketAddr {
+    let (mut stream, to) = porter.accept(door).await.unwrap();
+    let mut word = [0; 5];
+    stream.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"word\n");
+    stream.write_all(b"good\n").await.unwrap();
+    to
+}
+
+#[tokio::test]
+async fn the_doors_are_passed_and_stay() {
+    let fixture = Fixture::with(|config| config.gateway = true).await;
+    let (local, session) = (&fixture.local, SessionId::generate());
+    let hand = fixture.attach(&session).await.hand;
+    let passed = hand.doors().await.unwrap();
+    let porter = Porter::new(passed.streams).unwrap();
+    for door in [PROXY, DNS, WEB[0], WEB[1]] {
+        let command = through(door);
+        let (said, to) = tokio::join!(sh(&*hand, &command), answer_at(&porter, door));
+        assert_eq!((said.0.trim(), to.port()), ("good", door));
+    }
+    let questions = Questions::new(passed.datagrams).unwrap();
+    let ask = "exec 3<>/dev/udp/127.0.0.1/53; printf question >&3; head -c 6 <&3";
+    let (said, ()) = tokio::join!(sh(&*hand, ask), async {
+        let mut question = [0; 64];
+        let (length, from) = questions.next(&mut question).await.unwrap();
+        assert_eq!(&question[..length], b"question");
+        questions.answer(b"answer", from);
+    });
+    assert_eq!(said.0, "answer");
+
+    // A server that is gone leaves them open, and what comes meanwhile is the next one's.
+    drop((porter, questions, passed.life));
+    let command = through(PROXY);
+    let (said, ()) = tokio::join!(sh(&*hand, &command), async {
+        let passed = hand.doors().await.unwrap();
+        let porter = Porter::new(passed.streams).unwrap();
+        answer_at(&porter, PROXY).await;
+    });
+    assert_eq!(said.0.trim(), "good");
+    // So it is for one that has them carried.
+    let (said, heard) = tokio::join!(sh(&*hand, &command), async {
+        let arrived = hand.listen(PROXY).await.unwrap().await.unwrap();
+        let (mut pipe, mut word) = (arrived.pipe, [0; 5]);
+        pipe.read_exact(&mut word).await.unwrap();
+        pipe.write_all(b"good\n").await.unwrap();
+        word
+    });
+    assert_eq!((said.0.trim(), &heard), ("good", b"word\n"));
+
+    // They end with the sandbox, which they don't keep.
+    let passed = hand.doors().await.unwrap();
+    let waiting = tokio::spawn(async move { passed.life.ended().await });
+    assert!(local.retire(&session).await.unwrap());
+    waiting.await.unwrap();
+    assert!(hand.doors().await.is_err());
+    local.destroy(&session).await.unwrap();
+    fixture.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_sandbox_without_doors_passes_none() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let hand = fixture.attach(&session).await.hand;
+    let refused = hand.doors().await.err();
+    assert!(
+        matches!(&refused, Some(Error::Refused(reason)) if reason.contains("no doors")),
+        "{refused:?}"
+    );
+    fixture.local.destroy(&session).await.unwrap();
 }
 
 #[tokio::test]

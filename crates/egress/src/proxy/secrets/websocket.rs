@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Set;
 use super::replace::{Patterns, Pieces};
+use crate::proxy::Stream;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 16 << 10;
@@ -203,6 +204,8 @@ impl<S> Masked<S> {
         }
     }
 }
+
+impl<S: Stream> Stream for Masked<S> {}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Masked<S> {
     fn poll_read(
