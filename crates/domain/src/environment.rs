@@ -1,5 +1,6 @@
 //! Environments: what a session's sandbox contains and what it may reach.
 
+pub mod build;
 pub mod packages;
 pub mod variables;
 

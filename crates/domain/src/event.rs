@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::content::ContentBlock;
+use crate::environment::build::Progress;
 use crate::id::{AgentId, EventId, OutcomeId, SessionId};
 use crate::origin::Origin;
 use crate::outcome::Ending;
@@ -510,6 +511,14 @@ pub enum Body {
         /// Whether the server tries again by itself.
         retrying: bool,
     },
+    /// Something has become of the build that the session's environment needs, while a tool use waited for it.
+    #[serde(rename = "session.environment_build")]
+    EnvironmentBuild {
+        /// Names what is built: the same for all that is alike.
+        layer: String,
+        /// What.
+        progress: Progress,
+    },
     /// A message overrode the model; it stays overridden.
     #[serde(rename = "session.model_change")]
     ModelChange {
@@ -624,6 +633,7 @@ impl Body {
             Self::StatusTerminated => "session.status_terminated",
             Self::SessionUpdated { .. } => "session.updated",
             Self::Error { .. } => "session.error",
+            Self::EnvironmentBuild { .. } => "session.environment_build",
             Self::ModelChange { .. } => "session.model_change",
             Self::ThinkingLevelChange { .. } => "session.thinking_level_change",
             Self::Compaction { .. } => "session.compaction",

@@ -47,6 +47,14 @@ pub(crate) fn render(event: &Value, output: &Output) -> Option<String> {
             };
             output.paint(Style::Dim, &format!("[{what}: {}]", clip(content, WIDTH)))
         }
+        "session.environment_build" => {
+            let style = if event["is_error"] == true {
+                Style::Red
+            } else {
+                Style::Dim
+            };
+            output.paint(style, &format!("[environment] {}", plain(content)))
+        }
         "session.compaction" => {
             output.paint(Style::Dim, &format!("[history summarised]\n{}", plain(content)))
         }

@@ -195,6 +195,8 @@ impl Run<'_> {
             } else if at_work > 0 && has_left {
                 beside(&mut running, &mut ended, self.port.take_place()).await;
                 has_left = false;
+                // A tool may have committed something meanwhile, and somebody else, too.
+                continue;
             }
             let Some((delegated, done)) = ended.pop_front() else {
                 tokio::select! {
@@ -239,7 +241,7 @@ impl Native {
     async fn sandbox(&self, session: &SessionInfo, port: &dyn Port) -> Result<Lease, SandboxError> {
         let spec = self.sandbox_spec(session);
         let acquire = async {
-            self.built(session).await?;
+            self.built(session, port).await?;
             self.pool.acquire(&spec).await
         };
         let acquired = aside(port, acquire).await;

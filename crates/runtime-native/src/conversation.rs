@@ -318,6 +318,7 @@ impl Conversation {
             | Body::StatusTerminated
             | Body::SessionUpdated { .. }
             | Body::Error { .. }
+            | Body::EnvironmentBuild { .. }
             | Body::ModelChange { .. }
             | Body::ThinkingLevelChange { .. }
             | Body::ModelRequestStart { .. }

@@ -14,6 +14,7 @@
 
 mod acting;
 mod advice;
+mod building;
 mod compaction;
 mod conversation;
 mod delegation;

@@ -22,6 +22,7 @@ use oma_sandbox::pool::{Counts, Pool};
 use oma_sandbox::spill::{self, Kept};
 use oma_tools::Toolbox;
 
+use crate::building;
 use crate::conversation::Conversation;
 use crate::prompt;
 use crate::recent::Recent;
@@ -128,14 +129,18 @@ impl Native {
         is_ready
     }
 
-    /// Waits, beside all places for sandboxes, until the session's environment is built. A sandbox that runs has what it
+    /// Waits, beside all places for sandboxes, until the session's environment is built, which its log tells of meanwhile. A sandbox that runs has what it
     /// began with.
-    pub(crate) async fn built(&self, session: &SessionInfo) -> Result<(), oma_sandbox::Error> {
+    pub(crate) async fn built(
+        &self,
+        session: &SessionInfo,
+        port: &dyn Port,
+    ) -> Result<(), oma_sandbox::Error> {
         match (&self.environments, &session.environment) {
             (Some(environments), Some(environment)) if !environments.is_ready(environment) => {
                 match self.pool.provider().reattach(&session.sandbox).await? {
                     Some(_) => Ok(()),
-                    None => environments.ready(environment).await,
+                    None => building::wait(environments, environment, &session.id, port).await,
                 }
             }
             _ => Ok(()),

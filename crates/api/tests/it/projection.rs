@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use oma_api::dialects::openclaw::events::projection::project;
 use oma_domain::content::{ContentBlock, Source};
+use oma_domain::environment::Manager;
+use oma_domain::environment::build::{Progress, Step};
 use oma_domain::event::{Body, Cut, Failure, FailureKind, Kept, Purpose, StopReason};
 use oma_domain::policy::Permission;
 use oma_domain::quota::Exceeded;
@@ -70,6 +72,13 @@ fn result(content: Vec<ContentBlock>, is_error: bool) -> Body {
         content,
         is_error,
         of_server: None,
+    }
+}
+
+fn build(progress: Progress) -> Body {
+    Body::EnvironmentBuild {
+        layer: "0".repeat(64),
+        progress,
     }
 }
 
@@ -230,6 +239,29 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 }),
             },
         ),
+        ("build begins", build(Progress::Started)),
+        (
+            "build begins a step",
+            build(Progress::StepStarted {
+                step: Step::packages(Manager::Pip, &["six".into(), "numpy".into()]),
+            }),
+        ),
+        (
+            "build ends a step",
+            build(Progress::StepEnded {
+                step: Step::SetupScript,
+                took_ms: 1_500,
+                is_error: false,
+            }),
+        ),
+        ("build is ready", build(Progress::Ready { took_ms: 61_000 })),
+        (
+            "build failed",
+            build(Progress::Failed {
+                took_ms: 2_000,
+                reason: "pip could not install six (exit status 1):\nERROR: no".into(),
+            }),
+        ),
         (
             "model request",
             Body::ModelRequestStart {
@@ -273,6 +305,6 @@ fn every_event_type() {
         }
         shown.insert(name.to_owned(), frames.into());
     }
-    assert_eq!(kinds.len(), 15, "a type of event is missing here: {kinds:?}");
+    assert_eq!(kinds.len(), 16, "a type of event is missing here: {kinds:?}");
     insta::assert_json_snapshot!(shown);
 }

@@ -11,6 +11,7 @@ use super::state::{Queued, SystemNote};
 use super::threads::{Dispatch, News};
 use crate::agent::Agent;
 use crate::content::ContentBlock;
+use crate::environment::build::Progress;
 use crate::event::{Failure, Kept, Opaque, Purpose, Seq};
 use crate::id::{EventId, KeyId, SessionId};
 use crate::origin::Origin;
@@ -244,6 +245,13 @@ pub enum Input {
     Remark {
         /// What failed.
         failure: Failure,
+    },
+    /// A tool use waits until the session's environment is built, and something has become of that.
+    NoteBuild {
+        /// Names what is built.
+        layer: String,
+        /// What has become of it, in order.
+        progress: Vec<Progress>,
     },
     /// The server has started again and finds this session as it was left.
     Wake,

@@ -19,6 +19,7 @@ mod hold;
 mod input;
 mod interrupt;
 mod lapse;
+mod note_build;
 mod post;
 mod sandbox;
 mod state;

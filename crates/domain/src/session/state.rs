@@ -543,6 +543,7 @@ impl State {
             Input::CloseThread { thread } => next.close_thread(&thread)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Remark { failure } => next.remark(failure, ctx)?,
+            Input::NoteBuild { layer, progress } => next.note_build(&layer, progress, ctx)?,
             Input::Wake => next.wake(ctx),
         }
         Ok(next)

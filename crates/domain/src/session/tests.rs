@@ -430,6 +430,7 @@ fn word(id: &EventId, body: &Body) -> String {
         }
         Body::UserCustomToolResult { tool_use, .. } => format!("answer:{tool_use}"),
         Body::Error { retrying, .. } => if *retrying { "retry" } else { "failed" }.into(),
+        Body::EnvironmentBuild { progress, .. } => format!("build:{}", progress.as_str()),
         Body::ModelChange { model } => format!("model={model}"),
         Body::ThinkingLevelChange { thinking_level } => format!("thinking={}", thinking_level.as_str()),
         Body::Compaction { through, .. } => format!("summary<={}", through.0),

@@ -2,27 +2,24 @@
 //!
 //! A build is a task of its own: nobody who waits for it takes it along when he goes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use oma_domain::environment::build::Progress;
 use oma_domain::environment::{Environment, Spec};
 use oma_domain::{EnvironmentId, WorkspaceId};
 use oma_sandbox::Error;
 use oma_sandbox::layers::{Build, Layer, Layers, Site};
 use oma_store::Store;
-use tokio::sync::watch;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{interval, timeout};
 
 use super::install::{Run, unsaid, with_output};
+use super::job::Job;
 use super::key;
 use super::queue::{Full, MAX_WAITING, Queue};
-use super::run::Log;
 use super::{Settings, Stage};
 use crate::{Network, failed};
-
-/// How long a failure is the answer before the same is tried again.
-const FAILURE_AGE: Duration = Duration::from_secs(60);
 
 /// The most builds that are remembered.
 const REMEMBERED: usize = 1_024;
@@ -35,66 +32,8 @@ const MAX_FAILURES: u32 = 5;
 /// How often it is looked whether a build is still wanted.
 const ASK: Duration = Duration::from_secs(30);
 
-/// The most environments that a build remembers to be for.
-const MAX_ASKERS: usize = 256;
-
 /// What is said of a build that nobody wants any more.
 const UNWANTED: &str = "no environment asks for this any more, so it was not built";
-
-/// A build, or what became of it.
-pub(super) struct Job {
-    pub(super) layer: Layer,
-    workspace: WorkspaceId,
-    /// The environments that it is for.
-    askers: Mutex<BTreeSet<EnvironmentId>>,
-    pub(super) stage: watch::Sender<Stage>,
-    pub(super) log: Log,
-    ended: Mutex<Option<Instant>>,
-}
-
-impl Job {
-    fn new(environment: &Environment, layer: Layer, stage: Stage) -> Arc<Self> {
-        Arc::new(Self {
-            layer,
-            workspace: environment.workspace.clone(),
-            askers: Mutex::new([environment.id.clone()].into()),
-            stage: watch::Sender::new(stage),
-            log: Log::default(),
-            ended: Mutex::default(),
-        })
-    }
-
-    fn asked_for(&self, by: &EnvironmentId) {
-        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
-        if askers.len() < MAX_ASKERS {
-            askers.insert(by.clone());
-        }
-    }
-
-    /// It is not built, and whoever asks next has it tried again.
-    fn drop_it(&self, reason: String) {
-        self.stage.send_replace(Stage::Failed(reason));
-    }
-
-    fn end(&self, stage: Stage) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.stage.send_replace(stage);
-    }
-
-    /// Why it failed, as long as that is the answer.
-    pub(super) fn failure(&self) -> Option<String> {
-        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_fresh = ended.is_some_and(|ended| ended.elapsed() < FAILURE_AGE);
-        match &*self.stage.borrow() {
-            Stage::Failed(reason) if is_fresh => Some(reason.clone()),
-            _ => None,
-        }
-    }
-
-    fn is_under_way(&self) -> bool {
-        matches!(*self.stage.borrow(), Stage::Waiting | Stage::Building(_))
-    }
-}
 
 /// What all builds share.
 pub(super) struct Builds {
@@ -215,11 +154,13 @@ impl Builds {
     ) -> Result<Arc<Job>, Error> {
         let known = self.jobs().get(&layer).cloned();
         let is_answer = |job: &Arc<Job>| job.is_under_way() || job.failure().is_some();
-        let job = if let Some(job) = known.filter(is_answer) {
+        let job = if let Some(job) = known.clone().filter(is_answer) {
             job
         } else if self.layers.touch(&layer).await? {
             metrics::counter!("environment_layers_total", "outcome" => "shared").increment(1);
-            Job::new(environment, layer, Stage::Ready)
+            // What built it may be known yet, with what it printed.
+            let built = known.filter(|job| *job.stage.borrow() == Stage::Ready);
+            built.unwrap_or_else(|| Job::new(environment, layer, Stage::Ready))
         } else {
             let mut jobs = self.jobs();
             // Somebody may have begun meanwhile.
@@ -239,6 +180,17 @@ impl Builds {
         };
         self.note(environment, &job);
         self.advance();
+        let waits = self.queue().any(|(_, queued)| Arc::ptr_eq(queued, &job));
+        if waits {
+            // Unless it has begun meanwhile, or has said so already.
+            job.progress.send_if_modified(|all| {
+                let is_first = all.is_empty();
+                if is_first {
+                    all.push(Progress::Waiting);
+                }
+                is_first
+            });
+        }
         Ok(job)
     }
 
@@ -270,7 +222,7 @@ impl Builds {
                 let work = tokio::spawn(async move { work.carry_out(&spec, &of).await });
                 if let Err(error) = work.await {
                     tracing::error!(%error, "a build broke off");
-                    job.end(Stage::Failed("the build broke off".to_owned()));
+                    job.end(Err("the build broke off".to_owned()));
                 }
                 builds.queue().end(&workspace);
                 builds.advance();
@@ -283,8 +235,7 @@ impl Builds {
         if job.stage.receiver_count() > 0 {
             return true;
         }
-        let askers = job.askers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for id in askers {
+        for id in job.askers() {
             let wants = match self.store.environment(&job.workspace, &id).await {
                 Ok(Some(now)) if now.archived_at.is_none() => {
                     let layer = self.layer(&now.workspace, &now.spec).await;
@@ -345,17 +296,17 @@ impl Builds {
             job.drop_it(UNWANTED.to_owned());
             return;
         }
-        let begun = Instant::now();
+        job.begin();
         tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), "a layer is being built");
         let built = self.build(workspace, spec, job).await;
-        let took = begun.elapsed();
+        let took = job.took();
         metrics::histogram!("environment_build_duration_seconds").record(took);
         let outcome = if built.is_ok() { "built" } else { "failed" };
         metrics::counter!("environment_layers_total", "outcome" => outcome).increment(1);
         match built {
             Ok(()) => {
                 tracing::info!(workspace_id = %workspace, layer = job.layer.as_str(), ?took, "a layer was built");
-                job.end(Stage::Ready);
+                job.end(Ok(()));
             }
             // It was ended for that, and did not fail.
             Err(reason) if reason == UNWANTED => job.drop_it(reason),
@@ -363,7 +314,7 @@ impl Builds {
                 // What installers say is the developer's, and not for the operator's log.
                 let first = reason.lines().next().unwrap_or_default();
                 tracing::warn!(workspace_id = %workspace, layer = job.layer.as_str(), ?took, reason = first, "a layer could not be built");
-                job.end(Stage::Failed(reason));
+                job.end(Err(reason));
             }
         }
     }

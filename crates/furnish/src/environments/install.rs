@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use oma_domain::WorkspaceId;
+use oma_domain::environment::build::Step as BuildStep;
 use oma_domain::environment::{Manager, Networking, Packages, Spec};
 use oma_sandbox::Spec as SandboxSpec;
 use oma_sandbox::layers::Site;
 
-use super::Stage;
-use super::builds::{Builds, Job};
+use super::builds::Builds;
+use super::job::Job;
 use super::key::with_registries;
 use super::run::{Ended, Log, run, told};
 use super::steps::{self, Command, Step};
@@ -40,29 +41,40 @@ impl Run<'_> {
                 if names.is_empty() {
                     continue;
                 }
-                self.stage(manager.as_str());
-                self.bring(manager).await?;
-                for step in steps::install(manager, names) {
-                    self.step(&step).await?;
-                }
+                self.job.begin_step(BuildStep::packages(manager, names));
+                let installed = self.install(manager, names).await;
+                self.job.end_step(installed.is_err());
+                installed?;
             }
         }
         if let Some(step) = steps::script(spec) {
-            self.stage("setup_script");
-            let _way = self.way(&sandbox, &spec.networking).await?;
-            // They are the script's alone: what tidies up afterwards is ours.
-            let given = self.variables.clone();
-            self.variables.extend(spec.variables.clone());
-            let done = self.step(&step).await;
-            self.variables = given;
+            self.job.begin_step(BuildStep::SetupScript);
+            let done = self.script(&sandbox, spec, &step).await;
+            self.job.end_step(done.is_err());
             done?;
         }
         self.demand(&steps::tidy(), "the layer could not be tidied up")
             .await
     }
 
-    fn stage(&self, step: &'static str) {
-        self.job.stage.send_replace(Stage::Building(step));
+    /// Installs what an installer is to install.
+    async fn install(&mut self, manager: Manager, names: &[String]) -> Result<(), String> {
+        self.bring(manager).await?;
+        for step in steps::install(manager, names) {
+            self.step(&step).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the setup script.
+    async fn script(&mut self, sandbox: &SandboxSpec, spec: &Spec, step: &Step) -> Result<(), String> {
+        let _way = self.way(sandbox, &spec.networking).await?;
+        // They are the script's alone: what tidies up afterwards is ours.
+        let given = self.variables.clone();
+        self.variables.extend(spec.variables.clone());
+        let done = self.step(step).await;
+        self.variables = given;
+        done
     }
 
     /// Opens the doors of the build.

@@ -10,7 +10,9 @@
 //! Invariant: no secret of a session or a vault is in a build, and what the operator gives builds is in no layer.
 
 mod builds;
+mod following;
 mod install;
+mod job;
 mod key;
 mod queue;
 mod run;
@@ -21,8 +23,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use oma_domain::Session;
 use oma_domain::environment::{Environment, Networking, Spec};
+use oma_domain::{Session, SessionId};
 use oma_sandbox::fittings::Fittings;
 use oma_sandbox::layers::{Kept, Layers};
 use oma_sandbox::limits::Limits;
@@ -31,7 +33,9 @@ use oma_sandbox::{Error, Provider, Spec as SandboxSpec};
 use oma_store::Store;
 
 use crate::{Network, failed};
-use builds::{Builds, Job};
+use builds::Builds;
+pub use following::Following;
+use job::Job;
 
 /// How long a layer stays at least once it was used, so that a sandbox that is about to show it finds it.
 const GRACE: Duration = Duration::from_secs(600);
@@ -181,6 +185,21 @@ impl Environments {
             Some(job) => self.inner.builds.wait(&job).await,
             None => Ok(()),
         }
+    }
+
+    /// What becomes of an environment's build from now on, for a session that waits for it; none where none is under way
+    /// that the session would have to be told of.
+    ///
+    /// # Errors
+    /// [`Error`] when it can't be told whether the layer is there.
+    pub async fn follow(
+        &self,
+        environment: &Environment,
+        session: &SessionId,
+    ) -> Result<Option<Following>, Error> {
+        let job = self.inner.job(environment).await?;
+        let job = job.filter(|job| job.is_under_way() || job.told(session) > 0);
+        Ok(job.map(|job| Following::new(job, session)))
     }
 
     /// Whether what an environment needs is there, as far as this process knows without looking.

@@ -60,6 +60,11 @@ impl<T> Queue<T> {
         Some((workspace, build))
     }
 
+    /// Whether one of those that wait is such.
+    pub(super) fn any(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        self.waiting.iter().any(|(_, builds)| builds.iter().any(&is_it))
+    }
+
     /// The workspace's build has ended.
     pub(super) fn end(&mut self, workspace: &WorkspaceId) {
         self.running.remove(workspace);
@@ -83,6 +88,7 @@ mod tests {
         }
         assert_eq!(queue.push(&greedy, 99), Err(Full), "so many and no more");
         queue.push(&modest, 100).unwrap();
+        assert!(queue.any(|build| *build == 100) && !queue.any(|build| *build == 200));
         queue.push(&late, 200).unwrap();
 
         assert_eq!(queue.begin(), Some((greedy.clone(), 0)));

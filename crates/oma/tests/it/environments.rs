@@ -94,6 +94,30 @@ async fn run(chat: &Chat, command: &str) -> String {
     result["content"].as_str().expect("text").to_owned()
 }
 
+/// What the session's log says of builds, in short.
+async fn told(chat: &Chat) -> Vec<String> {
+    let events = chat.events().await;
+    let builds = events
+        .iter()
+        .filter(|event| event["type"] == "session.environment_build");
+    let word = |event: &Value| {
+        let build = &event["build"];
+        let status = build["status"].as_str().expect("a status");
+        let has_time = build["duration_ms"].is_u64();
+        assert_eq!(
+            has_time,
+            matches!(status, "step_ended" | "ready" | "failed"),
+            "{event}"
+        );
+        assert_eq!(build["layer"].as_str().map(str::len), Some(64), "{event}");
+        match build["step"].as_str() {
+            Some(step) => format!("{status} {step} {}", build["packages"]),
+            None => status.to_owned(),
+        }
+    };
+    builds.map(word).collect()
+}
+
 /// The build of an environment, once it has ended.
 async fn built(client: &Client, environment: &str) -> Value {
     loop {
@@ -120,6 +144,18 @@ async fn packages_are_installed_once_and_shared() {
     // Another environment that says the same, and two sessions at once: one build for all of them.
     let second = environment(client, body).await;
     let (one, two) = (session(client, &first).await, session(client, &second).await);
+    // One of them needs its sandbox before that is built.
+    assert_eq!(run(&one, "echo here").await.trim(), "here");
+    let steps = [
+        "apt [\"hello\"]",
+        "npm [\"left-pad@1.3.0\"]",
+        "pip [\"six==1.17.0\"]",
+    ];
+    let steps = steps.map(|step| [format!("step_started {step}"), format!("step_ended {step}")]);
+    let mut all = steps.concat();
+    all.insert(0, "started".to_owned());
+    all.push("ready".to_owned());
+    assert_eq!(told(&one).await, all);
     let build = built(client, &first).await;
     assert_eq!(build["status"], "ready", "{build:#}");
     let log = build["log"].as_str().expect("a log");
@@ -138,6 +174,8 @@ async fn packages_are_installed_once_and_shared() {
         let said = run(chat, use_them).await;
         assert!(said.starts_with("Hello, world!\n1.17.0\n007\n0"), "{said}");
     }
+    assert_eq!(told(&one).await, all, "once");
+    assert_eq!(told(&two).await, Vec::<String>::new(), "it waited for nothing");
     assert_eq!(
         client.metric("environment_build_duration_seconds_count").await,
         1.0
@@ -336,6 +374,36 @@ async fn a_turn_waits_for_the_build_and_ends_with_its_failure() {
         text.starts_with("the setup script failed (exit status 3):") && text.ends_with("good day"),
         "{text}"
     );
+    let steps = [
+        "started",
+        "step_started setup_script null",
+        "step_ended setup_script null",
+        "failed",
+    ];
+    assert_eq!(told(&chat).await, steps);
+    let failed = events
+        .iter()
+        .rfind(|event| event["type"] == "session.environment_build");
+    let failed = failed.expect("its end");
+    assert_eq!(
+        (&failed["content"], &failed["is_error"]),
+        (&json!(text), &json!(true))
+    );
+    // The other dialect has no word for it.
+    let path = format!("/v1/sessions/{}/events", chat.session);
+    let request = client.request(reqwest::Method::GET, &format!("{path}?limit=100"));
+    let listed = client
+        .send(request.header("anthropic-version", "2023-06-01"))
+        .await
+        .good();
+    let kinds: Vec<&str> = listed["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|event| event["type"].as_str())
+        .collect();
+    assert!(kinds.contains(&"session.error"), "{kinds:?}");
+    assert!(!kinds.iter().any(|kind| kind.contains("build")), "{kinds:?}");
     system.stop().await;
 }
 

@@ -4,6 +4,7 @@ mod budgets;
 mod outcomes;
 
 use super::*;
+use crate::environment::build::Progress;
 use crate::outcome::Evaluation;
 
 #[track_caller]
@@ -157,6 +158,21 @@ fn where_a_sandbox_came_from_stays_until_another_one_is_used() {
     assert_eq!((cold.as_str(), cold.boot_ms()), ("cold", Some(12)));
     assert_eq!(SandboxSource::Warm.boot_ms(), Some(0));
     assert_eq!((adopted.as_str(), adopted.boot_ms()), ("adopt", None));
+}
+
+#[test]
+fn a_build_is_told_of_while_a_turn_waits_for_it() {
+    let note = || Input::NoteBuild {
+        layer: "l".into(),
+        progress: vec![Progress::Started, Progress::Ready { took_ms: 7 }],
+    };
+    let ask = vec![post("m1"), begin("r1"), reply("r1", vec![tool("a", Allow)])];
+    check(
+        [ask, vec![note(), done("a")]].concat(),
+        "RUN user:m1 (r1 uses:a ) build:started build:ready result:a",
+        "ready",
+    );
+    refuses(vec![], note(), Rejection::Stale);
 }
 
 #[test]

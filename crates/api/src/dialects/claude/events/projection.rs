@@ -413,7 +413,9 @@ impl View {
                 one(fields)
             }
             Body::Error { failure, retrying } => one(json!({"error": self.error(failure, *retrying)})),
-            Body::ModelChange { .. } | Body::ThinkingLevelChange { .. } => Vec::new(),
+            Body::ModelChange { .. } | Body::ThinkingLevelChange { .. } | Body::EnvironmentBuild { .. } => {
+                Vec::new()
+            }
             Body::Compaction { .. } => vec![("agent.thread_context_compacted", json!({}))],
             Body::ModelRequestStart { .. } => one(json!({})),
             Body::ModelRequestEnd {

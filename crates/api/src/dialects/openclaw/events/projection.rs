@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use oma_domain::content::{ContentBlock, Source};
+use oma_domain::environment::build::{Progress, Step};
 use oma_domain::event::{Body, Cut, Kept, StopReason};
 use oma_domain::policy::Permission;
 use oma_domain::usage::{Cost, Usage};
@@ -32,7 +33,8 @@ pub struct EventView<'a> {
     /// `agent.tool_use`, `agent.tool_confirmation_request`, `agent.tool_result`, `agent.error`,
     /// `session.status_running`, `session.status_idle`, `session.status_failed`, `session.model_change`,
     /// `session.thinking_level_change`, `session.compaction`, `session.updated`, `session.status_terminated`,
-    /// `user.custom_tool_result`, `system.message`, `user.define_outcome` or `span.outcome_evaluation_end`.
+    /// `session.environment_build`, `user.custom_tool_result`, `system.message`, `user.define_outcome` or
+    /// `span.outcome_evaluation_end`.
     pub r#type: &'static str,
     /// Its text.
     #[schema(value_type = String)]
@@ -104,6 +106,50 @@ pub struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub kept: Option<KeptView>,
+    /// What has become of the build that the session waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub build: Option<BuildView<'a>>,
+}
+
+/// What has become of a build.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct BuildView<'a> {
+    /// Names what is built: the same for all that is alike.
+    #[schema(value_type = String)]
+    pub layer: &'a str,
+    /// `waiting` (for other builds), `started`, `step_started`, `step_ended`, `ready` or `failed`.
+    pub status: &'static str,
+    /// Whose step it is: the name of an installer, or `setup_script`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub step: Option<&'static str>,
+    /// The packages of the step, the first 32 of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    pub packages: Option<&'a [String]>,
+    /// How many further packages it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub further_packages: Option<usize>,
+    /// How long the step took, or the build without the wait for others, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub duration_ms: Option<u64>,
+}
+
+impl<'a> BuildView<'a> {
+    fn of(layer: &'a str, progress: &'a Progress) -> Self {
+        let named = progress.step().map(Step::named);
+        Self {
+            layer,
+            status: progress.as_str(),
+            step: progress.step().map(Step::as_str),
+            packages: named.map(|(packages, _)| packages).filter(|all| !all.is_empty()),
+            further_packages: named.map(|(_, further)| further).filter(|count| *count > 0),
+            duration_ms: progress.took_ms(),
+        }
+    }
 }
 
 /// What of a message is kept beside a summary. Blocks are counted from 0.
@@ -164,6 +210,7 @@ impl<'a> EventView<'a> {
             deny_message: None,
             dropped_event_ids: None,
             kept: None,
+            build: None,
         }
     }
 }
@@ -291,6 +338,11 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
             error_type: Some(failure.kind.as_str()),
             retrying: Some(*retrying),
             ..EventView::plain(event, "agent.error", failure.message.as_str())
+        },
+        Body::EnvironmentBuild { layer, progress } => EventView {
+            is_error: progress.is_error().then_some(true),
+            build: Some(BuildView::of(layer, progress)),
+            ..plain(progress.to_string().into())
         },
         Body::ModelChange { model } => EventView {
             model: Some(model.as_str().into()),
