@@ -462,6 +462,9 @@ fn unavailable(error: &SandboxError) -> String {
                 .to_owned()
         }
         SandboxError::Build(reason) => format!("There is no sandbox, for its environment could not be built: {reason}"),
+        SandboxError::Unbuilt => {
+            "There is no sandbox yet, for its environment is being built. Try again in a while.".to_owned()
+        }
         SandboxError::Exhausted(_) => "No sandbox became free in time. Try again in a while.".to_owned(),
         _ => "The sandbox could not be started; the server's log says why.".to_owned(),
     }

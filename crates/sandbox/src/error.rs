@@ -24,6 +24,9 @@ pub enum Error {
     /// What its environment needs could not be built; the rest is for the developer, mostly in an installer's words.
     #[error("the environment could not be built: {0}")]
     Build(String),
+    /// What its environment needs is being built.
+    #[error("its environment is not built yet")]
+    Unbuilt,
     /// Somebody uses the sandbox, or something runs in it.
     #[error("the sandbox is in use")]
     Busy,

@@ -151,6 +151,11 @@ pub trait Furnish: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Returns when [`Furnish::fit`] may give something that it refused with [`Error::Unbuilt`], or is not going to.
+    async fn fits(&self, spec: &Spec) {
+        let _ = spec;
+    }
+
     /// Called after that, with the sandbox at hand and before anybody else has it; what can only be done inside is
     /// done here. Tells what went wrong, for the session's log: the sandbox is used all the same.
     async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {

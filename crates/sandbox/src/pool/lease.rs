@@ -37,6 +37,15 @@ impl Fit for Furnishers {
     }
 }
 
+impl Furnishers {
+    /// Returns when what was missing is there, or will not be.
+    pub(super) async fn fits(&self, spec: &Spec) {
+        for furnisher in &self.0 {
+            furnisher.fits(spec).await;
+        }
+    }
+}
+
 /// Counts as being started for somebody until dropped: meanwhile none are started in advance.
 struct Starting<'a>(&'a Inner);
 

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) reserve: Reserve,
     /// Requests for such, until somebody has looked at them.
     pub(super) asks: VecDeque<Ask>,
+    /// Those of them that are made again when what they need has been built.
+    pub(super) deferred: Vec<Spec>,
     /// What sandboxes like those of these sessions were, until somebody has looked again.
     pub(super) refits: Vec<(Kind, Spec)>,
     /// What went wrong with what belongs into sandboxes, until somebody has heard.
@@ -453,6 +455,7 @@ impl State {
             starting: 0,
             reserve,
             asks: VecDeque::new(),
+            deferred: Vec::new(),
             refits: Vec::new(),
             failures: HashMap::new(),
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::places::{Claim, Hold, Inner};
 use super::reserve::{Kind, Spare};
 use crate::fittings::{Fit as _, Fittings};
-use crate::{Attached, Spec, WarmId};
+use crate::{Attached, Error, Spec, WarmId};
 
 /// How many are started at once.
 const BOOTING: usize = 2;
@@ -26,6 +26,8 @@ const MAX_ASKS: usize = 64;
 /// first.
 const FITTING: usize = 4;
 const FIT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a request waits for a build. Builds wait for each other, and each may take long.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(4 * 3_600);
 
 /// A request for sandboxes in advance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,8 +239,30 @@ impl Inner {
         next
     }
 
+    /// Makes a request again when what it needs has been built. There are no more of these than other requests.
+    fn defer(self: &Arc<Self>, spec: &Spec) {
+        {
+            let mut state = self.lock();
+            if state.deferred.len() >= MAX_ASKS || state.deferred.contains(spec) {
+                return;
+            }
+            state.deferred.push(spec.clone());
+        }
+        let (furnishers, spec) = (Arc::clone(&self.furnishers), spec.clone());
+        // The pool does not live on for this.
+        let inner = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            let built = timeout(BUILD_TIMEOUT, furnishers.fits(&spec)).await;
+            let Some(inner) = inner.upgrade() else { return };
+            inner.lock().deferred.retain(|known| *known != spec);
+            if built.is_ok() {
+                inner.ask(Ask::Like(spec));
+            }
+        });
+    }
+
     /// Finds out what is wanted, and notes it. `known` is what the same request meant before.
-    async fn fit(&self, ask: Ask, known: Option<Kind>) {
+    async fn fit(self: &Arc<Self>, ask: Ask, known: Option<Kind>) {
         let (workspace, like) = match ask {
             Ask::Like(spec) => (spec.workspace.clone(), Some(spec)),
             Ask::Plain(workspace) => (workspace, None),
@@ -246,6 +270,10 @@ impl Inner {
         let fittings = match &like {
             Some(spec) => match timeout(FIT_TIMEOUT, self.furnishers.fit(spec)).await {
                 Ok(Ok(fittings)) => (!fittings.is_personal()).then_some(fittings),
+                Ok(Err(Error::Unbuilt)) => {
+                    self.defer(spec);
+                    None
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(session_id = %spec.session, %error, "no sandboxes like this in advance");
                     None

@@ -7,6 +7,8 @@ use crate::mounts::Furnish;
 #[derive(Default)]
 struct Letters {
     renamed: Mutex<BTreeMap<String, String>>,
+    /// Whether what sessions with this letter need has been built, where it has to be.
+    built: tokio::sync::watch::Sender<bool>,
     failing: Mutex<Vec<SessionId>>,
 }
 
@@ -21,6 +23,9 @@ impl Furnish for Letters {
 
     async fn fit(&self, spec: &Spec, fittings: &mut Fittings) -> Result<(), Error> {
         let letter = spec.session.as_str()[..1].to_owned();
+        if letter == "u" && !*self.built.borrow() {
+            return Err(Error::Unbuilt);
+        }
         if letter == "x" {
             return Err(Error::Lost("unfit".to_owned()));
         }
@@ -36,6 +41,13 @@ impl Furnish for Letters {
         }
         fittings.variables.insert("KIND".to_owned(), letter);
         Ok(())
+    }
+
+    async fn fits(&self, spec: &Spec) {
+        if spec.session.as_str().starts_with('u') {
+            let mut built = self.built.subscribe();
+            built.wait_for(|is_built| *is_built).await.unwrap();
+        }
     }
 }
 
@@ -119,6 +131,31 @@ async fn a_session_takes_one_that_is_like_its_own_and_another_follows() {
     assert_eq!(since(&fake), ["start b1", "start a3", "start a4"]);
     assert_eq!(pool.counts().started, 3);
     assert_eq!(warm(&fake), "a a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_during_a_build_is_started_when_that_has_ended() {
+    let (pool, fake, letters) = pool(8, 1);
+    for _ in 0..3 {
+        pool.warm(&spec("u1"));
+        settled().await;
+    }
+    assert_eq!(since(&fake), Vec::<String>::new());
+    // Others do not wait for it.
+    pool.warm(&spec("a1"));
+    settled().await;
+    assert_eq!(since(&fake), ["warm a"]);
+    letters.built.send_replace(true);
+    settled().await;
+    assert_eq!(since(&fake), ["cool a", "warm u"]);
+    // Those who wait keep no pool alive.
+    letters.built.send_replace(false);
+    pool.warm(&spec("u2"));
+    settled().await;
+    let inner = Arc::downgrade(&pool.inner);
+    drop(pool);
+    settled().await;
+    assert!(inner.upgrade().is_none());
 }
 
 #[tokio::test(start_paused = true)]
