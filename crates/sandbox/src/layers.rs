@@ -82,6 +82,8 @@ pub struct Build {
 pub struct Site {
     /// Names it.
     pub id: SessionId,
+    /// Whose build it is.
+    pub workspace: WorkspaceId,
     /// The way to its hand.
     pub hand: Arc<dyn Hand>,
 }
@@ -91,10 +93,21 @@ pub struct Site {
 pub struct Kept {
     /// Which one.
     pub layer: Layer,
+    /// Whose it is; those of earlier versions don't say.
+    pub workspace: Option<WorkspaceId>,
     /// What it takes of the disk, in bytes.
     pub bytes: u64,
     /// When a sandbox last began with it, or it was built.
     pub used: SystemTime,
+}
+
+/// What a build has put on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes; all that there can be where folders are too deep to be looked into.
+    pub bytes: u64,
+    /// Files, folders and links, as far as they can be counted.
+    pub inodes: u64,
 }
 
 /// Builds layers and keeps them.
@@ -121,12 +134,12 @@ pub trait Layers: Send + Sync + 'static {
     /// [`Error`] when it can't be made; nothing of it is left then.
     async fn begin(&self, build: Build) -> Result<Site, Error>;
 
-    /// What a build has put on the disk by now, in bytes; all that there can be where folders are too deep to be looked
-    /// into.
+    /// What a build has put on the disk by now, with its home, whatever becomes of that. Once there are more inodes than
+    /// this, it is not looked further.
     ///
     /// # Errors
     /// [`Error`] when that can't be told.
-    async fn size(&self, site: &Site) -> Result<u64, Error>;
+    async fn size(&self, site: &Site, most_inodes: u64) -> Result<Size, Error>;
 
     /// Ends the sandbox and keeps what was built in it as this layer, for good. One of that name that is there already
     /// stays.

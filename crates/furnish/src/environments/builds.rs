@@ -13,7 +13,10 @@ use oma_sandbox::Error;
 use oma_sandbox::layers::{Build, Layer, Layers, Site};
 use oma_store::Store;
 use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::collect::Room;
 use super::install::{Run, unsaid, with_output};
 use super::job::Job;
 use super::key;
@@ -35,6 +38,15 @@ const ASK: Duration = Duration::from_secs(30);
 /// What is said of a build that nobody wants any more.
 const UNWANTED: &str = "no environment asks for this any more, so it was not built";
 
+/// What is said of a build that is given up with the server.
+const CLOSING: &str = "the server stops, so it was not built";
+
+/// What is said of a build that can't be measured.
+const UNMEASURED: &str = "nobody can tell what the build has put on the disk";
+
+/// How long builds may take to be given up.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What all builds share.
 pub(super) struct Builds {
     store: Arc<dyn Store>,
@@ -45,6 +57,12 @@ pub(super) struct Builds {
     /// What was last asked for an environment, by its definition then.
     latest: Mutex<HashMap<EnvironmentId, (Spec, Arc<Job>)>>,
     queue: Mutex<Queue<(Spec, Arc<Job>)>>,
+    /// Held while layers are removed to make room.
+    pub(super) collecting: tokio::sync::Mutex<()>,
+    /// The server stops: no build begins, and those under way are given up.
+    closing: CancellationToken,
+    /// Builds that are under way.
+    tasks: TaskTracker,
 }
 
 impl Builds {
@@ -62,6 +80,9 @@ impl Builds {
             settings,
             jobs: Mutex::default(),
             latest: Mutex::default(),
+            collecting: tokio::sync::Mutex::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -162,6 +183,8 @@ impl Builds {
             let built = known.filter(|job| *job.stage.borrow() == Stage::Ready);
             built.unwrap_or_else(|| Job::new(environment, layer, Stage::Ready))
         } else {
+            // Others may think that it is there.
+            self.forget(&layer);
             let mut jobs = self.jobs();
             // Somebody may have begun meanwhile.
             match jobs.get(&layer).cloned().filter(is_answer) {
@@ -201,6 +224,10 @@ impl Builds {
     /// Has a build wait for its turn; tells whether there is room.
     fn enqueue(&self, environment: &Environment, job: &Arc<Job>) -> bool {
         let waits = (environment.spec.clone(), Arc::clone(job));
+        if self.closing.is_cancelled() {
+            job.drop_it(CLOSING.to_owned());
+            return false;
+        }
         let queued = self.queue().push(&environment.workspace, waits);
         if queued == Err(Full) {
             job.drop_it(format!(
@@ -212,12 +239,12 @@ impl Builds {
 
     /// Begins all builds whose turn it is.
     fn advance(self: &Arc<Self>) {
-        loop {
+        while !self.closing.is_cancelled() {
             let Some((workspace, (spec, job))) = self.queue().begin() else {
                 return;
             };
             let builds = Arc::clone(self);
-            tokio::spawn(async move {
+            self.tasks.spawn(async move {
                 let (work, of) = (Arc::clone(&builds), Arc::clone(&job));
                 let work = tokio::spawn(async move { work.carry_out(&spec, &of).await });
                 if let Err(error) = work.await {
@@ -227,6 +254,18 @@ impl Builds {
                 builds.queue().end(&workspace);
                 builds.advance();
             });
+        }
+    }
+
+    /// Gives up the builds that are under way, within a bound, and begins no others.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        for (_, job) in self.queue().clear() {
+            job.drop_it(CLOSING.to_owned());
+        }
+        self.tasks.close();
+        if timeout(CLOSE_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some builds could not be given up in time; they end by themselves");
         }
     }
 
@@ -309,7 +348,7 @@ impl Builds {
                 job.end(Ok(()));
             }
             // It was ended for that, and did not fail.
-            Err(reason) if reason == UNWANTED => job.drop_it(reason),
+            Err(reason) if [UNWANTED, CLOSING].contains(&&*reason) => job.drop_it(reason),
             Err(reason) => {
                 // What installers say is the developer's, and not for the operator's log.
                 let first = reason.lines().next().unwrap_or_default();
@@ -317,9 +356,13 @@ impl Builds {
                 job.end(Err(reason));
             }
         }
+        if let Err(error) = self.collect().await {
+            tracing::warn!(%error, "the layers of environments can't be looked through");
+        }
     }
 
     async fn build(&self, workspace: &WorkspaceId, spec: &Spec, job: &Job) -> Result<(), String> {
+        let room = self.room(workspace).await?;
         let build = Build {
             workspace: workspace.clone(),
             image: spec.image.clone(),
@@ -330,7 +373,8 @@ impl Builds {
             tracing::error!(%error, "a build could not begin");
             unsaid("the build could not begin")
         })?;
-        let installed = timeout(self.settings.timeout, self.install(workspace, spec, job, &site)).await;
+        let work = self.install(workspace, spec, job, (&site, room));
+        let installed = timeout(self.settings.timeout, work).await;
         let installed = installed.unwrap_or_else(|_| {
             let words = format!(
                 "the build took longer than {:?} and was ended",
@@ -338,6 +382,11 @@ impl Builds {
             );
             Err(with_output(&words, &job.log.text()))
         });
+        let installed = match installed {
+            // What came since it was last looked at counts, too.
+            Ok(()) => self.last_look(&site, room, job).await,
+            failed => failed,
+        };
         let done = match &installed {
             Ok(()) => self.layers.keep(&site, &job.layer).await,
             Err(_) => self.layers.give_up(&site).await,
@@ -362,46 +411,77 @@ impl Builds {
         workspace: &WorkspaceId,
         spec: &Spec,
         job: &Job,
-        site: &Site,
+        (site, room): (&Site, Room),
     ) -> Result<(), String> {
         let run = Run {
             builds: self,
             job,
             site,
+            room,
             variables: self.settings.variables.clone(),
             is_refreshed: false,
         };
         tokio::select! {
             done = run.go(workspace, spec) => done,
-            reason = self.watch(site) => Err(with_output(&reason, &job.log.text())),
+            reason = self.watch(site, room) => Err(with_output(&reason, &job.log.text())),
+            () = self.closing.cancelled() => Err(CLOSING.to_owned()),
             () = self.unwanted(job) => Err(UNWANTED.to_owned()),
         }
     }
 
     /// Returns when a build has put too much on the disk.
-    async fn watch(&self, site: &Site) -> String {
+    async fn watch(&self, site: &Site, room: Room) -> String {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failures = 0;
         loop {
             looks.tick().await;
-            match self.layers.size(site).await {
-                Ok(size) if size > self.settings.limits.disk => {
-                    return format!(
-                        "the build has put more than {} bytes on the disk",
-                        self.settings.limits.disk
-                    );
-                }
-                Ok(_) => failures = 0,
+            match self.excess(site, room).await {
+                Ok(Some(excess)) => return excess,
+                Ok(None) => failures = 0,
                 // It has ended, or will be looked at again; but what is never measured has no bound.
                 Err(error) => {
                     failures += 1;
                     tracing::debug!(%error, failures, "a build can't be measured");
                     if failures >= MAX_FAILURES {
-                        return "nobody can tell what the build has put on the disk".to_owned();
+                        return UNMEASURED.to_owned();
                     }
                 }
             }
         }
+    }
+
+    /// Whether a build that is done has no more than it may have.
+    async fn last_look(&self, site: &Site, room: Room, job: &Job) -> Result<(), String> {
+        match self.excess(site, room).await {
+            Ok(None) => Ok(()),
+            Ok(Some(excess)) => Err(with_output(&excess, &job.log.text())),
+            Err(error) => {
+                tracing::warn!(%error, "a build can't be measured");
+                Err(UNMEASURED.to_owned())
+            }
+        }
+    }
+
+    /// Of what a build has too much.
+    pub(super) async fn excess(&self, site: &Site, room: Room) -> Result<Option<String>, Error> {
+        let most_inodes = self.settings.limits.inodes;
+        let size = self.layers.size(site, most_inodes).await?;
+        let excess = if size.bytes > room.bytes {
+            let why = if room.is_rest {
+                ", which is what is left beside what was built before"
+            } else {
+                ""
+            };
+            format!(
+                "the build has put more than {} bytes on the disk{why}",
+                room.bytes
+            )
+        } else if size.inodes > most_inodes {
+            format!("the build has made more than {most_inodes} files and folders")
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(excess))
     }
 }

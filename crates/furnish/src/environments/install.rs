@@ -9,6 +9,7 @@ use oma_sandbox::Spec as SandboxSpec;
 use oma_sandbox::layers::Site;
 
 use super::builds::Builds;
+use super::collect::Room;
 use super::job::Job;
 use super::key::with_registries;
 use super::run::{Ended, Log, run, told};
@@ -19,6 +20,7 @@ pub(super) struct Run<'a> {
     pub(super) builds: &'a Builds,
     pub(super) job: &'a Job,
     pub(super) site: &'a Site,
+    pub(super) room: Room,
     pub(super) variables: Vec<(String, String)>,
     /// The lists of Debian's packages are new.
     pub(super) is_refreshed: bool,
@@ -162,11 +164,20 @@ impl Run<'_> {
     }
 
     async fn run(&self, command: &Command, log: &Log) -> Result<Ended, String> {
-        let ended = run(&*self.site.hand, command, &self.variables, log).await;
-        ended.map_err(|error| {
-            tracing::error!(%error, "a build was lost");
-            with_output(&unsaid("the build was lost"), &log.text())
-        })
+        match run(&*self.site.hand, command, &self.variables, log).await {
+            Ok(ended) => Ok(ended),
+            Err(error) => {
+                // Its hand ends what takes too much, too, and may be the first to see it.
+                let words = match self.builds.excess(self.site, self.room).await {
+                    Ok(Some(excess)) => excess,
+                    Ok(None) | Err(_) => {
+                        tracing::error!(%error, "a build was lost");
+                        unsaid("the build was lost")
+                    }
+                };
+                Err(with_output(&words, &log.text()))
+            }
+        }
     }
 }
 

@@ -82,7 +82,20 @@ impl Job {
 
     /// It is not built, and whoever asks next has it tried again.
     pub(super) fn drop_it(&self, reason: String) {
-        self.stage.send_replace(Stage::Failed(reason));
+        self.settle(Stage::Failed(reason));
+    }
+
+    /// Nothing more becomes of it. Those who follow it see that there is no more to come.
+    fn settle(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+        self.progress.send_modify(|_| {});
+    }
+
+    /// Returns when it is not under way any more. Whoever waits here does not keep a build going that nobody else wants.
+    pub(super) async fn ended(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender is this one's own.
+        while self.is_under_way() && progress.changed().await.is_ok() {}
     }
 
     /// Something has become of it.
@@ -144,7 +157,7 @@ impl Job {
         // First what sessions are told: who waits for the end goes on with it.
         self.note(progress);
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.stage.send_replace(stage);
+        self.settle(stage);
     }
 
     /// Why it failed, as long as that is the answer.

@@ -10,6 +10,7 @@
 //! Invariant: no secret of a session or a vault is in a build, and what the operator gives builds is in no layer.
 
 mod builds;
+mod collect;
 mod following;
 mod install;
 mod job;
@@ -20,13 +21,13 @@ mod steps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::environment::{Environment, Networking, Spec};
 use oma_domain::{Session, SessionId};
 use oma_sandbox::fittings::Fittings;
-use oma_sandbox::layers::{Kept, Layers};
+use oma_sandbox::layers::Layers;
 use oma_sandbox::limits::Limits;
 use oma_sandbox::mounts::Furnish;
 use oma_sandbox::{Error, Provider, Spec as SandboxSpec};
@@ -34,11 +35,9 @@ use oma_store::Store;
 
 use crate::{Network, failed};
 use builds::Builds;
+pub use collect::Share;
 pub use following::Following;
 use job::Job;
-
-/// How long a layer stays at least once it was used, so that a sandbox that is about to show it finds it.
-const GRACE: Duration = Duration::from_secs(600);
 
 /// How often layers are looked through.
 const COLLECT: Duration = Duration::from_secs(600);
@@ -61,8 +60,8 @@ pub struct Settings {
     pub files: Vec<(PathBuf, PathBuf)>,
     /// How long a layer that nobody uses is kept; for ever, if not said.
     pub age: Option<Duration>,
-    /// How much all layers may take, in bytes.
-    pub size: u64,
+    /// How much of the disk layers may take.
+    pub share: Share,
     /// The images that environments may name.
     pub images: Vec<String>,
 }
@@ -237,39 +236,17 @@ impl Environments {
         }))
     }
 
-    /// Removes layers that are too old, and the longest unused while all of them are too large.
+    /// Removes layers that are too old, and the longest unused while those of a workspace, or all of them, are too large.
     ///
     /// # Errors
     /// [`Error`] when they can't be listed.
     pub async fn collect(&self) -> Result<(), Error> {
-        let (layers, settings) = (&self.inner.builds.layers, self.inner.builds.settings());
-        for layer in surplus(
-            layers.kept().await?,
-            SystemTime::now(),
-            settings.age,
-            settings.size,
-        ) {
-            match layers.discard(&layer.layer).await {
-                Ok(true) => {
-                    self.inner.builds.forget(&layer.layer);
-                    tracing::info!(
-                        layer = layer.layer.as_str(),
-                        bytes = layer.bytes,
-                        "a layer was removed"
-                    );
-                    metrics::counter!("environment_layers_total", "outcome" => "removed").increment(1);
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(layer = layer.layer.as_str(), %error, "a layer could not be removed");
-                }
-            }
-        }
-        let kept = layers.kept().await?;
-        #[expect(clippy::cast_precision_loss, reason = "a gauge takes no other number")]
-        let bytes = kept.iter().map(|layer| layer.bytes).sum::<u64>() as f64;
-        metrics::gauge!("environment_layers_bytes").set(bytes);
-        Ok(())
+        self.inner.builds.collect().await
+    }
+
+    /// The server stops: gives up the builds that are under way, within a bound, and begins no others.
+    pub async fn close(&self) {
+        self.inner.builds.close().await;
     }
 
     /// Looks through the layers now and then; never returns.
@@ -281,22 +258,6 @@ impl Environments {
             tokio::time::sleep(COLLECT).await;
         }
     }
-}
-
-/// The layers that go, the longest unused first.
-fn surplus(mut all: Vec<Kept>, now: SystemTime, age: Option<Duration>, size: u64) -> Vec<Kept> {
-    all.sort_by_key(|layer| layer.used);
-    let mut total: u64 = all.iter().map(|layer| layer.bytes).sum();
-    all.retain(|layer| {
-        // One of the future was used just now.
-        let unused = now.duration_since(layer.used).unwrap_or_default();
-        let goes = unused >= GRACE && (age.is_some_and(|age| unused > age) || total > size);
-        if goes {
-            total -= layer.bytes;
-        }
-        goes
-    });
-    all
 }
 
 impl Inner {
@@ -344,9 +305,7 @@ impl Furnish for Environments {
             match stage {
                 Stage::Ready => fittings.layer = Some(job.layer.clone()),
                 Stage::Failed(reason) => return Err(Error::Build(reason)),
-                Stage::Waiting | Stage::Building(_) => {
-                    return Err(Error::Build("it is not built yet; try again".to_owned()));
-                }
+                Stage::Waiting | Stage::Building(_) => return Err(Error::Unbuilt),
             }
         }
         if of
@@ -362,32 +321,19 @@ impl Furnish for Environments {
         fittings.limits = of.limits.unwrap_or_default();
         Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use oma_sandbox::layers::Layer;
-
-    #[test]
-    fn old_layers_go_and_of_many_the_longest_unused() {
-        let now = SystemTime::now();
-        let hour = Duration::from_secs(3_600);
-        let layer = |digit: char, hours: u32| Kept {
-            layer: Layer::parse(&digit.to_string().repeat(64)).unwrap(),
-            bytes: 10,
-            used: now - hour * hours,
+    async fn fits(&self, spec: &SandboxSpec) {
+        let job = match self.inner.environment(spec).await {
+            Ok(Some(environment)) => self.inner.job(&environment).await,
+            Ok(None) => return,
+            Err(error) => Err(error),
         };
-        let all = || vec![layer('a', 1), layer('b', 30), layer('c', 3), layer('d', 0)];
-        let goes = |age: Option<Duration>, size: u64| -> String {
-            let gone = surplus(all(), now, age, size);
-            gone.iter().map(|kept| &kept.layer.as_str()[..1]).collect()
-        };
-        assert_eq!(goes(None, 40), "");
-        assert_eq!(goes(Some(hour * 24), 40), "b");
-        assert_eq!(goes(None, 39), "b");
-        assert_eq!(goes(None, 20), "bc");
-        assert_eq!(goes(Some(hour * 2), 20), "bc");
-        assert_eq!(goes(None, 0), "bca", "one that was used just now stays");
+        match job {
+            Ok(Some(job)) => job.ended().await,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(session_id = %spec.session, %error, "nobody can tell what a sandbox waits for")
+            }
+        }
     }
 }

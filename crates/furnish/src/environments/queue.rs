@@ -65,6 +65,13 @@ impl<T> Queue<T> {
         self.waiting.iter().any(|(_, builds)| builds.iter().any(&is_it))
     }
 
+    /// Takes all that wait away.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
+        std::mem::take(&mut self.waiting)
+            .into_iter()
+            .flat_map(|(_, builds)| builds)
+    }
+
     /// The workspace's build has ended.
     pub(super) fn end(&mut self, workspace: &WorkspaceId) {
         self.running.remove(workspace);
@@ -110,5 +117,7 @@ mod tests {
         assert_eq!(queue.begin(), None, "one at a time, though there is a place");
         queue.end(&greedy);
         assert_eq!(queue.begin(), Some((greedy, 2)));
+        assert_eq!(queue.clear().count(), MAX_WAITING - 3);
+        assert_eq!(queue.begin(), None);
     }
 }

@@ -19,9 +19,10 @@ const TOLD: usize = 4 << 10;
 /// How much is read at once.
 const CHUNK: usize = 8 << 10;
 
-/// Runs a command with its output as one, and says how it ended: after that nothing is waited for, whatever it has left
-/// running.
-const WRAPPER: &str = "\"$@\" </dev/null 2>&1; printf '\\n%s %d\\n' \"$0\" \"$?\"";
+/// Runs a command in an empty folder, in which no installer finds a file that it would take for a package, with its
+/// output as one, and says how it ended: after that nothing is waited for, whatever it has left running.
+const WRAPPER: &str = "{ mkdir -p \"/tmp/$0\" && cd \"/tmp/$0\" && \"$@\"; } </dev/null 2>&1; \
+                       printf '\\n%s %d\\n' \"$0\" \"$?\"";
 
 /// The newest that a build has printed.
 #[derive(Default)]

@@ -197,9 +197,9 @@ pub(super) fn install(manager: Manager, packages: &[String]) -> Vec<Step> {
     }
 }
 
-/// The setup script: by whom its first line says, or by `bash` or `sh`, which then end at the first failure.
+/// The setup script, at home: by whom its first line says, or by `bash` or `sh`, which then end at the first failure.
 pub(super) fn script(spec: &Spec) -> Option<Step> {
-    const RUN: &str = "printf '%s' \"$1\" >/tmp/setup && chmod 700 /tmp/setup && case \"$1\" in \
+    const RUN: &str = "cd /workspace && printf '%s' \"$1\" >/tmp/setup && chmod 700 /tmp/setup && case \"$1\" in \
                        '#!'*) exec /tmp/setup;; esac; \
                        if command -v bash >/dev/null; then exec bash -e /tmp/setup; else exec sh -e /tmp/setup; fi";
     let script = spec.setup_script.as_deref()?;

@@ -220,6 +220,9 @@ section! {
         layers_age: Duration { default "30d"; between "10m", "3650d"; env "OPENCLAW_SANDBOX_LAYERS_AGE_MS"; }
         /// What all that was built may take of the disk; beyond that the longest unused goes.
         layers_size: Bytes { default "20GiB"; between "1MiB", "1000TiB"; env "OPENCLAW_SANDBOX_LAYERS_SIZE"; }
+        /// What may be of one workspace of that; beyond it the longest unused of the workspace goes, and nothing more is
+        /// built for it while the rest is in use.
+        layers_share: Bytes { default "10GiB"; between "1MiB", "1000TiB"; env "OPENCLAW_SANDBOX_LAYERS_SHARE"; }
         /// How long a sandbox with a command under way outlives its server, so that a restarted one finds it.
         orphan_timeout: Duration { default "1h"; between "1s", "7d"; env "OPENCLAW_SANDBOX_ORPHAN_TIMEOUT_MS"; }
         /// How long making a sandbox may take.

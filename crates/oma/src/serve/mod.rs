@@ -160,7 +160,10 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 async fn drain(parts: &Parts, mut server: tokio::task::JoinHandle<()>, stopping: &CancellationToken) {
     parts.engine.stop().await;
     stopping.cancel();
-    match tokio::time::timeout(CLOSE_TIMEOUT, &mut server).await {
+    // No turn waits for one any more, and the next server begins anew.
+    let closing = parts.environments.close();
+    let (closed, ()) = tokio::join!(tokio::time::timeout(CLOSE_TIMEOUT, &mut server), closing);
+    match closed {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "the HTTP server broke down"),
         Err(_) => {

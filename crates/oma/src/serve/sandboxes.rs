@@ -1,6 +1,6 @@
 //! From the configuration to sandboxes.
 
-use oma_furnish::environments::Settings;
+use oma_furnish::environments::{Settings, Share};
 use oma_sandbox::hand::limits::ToolLimits;
 use oma_sandbox::host::{self, Host};
 use oma_sandbox::limits::{Enforcement, Limits};
@@ -11,7 +11,7 @@ use crate::config::reader::Origin;
 use crate::config::sections::{Backend, Enforcement as EnforcementName};
 use crate::print::Failure;
 
-/// The files and folders that a build may have at least.
+/// The files and folders that a build may make at least, with those that it needs only for a while.
 const BUILD_INODES: u64 = 2_000_000;
 
 /// Opens the sandboxes of the configured backend.
@@ -108,7 +108,10 @@ pub(crate) fn environments(config: &Config) -> Settings {
             .map(|file| (file.source.clone(), file.target.clone()))
             .collect(),
         age: Some(sandbox.layers_age),
-        size: sandbox.layers_size.0,
+        share: Share {
+            all: sandbox.layers_size.0,
+            workspace: sandbox.layers_share.0,
+        },
         images: sandbox.images.0.clone(),
     }
 }

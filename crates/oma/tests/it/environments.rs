@@ -37,7 +37,7 @@ fn addresses() -> Vec<IpAddr> {
 }
 
 /// A server whose environments can have packages, as far as this machine can give them.
-async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
+pub(crate) async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
     start_trusting(None, adjust).await
 }
 
@@ -73,12 +73,12 @@ async fn start_trusting(place: Option<&str>, adjust: impl FnOnce(Options) -> Opt
     Some(system.await)
 }
 
-async fn environment(client: &Client, body: Value) -> String {
+pub(crate) async fn environment(client: &Client, body: Value) -> String {
     let made = client.post("/v1/environments", &body).await.good();
     made["environment_id"].as_str().expect("an id").to_owned()
 }
 
-async fn session(client: &Client, environment: &str) -> Chat {
+pub(crate) async fn session(client: &Client, environment: &str) -> Chat {
     let agent = client.agent(json!({"model": MODEL})).await;
     let body = json!({"agentId": agent, "environmentId": environment});
     let session = client.post("/v1/sessions", &body).await.good();
@@ -89,7 +89,7 @@ async fn session(client: &Client, environment: &str) -> Chat {
     }
 }
 
-async fn run(chat: &Chat, command: &str) -> String {
+pub(crate) async fn run(chat: &Chat, command: &str) -> String {
     let result = chat.run(&format!("{{ {command} ; }} 2>&1; true")).await;
     result["content"].as_str().expect("text").to_owned()
 }
@@ -119,7 +119,7 @@ async fn told(chat: &Chat) -> Vec<String> {
 }
 
 /// The build of an environment, once it has ended.
-async fn built(client: &Client, environment: &str) -> Value {
+pub(crate) async fn built(client: &Client, environment: &str) -> Value {
     loop {
         let build = client
             .get(&format!("/v1/environments/{environment}/build"))

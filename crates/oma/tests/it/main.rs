@@ -9,6 +9,7 @@ mod advisors;
 mod api;
 mod arrows;
 mod bombs;
+mod builds;
 mod checkpoints;
 mod command_line;
 mod containers;

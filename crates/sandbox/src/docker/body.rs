@@ -89,8 +89,8 @@ pub(super) fn container(
         host_config: Some(HostConfig {
             mounts: Some(mounts(config, kit, order)?),
             tmpfs: Some(match order.site {
-                // What installers put there for a moment may be large, and lies on the disk.
-                Some(_) => HashMap::new(),
+                // What installers put into `/tmp` for a moment may be large, and lies on the disk.
+                Some(_) => volumes(&order.limits, image),
                 None => scratch(&order.limits, image),
             }),
             ..built(order, limited(config, &order.limits, abilities))
@@ -216,6 +216,25 @@ fn scratch(limits: &Limits, image: &Image) -> HashMap<String, String> {
         .collect()
 }
 
+/// The volumes of an image, in a build: nothing of them is kept, and the engine would make each on the disk, where nobody
+/// counts it.
+fn volumes(limits: &Limits, image: &Image) -> HashMap<String, String> {
+    let ours = [WORKSPACE, KIT].map(Path::new);
+    let is_free = |path: &&String| {
+        let path = Path::new(path);
+        path.is_absolute() && !path.starts_with(KIT) && !ours.iter().any(|ours| ours.starts_with(path))
+    };
+    let all: Vec<&String> = image.volumes.iter().filter(is_free).collect();
+    let share = u64::try_from(all.len()).unwrap_or(u64::MAX).max(1);
+    let (size, inodes) = (limits.tmp / share, limits.inodes / share + 64);
+    all.into_iter()
+        .map(|path| {
+            let options = format!("rw,exec,nosuid,nodev,size={size},nr_inodes={inodes},mode=1777");
+            (path.clone(), options)
+        })
+        .collect()
+}
+
 /// Whether nothing of ours lies there.
 fn is_free(path: &str) -> bool {
     let path = Path::new(path);
@@ -266,7 +285,8 @@ fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, E
             mount.access == Access::ReadOnly,
         )?);
     }
-    for path in &config.host.readable {
+    // Root of a build is root of the machine to them, where the engine maps no users.
+    for path in config.host.readable.iter().filter(|_| order.site.is_none()) {
         all.push(bind(path, path, true)?);
     }
     Ok(all)
@@ -361,5 +381,28 @@ mod tests {
         places.sort_unstable();
         assert_eq!(places, ["/data", "/run", "/tmp", "/var/tmp"]);
         assert!(all["/data"].contains(&format!("size={}", limits.tmp / 8)));
+    }
+
+    #[test]
+    fn volumes_of_an_image_are_in_memory_in_builds_too() {
+        let limits = Limits::default();
+        let declared = [
+            "/data",
+            "/tmp",
+            "/workspace",
+            "/workspace/in",
+            "/.oma/x",
+            "/",
+            "x",
+        ];
+        let all = volumes(&limits, &image(&[], &declared));
+        let mut places: Vec<&str> = all.keys().map(String::as_str).collect();
+        places.sort_unstable();
+        assert_eq!(places, ["/data", "/tmp", "/workspace/in"]);
+        assert!(
+            all.values()
+                .all(|one| one.contains(&format!("size={}", limits.tmp / 3)))
+        );
+        assert!(volumes(&limits, &image(&[], &[])).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Layers as images: what a build leaves in its container is committed, and containers of sessions are made of that.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::models::ContainerConfig;
@@ -13,11 +14,16 @@ use tokio::time::timeout;
 use super::body::INSTALLATION;
 use super::connection::{Connection, is_absent, is_conflict};
 use crate::Error;
+use crate::files::usage;
 use crate::host::engine::Committed;
-use crate::layers::Layer;
+use crate::layers::{Layer, Size};
 
 /// What images of ours are labelled with, beside the data folder's instance.
 pub(super) const LAYER: &str = "oma.layer";
+
+/// What engines call it when they keep what a container has written in a folder, and how they name that folder.
+const OVERLAY: &str = "overlay2";
+const UPPER: &str = "UpperDir";
 
 /// How long the engine may take to make an image of a container.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -30,7 +36,7 @@ pub(super) async fn commit(
     layer: &Layer,
 ) -> Result<Committed, Error> {
     let what = "keeping what was built";
-    let before = built(connection, container).await?;
+    let before = built(connection, container, 0).await?;
     let options = CommitContainerOptionsBuilder::new()
         .container(container)
         .repo(&format!("oma-layer-{instance}"))
@@ -54,22 +60,33 @@ pub(super) async fn commit(
         .map_err(|error| connection.failed(what, &error))?;
     Ok(Committed {
         image: Some(committed.id),
-        bytes: before,
+        bytes: before.bytes,
     })
 }
 
-/// What is written in a container, in bytes.
-pub(super) async fn built(connection: &Connection, container: &str) -> Result<u64, Error> {
+/// What is written in a container. Files are counted where the engine keeps them in a folder that can be seen from here.
+pub(super) async fn built(connection: &Connection, container: &str, most_inodes: u64) -> Result<Size, Error> {
     let options = InspectContainerOptionsBuilder::new().size(true).build();
     let look = || {
         let options = Some(options.clone());
         connection.docker().inspect_container(container, options)
     };
     let found = connection.get("measuring a build", look).await?;
-    Ok(found
+    // Without a number there would be no bound.
+    let bytes = found
         .size_rw
         .and_then(|size| u64::try_from(size).ok())
-        .unwrap_or(0))
+        .ok_or_else(|| Error::Engine("does not say what a container takes of the disk".to_owned()))?;
+    let driver = found.graph_driver.filter(|driver| driver.name == OVERLAY);
+    let upper = driver.and_then(|driver| driver.data.get(UPPER).map(PathBuf::from));
+    let inodes = match upper {
+        Some(upper) => {
+            let counted = tokio::task::spawn_blocking(move || usage::measure(&upper, most_inodes)).await;
+            counted.map_or(0, |counted| counted.map_or(0, |counted| counted.inodes))
+        }
+        None => 0,
+    };
+    Ok(Size { bytes, inodes })
 }
 
 /// Whether there is such an image.

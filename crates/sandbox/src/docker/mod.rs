@@ -42,7 +42,7 @@ use crate::hand::launch::{Duties, writable};
 use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::record::{self, Folder, Record};
 use crate::host::{Claimed, Host, is_root};
-use crate::layers::Layer;
+use crate::layers::{Layer, Size};
 use crate::limits::{Enforcement, Limits};
 use crate::{Error, Spec, trust};
 use accounts::Accounts;
@@ -449,10 +449,10 @@ impl Engine for Containers {
         }
     }
 
-    async fn built(&self, record: &Record) -> Result<u64, Error> {
+    async fn built(&self, record: &Record, most_inodes: u64) -> Result<Size, Error> {
         match &record.container {
-            Some(container) => layers::built(&self.connection, &container.name).await,
-            None => Ok(0),
+            Some(container) => layers::built(&self.connection, &container.name, most_inodes).await,
+            None => Ok(Size::default()),
         }
     }
 

@@ -11,7 +11,7 @@ use oma_domain::SessionId;
 use super::record::{Folder, Record};
 use crate::fittings::Fittings;
 use crate::hand::launch::Mount;
-use crate::layers::{Build, Layer};
+use crate::layers::{Build, Layer, Size};
 use crate::limits::Limits;
 use crate::{Error, Spec};
 
@@ -130,11 +130,12 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// [`Error`] when it can't be kept.
     async fn commit(&self, record: &Record, layer: &Layer) -> Result<Committed, Error>;
 
-    /// What was built in a sandbox, in bytes, as far as that lies with the engine.
+    /// What was built in a sandbox, as far as that lies with the engine. Once there are more inodes than this, it is not
+    /// looked further.
     ///
     /// # Errors
     /// [`Error`] when that can't be told.
-    async fn built(&self, record: &Record) -> Result<u64, Error>;
+    async fn built(&self, record: &Record, most_inodes: u64) -> Result<Size, Error>;
 
     /// Whether the engine still has what it keeps of a layer.
     ///

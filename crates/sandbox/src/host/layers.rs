@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use oma_domain::SessionId;
+use oma_domain::{SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Found, Ground};
@@ -21,7 +21,7 @@ use super::{Host, warm, whole};
 use crate::error::io as io_error;
 use crate::files::{removal, usage};
 use crate::fittings::Fittings;
-use crate::layers::{Build, Kept, Layer, Layers, Site};
+use crate::layers::{Build, Kept, Layer, Layers, Site, Size};
 use crate::{Error, Spec};
 
 /// The file that says what a layer is.
@@ -40,6 +40,8 @@ const MAX_NOTE: u64 = 4 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     image: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workspace: Option<WorkspaceId>,
     bytes: u64,
 }
 
@@ -120,6 +122,7 @@ impl Sandboxes {
             session: id.clone(),
             workspace: build.workspace.clone(),
         };
+        let build_workspace = build.workspace.clone();
         let ground = Ground { build, folder };
         let mut slot = self.take(id).await;
         let started = self
@@ -131,6 +134,7 @@ impl Sandboxes {
         });
         Ok(Site {
             id: id.clone(),
+            workspace: build_workspace,
             hand: Arc::clone(&live.hand) as _,
         })
     }
@@ -147,13 +151,13 @@ impl Sandboxes {
         Ok(())
     }
 
-    async fn keep(&self, id: &SessionId, layer: &Layer) -> Result<(), Error> {
-        let kept = self.keep_as(id, layer).await;
-        let ended = self.end(id).await;
+    async fn keep(&self, site: &Site, layer: &Layer) -> Result<(), Error> {
+        let kept = self.keep_as(site, layer).await;
+        let ended = self.end(&site.id).await;
         kept.and(ended)
     }
 
-    async fn keep_as(&self, id: &SessionId, layer: &Layer) -> Result<(), Error> {
+    async fn keep_as(&self, Site { id, workspace, .. }: &Site, layer: &Layer) -> Result<(), Error> {
         let failed = |error| io_error("keeping a layer", error);
         let record = self.folder(id).read().map_err(failed)?;
         let record = record.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
@@ -165,10 +169,11 @@ impl Sandboxes {
         let folder = self.sites().get(id).cloned();
         let folder = folder.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let target = self.layers_path().join(layer.as_str());
-        let image = committed.image.clone();
+        let (image, workspace) = (committed.image.clone(), workspace.clone());
         let put = tokio::task::spawn_blocking(move || {
             let note = Note {
                 image: committed.image,
+                workspace: Some(workspace),
                 bytes: committed.bytes,
             };
             put(&folder, note, &target)
@@ -192,18 +197,26 @@ impl Sandboxes {
         }
     }
 
-    async fn size(&self, id: &SessionId) -> Result<u64, Error> {
+    async fn size(&self, id: &SessionId, most_inodes: u64) -> Result<Size, Error> {
         let failed = |error| io_error("measuring a build", error);
         let folder = self.sites().get(id).cloned();
         let folder = folder.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let measured = tokio::task::spawn_blocking(move || usage::measure(&folder, u64::MAX)).await;
-        let measured = measured.map_err(|error| failed(io::Error::other(error)))?;
+        // Its home is no part of the layer, and lies on the same disk.
+        let home = self.workspace_path(id);
+        let measured = tokio::task::spawn_blocking(move || {
+            let folder = usage::measure(&folder, most_inodes)?;
+            let home = usage::measure(&home, most_inodes)?;
+            io::Result::Ok([folder, home])
+        });
+        let measured = measured.await.map_err(|error| failed(io::Error::other(error)))?;
         let record = self.folder(id).read().map_err(failed)?.unwrap_or_default();
-        let measured = measured.map_err(failed)?;
-        if measured.hidden {
-            return Ok(u64::MAX);
+        let mut size = self.engine.built(&record, most_inodes).await?;
+        for usage in measured.map_err(failed)? {
+            let bytes = if usage.hidden { u64::MAX } else { usage.bytes };
+            size.bytes = size.bytes.saturating_add(bytes);
+            size.inodes = size.inodes.saturating_add(usage.inodes);
         }
-        Ok(measured.bytes + self.engine.built(&record).await?)
+        Ok(size)
     }
 
     /// The images of all layers that are there.
@@ -226,6 +239,7 @@ impl Sandboxes {
             if let Some((note, file)) = self.note(&layer)? {
                 all.push(Kept {
                     layer,
+                    workspace: note.workspace,
                     bytes: note.bytes,
                     used: file.metadata()?.modified()?,
                 });
@@ -288,7 +302,12 @@ fn put(folder: &Path, note: Note, target: &Path) -> io::Result<bool> {
     let mut note = note;
     if built.is_dir() {
         forget_sources(&built)?;
-        note.bytes += usage::measure(&built, u64::MAX)?.bytes;
+        let measured = usage::measure(&built, u64::MAX)?;
+        // What can't be measured would never count.
+        if measured.hidden {
+            return Err(io::Error::other("it has folders that can't be looked into"));
+        }
+        note.bytes += measured.bytes;
         fs::rename(&built, done.join(ROOT))?;
     }
     let mut file = File::create(done.join(NOTE))?;
@@ -336,13 +355,13 @@ impl Layers for Host {
         whole(async move { inner.begin(build).await }).await
     }
 
-    async fn size(&self, site: &Site) -> Result<u64, Error> {
-        self.inner.size(&site.id).await
+    async fn size(&self, site: &Site, most_inodes: u64) -> Result<Size, Error> {
+        self.inner.size(&site.id, most_inodes).await
     }
 
     async fn keep(&self, site: &Site, layer: &Layer) -> Result<(), Error> {
-        let (inner, id, layer) = (Arc::clone(&self.inner), site.id.clone(), layer.clone());
-        whole(async move { inner.keep(&id, &layer).await }).await
+        let (inner, site, layer) = (Arc::clone(&self.inner), site.clone(), layer.clone());
+        whole(async move { inner.keep(&site, &layer).await }).await
     }
 
     async fn give_up(&self, site: &Site) -> Result<(), Error> {

@@ -22,7 +22,7 @@ use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::is_root;
 use crate::host::record::{Folder, Record};
 use crate::host::{Claimed, Host};
-use crate::layers::Layer;
+use crate::layers::{Layer, Size};
 use crate::limits::{Enforcement, Limits};
 use crate::{Error, Spec};
 use cgroup::Cgroups;
@@ -204,8 +204,8 @@ impl Engine for Namespaces {
         Ok(Committed::default())
     }
 
-    async fn built(&self, _: &Record) -> Result<u64, Error> {
-        Ok(0)
+    async fn built(&self, _: &Record, _: u64) -> Result<Size, Error> {
+        Ok(Size::default())
     }
 
     async fn has(&self, _: &str) -> Result<bool, Error> {

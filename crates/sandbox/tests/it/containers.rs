@@ -480,7 +480,8 @@ async fn what_a_build_leaves_is_an_image_that_sandboxes_are_made_of() {
     for forbidden in ["DEVICE", "MOUNTED", "PINGED"] {
         assert!(!said.contains(forbidden), "{said}");
     }
-    assert!(host.size(&site).await.unwrap() > 0);
+    let size = host.size(&site, u64::MAX).await.unwrap();
+    assert!(size.bytes > 0, "{size:?}");
     let one = crate::layers::layer('1');
     host.keep(&site, &one).await.unwrap();
     assert_eq!((ours(&engine).len(), engine.api().containers("").len()), (1, 0));
@@ -524,5 +525,37 @@ async fn what_a_build_leaves_is_an_image_that_sandboxes_are_made_of() {
     other.image = Some("oma-test/none:1".to_owned());
     let none = host.begin(other).await.err().unwrap().to_string();
     assert!(none.contains("no image oma-test/none:1"), "{none}");
+    assert_eq!(engine.api().containers(""), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_build_sees_nothing_readable_and_has_its_image_s_volumes_in_memory() {
+    let Some(engine) = engine(false) else { return };
+    engine.import("oma-test/volumes:1", &["VOLUME /data", "VOLUME /tmp"], |root| {
+        std::fs::create_dir(root.join("bin")).unwrap();
+        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        std::os::unix::fs::symlink("busybox", root.join("bin/sh")).unwrap();
+    });
+    let (folder, shown) = (Folder::new(), Folder::new());
+    let secret = shown.path().join("secret");
+    std::fs::write(&secret, "for root\n").unwrap();
+    let mut config = bare(&engine, &folder.path());
+    config.host.readable = vec![shown.path()];
+    let host = docker::open(config).await.unwrap();
+    let mut of = crate::layers::build(Vec::new());
+    of.image = Some("oma-test/volumes:1".to_owned());
+    let site = host.begin(of).await.unwrap();
+    let script = format!(
+        "busybox cat {} && echo SEEN
+         for at in /data /tmp; do echo x > $at/x && busybox grep \" $at tmpfs \" /proc/mounts; done
+         busybox grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; echo done",
+        secret.display()
+    );
+    let said = crate::layers::run(&site, &script).await;
+    assert!(!said.contains("SEEN") && said.ends_with("done\n"), "{said}");
+    assert_eq!(said.matches(" tmpfs ").count(), 2, "{said}");
+    assert!(said.contains("NoNewPrivs:\t1\nSeccomp:\t2\n"), "{said}");
+    assert_eq!(engine.api().volumes(), 0, "none that nobody counts");
+    host.give_up(&site).await.unwrap();
     assert_eq!(engine.api().containers(""), Vec::<String>::new());
 }

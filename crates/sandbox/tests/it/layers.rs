@@ -99,7 +99,24 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
         !said.contains("denied") && !said.contains("not permitted"),
         "{said}"
     );
-    assert!(fixture.local.size(&site).await.unwrap() > 0);
+    let size = async || fixture.local.size(&site, u64::MAX).await.unwrap();
+    let before = size().await;
+    assert!(before.bytes > 0 && before.inodes > 0, "{before:?}");
+    run(&site, "head -c 1M /dev/urandom > /workspace/home").await;
+    let after = size().await;
+    assert!(
+        after.bytes >= before.bytes + (1 << 20),
+        "its home counts: {after:?}"
+    );
+    assert_eq!(after.inodes, before.inodes + 1);
+    // Deeper than anybody looks.
+    run(
+        &site,
+        "cd /opt; for n in $(seq 300); do mkdir d && cd d || exit; done",
+    )
+    .await;
+    assert_eq!(size().await.bytes, u64::MAX);
+    run(&site, "rm -r /opt/d").await;
     let one = layer('1');
     fixture.local.keep(&site, &one).await.unwrap();
     assert!(fixture.local.touch(&one).await.unwrap() && !fixture.local.touch(&layer('2')).await.unwrap());

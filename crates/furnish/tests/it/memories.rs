@@ -1,5 +1,4 @@
 //! Copies of memory stores: brought, compared, taken back, also by a server that was started anew.
-#![expect(clippy::unwrap_used, reason = "these are tests; a failure is to end them")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +22,7 @@ type Files = (BTreeMap<String, (Bytes, f64)>, f64);
 
 /// Files in memory, each with a time that only grows.
 #[derive(Default)]
-struct Folder(Mutex<Files>);
+pub(crate) struct Folder(Mutex<Files>);
 
 impl Folder {
     fn put(&self, path: &str, text: impl Into<Bytes>) {
@@ -107,7 +106,7 @@ impl Workspace for Folder {
 }
 
 /// A backend that has nothing but the one folder.
-struct Backend(Arc<Folder>);
+pub(crate) struct Backend(pub(crate) Arc<Folder>);
 
 #[async_trait]
 impl Provider for Backend {
