@@ -128,6 +128,8 @@ pub enum FailureKind {
     RepositoryCheckout,
     /// A repository could not be cloned for another reason; the session goes on without it.
     RepositoryClone,
+    /// Something in a repository should be a skill and is none; the session goes on without it.
+    RepositorySkill,
     /// A process of the session wanted to reach a host that its environment does not let it reach.
     HostDenied,
     /// What the session's environment needs could not be installed.
@@ -158,6 +160,7 @@ impl FailureKind {
             Self::RepositoryNotFound => "repository_not_found_error",
             Self::RepositoryCheckout => "repository_checkout_error",
             Self::RepositoryClone => "repository_clone_error",
+            Self::RepositorySkill => "repository_skill_error",
             Self::HostDenied => "host_denied_error",
             Self::EnvironmentBuild => "environment_build_error",
             Self::Internal => "unknown_error",

@@ -1,7 +1,7 @@
 //! Putting the files that a session was given where its sandbox shows them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use oma_domain::event::Failure;
@@ -34,6 +34,12 @@ impl Furnish for Files {
 
     async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
         self.settle_repositories(spec, attached).await
+    }
+
+    fn notes(&self, session: &SessionId) -> Vec<Arc<str>> {
+        let seen = self.seen();
+        let skills = seen.get(session).and_then(|seen| seen.skills());
+        skills.into_iter().collect()
     }
 }
 

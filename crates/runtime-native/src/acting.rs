@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use oma_domain::EventId;
 use oma_domain::environment::Networking;
 use oma_domain::multiagent::{LIST_AGENTS, SEND_TO_AGENT};
 use oma_domain::policy::MCP_PREFIX;
 use oma_domain::session::{CALL_AGENT, Gate, Input, OpenTool, Outcome, SandboxSource, Spending};
+use oma_domain::{ContentBlock, EventId};
 use oma_runtime::{Answer, Port, PortError, SessionInfo, aside};
 use oma_sandbox::pool::Provenance;
 use oma_sandbox::protocol::{Call, Reply};
@@ -205,8 +205,16 @@ impl Run<'_> {
                 }
                 continue;
             };
-            let input = done?;
+            let mut input = done?;
             at_work -= usize::from(!delegated);
+            let notes = self.native.pool.notes(&self.session.sandbox);
+            if !notes.is_empty() {
+                // After a restart nothing has been read yet.
+                let (_, head) = self.port.state();
+                let reading = self.conversation.catch_up(self.port, head);
+                beside(&mut running, &mut ended, reading).await?;
+                self.add_notes(&mut input, &notes);
+            }
             let committed = beside(&mut running, &mut ended, self.port.commit(input)).await?;
             self.conversation.extend(&committed.events);
         }
@@ -216,6 +224,18 @@ impl Run<'_> {
         self.native.forget_results(self.session).await;
         drop(kept);
         Ok(())
+    }
+
+    /// Adds to a tool's result what the model has to know of its sandbox and does not know yet, or has forgotten with a
+    /// summary. There, all that was sent before stays as it was, so providers' caches are hit.
+    fn add_notes(&self, input: &mut Input, notes: &[Arc<str>]) {
+        let Input::FinishTool { outcome, .. } = input else {
+            return;
+        };
+        let new = notes.iter().filter(|note| !self.conversation.has_note(note));
+        outcome
+            .content
+            .extend(new.map(|note| ContentBlock::text(&**note)));
     }
 
     fn needs_sandbox(&self, tool: &OpenTool) -> bool {

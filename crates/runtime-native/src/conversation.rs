@@ -87,6 +87,20 @@ impl Conversation {
         &self.messages
     }
 
+    /// Whether a tool's result has this text as a block of its own.
+    pub(crate) fn has_note(&self, note: &str) -> bool {
+        let is_it = |block: &ContentBlock| matches!(block, ContentBlock::Text { text } if **text == *note);
+        self.messages.iter().any(|message| {
+            let Message::User(blocks) = message else {
+                return false;
+            };
+            blocks.iter().any(|block| match block {
+                UserBlock::ToolResult { content, .. } => content.iter().any(is_it),
+                UserBlock::Content(_) | UserBlock::System(_) => false,
+            })
+        })
+    }
+
     /// Reads what has been committed up to `head` and is not folded in yet.
     pub(crate) async fn catch_up(&mut self, port: &dyn Port, head: Seq) -> Result<(), PortError> {
         while self.seen < head {

@@ -18,6 +18,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use oma_domain::SessionId;
@@ -160,6 +161,13 @@ pub trait Furnish: Send + Sync + 'static {
     /// done here. Tells what went wrong, for the session's log: the sandbox is used all the same.
     async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
         let _ = (spec, attached);
+        Vec::new()
+    }
+
+    /// What the model has to know of what is there now, in the session's own conversation: the same texts for as long as
+    /// nothing changes. Has to be quick.
+    fn notes(&self, session: &SessionId) -> Vec<Arc<str>> {
+        let _ = session;
         Vec::new()
     }
 

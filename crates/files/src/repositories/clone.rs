@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::bridge;
+use super::skills::Found;
 use super::upstream::{Service, Trouble, Upstream, broken};
 use super::{Hosts, Missing, Repository, Seen};
 use crate::Files;
@@ -53,6 +54,7 @@ impl Files {
         let has_bridge = repositories.is_empty() || self.bridge(hosts, spec, attached).await;
         let deadline = Instant::now() + CLONE_TIMEOUT;
         let mut failures = Vec::new();
+        let mut has_cloned = false;
         for repository in &repositories {
             if self.is_there(&spec.session, repository.mount_path).await {
                 continue;
@@ -65,19 +67,52 @@ impl Files {
                 let late = |_| broken("there was no time left for it");
                 timeout_at(deadline, cloning).await.map_err(late)?
             };
-            if let Err(trouble) = cloned.await {
-                tracing::info!(session_id = %spec.session, ?trouble, "a repository could not be cloned");
-                failures.push(failure(repository, trouble));
+            match cloned.await {
+                Ok(()) => has_cloned = true,
+                Err(trouble) => {
+                    tracing::info!(session_id = %spec.session, ?trouble, "a repository could not be cloned");
+                    failures.push(failure(repository, trouble));
+                }
             }
+        }
+        let has_failed = !failures.is_empty();
+        let found = self.skills(spec, &repositories).await;
+        // Told once: each of the session's sandboxes would say the same again.
+        if has_cloned {
+            let complaints = found.complaints.iter().map(|message| Failure {
+                kind: FailureKind::RepositorySkill,
+                message: message.clone(),
+            });
+            failures.extend(complaints);
         }
         let mut all = self.seen();
         if all.len() >= MAX_SEEN {
             all.retain(|_, seen| seen.has_bridge());
         }
         let seen = all.entry(spec.session.clone()).or_default();
-        let missing = (!failures.is_empty()).then(|| Missing::after(seen.missing.as_ref(), Instant::now()));
+        let missing = has_failed.then(|| Missing::after(seen.missing.as_ref(), Instant::now()));
         seen.missing = missing;
+        seen.skills = found.note();
         failures
+    }
+
+    /// The skills that are in the session's repositories now.
+    async fn skills(&self, spec: &Spec, repositories: &[Repository<'_>]) -> Found {
+        let mut found = Found::default();
+        let Some(provider) = self.inner.provider.as_ref().filter(|_| !repositories.is_empty()) else {
+            return found;
+        };
+        match provider.workspace(&spec.session).await {
+            Ok(files) => {
+                for repository in repositories {
+                    found.look(&*files, repository).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(session_id = %spec.session, %error, "repositories can't be searched for skills");
+            }
+        }
+        found
     }
 
     /// Sees to it that git in a sandbox is answered; whether it is.

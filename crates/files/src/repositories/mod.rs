@@ -4,7 +4,8 @@
 //! repository goes to a port of the sandbox's own loopback address ([`bridge`]), and the server says it to the host
 //! ([`upstream`]), through the dial guard and with the token that the session was given for that repository. So a
 //! fetch or a push works as the clone did, and the token is nowhere in the sandbox. What goes wrong with a clone is
-//! told to the session, which goes on without the repository ([`clone`]).
+//! told to the session, which goes on without the repository ([`clone`]). Of the skills that repositories have the model is
+//! told ([`skills`]).
 //!
 //! Invariant: a repository is there whole or not at all; one that is there is left alone.
 //! Invariant: a token is sealed at rest, bound to its session, its resource and its URL; it goes to that URL's scheme,
@@ -14,6 +15,7 @@
 mod bridge;
 mod clone;
 mod given;
+mod skills;
 mod upstream;
 
 pub use given::NewRepository;
@@ -134,6 +136,8 @@ pub(crate) struct Seen {
     bridge: Option<AbortOnDropHandle<()>>,
     /// There are repositories that could not be cloned.
     missing: Option<Missing>,
+    /// What the model is told of the repositories' skills.
+    skills: Option<Arc<str>>,
 }
 
 struct Missing {
@@ -165,6 +169,11 @@ impl Seen {
     fn is_settled(&self, now: Instant) -> bool {
         let is_reachable = self.bridge.is_none() || self.has_bridge();
         is_reachable && self.missing.as_ref().is_none_or(|missing| missing.again > now)
+    }
+
+    /// What the model is told of the repositories' skills.
+    pub(crate) fn skills(&self) -> Option<Arc<str>> {
+        self.skills.clone()
     }
 
     /// Lets what is missing be tried again at once.
@@ -203,14 +212,14 @@ mod tests {
     async fn a_bridge_that_is_gone_is_built_again() {
         let seen = Seen {
             bridge: Some(AbortOnDropHandle::new(tokio::spawn(std::future::pending()))),
-            missing: None,
+            ..Seen::default()
         };
         assert!(seen.is_settled(Instant::now()));
         let mut gone = tokio::spawn(async {});
         (&mut gone).await.unwrap();
         let seen = Seen {
             bridge: Some(AbortOnDropHandle::new(gone)),
-            missing: None,
+            ..Seen::default()
         };
         assert!(!seen.is_settled(Instant::now()));
     }

@@ -360,6 +360,15 @@ impl Pool {
         before.into_iter().flatten().chain(since).collect()
     }
 
+    /// What the model has to know of what belongs into the session's sandbox.
+    #[must_use]
+    pub fn notes(&self, session: &SessionId) -> Vec<Arc<str>> {
+        let furnishers = self.inner.furnishers.0.iter();
+        furnishers
+            .flat_map(|furnisher| furnisher.notes(session))
+            .collect()
+    }
+
     /// What is there now, and what has been done.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -3,6 +3,7 @@
 
 mod host;
 mod private;
+mod skills;
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -478,8 +478,9 @@ impl View {
             | FailureKind::RepositoryNotFound
             | FailureKind::RepositoryCheckout
             | FailureKind::RepositoryClone => failure.kind.as_str(),
-            // The dialect has no word for the first.
+            // The dialect has no word for the first two.
             FailureKind::HostDenied
+            | FailureKind::RepositorySkill
             | FailureKind::EnvironmentBuild
             | FailureKind::Restarted
             | FailureKind::Internal => "unknown_error",
