@@ -104,6 +104,27 @@ impl Spec {
         self.custom_tools.iter().any(|tool| tool.name == name)
     }
 
+    /// Whether all its tools and servers are the other's, too, as it has them and under the policy that is there.
+    #[must_use]
+    pub fn has_only_tools_of(&self, other: &Self) -> bool {
+        let built_in = match (&self.permission_policy, &other.permission_policy) {
+            (PermissionPolicy::Toolsets(own), PermissionPolicy::Toolsets(whole)) => own.is_part_of(whole),
+            (own, whole) => own == whole,
+        };
+        // An empty list means all of them.
+        let chosen = other.tools.is_empty()
+            || (!self.tools.is_empty() && self.tools.iter().all(|tool| other.tools.contains(tool)));
+        let is_server =
+            |(name, server): (&String, &serde_json::Value)| other.mcp_servers.get(name) == Some(server);
+        built_in
+            && chosen
+            && self
+                .custom_tools
+                .iter()
+                .all(|tool| other.custom_tools.contains(tool))
+            && self.mcp_servers.iter().all(is_server)
+    }
+
     /// The provider part of `model`: what stands before the first slash, if there is one.
     #[must_use]
     pub fn provider(&self) -> Option<&str> {

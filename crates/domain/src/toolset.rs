@@ -97,6 +97,33 @@ impl Toolset {
     }
 }
 
+impl Toolset {
+    /// Whether it is the other set, or has nothing but some of its tools, each as it is there.
+    #[must_use]
+    pub fn is_part_of(&self, whole: &Self) -> bool {
+        let is_there = |tool: &ToolSetting| {
+            let by_default = tool.setting == whole.default && tool.web.is_none();
+            let listed = whole.tools.iter().any(|listed| listed.tool == tool.tool);
+            whole.tools.contains(tool) || (by_default && !listed)
+        };
+        let left_out = |tool: &&ToolSetting| !self.tools.iter().any(|listed| listed.tool == tool.tool);
+        // Of several entries for a tool the strictest counts, so all of them have to be there.
+        let is_whole = |tool: &ToolSetting| {
+            let mut same = whole.tools.iter().filter(|listed| listed.tool == tool.tool);
+            same.all(|listed| self.tools.contains(listed))
+        };
+        let defaults = match self.default.enabled {
+            true => self.default == whole.default && !whole.tools.iter().any(|tool| left_out(&tool)),
+            false => true,
+        };
+        defaults
+            && self
+                .tools
+                .iter()
+                .all(|tool| !tool.setting.enabled || (is_there(tool) && is_whole(tool)))
+    }
+}
+
 /// The tools of an MCP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpToolset {
@@ -127,6 +154,17 @@ impl Toolsets {
             return self.mcp.iter().find(is_its).map(|set| set.tools.setting(names));
         }
         self.built_in.as_ref().map(|set| set.setting(names))
+    }
+
+    /// Whether all that it says is said by the other ones, too, of some tools at least: what is in none is denied.
+    #[must_use]
+    pub fn is_part_of(&self, whole: &Self) -> bool {
+        let built_in = match (&self.built_in, &whole.built_in) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(whole)) => own.is_part_of(whole),
+        };
+        built_in && self.mcp.iter().all(|set| whole.mcp.contains(set))
     }
 
     /// What a built-in tool may read of the web.
@@ -190,6 +228,39 @@ mod tests {
         ] {
             assert_eq!(sets.evaluate(&[tool]), permission, "{tool}");
         }
+        // A part of it has nothing that it has not.
+        let built_in = |default, tools: &[(&str, Setting)]| Toolsets {
+            built_in: Some(Toolset {
+                default,
+                tools: tools
+                    .iter()
+                    .map(|(tool, setting)| listed(tool, tool, *setting))
+                    .collect(),
+            }),
+            mcp: Vec::new(),
+        };
+        let closed = setting(false, Approval::AlwaysAllow);
+        for (part, is_part) in [
+            (sets.clone(), true),
+            (Toolsets::default(), true),
+            (built_in(closed, &[]), true),
+            (built_in(closed, &[("read", allow)]), true),
+            (built_in(closed, &[("read", allow), ("bash", ask)]), true),
+            (built_in(closed, &[("bash", ask), ("edit", off)]), true),
+            (built_in(allow, &[("bash", ask), ("write", off)]), true),
+            // As it was before something was changed.
+            (built_in(closed, &[("bash", allow)]), false),
+            (built_in(closed, &[("write", allow)]), false),
+            (built_in(closed, &[("read", ask)]), false),
+            (built_in(allow, &[("bash", ask)]), false),
+            (built_in(allow, &[]), false),
+            (built_in(ask, &[("bash", ask), ("write", off)]), false),
+        ] {
+            assert_eq!(part.is_part_of(&sets), is_part, "{part:?}");
+        }
+        let mut narrowed = sets.clone();
+        narrowed.mcp[0].tools.default = off;
+        assert!(!sets.is_part_of(&narrowed) && !sets.is_part_of(&Toolsets::default()));
         let none = Toolsets::default();
         assert_eq!(none.evaluate(&["read"]), Permission::Deny);
         assert_eq!(none.evaluate(&["mcp__Docs__find"]), Permission::Deny);

@@ -175,6 +175,10 @@ impl Errand<'_> {
             (Seq(0), None)
         } else {
             match self.engine.session(&self.info.workspace, &thread).await {
+                // What clients have taken from the session since must not be had by another way.
+                Ok(session) if is_outdated(&session, &self.info.agent) => {
+                    return Ok(Some(self.refused(OUTDATED)));
+                }
                 Ok(session) => (session.head, Some((session.share, standing(&session)))),
                 Err(Error::SessionNotFound) => {
                     return Ok(Some(
@@ -486,6 +490,14 @@ impl Errand<'_> {
 }
 
 const DELETED: &str = "This thread was deleted before it had answered. Send the message to a new one.";
+
+const OUTDATED: &str =
+    "Your tools have been changed since this agent was created, so it can't go on. Create another one.";
+
+/// Whether an agent that was defined on the fly works in the thread, with something that its coordinator has no more.
+fn is_outdated(thread: &Session, coordinator: &Agent) -> bool {
+    thread.agent.is_inline() && !thread.agent.spec.has_only_tools_of(&coordinator.spec)
+}
 
 /// What a thread has answered.
 fn said(news: &[News]) -> String {

@@ -130,6 +130,12 @@ mod tests {
             listed(true),
             list.replace("/mnt/skills/", "/mnt/skills/threads/agt_1/")
         );
+        // An agent that was defined on the fly finds those of its coordinator.
+        let inline = Agent {
+            id: AgentId::of_inline(),
+            ..agent.clone()
+        };
+        assert_eq!(skills(&inline, true), skills(&agent, false));
         assert_eq!(
             list,
             "\n- pdf (/mnt/skills/pdf/SKILL.md): Fills forms\n- other (/mnt/skills/pdf-2/SKILL.md): Else"

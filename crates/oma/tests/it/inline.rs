@@ -208,6 +208,16 @@ async fn an_agent_that_is_defined_works_in_a_thread_and_is_asked_again() {
         .find(|one| one["agent_id"] == "agt_inline")
         .expect("its session");
     assert_eq!(shown["parent_session_id"], session["id"]);
+    let id = session["id"].as_str().expect("an id");
+    let own = client
+        .get(&format!("/v1/sessions/{id}/events"))
+        .await
+        .good()
+        .to_string();
+    assert!(
+        own.contains("create_agent") && own.contains("send_to_agent"),
+        "{own}"
+    );
 
     // Archived, it takes nothing any more; with its session it goes.
     let id = thread["id"].as_str().expect("an id");
@@ -281,6 +291,55 @@ async fn its_tool_uses_ask_as_its_coordinators_do() {
     let messages = system.provider.requests()[6].body["messages"].clone();
     let result = &messages.as_array().expect("messages").last().expect("a result")["content"][0];
     assert_eq!(result["is_error"], true, "{result}");
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_taken_from_the_session_is_not_had_by_another_way() {
+    let system = System::start().await;
+    let client = system.client();
+    system
+        .provider
+        .push(Reply::new().tool("create_agent", create(json!({"tools": ["read"]}))));
+    system.provider.push(Reply::new().text("Nothing here."));
+    system.provider.push(Reply::new().text("There is nothing."));
+    let path = begin(client, json!([])).await;
+    rest(client, &path).await;
+    let send = json!({"agent": "Scout", "thread": "latest", "message": "And now?"});
+    // What it was not given may change.
+    let mut requests = 3;
+    for (configs, goes_on) in [
+        (json!([{"name": "bash", "enabled": false}]), true),
+        (
+            json!([{"name": "read", "permission_policy": {"type": "always_ask"}}]),
+            false,
+        ),
+        (json!([{"name": "read", "enabled": false}]), false),
+    ] {
+        let tools = json!([{"type": "agent_toolset_20260401", "configs": configs}]);
+        post(client, &path, json!({"agent": {"tools": tools}})).await;
+        system
+            .provider
+            .push(Reply::new().tool("send_to_agent", send.clone()));
+        if goes_on {
+            system.provider.push(Reply::new().text("Still nothing."));
+        }
+        system.provider.push(Reply::new().text("So it is."));
+        post(
+            client,
+            &format!("{path}/events"),
+            json!({"events": [message("Ask it.")]}),
+        )
+        .await;
+        rest(client, &path).await;
+        requests += if goes_on { 3 } else { 2 };
+        let made = system.provider.requests();
+        assert_eq!(made.len(), requests, "{configs}");
+        let messages = made[requests - 1].body["messages"].clone();
+        let result = &messages.as_array().expect("messages").last().expect("a result")["content"];
+        let told = result.to_string();
+        assert_eq!(told.contains("Create another one"), !goes_on, "{configs}: {told}");
+    }
     system.stop().await;
 }
 

@@ -59,7 +59,7 @@ macro_rules! contract_tests {
             paging: agents_by_creation, environments_by_creation, sessions_while_rows_are_added, unknown_cursors;
             queue: order, clearing, wrong_pop;
             recovery: unfinished, expired, deadlines, existing;
-            sessions: round_trip, rosters, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent,
+            sessions: round_trip, rosters, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent, inline_agents,
                 changed_agent, evaluations;
             skills: life, lists, isolation, bounds;
             small: kept_values, readiness;

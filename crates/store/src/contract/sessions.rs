@@ -155,6 +155,31 @@ pub async fn pinned_agent(store: Arc<dyn Store>) {
     }
 }
 
+/// An agent that was defined on the fly is kept with its session alone, also where two are defined alike.
+pub async fn inline_agents(store: Arc<dyn Store>) {
+    let workspace = WorkspaceId::generate();
+    let mut defined = agent(&workspace);
+    defined.id = AgentId::of_inline();
+    let defined = Arc::new(defined);
+    let alike = [
+        new_session(&workspace, &defined),
+        new_session(&workspace, &defined),
+    ];
+    let mut other = (*defined).clone();
+    other.spec.instructions = "Something else.".into();
+    let other = new_session(&workspace, &Arc::new(other));
+    for new in alike.iter().chain([&other]) {
+        store.create_session(new, None).await.unwrap();
+    }
+    assert!(store.delete_session(&workspace, &alike[0].id).await.unwrap());
+    for new in [&alike[1], &other] {
+        let found = store.session(&workspace, &new.id).await.unwrap().unwrap();
+        assert_eq!(found.agent, new.agent);
+    }
+    // There is no agent of this id.
+    assert!(store.agent(&workspace, &defined.id).await.unwrap().is_none());
+}
+
 /// Filters combine, in both orders, at every page size.
 pub async fn filters(store: Arc<dyn Store>) {
     let workspace = WorkspaceId::generate();

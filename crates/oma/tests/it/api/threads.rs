@@ -99,15 +99,24 @@ async fn threads_survive_kills_at_every_step() {
     )
     .await;
     let send = |agent: &str, thread: Option<&str>| json!({"tool": "send_to_agent", "input": {"agent": agent, "message": "go", "thread": thread}});
+    let making = json!([[
+        {"tool": "bash", "input": {"command": "echo made >> ran"}},
+        {"text": "it is made"},
+    ]]);
+    let maker = json!({"name": "Maker", "system": making.to_string(), "tools": ["bash"], "message": "go"});
     let lead = json!([[
         [send("Asking", None), send("Busy", None)],
-        [send("Busy", Some("latest"))],
+        [send("Busy", Some("latest")), {"tool": "create_agent", "input": maker}],
         [{"tool": "bash", "input": {"command": "sort ran"}}],
         {"text": "{{last_tool_result}}"},
     ]]);
     let lead = json!({
         "tools": [{"type": "agent_toolset_20260401"}],
-        "multiagent": {"type": "coordinator", "agents": [asking, busy]},
+        "multiagent": {
+            "type": "multiagent_20261001",
+            "subagents": {"type": "enabled", "predefined_agents": [asking, busy]},
+            "workflows": {"type": "disabled"},
+        },
         "system": lead.to_string(),
     });
     let lead = agent(client, "Lead", &Value::Null, lead).await;
@@ -141,9 +150,9 @@ async fn threads_survive_kills_at_every_step() {
 
     let kinds: Vec<&str> = log.iter().filter_map(|event| event["type"].as_str()).collect();
     let count = |kind: &str| of(&log, kind).len();
-    assert_eq!(count("session.thread_created"), 2, "{kinds:?}");
-    assert_eq!(count("agent.thread_message_sent"), 3, "{kinds:?}");
-    assert_eq!(count("agent.thread_message_received"), 3, "{kinds:?}");
+    assert_eq!(count("session.thread_created"), 3, "{kinds:?}");
+    assert_eq!(count("agent.thread_message_sent"), 4, "{kinds:?}");
+    assert_eq!(count("agent.thread_message_received"), 4, "{kinds:?}");
     assert_eq!(count("agent.custom_tool_use"), 1, "{kinds:?}");
     assert_eq!(count("user.custom_tool_result"), 1, "{kinds:?}");
     assert_eq!(count("user.tool_confirmation"), 1, "{kinds:?}");
@@ -161,7 +170,7 @@ async fn threads_survive_kills_at_every_step() {
         assert!(!now || before != Some(true), "{event} in {kinds:?}");
     }
     assert!(
-        works.len() == 3 && works.values().all(|works| !works),
+        works.len() == 4 && works.values().all(|works| !works),
         "{works:?}"
     );
     // What ran, ran once, and in one place.
@@ -169,7 +178,7 @@ async fn threads_survive_kills_at_every_step() {
     let text = said[0]["content"][0]["text"].as_str().expect("text");
     assert_eq!(
         text.split_whitespace().collect::<Vec<_>>(),
-        ["asked", "busy", "busy"],
+        ["asked", "busy", "busy", "made"],
         "{log:#?}"
     );
     system.stop().await;
