@@ -72,6 +72,12 @@ impl Api {
         let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}{changes}");
         let (status, said) = self.ask("POST", &path, tar).unwrap();
         assert!(status == 200 && !said.contains("errorDetail"), "{status} {said}");
+        // Podman takes no notice of the tag.
+        let last: Value = serde_json::from_str(said.trim().lines().last().unwrap_or_default()).unwrap();
+        let id = last["status"].as_str().unwrap();
+        let path = format!("/images/{id}/tag?repo={repository}&tag={tag}");
+        let (status, said) = self.ask("POST", &path, &[]).unwrap();
+        assert_eq!(status, 201, "{said}");
     }
 
     /// The ids of all images that have this label, whatever its value.

@@ -3,7 +3,8 @@
 //!
 //! The engine is `dockerd` as Debian's `docker.io` has it, started by root in a network namespace of its own, without a
 //! bridge and without rules: the sandboxes that are tested have no network, and another engine on the machine must not
-//! notice. It ends with the test, also with one that fails or is killed.
+//! notice. It ends with the test, also with one that fails or is killed. Podman's service, which speaks the same language,
+//! is started in the same way.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking, their helpers too")]
 #![expect(clippy::panic, reason = "as above")]
@@ -37,8 +38,27 @@ pub const HOSTED: &str = "oma-test/hosted:1";
 #[derive(Debug)]
 pub struct Engine {
     folder: tempfile::TempDir,
-    is_live_restoring: bool,
+    make: Make,
     daemon: Child,
+}
+
+/// Whose engine it is.
+#[derive(Debug, Clone, Copy)]
+enum Make {
+    Docker {
+        /// Containers go on while it is away.
+        is_live_restoring: bool,
+    },
+    Podman,
+}
+
+impl Make {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Docker { .. } => "dockerd",
+            Self::Podman => "podman",
+        }
+    }
 }
 
 /// What an engine needs, for whoever reads why it does not start.
@@ -51,17 +71,30 @@ const NEEDS: &str = "it needs root with all rights: to mount, to make namespaces
 /// When there can be none although `CI` says that all components are here.
 #[must_use]
 pub fn is_possible() -> bool {
+    can_start("dockerd", "docker.io")
+}
+
+/// The same of [`Engine::podman`].
+///
+/// # Panics
+/// When there can be none although `CI` says that all components are here.
+#[must_use]
+pub fn is_podman_possible() -> bool {
+    can_start("podman", "podman")
+}
+
+fn can_start(program: &str, package: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let is_installed = std::env::split_paths(&paths)
         .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .any(|folder| folder.join("dockerd").exists());
+        .any(|folder| folder.join(program).exists());
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     assert!(
         is_root || !is_ci,
         "sandboxes in containers can't be tested: {NEEDS}"
     );
-    assert!(is_installed || !is_ci, "dockerd is missing: install docker.io");
+    assert!(is_installed || !is_ci, "{program} is missing: install {package}");
     is_root && is_installed
 }
 
@@ -72,13 +105,22 @@ impl Engine {
     /// When it does not start.
     #[must_use]
     pub fn start(is_live_restoring: bool) -> Self {
+        Self::of(Make::Docker { is_live_restoring })
+    }
+
+    /// Starts Podman's service.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn podman() -> Self {
+        Self::of(Make::Podman)
+    }
+
+    fn of(make: Make) -> Self {
         let folder = tempfile::Builder::new().prefix("oma-engine-").tempdir().unwrap();
-        let daemon = spawn(folder.path(), is_live_restoring);
-        let mut engine = Self {
-            folder,
-            is_live_restoring,
-            daemon,
-        };
+        let daemon = spawn(folder.path(), make);
+        let mut engine = Self { folder, make, daemon };
         engine.wait_until_up();
         engine
     }
@@ -125,7 +167,7 @@ impl Engine {
     pub fn restart(&mut self) {
         // One that was killed leaves its word that it runs.
         let _ = fs::remove_file(self.folder.path().join("pid"));
-        self.daemon = spawn(self.folder.path(), self.is_live_restoring);
+        self.daemon = spawn(self.folder.path(), self.make);
         self.wait_until_up();
     }
 
@@ -140,7 +182,8 @@ impl Engine {
         while Api::new(self.address()).ask("GET", "/_ping", &[]).is_err() {
             let has_ended = self.daemon.try_wait().unwrap().is_some();
             if has_ended || begun.elapsed() > PATIENCE {
-                panic!("dockerd does not start; {NEEDS}. Its log:\n{}", self.log());
+                let program = self.make.program();
+                panic!("{program} does not start; {NEEDS}. Its log:\n{}", self.log());
             }
             std::thread::sleep(PAUSE);
         }
@@ -227,12 +270,39 @@ impl Drop for Engine {
     }
 }
 
-fn spawn(folder: &Path, is_live_restoring: bool) -> Child {
+fn spawn(folder: &Path, make: Make) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut command = Command::new(make.program());
+    match make {
+        Make::Docker { is_live_restoring } => docker(&mut command, folder, is_live_restoring),
+        Make::Podman => podman(&mut command, folder),
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    // SAFETY: the closure runs between fork and exec, and makes system calls only.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+            rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)?;
+            Ok(())
+        });
+    }
+    match command.spawn() {
+        Ok(daemon) => daemon,
+        Err(error) => panic!("{} can't be started: {error}; {NEEDS}", make.program()),
+    }
+}
+
+fn docker(command: &mut Command, folder: &Path, is_live_restoring: bool) {
     let at = |name: &str| folder.join(name);
     // Not the machine's.
     fs::write(at("engine.json"), "{}").unwrap();
-    let log = File::options().create(true).append(true).open(at("log")).unwrap();
-    let mut command = Command::new("dockerd");
     command
         .args([
             "--bridge=none",
@@ -248,25 +318,29 @@ fn spawn(folder: &Path, is_live_restoring: bool) -> Child {
         .arg(at("exec"))
         .arg("--pidfile")
         .arg(at("pid"))
-        .arg(format!("--host=unix://{}", at("sock").display()))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log);
+        .arg(format!("--host=unix://{}", at("sock").display()));
     if is_live_restoring {
         command.arg("--live-restore");
     }
-    // SAFETY: the closure runs between fork and exec, and makes system calls only.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-            rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)?;
-            Ok(())
-        });
-    }
-    match command.spawn() {
-        Ok(daemon) => daemon,
-        Err(error) => panic!("dockerd can't be started: {error}; {NEEDS}"),
-    }
+}
+
+fn podman(command: &mut Command, folder: &Path) {
+    let at = |name: &str| folder.join(name);
+    // The runtime is the one that Docker's engine has: `crun` takes no control groups of mixed versions.
+    command
+        .env("CONTAINERS_CONF", "/dev/null")
+        .args([
+            "--storage-driver=vfs",
+            "--cgroup-manager=cgroupfs",
+            "--runtime=runc",
+            "--events-backend=none",
+        ])
+        .arg("--root")
+        .arg(at("data"))
+        .arg("--runroot")
+        .arg(at("exec"))
+        .args(["system", "service", "--time=0"])
+        .arg(format!("unix://{}", at("sock").display()));
 }
 
 /// Takes off what an engine that was killed has left mounted, the innermost first.

@@ -53,7 +53,21 @@ fn results(events: &[Value]) -> Vec<String> {
 #[tokio::test]
 async fn a_command_survives_the_server_and_its_result_comes_once() {
     let Some(engine) = engine(false) else { return };
-    let system = System::start_with(contained(&engine)).await;
+    survives(&engine).await;
+}
+
+#[tokio::test]
+async fn podman_serves_as_well() {
+    if !oma_docker_engine::is_podman_possible() {
+        return;
+    }
+    let engine = Engine::podman();
+    engine.import_bare();
+    survives(&engine).await;
+}
+
+async fn survives(engine: &Engine) {
+    let system = System::start_with(contained(engine)).await;
     let chat = system.client().session_of(MODEL).await;
     begin(&system, &chat).await;
     let system = system.crash().await;

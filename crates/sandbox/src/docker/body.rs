@@ -5,11 +5,12 @@ use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
-    MountType, RestartPolicy, RestartPolicyNameEnum,
+    MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::kit::Kit;
-use super::{Config, image::Image};
+use super::{Config, Make, image::Image};
 use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
@@ -44,6 +45,9 @@ const UNLESS_SET: [(&str, &str); 3] = [
     ("TZ", "UTC"),
 ];
 
+/// How many open files and processes are asked of Podman at the most: with so many process ids a kernel comes.
+const MOST_INHERITED: i64 = 32_768;
+
 /// Private folders in memory beside `/tmp`, each with an eighth of its size.
 const SCRATCH: [&str; 2] = ["/run", "/var/tmp"];
 
@@ -57,6 +61,8 @@ pub(super) struct Abilities {
     pub(super) limits_processes: bool,
     pub(super) limits_processors: bool,
     pub(super) limits_swap: bool,
+    /// Whose it is.
+    pub(super) make: Make,
     /// It maps the users of containers to others, unless told not to.
     pub(super) maps_users: bool,
 }
@@ -90,8 +96,8 @@ pub(super) fn container(
             mounts: Some(mounts(config, kit, order)?),
             tmpfs: Some(match order.site {
                 // What installers put into `/tmp` for a moment may be large, and lies on the disk.
-                Some(_) => volumes(&order.limits, image),
-                None => scratch(&order.limits, image),
+                Some(_) => volumes(&order.limits, image, abilities),
+                None => scratch(&order.limits, image, abilities),
             }),
             ..built(order, limited(config, &order.limits, abilities))
         }),
@@ -198,13 +204,28 @@ fn limited(config: &Config, limits: &Limits, abilities: Abilities) -> HostConfig
             config: None,
         }),
         runtime: config.runtime.clone(),
+        ulimits: (abilities.make == Make::Podman).then(inherited),
         ..HostConfig::default()
     }
 }
 
-fn scratch(limits: &Limits, image: &Image) -> HashMap<String, String> {
-    let options =
-        |size: u64, inodes: u64| format!("rw,exec,nosuid,nodev,size={size},nr_inodes={inodes},mode=1777");
+/// What Podman is to set: it would raise them to the most that there is, which fails where root may not. The hand lowers
+/// them further.
+fn inherited() -> Vec<ResourcesUlimits> {
+    let of = |name: &str, resource: Resource| {
+        let own = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let most = i64::try_from(own).unwrap_or(i64::MAX).min(MOST_INHERITED);
+        ResourcesUlimits {
+            name: Some(name.to_owned()),
+            soft: Some(most),
+            hard: Some(most),
+        }
+    };
+    vec![of("nofile", Resource::Nofile), of("nproc", Resource::Nproc)]
+}
+
+fn scratch(limits: &Limits, image: &Image, abilities: Abilities) -> HashMap<String, String> {
+    let options = |size, inodes| memory(abilities.make, size, inodes);
     let small = || options(limits.tmp / 8, limits.inodes / 8 + 64);
     let fixed = SCRATCH.map(str::to_owned).into_iter();
     // Else the engine would make a volume for each, on the disk and without a limit.
@@ -218,7 +239,7 @@ fn scratch(limits: &Limits, image: &Image) -> HashMap<String, String> {
 
 /// The volumes of an image, in a build: nothing of them is kept, and the engine would make each on the disk, where nobody
 /// counts it.
-fn volumes(limits: &Limits, image: &Image) -> HashMap<String, String> {
+fn volumes(limits: &Limits, image: &Image, abilities: Abilities) -> HashMap<String, String> {
     let ours = [WORKSPACE, KIT].map(Path::new);
     let is_free = |path: &&String| {
         let path = Path::new(path);
@@ -228,11 +249,19 @@ fn volumes(limits: &Limits, image: &Image) -> HashMap<String, String> {
     let share = u64::try_from(all.len()).unwrap_or(u64::MAX).max(1);
     let (size, inodes) = (limits.tmp / share, limits.inodes / share + 64);
     all.into_iter()
-        .map(|path| {
-            let options = format!("rw,exec,nosuid,nodev,size={size},nr_inodes={inodes},mode=1777");
-            (path.clone(), options)
-        })
+        .map(|path| (path.clone(), memory(abilities.make, size, inodes)))
         .collect()
+}
+
+/// How a folder in memory is asked for, of this many bytes and entries.
+fn memory(make: Make, size: u64, inodes: u64) -> String {
+    let more = match make {
+        Make::Docker => format!("nr_inodes={inodes}"),
+        // It limits no number of files; they are limited as memory, since what the kernel needs for one counts as
+        // that. It would copy what the image has there, and its permissions.
+        Make::Podman => "notmpcopyup".to_owned(),
+    };
+    format!("rw,exec,nosuid,nodev,size={size},{more},mode=1777")
 }
 
 /// Whether nothing of ours lies there.
@@ -332,18 +361,21 @@ mod tests {
         assert!(all.contains(&"HOME=/workspace".to_owned()) && all.contains(&"LANG=C.UTF-8".to_owned()));
     }
 
+    const ABILITIES: Abilities = Abilities {
+        processors: 1,
+        limits_memory: true,
+        limits_processes: true,
+        limits_processors: true,
+        limits_swap: true,
+        make: Make::Docker,
+        maps_users: false,
+    };
+
     #[test]
     fn an_engine_is_asked_for_no_limit_that_it_lacks() {
         let config = Config::new(crate::host::Config::new("/data"), "image");
         let memory = i64::try_from(config.host.limits.memory).unwrap();
-        let abilities = Abilities {
-            processors: 1,
-            limits_memory: true,
-            limits_processes: true,
-            limits_processors: true,
-            limits_swap: true,
-            maps_users: false,
-        };
+        let abilities = ABILITIES;
         let full = limited(&config, &config.host.limits, abilities);
         assert_eq!((full.memory, full.memory_swap), (Some(memory), Some(memory)));
         assert_eq!(full.nano_cpus, Some(1_000_000_000), "no more than there are");
@@ -376,11 +408,19 @@ mod tests {
         let all = scratch(
             &limits,
             &image(&[], &["/data", "/workspace", "/mnt", "/", "relative"]),
+            ABILITIES,
         );
         let mut places: Vec<&str> = all.keys().map(String::as_str).collect();
         places.sort_unstable();
         assert_eq!(places, ["/data", "/run", "/tmp", "/var/tmp"]);
         assert!(all["/data"].contains(&format!("size={}", limits.tmp / 8)));
+        assert!(all.values().all(|options| options.contains("nr_inodes=")));
+        let without = Abilities {
+            make: Make::Podman,
+            ..ABILITIES
+        };
+        let all = scratch(&limits, &image(&[], &[]), without);
+        assert!(!all.values().any(|options| options.contains("nr_inodes")));
     }
 
     #[test]
@@ -395,7 +435,7 @@ mod tests {
             "/",
             "x",
         ];
-        let all = volumes(&limits, &image(&[], &declared));
+        let all = volumes(&limits, &image(&[], &declared), ABILITIES);
         let mut places: Vec<&str> = all.keys().map(String::as_str).collect();
         places.sort_unstable();
         assert_eq!(places, ["/data", "/tmp", "/workspace/in"]);
@@ -403,6 +443,6 @@ mod tests {
             all.values()
                 .all(|one| one.contains(&format!("size={}", limits.tmp / 3)))
         );
-        assert!(volumes(&limits, &image(&[], &[])).is_empty());
+        assert!(volumes(&limits, &image(&[], &[]), ABILITIES).is_empty());
     }
 }

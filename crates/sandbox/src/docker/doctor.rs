@@ -6,7 +6,7 @@ use bollard::models::SystemInfo;
 
 use super::connection::Connection;
 use super::image::Image;
-use super::{Config, Users, has_option, lacking};
+use super::{Config, Make, Users, has_option, lacking};
 use crate::Error;
 use crate::doctor::{Check, Status, trial, trial_build};
 use crate::host;
@@ -39,6 +39,13 @@ pub async fn probe(config: &Config) -> Vec<Check> {
             return vec![Check::bad(engine, Status::Fail, error.to_string(), remedy)];
         }
     };
+    let make = match Make::ask(&connection).await {
+        Ok(make) => make,
+        Err(error) => {
+            let remedy = "see what the engine's own log says";
+            return vec![Check::bad(engine, Status::Fail, error.to_string(), remedy)];
+        }
+    };
     let mut checks = vec![
         Check::ok(engine, named(&info)),
         image(&connection, &config).await,
@@ -49,7 +56,7 @@ pub async fn probe(config: &Config) -> Vec<Check> {
         users(&info),
         seccomp(&info),
         runtime(&config, &info),
-        restarts(&info),
+        restarts(&info, make),
     ];
     let host: host::Config = config.host.clone();
     let open = |host| {
@@ -191,9 +198,9 @@ fn runtime(config: &Config, info: &SystemInfo) -> Check {
     }
 }
 
-fn restarts(info: &SystemInfo) -> Check {
+fn restarts(info: &SystemInfo, make: Make) -> Check {
     let name = "restarts of the engine";
-    if info.live_restore_enabled == Some(true) {
+    if info.live_restore_enabled == Some(true) || make == Make::Podman {
         return Check::ok(name, "sandboxes go on meanwhile");
     }
     Check::bad(

@@ -74,6 +74,7 @@ pub async fn open(config: Config) -> Result<Host, Error> {
     let info = connection
         .get("asking what it can do", || connection.docker().info())
         .await?;
+    let make = Make::ask(&connection).await?;
     let users = Users::of(&info)?;
     if let Some(lack) = lacking(&config, &info) {
         return Err(Error::TooWeak(format!(
@@ -97,6 +98,7 @@ pub async fn open(config: Config) -> Result<Host, Error> {
             limits_processes: info.pids_limit != Some(false),
             limits_processors: info.cpu_cfs_quota != Some(false),
             limits_swap: info.swap_limit == Some(true),
+            make,
             maps_users: has_option(&info, "userns"),
         },
         users,
@@ -135,6 +137,27 @@ fn has_option(info: &SystemInfo, name: &str) -> bool {
     options
         .flat_map(|option| option.split(','))
         .any(|part| part == wanted)
+}
+
+/// Whose engine it is, as far as that matters: they speak the same language, and do not do quite the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Docker,
+    /// Its containers do not depend on it, and it takes no number of files for folders in memory.
+    Podman,
+}
+
+impl Make {
+    async fn ask(connection: &Connection) -> Result<Self, Error> {
+        let version = connection
+            .get("asking what it is", || connection.docker().version())
+            .await?;
+        let mut parts = version.components.into_iter().flatten();
+        Ok(match parts.any(|part| part.name == "Podman Engine") {
+            true => Self::Podman,
+            false => Self::Docker,
+        })
+    }
 }
 
 /// Which user of a container has the files of a session.
