@@ -118,7 +118,10 @@ pub(crate) fn tool_result(event: &Value, output: &Output) -> String {
 fn clip_line(line: &str) -> String {
     let plain = plain(line).replace('\t', "    ");
     let indentation: String = plain.chars().take_while(|char| *char == ' ').take(40).collect();
-    indentation.clone() + &clip(&plain, WIDTH.saturating_sub(indentation.len()))
+    format!(
+        "{indentation}{}",
+        clip(&plain, WIDTH.saturating_sub(indentation.len()))
+    )
 }
 
 fn tool_name(event: &Value) -> String {

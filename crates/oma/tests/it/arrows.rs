@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates from the top down. An arrow only ever points to a later one.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "oma",
     "oma-api",
     "oma-engine",
@@ -23,6 +23,7 @@ const ORDER: [&str; 19] = [
     "oma-checkpoint",
     "oma-staging",
     "oma-skill",
+    "oma-workflow",
     "oma-store",
     "oma-trace",
     "oma-domain",
