@@ -232,6 +232,8 @@ fn rejected(rejection: &Rejection, text: String) -> Fault {
         }
         Rejection::TooManyChildren => Fault::new(StatusCode::CONFLICT, "too_many_children", text),
         Rejection::TooManyThreads => Fault::new(StatusCode::CONFLICT, "too_many_threads", text),
+        Rejection::TooManyRuns => Fault::new(StatusCode::CONFLICT, "too_many_workflow_runs", text),
+        Rejection::RunOpen => Fault::new(StatusCode::CONFLICT, "workflow_run_open", text),
         Rejection::NoThread => Fault::new(StatusCode::NOT_FOUND, "thread_not_found", text),
         Rejection::OfThread => Fault::new(StatusCode::CONFLICT, "session_is_a_thread", text),
         Rejection::NotAsking => Fault::new(StatusCode::CONFLICT, "confirm_tool_failed", text),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::content::ContentBlock;
 use crate::environment::build::Progress;
-use crate::id::{AgentId, EventId, OutcomeId, SessionId};
+use crate::id::{AgentId, EventId, OutcomeId, SessionId, WorkflowPhaseId, WorkflowRunId};
 use crate::origin::Origin;
 use crate::outcome::Ending;
 use crate::policy::Permission;
@@ -16,6 +16,7 @@ use crate::quota::Exceeded;
 use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::usage::{Cost, NanoUsd, Totals, Usage};
+use crate::workflow;
 
 /// An event's position in its session's log. The first event has 1; 0 is before all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
@@ -413,6 +414,9 @@ pub enum Body {
         thread: SessionId,
         /// The name of its agent.
         agent_name: String,
+        /// The workflow run that it is of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<WorkflowRunId>,
     },
     /// A thread of this session has begun or stopped to work, or was archived.
     #[serde(rename = "session.thread_status")]
@@ -609,6 +613,64 @@ pub enum Body {
         #[serde(default)]
         usage: Usage,
     },
+    /// A program of the agent's begins to run.
+    #[serde(rename = "workflow_run.created")]
+    WorkflowRunCreated {
+        /// The run.
+        run: WorkflowRunId,
+        /// What the agent calls it.
+        name: String,
+        /// What it is for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        /// Its phases, in order.
+        phases: Vec<workflow::Phase>,
+    },
+    /// A run goes on, waits for clients, or has ended.
+    #[serde(rename = "workflow_run.status")]
+    WorkflowRunStatus {
+        /// The run.
+        run: WorkflowRunId,
+        /// Where it stands.
+        status: workflow::Status,
+    },
+    /// A run could not begin or go on.
+    #[serde(rename = "workflow_run.error")]
+    WorkflowRunError {
+        /// The run; none when it could not begin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<WorkflowRunId>,
+        /// Why.
+        error: workflow::Error,
+    },
+    /// A run enters a phase.
+    #[serde(rename = "workflow_run.phase_started")]
+    WorkflowPhaseStarted {
+        /// The run.
+        run: WorkflowRunId,
+        /// The phase.
+        phase: WorkflowPhaseId,
+    },
+    /// A run leaves a phase.
+    #[serde(rename = "workflow_run.phase_ended")]
+    WorkflowPhaseEnded {
+        /// The run.
+        run: WorkflowRunId,
+        /// The phase.
+        phase: WorkflowPhaseId,
+        /// The event that said that it entered it.
+        start: EventId,
+    },
+    /// A call of a run has its answer, for its program alone.
+    #[serde(rename = "workflow_run.answer")]
+    WorkflowRunAnswer {
+        /// The call.
+        call: workflow::Call,
+        /// Whether the agent did what it was asked to; otherwise the text says why not.
+        ok: bool,
+        /// What it said last.
+        text: String,
+    },
 }
 
 impl Body {
@@ -646,6 +708,12 @@ impl Body {
             Self::OutcomeEvaluationStart { .. } => "span.outcome_evaluation_start",
             Self::OutcomeEvaluationOngoing { .. } => "span.outcome_evaluation_ongoing",
             Self::OutcomeEvaluationEnd { .. } => "span.outcome_evaluation_end",
+            Self::WorkflowRunCreated { .. } => "workflow_run.created",
+            Self::WorkflowRunStatus { .. } => "workflow_run.status",
+            Self::WorkflowRunError { .. } => "workflow_run.error",
+            Self::WorkflowPhaseStarted { .. } => "workflow_run.phase_started",
+            Self::WorkflowPhaseEnded { .. } => "workflow_run.phase_ended",
+            Self::WorkflowRunAnswer { .. } => "workflow_run.answer",
         }
     }
 }

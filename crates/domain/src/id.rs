@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+use crate::workflow::Call;
 
 /// The longest id that is accepted from a client, in bytes.
 pub const MAX_LEN: usize = 128;
@@ -186,6 +187,14 @@ id!(
     DeliveryId, "whe"
 );
 id!(
+    /// A workflow run.
+    WorkflowRunId, "wrun"
+);
+id!(
+    /// A phase of a workflow run.
+    WorkflowPhaseId, "wrph"
+);
+id!(
     /// An item of a self-hosted environment's work queue.
     WorkId, "work"
 );
@@ -209,6 +218,69 @@ impl SessionId {
         let mut id = format!("ses_{name}");
         id.truncate(MAX_LEN);
         Self(Arc::from(id))
+    }
+}
+
+/// What stands between the name of a run and the place of a call in the ids of the call's session. The names that we make
+/// have none of it.
+const OF_RUN: &str = "_w";
+
+impl SessionId {
+    /// The id of the session that is the thread of a call: always the same one, so that a call is made once.
+    #[must_use]
+    pub fn of_call(call: &Call) -> Self {
+        let name = call.run.name();
+        // Ids of runs are ours and short; the bound is for the type's sake.
+        let end = name.len().min(MAX_LEN - 20);
+        Self(Arc::from(format!(
+            "{SESSION}{}{OF_RUN}{}",
+            &name[..end],
+            call.index
+        )))
+    }
+
+    /// The call that it is the thread of, if it is a thread of a run's.
+    #[must_use]
+    pub fn call(&self) -> Option<Call> {
+        let name = self.as_str().strip_prefix(SESSION)?;
+        let (run, index) = name.rsplit_once(OF_RUN)?;
+        let run = WorkflowRunId(Arc::from(format!("{RUN}{run}")));
+        let call = Call {
+            run,
+            index: index.parse().ok()?,
+        };
+        (Self::of_call(&call) == *self).then_some(call)
+    }
+}
+
+/// What the ids of workflow runs begin with.
+const RUN: &str = "wrun_";
+
+impl WorkflowRunId {
+    /// The id of the run that a tool use begins: always the same one, so that a tool use that is carried out again has no
+    /// second run.
+    #[must_use]
+    pub fn of(tool_use: &EventId) -> Self {
+        let name = tool_use.as_str();
+        let name = name.strip_prefix("evt_").unwrap_or(name);
+        // Ids of tool uses are ours and short; the bound is for the type's sake.
+        let mut id = format!("{RUN}{name}");
+        id.truncate(MAX_LEN);
+        Self(Arc::from(id))
+    }
+
+    fn name(&self) -> &str {
+        self.0.strip_prefix(RUN).unwrap_or(&self.0)
+    }
+}
+
+impl WorkflowPhaseId {
+    /// The id of a run's phase at this place.
+    #[must_use]
+    pub fn of(run: &WorkflowRunId, index: u32) -> Self {
+        let name = run.name();
+        let end = name.len().min(MAX_LEN - 20);
+        Self(Arc::from(format!("wrph_{}_{index}", &name[..end])))
     }
 }
 
@@ -318,6 +390,29 @@ mod tests {
         let first = EventId::generate();
         std::thread::sleep(std::time::Duration::from_millis(2));
         assert!(first < EventId::generate());
+    }
+
+    #[test]
+    fn the_threads_of_a_run_say_which_call_they_are() {
+        let run = WorkflowRunId::of(&EventId::generate());
+        let call = Call { run, index: 17 };
+        let thread = SessionId::of_call(&call);
+        assert!(thread.as_str().ends_with("_w17"), "{thread}");
+        assert_eq!(thread.call(), Some(call.clone()));
+        assert_eq!(SessionId::parse(thread.as_str()), Ok(thread));
+        let phase = WorkflowPhaseId::of(&call.run, 3);
+        assert_eq!(WorkflowPhaseId::parse(phase.as_str()), Ok(phase));
+        for other in [
+            "ses_1",
+            "ses_1_w",
+            "ses_1_wx",
+            "ses_1_w01",
+            "1_w1",
+            "ses_1_w99999999999",
+        ] {
+            assert_eq!(SessionId::parse(other).unwrap().call(), None, "{other}");
+        }
+        assert_eq!(SessionId::of_child(&EventId::generate()).call(), None);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod vault;
 pub mod web;
 pub mod webhook;
 pub mod work;
+pub mod workflow;
 pub mod workspace;
 
 pub use agent::Agent;
@@ -55,7 +56,7 @@ pub use file::File;
 pub use id::{
     AgentId, AuditId, CheckpointId, CredentialId, DeliveryId, DeploymentId, EnvironmentId, EventId, FileId,
     KeyId, MemoryId, MemoryStoreId, MemoryVersionId, OutcomeId, ResourceId, RunId, SessionId, SkillId,
-    SkillVersionId, UserId, VaultId, WebhookId, WorkId, WorkspaceId,
+    SkillVersionId, UserId, VaultId, WebhookId, WorkId, WorkflowPhaseId, WorkflowRunId, WorkspaceId,
 };
 pub use key::{Actor, ApiKey, Scope};
 pub use memory::{Memory, MemoryStore};

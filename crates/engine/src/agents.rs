@@ -228,6 +228,14 @@ impl Engine {
         agent.map_err(|error| not_found(error, Error::AgentNotFound))
     }
 
+    /// Whether a session of an agent has a workflow run that has not ended.
+    ///
+    /// # Errors
+    /// A store failure.
+    pub async fn has_open_run(&self, workspace: &WorkspaceId, id: &AgentId) -> Result<bool> {
+        Ok(self.inner.store.has_open_run(workspace, id).await?)
+    }
+
     /// Removes an agent with all its versions; its sessions stay readable, and its deployments are archived.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 mod actor;
 mod agents;
 pub mod audit;
+mod calls;
 pub mod checkpoints;
 mod clock;
 mod deadlines;

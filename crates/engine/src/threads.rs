@@ -21,6 +21,7 @@ use oma_domain::quota::Quota;
 use oma_domain::session::{
     Dispatch, Input, News, Order, Outcome, Queued, Rejection, Standing, State, Thread,
 };
+use oma_domain::workflow::Call;
 use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, KeyId, Seq, Session, SessionId, WorkspaceId};
 use oma_runtime::{Port, PortError, Recipient, SessionInfo};
 use oma_store::NewSession;
@@ -39,6 +40,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) tool_use: &'a EventId,
     /// The key that is charged for the coordinator's turn, and so for the thread's.
     pub(crate) charged: Option<KeyId>,
+    /// The call of the tool use's workflow run that the thread is.
+    pub(crate) call: Option<Call>,
 }
 
 /// A thread that a message goes to.
@@ -111,7 +114,7 @@ impl Errand<'_> {
             agent_name: known.agent_name.clone(),
             is_new: false,
         };
-        let takes = |(_, thread): &(&SessionId, &Thread)| !thread.is_over && !thread.is_consultation();
+        let takes = |(_, thread): &(&SessionId, &Thread)| !thread.is_over && !thread.ends_with_answer();
         let live = || state.threads.iter().filter(takes);
         match to {
             Recipient::Advisor => self.advisor().map(|advisor| new(&advisor)),
@@ -211,7 +214,7 @@ impl Errand<'_> {
     }
 
     /// Puts the message into the thread, which is opened if it is new. The inner error is for the model.
-    async fn deliver(
+    pub(crate) async fn deliver(
         &self,
         thread: &SessionId,
         to: &Recipient,
@@ -328,7 +331,7 @@ impl Errand<'_> {
     }
 
     /// Follows the thread until it rests, and tells it what clients say to it.
-    async fn attend(&self, thread: &SessionId) -> Result<Input, PortError> {
+    pub(crate) async fn attend(&self, thread: &SessionId) -> Result<Input, PortError> {
         let workspace = &self.info.workspace;
         let stale = || PortError::Rejected(Rejection::Stale);
         let seen = self.known(thread).ok_or_else(stale)?.seen;
@@ -358,7 +361,7 @@ impl Errand<'_> {
                         through = event.seq;
                         if let Some(stop) = self.note(&event, &known, &mut news) {
                             let said = said(&news);
-                            let outcome = match known.is_consultation() {
+                            let outcome = match known.ends_with_answer() {
                                 true => verdict(&stop, &said),
                                 false => signed(verdict(&stop, &said), thread),
                             };
@@ -466,7 +469,7 @@ impl Errand<'_> {
     }
 
     /// The end of the tool use, with how the thread stands.
-    async fn end(
+    pub(crate) async fn end(
         &self,
         thread: &SessionId,
         outcome: Outcome,
@@ -478,13 +481,26 @@ impl Errand<'_> {
             Err(error) => return Err(gone(&error)),
         };
         let active_ms = |session: &Session| session.state.totals(now()).active_ms;
-        Ok(Input::FinishErrand {
-            tool_use: self.tool_use.clone(),
-            outcome,
-            through,
-            news,
-            active_ms: session.as_ref().map(active_ms).unwrap_or_default(),
-            standing: session.as_ref().map(standing),
+        let active_ms = session.as_ref().map(active_ms).unwrap_or_default();
+        let standing = session.as_ref().map(standing);
+        Ok(match &self.call {
+            None => Input::FinishErrand {
+                tool_use: self.tool_use.clone(),
+                outcome,
+                through,
+                news,
+                active_ms,
+                standing,
+            },
+            Some(call) => Input::FinishCall {
+                call: call.clone(),
+                ok: !outcome.is_error,
+                text: joined_text(&outcome.content),
+                through,
+                news,
+                standing,
+                active_ms,
+            },
         })
     }
 }

@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 use crate::inline::Own;
 use crate::spans;
 use crate::turn::Run;
-use crate::{Native, advice, delegation, threads};
+use crate::{Native, advice, delegation, threads, workflows};
 
 /// The most tool uses of one session at work at once; the others follow.
 const PARALLEL: usize = 16;
@@ -124,7 +124,8 @@ impl Run<'_> {
                 let sends = tool.name == SEND_TO_AGENT && session.coordinates();
                 let creates = threads::creates(session, &tool.name);
                 let consults = advice::is_it(session, &tool.name);
-                let delegates = calls || sends || creates || consults;
+                let runs = workflows::is_it(session, &tool.name);
+                let delegates = calls || sends || creates || consults || runs;
                 at_work += usize::from(!delegates);
                 running.push(async move {
                     if sends {
@@ -134,6 +135,11 @@ impl Run<'_> {
                     if creates {
                         let own = Own::of(session, &toolbox);
                         let done = threads::create(port, &own, &tool).await;
+                        return (delegates, done);
+                    }
+                    if runs {
+                        let own = Own::of(session, &toolbox);
+                        let done = workflows::run(session, port, &own, &tool).await;
                         return (delegates, done);
                     }
                     if consults {
@@ -265,7 +271,8 @@ impl Native {
             self.pool.acquire(&spec).await
         };
         let acquired = aside(port, acquire).await;
-        let is_shared = session.coordinates() || session.sandbox != session.id;
+        let is_shared =
+            session.coordinates() || session.workflows().is_some() || session.sandbox != session.id;
         if is_shared
             && acquired
                 .as_ref()

@@ -324,6 +324,12 @@ impl Conversation {
             | Body::ThreadToolUse { .. }
             | Body::ThreadMessageSent { .. }
             | Body::ThreadMessageReceived { .. }
+            | Body::WorkflowRunCreated { .. }
+            | Body::WorkflowRunStatus { .. }
+            | Body::WorkflowRunError { .. }
+            | Body::WorkflowPhaseStarted { .. }
+            | Body::WorkflowPhaseEnded { .. }
+            | Body::WorkflowRunAnswer { .. }
             | Body::UserCustomToolResult { thread: Some(_), .. }
             | Body::UserInterrupt { .. }
             | Body::UserToolConfirmation { .. }

@@ -33,5 +33,6 @@ mod spans;
 mod threads;
 mod turn;
 mod weight;
+mod workflows;
 
 pub use native::{Config, Native};

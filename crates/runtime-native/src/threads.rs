@@ -130,7 +130,7 @@ pub(crate) fn list(session: &SessionInfo, state: &State) -> Outcome {
     let live = state
         .threads
         .iter()
-        .filter(|(_, thread)| !thread.is_over && !thread.is_consultation());
+        .filter(|(_, thread)| !thread.is_over && !thread.ends_with_answer());
     let threads: Vec<Value> = live
         .map(|(id, thread)| {
             json!({

@@ -18,7 +18,7 @@ use oma_tools::Toolbox;
 
 use crate::Native;
 use crate::conversation::Conversation;
-use crate::{advice, delegation, threads};
+use crate::{advice, delegation, threads, workflows};
 
 /// What a provider adds to a request by itself, in tokens: its own words about tools, and the marks of messages.
 pub(crate) const OVERHEAD_TOKENS: u64 = 500;
@@ -217,6 +217,7 @@ impl Run<'_> {
             .chain(delegation::definition(self.session))
             .chain(threads::definitions(self.session, &self.toolbox))
             .chain(advice::definition(self.session))
+            .chain(workflows::definition(self.session))
             .chain(custom)
             .chain(of_servers)
             .collect()
@@ -225,7 +226,10 @@ impl Run<'_> {
     /// What the agent's policy says of a tool.
     pub(crate) fn permission(&self, name: &str) -> Permission {
         // They are in no set of tools: who is in the list of members, and whether there is an advisor, says enough.
-        if threads::is_one(self.session, name) || advice::is_it(self.session, name) {
+        if threads::is_one(self.session, name)
+            || advice::is_it(self.session, name)
+            || workflows::is_it(self.session, name)
+        {
             return Permission::Allow;
         }
         let policy = &self.session.agent.spec.permission_policy;

@@ -20,8 +20,10 @@ use oma_domain::agent::Agent;
 use oma_domain::environment::{self, Environment};
 use oma_domain::memory::Attachment;
 use oma_domain::session::{Input, OpenTool, Outcome, Rejection, Spending, State};
+use oma_domain::workflow::Call;
 use oma_domain::{
-    EnvironmentId, Event, EventId, KeyId, Member, Seq, SessionId, Timestamp, VaultId, WorkspaceId,
+    EnvironmentId, Event, EventId, KeyId, Member, Multiagent, Seq, SessionId, Team, Timestamp, VaultId,
+    WorkspaceId,
 };
 use oma_sandbox::files::Workspace;
 use oma_sandbox::files::archive::{Bounds, Contents};
@@ -75,11 +77,28 @@ impl SessionInfo {
 
     /// Those who may work in its threads.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Agent>> {
-        let of = move |member: &Member| match member {
+        self.definitions(self.agent.members())
+    }
+
+    /// Whether its agent has others work in workflow runs, and whether it may define agents in them: a thread has no runs.
+    #[must_use]
+    pub fn workflows(&self) -> Option<&Team> {
+        let multiagent = self.agent.spec.multiagent.as_ref();
+        multiagent
+            .filter(|_| self.sandbox == self.id)
+            .and_then(Multiagent::workflows)
+    }
+
+    /// Those who may be called by name in its workflow runs.
+    pub fn callees(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.definitions(self.workflows().map_or(&[], |team| &team.members))
+    }
+
+    fn definitions<'a>(&'a self, members: &'a [Member]) -> impl Iterator<Item = &'a Arc<Agent>> {
+        members.iter().filter_map(|member| match member {
             Member::This => Some(&self.agent),
             Member::Agent { id, .. } => self.roster.iter().find(|agent| agent.id == *id),
-        };
-        self.agent.members().iter().filter_map(of)
+        })
     }
 }
 
@@ -199,6 +218,14 @@ pub trait Port: Send + Sync {
     /// # Errors
     /// [`PortError`]: the tool use is not open any more, or the engine is gone.
     async fn send(&self, tool_use: &EventId, to: Recipient, message: &str) -> Result<Input, PortError>;
+
+    /// Has an agent answer a call of a workflow run, in a thread of its own, and waits for its answer, as
+    /// [`Port::send`] waits. The run waits for the call already. Asked again for the same call, also after a restart, it
+    /// waits for the same thread. Returns the input that records the answer.
+    ///
+    /// # Errors
+    /// [`PortError`]: the run is not there any more, somebody else has recorded the answer, or the engine is gone.
+    async fn call(&self, call: &Call, agent: &Arc<Agent>, prompt: &str) -> Result<Input, PortError>;
 
     /// Lets another session's turn have this one's place among the turns at work, because this one only waits.
     fn leave_place(&self);

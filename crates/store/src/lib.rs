@@ -324,6 +324,8 @@ pub trait Store:
     ) -> Result<Vec<(WorkspaceId, SessionId)>>;
     /// Sessions of all workspaces that wait for a confirmation until some time, and that time, the earliest first.
     async fn deadlines(&self, limit: u32) -> Result<Vec<(WorkspaceId, SessionId, oma_domain::Timestamp)>>;
+    /// Whether a session of an agent has a workflow run that has not ended.
+    async fn has_open_run(&self, workspace: &WorkspaceId, agent: &AgentId) -> Result<bool>;
     /// Which of these sessions exist, for recovery (a sandbox whose session is gone is an orphan).
     async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>>;
 

@@ -392,7 +392,7 @@ proptest! {
             prop_assert!(!calls.is_empty());
             prop_assert!(calls.iter().all(|call| call.index < once.asked));
             // With answers it gets at least as far, by the same way.
-            let mut more = answers.clone();
+            let mut more = answers;
             more.resize(once.asked.max(more.len()), None);
             for call in calls {
                 more[call.index] = said("x");

@@ -146,6 +146,12 @@ fn every_error_has_its_status_and_code() {
             409,
             "too_many_threads",
         ),
+        (
+            Error::Rejected(Rejection::TooManyRuns),
+            409,
+            "too_many_workflow_runs",
+        ),
+        (Error::Rejected(Rejection::RunOpen), 409, "workflow_run_open"),
         (Error::Rejected(Rejection::NoThread), 404, "thread_not_found"),
         (Error::Rejected(Rejection::OfThread), 409, "session_is_a_thread"),
         (

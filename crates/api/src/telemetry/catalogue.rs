@@ -285,7 +285,7 @@ pub const METRICS: &[Metric] = &[
         "tool_uses_total",
         &[each(
             "tool",
-            "the built-in tools, `call_agent`, `send_to_agent`, `create_agent`, `consult_advisor`, `mcp`, `unknown`",
+            "the built-in tools, `call_agent`, `send_to_agent`, `create_agent`, `consult_advisor`, `run_workflow`, `mcp`, `unknown`",
         )],
         "Tool uses that were carried out.",
     ),

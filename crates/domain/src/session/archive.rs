@@ -5,6 +5,7 @@ use super::state::{Context, Phase, QueueChange, Rejection, Step, Transition};
 use super::turn::INTERRUPTED;
 use crate::event::{Body, StopReason};
 use crate::outcome::Ending;
+use crate::workflow::Ending::Stopped;
 
 impl Transition {
     /// Ends the session for good, unless it works. What waits for a client is closed, and messages that wait for a
@@ -12,6 +13,9 @@ impl Transition {
     pub(super) fn archive(&mut self, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         if self.state.archived_at.is_some() {
             return Ok(());
+        }
+        if !self.state.runs.is_empty() {
+            return Err(Rejection::RunOpen);
         }
         if !self.state.queue.is_empty() {
             self.queue.push(QueueChange::Clear);
@@ -31,7 +35,7 @@ impl Transition {
                         self.close_tool(&tool, Outcome::error(INTERRUPTED), ctx);
                     }
                 }
-                self.release_threads(ctx);
+                self.release_threads(&Stopped, ctx);
                 self.end_turn(StopReason::Interrupted, ctx);
             }
         }

@@ -199,7 +199,9 @@ impl Transition {
     ) -> Result<(), Rejection> {
         let opened = &self.state.delegated.opened;
         let Some((cap, standing)) = known else {
-            if opened.len() >= MAX_OPENED {
+            // Calls of workflow runs have a bound of their own.
+            let counted = opened.keys().filter(|child| child.call().is_none()).count();
+            if child.call().is_none() && counted >= MAX_OPENED {
                 return Err(Rejection::TooManyChildren);
             }
             let share = self.part(parts, ctx);
@@ -279,6 +281,10 @@ impl Transition {
         let more = standing.spent.since(&opened.counted);
         opened.counted = standing.spent;
         delegated.spent.add(&more);
+        // Of a call that was stopped nobody will ask again.
+        if child.call().is_some() && !self.state.threads.contains_key(child) {
+            delegated.opened.remove(child);
+        }
         Ok(())
     }
 

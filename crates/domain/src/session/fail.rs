@@ -7,6 +7,7 @@ use crate::event::{Body, Failure, Purpose, StopReason};
 use crate::id::EventId;
 use crate::quota::Bound;
 use crate::usage::Spent;
+use crate::workflow::{Ending, Error, ErrorKind};
 
 impl Transition {
     /// Records the failure; with `retry` the turn stays and the request is made again.
@@ -75,7 +76,11 @@ impl Transition {
                 }
             }
         }
-        self.release_threads(ctx);
+        let error = Error {
+            kind: ErrorKind::Unknown,
+            message: failure.message.clone(),
+        };
+        self.release_threads(&Ending::Error { error }, ctx);
         self.push(
             ctx,
             Body::Error {

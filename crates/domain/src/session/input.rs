@@ -9,17 +9,19 @@ use super::delegate::{Spending, Standing};
 use super::sandbox::SandboxSource;
 use super::state::{Queued, SystemNote};
 use super::threads::{Dispatch, News};
+use super::workflows::BeginCall;
 use crate::agent::Agent;
 use crate::content::ContentBlock;
 use crate::environment::build::Progress;
 use crate::event::{Failure, Kept, Opaque, Purpose, Seq};
-use crate::id::{EventId, KeyId, SessionId};
+use crate::id::{EventId, KeyId, SessionId, WorkflowRunId};
 use crate::origin::Origin;
 use crate::outcome::{Definition, Verdict};
 use crate::policy::Permission;
 use crate::quota::{Bound, Quota};
 use crate::thinking::ThinkingLevel;
 use crate::usage::{Cost, NanoUsd, Spent, Usage};
+use crate::workflow;
 
 /// What can happen to a session: from clients, from the runtime that drives its turn, from a restart.
 #[derive(Debug, Clone, PartialEq)]
@@ -235,6 +237,66 @@ pub enum Input {
     CloseThread {
         /// The thread.
         thread: SessionId,
+    },
+    /// A tool use begins a run of a program.
+    BeginRun {
+        /// The tool use.
+        tool_use: EventId,
+        /// What the run is called.
+        name: String,
+        /// What it is for.
+        description: Option<String>,
+        /// Its phases, in order.
+        phases: Vec<workflow::Phase>,
+    },
+    /// A tool use can't begin a run, because there are too many.
+    RefuseRun {
+        /// The tool use.
+        tool_use: EventId,
+    },
+    /// A run's program has got on.
+    AdvanceRun {
+        /// The run.
+        run: WorkflowRunId,
+        /// All phases that it has entered, by their places.
+        marks: Vec<u32>,
+        /// How many calls it has made.
+        asked: u32,
+    },
+    /// A run's program is about to call an agent.
+    BeginCall(BeginCall),
+    /// A call of a run can't begin.
+    RefuseCall {
+        /// The call.
+        call: workflow::Call,
+        /// Why, for the program.
+        text: String,
+    },
+    /// The agent that a run's program has called has answered, or can't.
+    FinishCall {
+        /// The call.
+        call: workflow::Call,
+        /// Whether it did what it was asked to.
+        ok: bool,
+        /// What it said last, or what went wrong.
+        text: String,
+        /// Up to where in the thread's log.
+        through: Seq,
+        /// What happened in the thread last.
+        news: Vec<News>,
+        /// How the thread stands; none when it was deleted.
+        standing: Option<Standing>,
+        /// How long it has worked, in milliseconds.
+        active_ms: u64,
+    },
+    /// A run has come to its end, and the tool use that waited for it has its result.
+    EndRun {
+        /// The run.
+        run: WorkflowRunId,
+        /// How it ended.
+        result: workflow::Ending,
+        /// The tool use's result.
+        outcome: Outcome,
     },
     /// The turn can't go on, for a reason outside a model request.
     FailTurn {

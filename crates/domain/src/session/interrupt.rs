@@ -7,6 +7,7 @@ use crate::content::ContentBlock;
 use crate::event::{Body, StopReason};
 use crate::id::EventId;
 use crate::usage::{Spent, Usage};
+use crate::workflow::Ending;
 
 impl Transition {
     /// Closes whatever is open, keeping what it had achieved (I7), and goes idle. With `clear_queue` the
@@ -94,7 +95,7 @@ impl Transition {
                 thread: None,
             },
         );
-        self.release_threads(ctx);
+        self.release_threads(&Ending::Stopped, ctx);
         self.end_turn(StopReason::Interrupted, ctx);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Confirmations that did not come in time.
+//! What clients did not do in time: confirmations, and answers that workflow runs wait for.
 
 use super::input::Outcome;
 use super::state::{Context, Gate, OpenTool, Phase, Rejection, Step, Transition};
@@ -7,8 +7,17 @@ use super::state::{Context, Gate, OpenTool, Phase, Rejection, Step, Transition};
 const LAPSED: &str = "Nobody confirmed this tool use in time, so it was not run.";
 
 impl Transition {
-    /// Closes, as denied, the tool uses whose time for a confirmation is over. `Stale` when there is none.
+    /// Closes, as denied, the tool uses whose time for a confirmation is over, and lets workflow runs go on whose time is, to
+    /// be ended. `Stale` when there is none.
     pub(super) fn lapse(&mut self, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+        let goes_on = self.lapse_runs(ctx);
+        match self.lapse_confirmations(ctx) {
+            Err(Rejection::Stale) if goes_on => Ok(()),
+            lapsed => lapsed,
+        }
+    }
+
+    fn lapse_confirmations(&mut self, ctx: &mut Context<'_>) -> Result<(), Rejection> {
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Err(Rejection::Stale),
             Phase::Running { turn } => (turn, false),
@@ -22,6 +31,7 @@ impl Transition {
         };
         let (lapsed, open): (Vec<_>, Vec<_>) = std::mem::take(open).into_iter().partition(over);
         if lapsed.is_empty() {
+            turn.step = Step::Acting { open };
             return Err(Rejection::Stale);
         }
         let denied = lapsed.into_iter().map(|tool| (tool, Outcome::error(LAPSED)));

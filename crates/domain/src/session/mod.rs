@@ -27,6 +27,7 @@ mod threads;
 mod turn;
 mod update;
 mod wake;
+mod workflows;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use state::{
     Rejection, State, Step, SystemNote, Transition, Turn,
 };
 pub use threads::{Awaited, Dispatch, MAX_THREADS, News, Order, Thread, Threads};
+pub use workflows::{BeginCall, OpenPhase, Run, Runs};
 
 use crate::agent::Agent;
 use crate::environment::Environment;

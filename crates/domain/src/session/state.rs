@@ -9,6 +9,7 @@ use super::delegate::{Delegated, MAX_OPENED};
 use super::input::Input;
 use super::sandbox::SandboxSource;
 use super::threads::{MAX_THREADS, Threads};
+use super::workflows::Runs;
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, Seq, StopReason, ThreadRef};
 use crate::id::{EventId, KeyId};
@@ -18,6 +19,7 @@ use crate::thinking::ThinkingLevel;
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
 use crate::usage::{CostTotal, NanoUsd, Totals, Usage, WebUse};
+use crate::workflow::MAX_RUNS;
 
 /// The most messages that may wait for a busy session.
 pub const MAX_QUEUE: usize = 256;
@@ -97,6 +99,9 @@ pub struct State {
     /// How long those threads had worked that are gone: archived and closed, or deleted; in milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub closed_threads_ms: u64,
+    /// Its workflow runs that have not ended.
+    #[serde(default, skip_serializing_if = "Runs::is_empty")]
+    pub runs: Runs,
     /// The budgets that left too little for the next model request: nothing goes on before they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Quota>,
@@ -273,7 +278,7 @@ pub enum Gate {
     Confirmed,
     /// A client or a worker carries it out, and its result is awaited.
     Client,
-    /// It waits for a thread, and the thread waits for clients.
+    /// It waits for a thread or several, and all of these wait for clients.
     Thread,
 }
 
@@ -366,6 +371,12 @@ pub enum Rejection {
     /// As many threads as possible are there.
     #[error("the session has {MAX_THREADS} threads; more are not possible until some are archived")]
     TooManyThreads,
+    /// As many runs as possible have not ended.
+    #[error("the session has {MAX_RUNS} workflow runs that have not ended; more are not possible")]
+    TooManyRuns,
+    /// A workflow run has not ended.
+    #[error("the session has a workflow run that has not ended")]
+    RunOpen,
     /// The session has no such thread, or the thread is archived.
     #[error("the session has no such thread that could still work")]
     NoThread,
@@ -541,6 +552,29 @@ impl State {
             Input::InterruptThread { id, thread } => next.interrupt_thread(id, &thread, ctx)?,
             Input::ArchiveThread { thread } => next.archive_thread(&thread, ctx)?,
             Input::CloseThread { thread } => next.close_thread(&thread)?,
+            Input::BeginRun {
+                tool_use,
+                name,
+                description,
+                phases,
+            } => next.begin_run(&tool_use, name, description, phases, ctx)?,
+            Input::RefuseRun { tool_use } => next.refuse_run(&tool_use, ctx)?,
+            Input::AdvanceRun { run, marks, asked } => next.advance_run(&run, &marks, asked, ctx)?,
+            Input::BeginCall(call) => next.begin_call(call, ctx)?,
+            Input::RefuseCall { call, text } => next.refuse_call(&call, text, ctx)?,
+            Input::FinishCall {
+                call,
+                ok,
+                text,
+                through,
+                news,
+                standing,
+                active_ms,
+            } => {
+                let last = (through, news);
+                next.finish_call(&call, (ok, text), last, standing.as_ref(), active_ms, ctx)?;
+            }
+            Input::EndRun { run, result, outcome } => next.end_run(&run, result, outcome, ctx)?,
             Input::FailTurn { failure } => next.fail_turn(failure, ctx)?,
             Input::Remark { failure } => next.remark(failure, ctx)?,
             Input::NoteBuild { layer, progress } => next.note_build(&layer, progress, ctx)?,
@@ -584,11 +618,12 @@ impl State {
         matches!(self.phase, Phase::Running { .. })
     }
 
-    /// When the first of the tool uses that wait for a confirmation has waited long enough.
+    /// When the first of what waits for clients has waited long enough: tool uses for a confirmation, or workflow runs.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         let asking = self.open_tools().iter().filter(|tool| tool.gate == Gate::Asking);
-        asking.filter_map(|tool| tool.asks_until).min()
+        let asking = asking.filter_map(|tool| tool.asks_until);
+        asking.chain(self.run_deadline()).min()
     }
 
     /// The open tool uses.

@@ -5,19 +5,21 @@ mod opened;
 mod properties;
 mod tables;
 mod threads;
+mod workflows;
 
 use std::sync::Arc;
 
 use super::*;
 use crate::content::ContentBlock;
 use crate::event::{Body, BudgetChange, Failure, FailureKind, Purpose, Seq, StopReason, ThreadStatus};
-use crate::id::{EventId, OutcomeId};
+use crate::id::{EventId, OutcomeId, WorkflowRunId};
 use crate::origin::Origin;
 use crate::outcome::{Definition, Stage, Verdict};
 use crate::policy::Permission;
 use crate::quota::{Bound, Exceeded, Price, Quota, Unreported};
 use crate::thinking::ThinkingLevel;
 use crate::usage::{Cost, CostTotal, NanoUsd, Spent, Usage};
+use crate::workflow::{Ending, Status};
 
 /// A session without an engine: it keeps the log and checks what every commit must satisfy.
 #[derive(Clone, Default)]
@@ -387,6 +389,11 @@ fn reason(stop: &StopReason) -> String {
     }
 }
 
+/// The name of the tool use that began a run.
+fn short(run: &WorkflowRunId) -> &str {
+    run.as_str().trim_start_matches("wrun_")
+}
+
 fn word(id: &EventId, body: &Body) -> String {
     match body {
         Body::UserMessage { .. } => format!("user:{id}"),
@@ -442,6 +449,30 @@ fn word(id: &EventId, body: &Body) -> String {
         Body::OutcomeEvaluationEnd { start, result, .. } => {
             format!("{}{}>", if start.is_some() { "" } else { "?" }, result.as_str())
         }
+        Body::WorkflowRunCreated { run, .. } => format!("flow:{}", short(run)),
+        Body::WorkflowRunStatus { run, status } => {
+            let status = match status {
+                Status::Running => "runs",
+                Status::Idle => "idle",
+                Status::Ended { result } => match result {
+                    Ending::Completed => "completed",
+                    Ending::Stopped => "stopped",
+                    Ending::Error { .. } => "failed",
+                },
+            };
+            format!("flow-{status}:{}", short(run))
+        }
+        Body::WorkflowRunError { error, .. } => format!("flow-error:{}", error.kind.as_str()),
+        Body::WorkflowPhaseStarted { run, phase } => {
+            let name = if phase.as_str().ends_with("_0") {
+                "one"
+            } else {
+                "two"
+            };
+            format!("{name}>{}", short(run))
+        }
+        Body::WorkflowPhaseEnded { run, .. } => format!("<{}", short(run)),
+        Body::WorkflowRunAnswer { call, ok, .. } => format!("{}{}={ok}", short(&call.run), call.index),
         Body::ModelRequestEnd { is_error: true, .. } => "!)".into(),
         Body::ModelRequestEnd { .. } => ")".into(),
     }

@@ -70,6 +70,10 @@ impl Actor {
             self.refresh_quota().await?;
             self.count_children().await?;
         }
+        // Its siblings are followed, and are counted as they end.
+        if matches!(input, Input::BeginCall(_)) {
+            self.refresh_quota().await?;
+        }
         match &input {
             Input::Post(message) => self.check_month(message.charged.as_ref()).await?,
             Input::BeginRequest { id, bound, .. } => {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::page::Order;
-use oma_domain::session::{Input, Partial, State};
-use oma_domain::{Event, EventId, Seq, tokens};
+use oma_domain::session::{Input, Partial, Rejection, State};
+use oma_domain::workflow::Call;
+use oma_domain::{Agent, Event, EventId, Seq, tokens};
 use oma_runtime::{Answer, Committed, Delta, Port, PortError, Recipient, SessionInfo};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -251,8 +252,25 @@ impl Port for ActorPort {
             info: &self.info,
             tool_use,
             charged: turn.and_then(|turn| turn.charged),
+            call: None,
         };
         Box::pin(errand.run(&to, message)).await
+    }
+
+    async fn call(&self, call: &Call, agent: &Arc<Agent>, prompt: &str) -> Result<Input, PortError> {
+        let state = Arc::clone(&self.view.borrow().state);
+        let run = state.runs.get(&call.run).ok_or(Rejection::Stale)?;
+        let errand = threads::Errand {
+            engine: Engine {
+                inner: Arc::clone(&self.inner),
+            },
+            port: self,
+            info: &self.info,
+            tool_use: &run.tool_use,
+            charged: state.turn().and_then(|turn| turn.charged.clone()),
+            call: Some(call.clone()),
+        };
+        Box::pin(errand.answer(agent, prompt)).await
     }
 
     fn leave_place(&self) {

@@ -40,3 +40,4 @@ mod tenants;
 mod terminal;
 mod vaults;
 mod warm;
+mod workflows;

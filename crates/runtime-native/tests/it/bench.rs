@@ -15,6 +15,7 @@ use oma_domain::event::Body;
 use oma_domain::policy::PermissionPolicy;
 use oma_domain::session::{Context, Input, Queued, State};
 use oma_domain::thinking::ThinkingLevel;
+use oma_domain::workflow::Call;
 use oma_domain::{AgentId, ContentBlock, Event, EventId, Seq, SessionId, Timestamp, WorkspaceId};
 use oma_egress::Guard;
 use oma_fake_provider::{FakeProvider, Recorded, Reply};
@@ -143,6 +144,10 @@ impl Port for Log {
     }
     async fn send(&self, _: &EventId, _: Recipient, _: &str) -> Result<Input, PortError> {
         unreachable!("nobody works in threads here")
+    }
+
+    async fn call(&self, _: &Call, _: &Arc<Agent>, _: &str) -> Result<Input, PortError> {
+        unreachable!("nobody has workflow runs here")
     }
 
     fn leave_place(&self) {}

@@ -58,7 +58,7 @@ macro_rules! contract_tests {
             once: round_trip, separate_scopes, taken_key, forgetting, goes_with_its_session;
             paging: agents_by_creation, environments_by_creation, sessions_while_rows_are_added, unknown_cursors;
             queue: order, clearing, wrong_pop;
-            recovery: unfinished, expired, deadlines, existing;
+            recovery: unfinished, expired, deadlines, open_runs, existing;
             sessions: round_trip, rosters, creation_conflict, missing_environment, filters, finer_filters, deletion, pinned_agent, inline_agents,
                 changed_agent, evaluations;
             skills: life, lists, isolation, bounds;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use oma_domain::event::{Failure, FailureKind, StopReason};
 use oma_domain::quota::Exceeded;
-use oma_domain::session::{Gate, OpenTool, Phase, QueueChange, State, Step};
-use oma_domain::{EventId, SessionId, Timestamp, WorkspaceId};
+use oma_domain::session::{Gate, OpenTool, Phase, QueueChange, Run, State, Step};
+use oma_domain::{AgentId, EventId, Seq, SessionId, Timestamp, WorkflowRunId, WorkspaceId};
 
 use super::fixtures::{NOW, agent, collect, commit, new_session, queued, stored_session, turn};
 use crate::Store;
@@ -252,4 +252,49 @@ pub async fn deadlines(store: Arc<dyn Store>) {
     let found = store.deadlines(1000).await.unwrap();
     assert!(!found.contains(&sessions[0]));
     assert!(found.contains(&sessions[1]));
+}
+
+/// An agent is known to have open runs as long as one of its sessions has one.
+pub async fn open_runs(store: Arc<dyn Store>) {
+    let (workspace, id) = stored_session(&store).await;
+    let agent = store
+        .session(&workspace, &id)
+        .await
+        .unwrap()
+        .unwrap()
+        .agent
+        .id
+        .clone();
+    assert!(!store.has_open_run(&workspace, &agent).await.unwrap());
+    let tool_use = EventId::generate();
+    let mut begin = commit(&workspace, &id, 0, 1);
+    let run = Run {
+        tool_use: tool_use.clone(),
+        since: Seq(0),
+        started_at: NOW,
+        phases: 0,
+        phase: None,
+        marks: 0,
+        asked: 0,
+        begun: 0,
+    };
+    Arc::make_mut(&mut begin.state)
+        .runs
+        .insert(WorkflowRunId::of(&tool_use), run);
+    store.commit(begin).await.unwrap();
+    assert!(store.has_open_run(&workspace, &agent).await.unwrap());
+    // Neither somebody else's, nor another agent's.
+    let (other, _) = stored_session(&store).await;
+    assert_eq!(
+        store.has_open_run(&other, &agent).await.unwrap(),
+        other == workspace
+    );
+    assert!(
+        !store
+            .has_open_run(&workspace, &AgentId::generate())
+            .await
+            .unwrap()
+    );
+    store.commit(commit(&workspace, &id, 1, 1)).await.unwrap();
+    assert!(!store.has_open_run(&workspace, &agent).await.unwrap());
 }

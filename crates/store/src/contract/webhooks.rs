@@ -152,6 +152,7 @@ pub async fn told_with_more_than_an_id(store: Arc<dyn Store>) {
         Body::ThreadCreated {
             thread: thread.clone(),
             agent_name: "a".into(),
+            run: None,
         },
         status(&thread, ThreadStatus::Running),
         status(

@@ -36,6 +36,8 @@ pub(super) struct Entry {
     resumes: Resumes,
     idle: bool,
     deadline: Option<Timestamp>,
+    /// How many of its workflow runs have not ended.
+    open_runs: u32,
     archived: bool,
     notices: Vec<Notices>,
     once: Option<Mark>,
@@ -124,6 +126,7 @@ impl Entry {
             resumes: Resumes::of(&commit.state),
             idle: matches!(commit.state.phase, Phase::Idle { .. }),
             deadline: commit.state.deadline(),
+            open_runs: u32::try_from(commit.state.runs.len()).unwrap_or(u32::MAX),
             archived: commit.state.archived_at.is_some(),
             notices: commit.events.iter().filter_map(Notices::of).collect(),
             once: Mark::of(&commit.workspace, commit.once.as_ref())?,
@@ -171,8 +174,8 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
     conn.prepare_cached(
         "UPDATE session_states SET head = ?1, last_event_at = coalesce(?2, last_event_at), unfinished = ?3, state = ?4,
                 idle_since = CASE WHEN ?5 THEN coalesce(?2, last_event_at, ?6) END, output = coalesce(?7, output),
-                deadline = ?8, archived = ?9, evaluations = coalesce(?10, evaluations)
-         WHERE session = ?11",
+                deadline = ?8, archived = ?9, evaluations = coalesce(?10, evaluations), open_runs = ?11
+         WHERE session = ?12",
     )?
     .execute(params![
         head,
@@ -185,6 +188,7 @@ pub(super) fn commit(conn: &Connection, entry: &Entry) -> Result<(), Failure> {
         entry.deadline.map(Timestamp::as_millis),
         entry.archived,
         entry.evaluations,
+        entry.open_runs,
         session,
     ])?;
     if let Some((agent, body)) = &entry.agent {

@@ -61,6 +61,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V24__checkpoints",
         include_str!("../../migrations/V24__checkpoints.sql"),
     ),
+    (
+        "V25__workflow_runs",
+        include_str!("../../migrations/V25__workflow_runs.sql"),
+    ),
 ];
 
 /// Brings the database to the newest schema.

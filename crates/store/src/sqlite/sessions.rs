@@ -462,6 +462,19 @@ pub(super) fn deadlines(
     Ok(found)
 }
 
+/// Whether a session of an agent has a workflow run that has not ended. Few sessions of anybody's have one.
+pub(super) fn has_open_run(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    agent: &AgentId,
+) -> Result<bool, Failure> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM session_states t JOIN sessions s ON s.key = t.session
+         WHERE t.open_runs > 0 AND s.workspace = ? AND s.agent_id = ? LIMIT 1",
+    )?;
+    Ok(statement.exists(params![workspace.as_str(), agent.as_str()])?)
+}
+
 pub(super) fn existing(conn: &Connection, mut ids: Vec<SessionId>) -> Result<Vec<SessionId>, Failure> {
     let mut statement = conn.prepare_cached("SELECT 1 FROM sessions WHERE id = ?")?;
     let mut failure = None;

@@ -400,6 +400,13 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn has_open_run(&self, workspace: &WorkspaceId, agent: &AgentId) -> Result<bool> {
+        let (workspace, agent) = (workspace.clone(), agent.clone());
+        self.readers
+            .run(move |conn| sessions::has_open_run(conn, &workspace, &agent))
+            .await
+    }
+
     async fn existing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>> {
         let ids = ids.to_vec();
         self.readers.run(move |conn| sessions::existing(conn, ids)).await

@@ -30,6 +30,7 @@ pub(crate) fn status(fault: &Fault) -> StatusCode {
         | "awaits_answers"
         | "outcome_active"
         | "session_not_running"
+        | "workflow_run_open"
         | "storage_quota_exceeded"
         | "too_many_resources" => StatusCode::BAD_REQUEST,
         _ => fault.status(),

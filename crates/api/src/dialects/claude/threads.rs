@@ -29,6 +29,8 @@ use crate::params::{SessionPath, segment};
 
 /// The most threads of a page, and how many there are when the client does not say.
 const MOST: u32 = 1_000;
+/// The most threads of a session that lists get to.
+const MOST_IN_ALL: usize = 20_000;
 /// How deep threads may nest; agents can't delegate deeper.
 const DEPTH: usize = 16;
 
@@ -114,7 +116,7 @@ fn view(root: &SessionId, session: &Session) -> Value {
             "duration_seconds": time::seconds(ended.millis_since(session.created_at)),
         },
         "usage": sessions::usage(&own),
-        "workflow_run_id": null,
+        "workflow_run_id": session.id.call().filter(|_| session.is_thread).map(|call| call.run.to_string()),
         "created_at": time::value(session.created_at),
         "updated_at": time::value(session.last_event_at.unwrap_or(session.created_at)),
         "archived_at": time::optional(state.archived_at),
@@ -135,19 +137,30 @@ async fn list(
     }
     let after = Cursor::read(&query, Order::Ascending)?.map(|cursor| cursor.row);
     let (engine, workspace) = (&state.engine, caller.workspace());
-    // The primary thread first, then those that work for it, then those that work for them. A session has few.
+    // The primary thread first, then those that work for it, then those that work for them. A session has few of them,
+    // or some thousands that were calls of workflow runs, for which nobody else works.
     let mut threads = vec![engine.session(workspace, &root).await?];
     let mut next = 0;
-    while let Some(parent) = threads.get(next).filter(|_| threads.len() < MOST as usize) {
+    while let Some(parent) = threads.get(next).filter(|_| threads.len() < MOST_IN_ALL) {
+        next += 1;
+        if parent.id.call().is_some() {
+            continue;
+        }
         let filter = SessionFilter {
             parent: Some(Some(parent.id.clone())),
             ..SessionFilter::default()
         };
-        let children = engine
-            .sessions(workspace, &filter, Order::Ascending, None, MOST)
-            .await?;
-        threads.extend(children.rows);
-        next += 1;
+        let mut from = None;
+        loop {
+            let children = engine
+                .sessions(workspace, &filter, Order::Ascending, from.as_ref(), MOST)
+                .await?;
+            threads.extend(children.rows);
+            from = children.next;
+            if from.is_none() || threads.len() >= MOST_IN_ALL {
+                break;
+            }
+        }
     }
     let begin = match after {
         None => 0,

@@ -242,6 +242,29 @@ async fn an_advisor_is_a_model() {
     body["multiagent"] = coordinator(json!([opus]));
     let (status, _, message) = claude.refused("/v1/agents", &body).await;
     assert!(status == 400 && message.starts_with("tools: "), "{message}");
+    let workflows = json!({"type": "enabled", "inline_agents": off, "predefined_agents": [id(&worker)]});
+    let tool = json!({"type": "custom", "name": "run_workflow", "description": "d", "input_schema": {"type": "object"}});
+    let mut body = json!({
+        "name": "Lead", "model": "test/puppet", "tools": [tool],
+        "multiagent": {"type": "multiagent_20261001", "subagents": off, "workflows": workflows},
+    });
+    let (status, _, message) = claude.refused("/v1/agents", &body).await;
+    assert!(status == 400 && message.starts_with("tools: "), "{message}");
+    body["tools"] = json!([]);
+    let made = claude.post("/v1/agents", &body).await;
+    let shown = &made["multiagent"]["workflows"];
+    assert_eq!(
+        (&shown["type"], &shown["inline_agents"]),
+        (&json!("enabled"), &off)
+    );
+    assert_eq!(shown["predefined_agents"][0]["id"], worker["id"]);
+    // By itself the newer form has both.
+    body["multiagent"] = json!({"type": "multiagent_20261001"});
+    let made = claude.post("/v1/agents", &body).await;
+    let whole = json!({"type": "enabled", "inline_agents": {"type": "enabled"}, "predefined_agents": []});
+    let shown = &made["multiagent"];
+    assert_eq!((&shown["subagents"], &shown["workflows"]), (&whole, &whole));
+    assert_eq!(shown["advisor"], off);
 }
 
 #[tokio::test]
@@ -304,12 +327,16 @@ async fn what_can_not_be_is_refused_by_name() {
             coordinator(json!([{"type": "self", "id": "x"}])),
             "multiagent.agents.0.id",
         ),
-        (json!({"type": "multiagent_20261001"}), "multiagent.workflows"),
         (
-            parts(json!({"workflows": {"type": "enabled"}})),
-            "multiagent.workflows",
+            parts(json!({"workflows": {"type": "enabled", "inline_agents": off}})),
+            "multiagent.workflows.predefined_agents",
         ),
-        (parts(json!({"workflows": null})), "multiagent.workflows"),
+        (
+            parts(
+                json!({"workflows": {"type": "enabled", "inline_agents": off, "predefined_agents": vec!["x"; 21]}}),
+            ),
+            "multiagent.workflows.predefined_agents",
+        ),
         (
             parts(json!({"advisor": {"type": "enabled"}, "subagents": off})),
             "multiagent.advisor.model",

@@ -26,7 +26,17 @@ impl Transition {
         known.awaited.clear();
         known.orders.clear();
         let errand = known.errand.take();
+        let call = known.call.clone().filter(|_| errand.is_some());
         self.announce(thread, ThreadStatus::Terminated, ctx);
+        if let Some(call) = call {
+            // The run goes on without it, or waits for what is left.
+            self.push_answer(&call, (false, ARCHIVED.to_owned()), ctx);
+            self.settle_run(&call.run, ctx);
+            if matches!(self.state.phase, Phase::Blocked { .. }) {
+                self.block(ctx);
+            }
+            return Ok(());
+        }
         let (turn, blocked) = match &mut self.state.phase {
             Phase::Idle { .. } => return Ok(()),
             Phase::Running { turn } => (turn, false),

@@ -64,6 +64,14 @@ impl Transition {
         for one in news {
             self.enter(thread, one, ctx);
         }
+        if let Some(call) = self
+            .state
+            .threads
+            .get(thread)
+            .and_then(|known| known.call.clone())
+        {
+            self.settle_run(&call.run, ctx);
+        }
         // With nothing else that runs, the turn waits for clients now.
         let open = match self.state.turn().map(|turn| &turn.step) {
             Some(Step::Acting { open }) => open.clone(),
@@ -73,7 +81,7 @@ impl Transition {
         Ok(())
     }
 
-    fn enter(&mut self, thread: &SessionId, news: News, ctx: &mut Context<'_>) {
+    pub(in crate::session) fn enter(&mut self, thread: &SessionId, news: News, ctx: &mut Context<'_>) {
         let Some(known) = self.state.threads.get_mut(thread) else {
             return;
         };
@@ -105,6 +113,8 @@ impl Transition {
                 self.push_as(id, body);
             }
             News::Settled { tool_use } => known.awaited.retain(|awaited| awaited.tool_use != tool_use),
+            // For its program, which reads it elsewhere.
+            News::Says { .. } if known.call.is_some() => {}
             News::Says { content } => {
                 let body = Body::ThreadMessageReceived {
                     from: thread.clone(),
@@ -123,7 +133,13 @@ impl Transition {
                 let tool_uses = known.awaited.iter().map(|awaited| awaited.id.clone()).collect();
                 let stop_reason = StopReason::RequiresAction { tool_uses };
                 self.announce(thread, ThreadStatus::Idle { stop_reason }, ctx);
-                if let Some(tool) = self.errand_tool(thread) {
+                // A workflow run may have others to wait for.
+                let waits_alone = self
+                    .state
+                    .threads
+                    .get(thread)
+                    .is_some_and(|known| known.call.is_none());
+                if let Some(tool) = self.errand_tool(thread).filter(|_| waits_alone) {
                     tool.gate = Gate::Thread;
                 }
             }
@@ -161,7 +177,7 @@ impl Transition {
                 known.awaited.clear();
                 known.orders.clear();
             }
-            self.end_consultation(&thread, ctx);
+            self.end_with_answer(&thread, ctx);
             if let Some(tool) = self.errand_tool(&thread) {
                 tool.gate = Gate::Open;
             }

@@ -21,12 +21,13 @@ pub use mirror::News;
 pub use send::Dispatch;
 
 use super::input::Outcome;
-use super::state::{Context, Effect, Gate, OpenTool, Phase, State, Step, Transition, Turn};
+use super::state::{Context, Gate, OpenTool, Phase, State, Step, Transition, Turn};
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq, StopReason, ThreadRef, ThreadStatus};
 use crate::id::{AgentId, EventId, SessionId};
+use crate::workflow::{Call, Ending};
 
-/// The most threads that are not archived, besides those of advisors.
+/// The most threads that are not archived, besides those of advisors and workflow runs.
 pub const MAX_THREADS: usize = 25;
 
 /// A thread, as its coordinator knows it.
@@ -39,6 +40,9 @@ pub struct Thread {
     /// The tool use that waits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errand: Option<EventId>,
+    /// The call of a workflow run that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<Call>,
     /// How far its log has been looked through.
     pub seen: Seq,
     /// Whether it was seen at work last.
@@ -106,13 +110,19 @@ impl Thread {
     pub fn is_consultation(&self) -> bool {
         self.agent.is_advisor()
     }
+
+    /// Whether it ends for good with its answer: consultations do, and calls of workflow runs.
+    #[must_use]
+    pub fn ends_with_answer(&self) -> bool {
+        self.is_consultation() || self.call.is_some()
+    }
 }
 
 /// The threads of a session.
 pub type Threads = BTreeMap<SessionId, Thread>;
 
 impl State {
-    /// The thread that a tool use waits for.
+    /// The thread that a tool use waits for; of a workflow run's tool use any one.
     #[must_use]
     pub fn thread_of(&self, tool_use: &EventId) -> Option<(&SessionId, &Thread)> {
         let is_its = |(_, thread): &(&SessionId, &Thread)| thread.errand.as_ref() == Some(tool_use);
@@ -144,8 +154,9 @@ impl State {
     pub(super) fn awaited_of<'a>(&'a self, tool: &'a OpenTool) -> Vec<EventId> {
         match tool.gate {
             Gate::Thread => {
-                let thread = self.thread_of(&tool.id).map(|(_, thread)| thread);
-                let awaited = thread.into_iter().flat_map(|thread| &thread.awaited);
+                let waited_for = |thread: &&Thread| thread.errand.as_ref() == Some(&tool.id);
+                let threads = self.threads.values().filter(waited_for);
+                let awaited = threads.flat_map(|thread| &thread.awaited);
                 awaited.map(|awaited| awaited.id.clone()).collect()
             }
             gate if gate.awaits_client() => vec![tool.id.clone()],
@@ -156,16 +167,16 @@ impl State {
 
 impl Transition {
     /// Forgets a thread, but not how long it worked.
-    fn forget_thread(&mut self, thread: &SessionId) {
+    pub(super) fn forget_thread(&mut self, thread: &SessionId) {
         if let Some(gone) = self.state.threads.remove(thread) {
             let total = &mut self.state.closed_threads_ms;
             *total = total.saturating_add(gone.active_ms);
         }
     }
 
-    /// Ends a consultation for good, with whatever it has led to. Its own session has yet to be told.
-    fn end_consultation(&mut self, thread: &SessionId, ctx: &mut Context<'_>) {
-        let ends = |known: &&mut Thread| known.is_consultation() && !known.is_over;
+    /// Ends a thread for good, with whatever it has led to, if it is one that ends so. Its own session has yet to be told.
+    pub(super) fn end_with_answer(&mut self, thread: &SessionId, ctx: &mut Context<'_>) {
+        let ends = |known: &&mut Thread| known.ends_with_answer() && !known.is_over;
         if let Some(known) = self.state.threads.get_mut(thread).filter(ends) {
             known.is_over = true;
             self.announce(thread, ThreadStatus::Terminated, ctx);
@@ -173,7 +184,7 @@ impl Transition {
     }
 
     /// Says where a thread stands.
-    fn announce(&mut self, thread: &SessionId, status: ThreadStatus, ctx: &mut Context<'_>) {
+    pub(super) fn announce(&mut self, thread: &SessionId, status: ThreadStatus, ctx: &mut Context<'_>) {
         let Some(known) = self.state.threads.get_mut(thread) else {
             return;
         };
@@ -204,26 +215,23 @@ impl Transition {
 
     /// Lets the tool use go on that waits for a thread, because the thread can. A blocked turn goes on with it.
     fn go_on(&mut self, thread: &SessionId, ctx: &mut Context<'_>) {
+        let call = self
+            .state
+            .threads
+            .get(thread)
+            .and_then(|known| known.call.clone());
+        if let Some(call) = call {
+            return self.resume_run(&call.run, ctx);
+        }
         let Some(tool) = self.errand_tool(thread) else {
             return;
         };
         tool.gate = Gate::Open;
-        if !matches!(self.state.phase, Phase::Blocked { .. }) {
-            return;
-        }
-        self.begin_work(ctx);
-        if let Phase::Blocked { mut turn } = std::mem::take(&mut self.state.phase) {
-            if let Step::Acting { open } = &mut turn.step {
-                let confirmed = open.iter_mut().filter(|tool| tool.gate == Gate::Confirmed);
-                confirmed.for_each(|tool| tool.gate = Gate::Open);
-            }
-            self.state.phase = Phase::Running { turn };
-            self.effects.push(Effect::Drive);
-        }
+        self.unblock(ctx);
     }
 
-    /// The turn waits for no thread any more; those that did something were stopped with it.
-    pub(super) fn release_threads(&mut self, ctx: &mut Context<'_>) {
+    /// The turn waits for no thread any more; those that did something were stopped with it. Its workflow runs end, too.
+    pub(super) fn release_threads(&mut self, result: &Ending, ctx: &mut Context<'_>) {
         let waited_for = |(_, thread): &(&SessionId, &Thread)| thread.errand.is_some();
         let released: Vec<SessionId> = self
             .state
@@ -233,19 +241,9 @@ impl Transition {
             .map(|(id, _)| id.clone())
             .collect();
         for id in released {
-            let Some(thread) = self.state.threads.get_mut(&id) else {
-                continue;
-            };
-            thread.errand = None;
-            let rested = !thread.works && thread.awaited.is_empty();
-            thread.awaited.clear();
-            thread.orders.clear();
-            if !rested {
-                let stop_reason = StopReason::Interrupted;
-                self.announce(&id, ThreadStatus::Idle { stop_reason }, ctx);
-            }
-            self.end_consultation(&id, ctx);
+            self.release_thread(&id, ctx);
         }
+        self.close_runs(result, ctx);
     }
 
     /// In a thread: sends what the turn has led to, to whoever sent the message that it answers.

@@ -54,11 +54,11 @@ impl Transition {
         }
         match self.state.threads.get(&thread) {
             Some(busy) if busy.errand.is_some() => return Err(Rejection::Busy),
-            Some(over) if over.is_over => return Err(Rejection::Stale),
+            Some(over) if over.is_over || over.call.is_some() => return Err(Rejection::Stale),
             Some(_) => {}
             None if known.is_some() => return Err(Rejection::Stale),
             None => {
-                let counts = |thread: &&Thread| !thread.is_over && !thread.is_consultation();
+                let counts = |thread: &&Thread| !thread.is_over && !thread.ends_with_answer();
                 let live = self.state.threads.values().filter(counts).count();
                 if !agent.is_advisor() && live >= MAX_THREADS {
                     return Err(Rejection::TooManyThreads);
@@ -78,6 +78,7 @@ impl Transition {
                 Body::ThreadCreated {
                     thread: thread.clone(),
                     agent_name: agent_name.clone(),
+                    run: None,
                 },
             );
         }
@@ -86,6 +87,7 @@ impl Transition {
             agent,
             agent_name: agent_name.clone(),
             errand: None,
+            call: None,
             seen: head,
             works: false,
             awaited: Vec::new(),

@@ -13,10 +13,11 @@ pub(crate) use view::{agent, definition};
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use oma_domain::page::Order;
-use oma_domain::{Agent, AgentId};
-use oma_engine::{Error, ListFilter};
+use oma_domain::{Agent, AgentId, WorkspaceId};
+use oma_engine::{Engine, Error, ListFilter};
 use serde_json::{Value, json};
 
 use super::body::Sent;
@@ -118,6 +119,7 @@ async fn update(
         if current.archived_at.is_some() {
             return Err(Error::AgentArchived.into());
         }
+        no_open_run(engine, caller.workspace(), &id, "changed").await?;
         let expected = update.version.unwrap_or(current.version);
         if expected != current.version {
             return Err(Error::VersionConflict {
@@ -154,6 +156,18 @@ async fn update(
     Err(Fault::from(Error::Unavailable(
         "the agent changes all the time".to_owned(),
     )))
+}
+
+/// What an agent's workflow runs go by stays as it is until they have ended.
+async fn no_open_run(engine: &Engine, workspace: &WorkspaceId, id: &AgentId, what: &str) -> Result<()> {
+    if !engine.has_open_run(workspace, id).await? {
+        return Ok(());
+    }
+    Err(Fault::new(
+        StatusCode::BAD_REQUEST,
+        "workflow_run_open",
+        format!("Agent {id} can't be {what} while a session of it has a workflow run that has not ended"),
+    ))
 }
 
 async fn versions(
@@ -195,6 +209,7 @@ async fn archive(
     caller: Caller,
     AgentPath(id): AgentPath,
 ) -> Result<Json<Value>> {
+    no_open_run(&state.engine, caller.workspace(), &id, "archived").await?;
     let archived = state.engine.archive_agent(caller.workspace(), &id).await?;
     Ok(Json(agent(&archived)))
 }

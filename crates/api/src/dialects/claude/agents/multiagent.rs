@@ -4,6 +4,7 @@
 use oma_domain::multiagent::{
     CONSULT_ADVISOR, CREATE_AGENT, LIST_AGENTS, MAX_MEMBERS, Member, Multiagent, SEND_TO_AGENT, Team,
 };
+use oma_domain::workflow::RUN_WORKFLOW;
 use oma_domain::{Agent, AgentId, Session, WorkspaceId};
 use oma_engine::{Engine, Error};
 use serde_json::{Value, json};
@@ -191,24 +192,12 @@ impl Choice {
         let workflows = finder
             .part(workflows, workflows_before, "multiagent.workflows")
             .await?;
-        not_yet(workflows.as_ref())?;
         one_version(subagents.as_ref(), workflows.as_ref())?;
         Ok(Multiagent::Parts {
             advisor,
             subagents,
             workflows,
         })
-    }
-}
-
-/// Refuses what this server does not have.
-fn not_yet(workflows: Option<&Team>) -> Result<()> {
-    match workflows {
-        None => Ok(()),
-        Some(_) => Err(bad(
-            "multiagent.workflows: This server has no workflow runs; they must be {\"type\": \"disabled\"}, which is not \
-             the default",
-        )),
     }
 }
 
@@ -374,7 +363,8 @@ pub(crate) fn check_tools(agent: &oma_domain::agent::Spec, field: &str) -> Resul
     };
     let of_advisor = multiagent.advisor().map(|_| CONSULT_ADVISOR);
     let of_inline = multiagent.may_define().then_some(CREATE_AGENT);
-    let others = of_advisor.into_iter().chain(of_inline);
+    let of_workflows = multiagent.workflows().map(|_| RUN_WORKFLOW);
+    let others = of_advisor.into_iter().chain(of_inline).chain(of_workflows);
     for name in [LIST_AGENTS, SEND_TO_AGENT].into_iter().chain(others) {
         if agent.is_custom_tool(name) {
             return Err(bad(format!(

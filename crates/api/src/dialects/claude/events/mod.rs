@@ -6,6 +6,7 @@ mod content;
 pub(crate) mod page;
 pub(crate) mod projection;
 pub(crate) mod stream;
+mod workflows;
 
 pub(crate) use body::{define_outcome, message, system_message};
 pub(crate) use content::{outcome, view as content};

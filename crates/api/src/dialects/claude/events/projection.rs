@@ -16,11 +16,14 @@ use oma_domain::multiagent::{CONSULT_ADVISOR, CREATE_AGENT, LIST_AGENTS, SEND_TO
 use oma_domain::origin::{Origin, ServerTool};
 use oma_domain::policy::{MCP_PREFIX, Permission};
 use oma_domain::usage::Usage;
-use oma_domain::{Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId, Timestamp};
+use oma_domain::workflow::RUN_WORKFLOW;
+use oma_domain::{
+    Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId, Timestamp, WorkflowRunId,
+};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Value, json};
 
-use super::content;
+use super::{content, workflows};
 use crate::dialects::claude::{sessions, time, tools};
 use crate::dialects::openclaw::events::cursor::Cursor;
 
@@ -209,6 +212,28 @@ impl View {
                 "explanation": explanation,
                 "usage": model_usage(usage),
             })),
+            Body::WorkflowRunCreated {
+                run,
+                name,
+                description,
+                phases,
+            } => one(workflows::created(run, name, description.as_deref(), phases)),
+            Body::WorkflowRunStatus { run, status } => vec![workflows::status(run, status)],
+            Body::WorkflowRunError { run, error } => one(json!({
+                "workflow_run_id": run.as_ref().map(WorkflowRunId::as_str),
+                "error": workflows::error(error),
+            })),
+            Body::WorkflowPhaseStarted { run, phase } => one(json!({
+                "workflow_run_id": run.as_str(),
+                "workflow_run_phase_id": phase.as_str(),
+            })),
+            Body::WorkflowPhaseEnded { run, phase, start } => one(json!({
+                "workflow_run_id": run.as_str(),
+                "workflow_run_phase_id": phase.as_str(),
+                "phase_started_id": start.as_str(),
+            })),
+            // It is for the run's program.
+            Body::WorkflowRunAnswer { .. } => Vec::new(),
             // What a grader is asked is no part of the agent's conversation; its spans say enough.
             Body::OutcomeBegun { .. }
             | Body::ModelRequestStart {
@@ -261,10 +286,14 @@ impl View {
                 fields["is_error"] = json!(is_error);
                 vec![(kind, routed(fields, thread.as_ref()))]
             }
-            Body::ThreadCreated { thread, agent_name } => one(json!({
+            Body::ThreadCreated {
+                thread,
+                agent_name,
+                run,
+            } => one(json!({
                 "session_thread_id": thread.thread_name(),
                 "agent_name": agent_name,
-                "workflow_run_id": null,
+                "workflow_run_id": run.as_ref().map(WorkflowRunId::as_str),
             })),
             Body::ThreadStatus {
                 thread,
@@ -443,6 +472,7 @@ impl View {
             LIST_AGENTS | SEND_TO_AGENT => agent.has_subagents(),
             CREATE_AGENT => agent.may_define(),
             CONSULT_ADVISOR => agent.advisor().is_some(),
+            RUN_WORKFLOW => agent.workflows().is_some(),
             _ => false,
         }
     }

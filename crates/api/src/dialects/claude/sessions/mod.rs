@@ -173,6 +173,9 @@ async fn delete(
 ) -> Result<Json<Value>> {
     let (engine, workspace) = (&state.engine, caller.workspace());
     let current = engine.session(workspace, &id).await?;
+    if !current.state.runs.is_empty() {
+        return Err(Error::Rejected(Rejection::RunOpen).into());
+    }
     if matches!(current.state.phase, Phase::Running { .. }) {
         return Err(running(id.as_str(), "deleted"));
     }

@@ -231,7 +231,13 @@ pub fn project(event: &Event) -> Vec<EventView<'_>> {
         | Body::ThreadStatus { .. }
         | Body::ThreadToolUse { .. }
         | Body::ThreadMessageSent { .. }
-        | Body::ThreadMessageReceived { .. } => return Vec::new(),
+        | Body::ThreadMessageReceived { .. }
+        | Body::WorkflowRunCreated { .. }
+        | Body::WorkflowRunStatus { .. }
+        | Body::WorkflowRunError { .. }
+        | Body::WorkflowPhaseStarted { .. }
+        | Body::WorkflowPhaseEnded { .. }
+        | Body::WorkflowRunAnswer { .. } => return Vec::new(),
         Body::StatusIdle {
             stop_reason: StopReason::RequiresAction { .. },
             ..
