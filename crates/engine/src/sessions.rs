@@ -310,6 +310,26 @@ impl Engine {
         Ok(page)
     }
 
+    /// A session with the messages that wait for it, oldest first, by the ids that their events will have, and a page of
+    /// its events, both as they were at one time.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub async fn session_and_events(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        from: Option<Seq>,
+        order: Order,
+        limit: u32,
+    ) -> Result<(Session, Page<Event, Seq>)> {
+        let store = &self.inner.store;
+        let found = store
+            .session_and_events(workspace, id, from, order, limit)
+            .await?;
+        found.ok_or(Error::SessionNotFound)
+    }
+
     /// The position of an event, if the session has it.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use oma_domain::{ContentBlock, EventId, KeyId, Session, SessionId, Timestamp, Wo
 
 use crate::actor::Command;
 use crate::agents::unsupported;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::{Engine, IdempotencyKey, Post};
 
 /// One of the things that a client posts.
@@ -166,14 +166,5 @@ impl Engine {
         self.ask(workspace, id, |reply| Command::Archive { reply })
             .await?;
         self.session(workspace, id).await
-    }
-
-    /// A session with the messages that wait for it, oldest first, by the ids that their events will have.
-    ///
-    /// # Errors
-    /// [`Error::SessionNotFound`].
-    pub async fn session_with_queue(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Session> {
-        let session = self.inner.store.load(workspace, id).await?;
-        session.ok_or(Error::SessionNotFound)
     }
 }

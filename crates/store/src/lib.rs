@@ -346,6 +346,15 @@ pub trait Store:
         order: Order,
         limit: u32,
     ) -> Result<Page<Event, Seq>>;
+    /// A session with its queue, and such a page of its events, as they were at one time.
+    async fn session_and_events(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        from: Option<Seq>,
+        order: Order,
+        limit: u32,
+    ) -> Result<Option<(Session, Page<Event, Seq>)>>;
     /// The position of an event.
     async fn locate(
         &self,

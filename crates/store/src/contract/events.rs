@@ -36,6 +36,10 @@ pub async fn pages_at_every_cursor(store: Arc<dyn Store>) {
                 })
                 .await;
                 assert_eq!(listed, expected, "{order:?} from {start} by {limit}");
+                let found = store.session_and_events(&workspace, &id, Some(Seq(start)), order, limit);
+                let (session, page) = found.await.unwrap().unwrap();
+                let first: Vec<_> = expected.into_iter().take(limit as usize).collect();
+                assert_eq!((session.head, page.rows), (Seq(25), first));
             }
         }
         let forwards = collect(|from| store.events(&workspace, &id, from, Order::Ascending, limit)).await;
@@ -85,6 +89,9 @@ pub async fn bounds(store: Arc<dyn Store>) {
             .await
             .unwrap();
         assert!(page.rows.is_empty() && page.next.is_none());
+        let missing = SessionId::generate();
+        let found = store.session_and_events(&workspace, &missing, None, order, 10);
+        assert!(found.await.unwrap().is_none());
     }
 }
 

@@ -431,6 +431,26 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn session_and_events(
+        &self,
+        workspace: &WorkspaceId,
+        session: &SessionId,
+        from: Option<Seq>,
+        order: Order,
+        limit: u32,
+    ) -> Result<Option<(Session, Page<Event, Seq>)>> {
+        let (workspace, id) = (workspace.clone(), session.clone());
+        self.readers
+            .run(move |conn| {
+                let Some(session) = sessions::find(conn, &workspace, &id, true)? else {
+                    return Ok(None);
+                };
+                let events = events::list(conn, &workspace, &id, from, order, limit)?;
+                Ok(Some((session, events)))
+            })
+            .await
+    }
+
     async fn locate(
         &self,
         workspace: &WorkspaceId,

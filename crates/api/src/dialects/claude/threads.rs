@@ -222,9 +222,8 @@ async fn list_events(
     caller: Caller,
     Thread { session, .. }: Thread,
     query: Query,
-) -> Result<Json<Page>> {
-    let page = events::page::read(&state, &caller, &session.id, &query, true).await?;
-    Ok(Json(page))
+) -> Result<events::page::Written> {
+    events::page::read(&state, &caller, &session.id, &query, true).await
 }
 
 async fn follow(

@@ -1,20 +1,20 @@
 //! The list of a session's events, in pages that are bounded in frames and in bytes.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use oma_domain::page::Order;
 use oma_domain::session::Queued;
 use oma_domain::{ContentBlock, Event, EventId, Seq, SessionId, Timestamp};
 use oma_engine::Span;
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::content;
 use super::projection::{Frame, View};
 use crate::AppState;
 use crate::auth::Caller;
-use crate::dialects::claude::page::{self, Cursor as PageCursor, Page};
+use crate::dialects::claude::page::{self, Cursor as PageCursor};
 use crate::dialects::claude::query::Query;
 use crate::dialects::openclaw::events::cursor::Cursor;
 use crate::fault::{Fault, Result};
@@ -25,6 +25,8 @@ use crate::params::SessionPath;
 const CHUNK: u32 = 200;
 /// The most events of a page, and how many there are when the client does not say.
 const MOST: u32 = 1_000;
+/// What stands before the rows.
+const BEFORE: &[u8] = b"{\"data\":[";
 /// What is between the position and the id of the frame in a cursor.
 const BETWEEN: char = '/';
 
@@ -33,8 +35,8 @@ pub(super) async fn list(
     caller: Caller,
     SessionPath(id): SessionPath,
     query: Query,
-) -> Result<Json<Page>> {
-    Ok(Json(read(&state, &caller, &id, &query, false).await?))
+) -> Result<Written> {
+    read(&state, &caller, &id, &query, false).await
 }
 
 /// What a page continues from. The position spares looking for the event; whether it is there is seen when it is read.
@@ -91,7 +93,7 @@ pub(crate) async fn read(
     id: &SessionId,
     query: &Query,
     as_thread: bool,
-) -> Result<Page> {
+) -> Result<Written> {
     let (engine, workspace) = (&state.engine, caller.workspace());
     let order = query.order(Order::Ascending)?;
     let limit = query.number("limit", 1, MOST)?.unwrap_or(MOST) as usize;
@@ -105,23 +107,13 @@ pub(crate) async fn read(
         Some(cursor) => Some(Place::parse(&cursor.row).ok_or_else(page::invalid)?),
     };
     let chunk = u32::try_from(limit).unwrap_or(CHUNK).saturating_add(2).min(CHUNK);
-    let mut from = place.as_ref().map(|place| place.before(order));
-    let (session, events) = tokio::join!(
-        engine.session_with_queue(workspace, id),
-        engine.events(workspace, id, from, order, chunk),
-    );
-    // A session that is not there is what the client is told of first.
-    let (session, events) = (session?, events?);
+    let from = place.as_ref().map(|place| place.before(order));
+    let found = engine.session_and_events(workspace, id, from, order, chunk);
+    let (session, mut events) = found.await?;
     if place.as_ref().is_some_and(|place| !place.begins(&events.rows)) {
         return Err(page::invalid());
     }
     let seen = place.map(|place| place.frame);
-    // Both were read at once. Where what waits is next to the log's end, it may have come into the log between.
-    let meets_queue = match order {
-        Order::Ascending => events.next.is_none(),
-        Order::Descending => cursor.is_none(),
-    };
-    let mut ahead = (!meets_queue).then_some(events);
     // What waits has no place in the log yet: it comes after everything.
     let mut waiting: Vec<Value> = if wanted.created == Span::default() {
         let messages = session.state.queue.iter();
@@ -146,10 +138,6 @@ pub(crate) async fn read(
         waiting = shown;
     }
     loop {
-        let events = match ahead.take() {
-            Some(events) => events,
-            None => engine.events(workspace, id, from, order, chunk).await?,
-        };
         for event in &events.rows {
             let mut frames = view.project(event);
             if order == Order::Descending {
@@ -169,13 +157,13 @@ pub(crate) async fn read(
                     }
                     waiting.remove(at);
                 }
-                if !rows.add(&frame, event.seq)? {
+                if !rows.add(frame, event.seq)? {
                     return Ok(rows.page(order));
                 }
             }
         }
         match events.next {
-            Some(next) => from = Some(next),
+            Some(next) => events = engine.events(workspace, id, Some(next), order, chunk).await?,
             None => break,
         }
     }
@@ -184,10 +172,7 @@ pub(crate) async fn read(
             rows.add_last(event)?;
         }
     }
-    Ok(Page {
-        data: rows.rows,
-        next_page: None,
-    })
+    Ok(rows.last_page())
 }
 
 /// A message that waits, as clients read it, and what accompanies it.
@@ -207,60 +192,85 @@ fn queued(message: &Queued) -> Vec<Value> {
         .collect()
 }
 
+/// A page as it is written: most of what a list costs is writing it, so it is written once.
 struct Rows {
-    rows: Vec<Box<RawValue>>,
-    bytes: usize,
+    /// The beginning of the answer, up to the last row.
+    text: Vec<u8>,
+    count: usize,
     limit: usize,
-    /// The last row of the log: its position, and the id of the frame.
+    /// The last row of the log.
     last: Option<(Seq, String)>,
 }
 
 impl Rows {
     fn new(limit: usize) -> Self {
         Self {
-            rows: Vec::new(),
-            bytes: 0,
+            text: BEFORE.to_vec(),
+            count: 0,
             limit,
             last: None,
         }
     }
 
-    /// Adds a row of the log; false when the page is full without it.
-    fn add(&mut self, frame: &Frame, seq: Seq) -> Result<bool> {
-        let text = word(frame)?;
-        let full = self.rows.len() >= self.limit || self.bytes + text.get().len() > limits::PAGE_BYTES;
-        if full && self.last.is_some() {
+    /// Writes a row; false when there is no room for it, and nothing was written.
+    fn write(&mut self, row: &impl Serialize, must: bool) -> Result<bool> {
+        let before = self.text.len();
+        if self.count > 0 {
+            self.text.push(b',');
+        }
+        serde_json::to_writer(&mut self.text, row)
+            .map_err(|error| Fault::internal(format!("an event can't be worded: {error}")))?;
+        let is_full = self.count >= self.limit || self.text.len() > BEFORE.len() + limits::PAGE_BYTES;
+        if is_full && !must {
+            self.text.truncate(before);
             return Ok(false);
         }
-        self.bytes += text.get().len();
-        self.last = Some((seq, frame.id.clone()));
-        self.rows.push(text);
+        self.count += 1;
         Ok(true)
+    }
+
+    /// Adds a row of the log; false when the page is full without it.
+    fn add(&mut self, frame: Frame, seq: Seq) -> Result<bool> {
+        // A page has one at least, however large it is.
+        let added = self.write(&frame, self.last.is_none())?;
+        if added {
+            self.last = Some((seq, frame.id));
+        }
+        Ok(added)
     }
 
     /// Adds a row that no page continues from, if there is room; tells whether there was.
     fn add_last(&mut self, body: &Value) -> Result<bool> {
-        let text = word(body)?;
-        let has_room = self.rows.len() < self.limit && self.bytes + text.get().len() <= limits::PAGE_BYTES;
-        if has_room {
-            self.bytes += text.get().len();
-            self.rows.push(text);
-        }
-        Ok(has_room)
+        self.write(body, false)
     }
 
     /// The page, which more follows.
-    fn page(self, order: Order) -> Page {
-        Page {
-            data: self.rows,
-            next_page: self.last.map(|(seq, frame)| {
-                let row = format!("{}{BETWEEN}{frame}", seq.0);
-                PageCursor::after(row, order).to_text()
-            }),
-        }
+    fn page(mut self, order: Order) -> Written {
+        let next = self.last.take().map(|(seq, frame)| {
+            let row = format!("{}{BETWEEN}{frame}", seq.0);
+            PageCursor::after(row, order).to_text()
+        });
+        self.end(next.as_deref())
+    }
+
+    /// The page, which nothing follows.
+    fn last_page(self) -> Written {
+        self.end(None)
+    }
+
+    fn end(mut self, next: Option<&str>) -> Written {
+        self.text.extend_from_slice(b"],\"next_page\":");
+        self.text.extend_from_slice(json!(next).to_string().as_bytes());
+        self.text.push(b'}');
+        Written(self.text)
     }
 }
 
-fn word(body: &impl Serialize) -> Result<Box<RawValue>> {
-    to_raw_value(body).map_err(|error| Fault::internal(format!("an event can't be worded: {error}")))
+/// A [`Page`](page::Page) of events, written.
+pub(crate) struct Written(Vec<u8>);
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
 }
