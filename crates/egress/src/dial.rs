@@ -183,7 +183,11 @@ impl Guard {
         &self.policy
     }
 
-    pub(crate) fn admit(&self, host: &Host, port: u16) -> Result<(), Error> {
+    /// Checks what of a host can be checked without a lookup.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn admit(&self, host: &Host, port: u16) -> Result<(), Error> {
         let refuse = |reason| Error::Refused {
             host: format!("{host}:{port}"),
             reason,

@@ -21,6 +21,7 @@ mod network;
 mod replica;
 mod scan;
 mod skills;
+pub mod worker;
 
 pub use environments::Environments;
 pub use memories::Memories;

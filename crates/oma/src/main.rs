@@ -1,7 +1,8 @@
 //! `oma`: the server of OpenClaw Managed Agents, the hand inside its sandboxes and the client, in one binary.
 //!
-//! Invariant: `oma hand` is dispatched before anything else happens (no runtime, no configuration, no
-//! allocation-heavy parsing): it runs inside sandboxes and as the single-threaded launcher of them.
+//! Invariant: `oma hand` and `oma egress` are dispatched before anything else happens (no runtime, no configuration, no
+//! allocation-heavy parsing): the one runs inside sandboxes and as the single-threaded launcher of them, the other gives
+//! up its privileges while it has one thread.
 //!
 //! Entry points: [`serve`] puts the server together, [`commands`] and [`chat`] are the client side over the
 //! HTTP API, [`config`] holds every setting.
@@ -28,8 +29,10 @@ use crate::print::{Failure, Outcome, Output};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "hand") {
-        return oma_sandbox::hand::main(arguments);
+    match arguments.next() {
+        Some(first) if first == "hand" => return oma_sandbox::hand::main(arguments),
+        Some(first) if first == "egress" => return oma_furnish::worker::main(arguments),
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -59,7 +59,7 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors: &mut Vec<OwnedF
 }
 
 /// Closes descriptors of unknown kind. Closing one may take as long as whoever made it likes, so nobody waits for it.
-pub(crate) fn discard(descriptors: Vec<OwnedFd>) {
+pub fn discard(descriptors: Vec<OwnedFd>) {
     if descriptors.is_empty() {
         return;
     }

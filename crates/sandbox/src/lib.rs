@@ -13,6 +13,7 @@
 //! Where it sits: above `domain`; the tools and the native runtime use it.
 
 mod client;
+pub mod confine;
 pub mod descriptors;
 #[cfg(feature = "docker")]
 pub mod docker;

@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::target::{self, Host};
 
 /// Which hosts a session may reach, where the guard allows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Allowed {
     /// Every public one.
     Public,
@@ -32,7 +35,7 @@ impl Allowed {
 }
 
 /// Host names, and names below which all are meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hosts {
     exact: HashSet<String>,
     below: HashSet<String>,

@@ -188,7 +188,7 @@ impl Conversation {
             return Ok(Response::new(empty()));
         }
         if let Some(keeper) = keeper {
-            let admitted = self.link.guard.admit(&host, port);
+            let admitted = self.link.guard.admit(&host, port).await;
             admitted.map_err(|error| refused(error.into()))?;
             let (link, place) = (Arc::clone(&self.link), (host, port));
             tokio::spawn(async move {

@@ -15,6 +15,7 @@
 
 mod allowed;
 mod decision;
+mod dial;
 mod dns;
 mod hello;
 mod http;
@@ -38,11 +39,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use allowed::{Allowed, Hosts};
 pub use decision::{Decision, Denial, Observe, Protocol, Verdict};
+pub use dial::Dial;
 pub use dns::MAX_QUESTION;
 pub use stream::Stream;
 
+use crate::Error;
 use crate::target::{Host, host};
-use crate::{Error, Guard};
 use names::Names;
 use secrets::{Keeper, ROOM};
 use splice::Pipes;
@@ -55,7 +57,7 @@ const CLEAR: u16 = 80;
 
 /// What one sandbox is connected with, until it is closed.
 pub struct Link {
-    guard: Arc<Guard>,
+    guard: Arc<dyn Dial>,
     allowed: RwLock<Arc<Allowed>>,
     observer: Arc<dyn Observe>,
     names: Names,
@@ -74,7 +76,7 @@ impl Link {
     /// A link for a session that may reach what `allowed` says, and uses the secrets of `keeper`.
     #[must_use]
     pub fn new(
-        guard: Arc<Guard>,
+        guard: Arc<dyn Dial>,
         allowed: Allowed,
         observer: Arc<dyn Observe>,
         keeper: Option<Keeper>,

@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use oma_egress::proxy::{Link, MAX_QUESTION, Stream};
-use oma_sandbox::gateway::{DNS, Life, PROXY, Porter, Questions, WEB};
-use oma_sandbox::{Arrived, Datagram, Datagrams, Error, Hand, Pipe};
+use oma_sandbox::gateway::{DNS, PROXY, Porter, Questions, WEB};
+use oma_sandbox::{Arrived, Datagram, Datagrams, Hand, Pipe};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,49 +35,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 const MAX_QUESTIONS: usize = 32;
 /// How long a process may take for a question over a stream.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How what comes to the doors of a sandbox gets here.
-pub(super) enum Way {
-    /// The doors were passed: it is taken in the sandbox itself.
-    Passed {
-        /// Takes the connections.
-        porter: Porter,
-        /// The questions for names.
-        questions: Questions,
-        /// How long there is a sandbox.
-        life: Life,
-    },
-    /// The hand carries it, where doors can't be passed.
-    Carried {
-        /// Who carries the connections.
-        hand: Arc<dyn Hand>,
-        /// The questions for names, which end with the sandbox.
-        datagrams: Datagrams,
-    },
-}
-
-impl Way {
-    /// The shortest one that there is. Must be called in a runtime.
-    ///
-    /// # Errors
-    /// When the sandbox has no doors, is gone, or there are too many descriptors.
-    pub(super) async fn to(hand: Arc<dyn Hand>) -> Result<Self, Error> {
-        match hand.doors().await {
-            Ok(passed) => {
-                let failed = |error: io::Error| Error::Refused(error.to_string());
-                return Ok(Self::Passed {
-                    porter: Porter::new(passed.streams).map_err(failed)?,
-                    questions: Questions::new(passed.datagrams).map_err(failed)?,
-                    life: passed.life,
-                });
-            }
-            // An older hand hangs up, and some kernels are none.
-            Err(error) => tracing::debug!(%error, "the doors of a sandbox are not passed"),
-        }
-        let datagrams = hand.datagrams().await?;
-        Ok(Self::Carried { hand, datagrams })
-    }
-}
 
 /// Takes the connections that are made to a port.
 #[derive(Clone)]
@@ -104,7 +61,7 @@ impl Taker {
 }
 
 /// Who stands at the doors of one sandbox.
-pub(super) struct Doors {
+pub(crate) struct Doors {
     link: Arc<Link>,
     places: Arc<Semaphore>,
     /// Those of questions over streams, which must not wait for what lasts.
@@ -112,7 +69,7 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    pub(super) fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
         Self {
             link,
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -120,27 +77,19 @@ impl Doors {
         }
     }
 
-    /// Until the sandbox ends.
-    pub(super) async fn run(self, way: Way) {
+    /// Stands at doors that were passed, until they break.
+    pub(crate) async fn stand(self, porter: Porter, questions: Questions) {
         let doors = Arc::new(self);
-        // The takers end with what is the sign of life.
-        match way {
-            Way::Passed {
-                porter,
-                questions,
-                life,
-            } => {
-                let _takers = doors.take_all(&Taker::Porter(Arc::new(porter)));
-                tokio::select! {
-                    () = life.ended() => {}
-                    () = doors.answer_passed(&questions) => {}
-                }
-            }
-            Way::Carried { hand, datagrams } => {
-                let _takers = doors.take_all(&Taker::Hand(hand));
-                doors.answer(datagrams).await;
-            }
-        }
+        let _takers = doors.take_all(&Taker::Porter(Arc::new(porter)));
+        doors.answer_passed(&questions).await;
+    }
+
+    /// Stands at doors from which the hand carries what comes, until the sandbox ends.
+    pub(super) async fn have_carried(self, hand: Arc<dyn Hand>, datagrams: Datagrams) {
+        let doors = Arc::new(self);
+        // This connection is the sign of life; the takers end with it.
+        let _takers = doors.take_all(&Taker::Hand(hand));
+        doors.answer(datagrams).await;
     }
 
     fn take_all(self: &Arc<Self>, taker: &Taker) -> JoinSet<()> {

@@ -1,8 +1,9 @@
 //! The way out of sandboxes: what their processes want to reach, decided by the rules of the session's environment.
 //!
-//! A sandbox has doors ([`oma_sandbox::gateway`]) and nothing else. While it lives, this hears what comes to them and
-//! hands it to a proxy of its own ([`oma_egress::proxy`]), with the rules of its session's environment. What was
-//! decided is logged and counted, and of a host that may not be reached the session is told once.
+//! A sandbox has doors ([`oma_sandbox::gateway`]) and nothing else. While it lives, a proxy of its own
+//! ([`oma_egress::proxy`]) hears what comes to them, with the rules of its session's environment. The proxy is a process
+//! ([`crate::worker`]), which is started when somebody knocks; where the doors can't be passed to one, it is in this
+//! process. What was decided is logged and counted, and of a host that may not be reached the session is told once.
 //!
 //! Of the secrets in its vaults a session has placeholders ([`secrets`]).
 //!
@@ -10,15 +11,17 @@
 //! Invariant: rules that change hold from the next connection on, in sandboxes that run too.
 //! Invariant: a session has a bounded number of connections, of questions for names, and of lines in the log.
 
-mod doors;
+pub(crate) mod doors;
 mod rules;
 mod secrets;
 mod witness;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use oma_domain::environment::Networking;
 use oma_domain::event::Failure;
 use oma_domain::{EnvironmentId, Session, SessionId, WorkspaceId};
@@ -36,6 +39,8 @@ use doors::Doors;
 use secrets::Held;
 use witness::Witness;
 
+use crate::worker::{Apart, Common, Source};
+
 /// The ways out of all sandboxes. Cheap to clone.
 #[derive(Clone)]
 pub struct Network {
@@ -45,7 +50,7 @@ pub struct Network {
 struct Inner {
     store: Arc<dyn Store>,
     vaults: Vaults,
-    guard: Arc<Guard>,
+    common: Arc<Common>,
     /// How hosts are spoken to that secrets are for; why that can't be done, where it can't.
     upstream: Result<Upstream, String>,
     /// Where package managers get packages.
@@ -58,39 +63,79 @@ struct Inner {
 struct Way {
     workspace: WorkspaceId,
     environment: Option<EnvironmentId>,
-    link: Arc<Link>,
+    proxy: Proxy,
     witness: Arc<Witness>,
     work: AbortOnDropHandle<()>,
 }
 
+/// The proxy of one sandbox.
+#[derive(Clone)]
+enum Proxy {
+    /// A process of its own, which has the sandbox's doors.
+    Apart(Arc<Apart>),
+    /// In this process, where the doors can't be passed and the hand carries what comes to them.
+    Here(Arc<Link>),
+}
+
+impl Proxy {
+    fn allow(&self, allowed: Allowed) {
+        match self {
+            Self::Apart(apart) => apart.allow(allowed),
+            Self::Here(link) => link.allow(allowed),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Apart(apart) => apart.close(),
+            Self::Here(link) => link.close(),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Apart(one), Self::Apart(other)) => Arc::ptr_eq(one, other),
+            (Self::Here(one), Self::Here(other)) => Arc::ptr_eq(one, other),
+            (Self::Apart(_), Self::Here(_)) | (Self::Here(_), Self::Apart(_)) => false,
+        }
+    }
+}
+
 /// The way out of a build.
 pub(crate) struct Passage {
-    link: Arc<Link>,
+    proxy: Proxy,
     _work: AbortOnDropHandle<()>,
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        self.link.close();
+        self.proxy.close();
     }
 }
 
 impl Drop for Way {
     fn drop(&mut self) {
-        self.link.close();
+        self.proxy.close();
     }
 }
 
 impl Network {
     /// Ways out through this guard. `registries` are the hosts, or `*.host` for those below it, that environments
-    /// mean by package managers.
+    /// mean by package managers. `program` is started as `<program> egress` for each sandbox that wants to reach something
+    /// ([`crate::worker`]).
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, vaults: Vaults, guard: Arc<Guard>, registries: Vec<String>) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        vaults: Vaults,
+        guard: Arc<Guard>,
+        registries: Vec<String>,
+        program: PathBuf,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
                 vaults,
-                guard,
+                common: Arc::new(Common { program, guard }),
                 upstream: Upstream::system().map_err(|error| error.to_string()),
                 registries,
                 open: Mutex::default(),
@@ -118,12 +163,11 @@ impl Network {
         networking: &Networking,
     ) -> Result<Passage, String> {
         let rules = rules::allowed(Some(networking), std::iter::empty(), &self.inner.registries);
-        let to_doors = doors::Way::to(hand).await.map_err(|error| error.to_string())?;
         let observer: Arc<dyn Observe> = Arc::new(Witness::new(spec)) as _;
-        let link = Link::new(Arc::clone(&self.inner.guard), rules, observer, None);
-        let work = Doors::new(Arc::clone(&link)).run(to_doors);
+        let opened = self.inner.proxy(hand, rules, observer, None).await;
+        let (proxy, work) = opened.map_err(|error| error.to_string())?;
         Ok(Passage {
-            link,
+            proxy,
             _work: AbortOnDropHandle::new(tokio::spawn(work)),
         })
     }
@@ -170,14 +214,14 @@ impl Inner {
         match rules {
             Ok(rules) => {
                 if let Some(way) = open.get(session) {
-                    way.link.allow(rules);
+                    way.proxy.allow(rules);
                 }
             }
             Err(error) => {
                 tracing::error!(session_id = %session, %error, "a sandbox's rules can't be read; it is cut off");
                 // Whoever uses the sandbox next opens another one.
                 if let Some(way) = open.remove(session) {
-                    way.link.allow(Allowed::Listed(Hosts::default()));
+                    way.proxy.allow(Allowed::Listed(Hosts::default()));
                 }
             }
         }
@@ -210,15 +254,45 @@ impl Inner {
         })
     }
 
-    async fn keeper(&self, session: &Session) -> Result<Option<Keeper>, String> {
-        let Some(held) = self.held(session) else {
-            return Ok(None);
-        };
-        Ok(Some(Keeper {
+    async fn keeper(&self, held: Arc<Held>) -> Result<Keeper, String> {
+        Ok(Keeper {
             authority: Arc::new(held.authority().await?),
-            secrets: Arc::new(held),
+            secrets: held,
             upstream: self.upstream.clone()?,
-        }))
+        })
+    }
+
+    /// The proxy of a sandbox, and what it does as long as the sandbox is there.
+    async fn proxy(
+        &self,
+        hand: Arc<dyn Hand>,
+        rules: Allowed,
+        observer: Arc<dyn Observe>,
+        held: Option<Arc<Held>>,
+    ) -> Result<(Proxy, BoxFuture<'static, ()>), Error> {
+        match hand.doors().await {
+            Ok(passed) => {
+                let secrets = held.map(|held| held as Arc<dyn Source>);
+                let apart = Apart::new(Arc::clone(&self.common), rules, observer, secrets);
+                let own = Arc::clone(&apart);
+                let work = async move { own.run(passed, hand).await };
+                return Ok((Proxy::Apart(apart), Box::pin(work)));
+            }
+            // An older hand hangs up, and some kernels pass none.
+            Err(error) => tracing::debug!(%error, "the doors of a sandbox are not passed"),
+        }
+        let datagrams = hand.datagrams().await?;
+        let keeper = match held {
+            Some(held) => {
+                let keeper = self.keeper(held).await;
+                Some(keeper.map_err(|reason| crate::failed("reading the secrets of a session", reason))?)
+            }
+            None => None,
+        };
+        let guard = Arc::clone(&self.common.guard);
+        let link = Link::new(guard, rules, observer, keeper);
+        let work = Doors::new(Arc::clone(&link)).have_carried(hand, datagrams);
+        Ok((Proxy::Here(link), Box::pin(work)))
     }
 
     /// What a session's sandbox has of its secrets: placeholders, and whom to trust.
@@ -242,9 +316,11 @@ impl Inner {
     async fn open_way(self: &Arc<Self>, spec: &Spec, hand: Arc<dyn Hand>) -> Result<(), String> {
         let session = self.session(&spec.workspace, &spec.session).await?;
         let rules = self.rules(&session);
-        let keeper = self.keeper(&session).await?;
-        let to_doors = match doors::Way::to(hand).await {
-            Ok(way) => way,
+        let witness = Arc::new(Witness::new(spec));
+        let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
+        let held = self.held(&session).map(Arc::new);
+        let (proxy, work) = match self.proxy(hand, rules, observer, held).await {
+            Ok(opened) => opened,
             // Hands of an older server hang up.
             Err(error @ (Error::Refused(_) | Error::Lost(_))) => {
                 tracing::debug!(session_id = %spec.session, %error, "a sandbox has no doors");
@@ -252,13 +328,9 @@ impl Inner {
             }
             Err(error) => return Err(error.to_string()),
         };
-        let witness = Arc::new(Witness::new(spec));
-        let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
-        let link = Link::new(Arc::clone(&self.guard), rules, observer, keeper);
-        let work = Doors::new(Arc::clone(&link));
-        let (inner, id, own) = (Arc::downgrade(self), spec.session.clone(), Arc::clone(&link));
+        let (inner, id, own) = (Arc::downgrade(self), spec.session.clone(), proxy.clone());
         let work = tokio::spawn(async move {
-            work.run(to_doors).await;
+            work.await;
             forget(&inner, &id, &own);
         });
         let way = Way {
@@ -267,14 +339,14 @@ impl Inner {
                 .environment
                 .as_ref()
                 .map(|environment| environment.id.clone()),
-            link: Arc::clone(&link),
+            proxy: proxy.clone(),
             witness,
             work: AbortOnDropHandle::new(work),
         };
         let is_over = way.work.is_finished();
         self.open().insert(spec.session.clone(), way);
         if is_over {
-            forget(&Arc::downgrade(self), &spec.session, &link);
+            forget(&Arc::downgrade(self), &spec.session, &proxy);
         }
         // They may have changed meanwhile.
         self.renew(&spec.workspace, &spec.session).await;
@@ -283,10 +355,10 @@ impl Inner {
 }
 
 /// Takes away a way whose sandbox has ended, unless another one has taken its place already.
-fn forget(inner: &Weak<Inner>, session: &SessionId, own: &Arc<Link>) {
+fn forget(inner: &Weak<Inner>, session: &SessionId, own: &Proxy) {
     if let Some(inner) = inner.upgrade() {
         let mut open = inner.open();
-        if open.get(session).is_some_and(|way| Arc::ptr_eq(&way.link, own)) {
+        if open.get(session).is_some_and(|way| way.proxy.is(own)) {
             open.remove(session);
         }
     }

@@ -11,7 +11,10 @@ use oma_domain::{CredentialId, SessionId, VaultId, WorkspaceId};
 use oma_egress::proxy::secrets::{Authority, Placeholder, Places, Secret, Secrets, Set, Unavailable};
 use oma_egress::proxy::{Allowed, Hosts};
 use oma_vault::{Variable, Vaults};
+use secrecy::zeroize::Zeroizing;
 use tokio::sync::Mutex;
+
+use crate::worker::Source;
 
 /// How many seeds are tried for a key: one that is none is far rarer than anything else that could fail.
 const SEEDS: u32 = 4;
@@ -55,6 +58,11 @@ impl Held {
 
     /// Whom the session's sandbox trusts.
     pub(super) async fn authority(&self) -> Result<Authority, String> {
+        Ok(self.made().await?.0)
+    }
+
+    /// The authority, and what it is made of.
+    async fn made(&self) -> Result<(Authority, Zeroizing<[u8; 32]>), String> {
         let session = self.session.as_str();
         let mut last = String::new();
         for number in 0..SEEDS {
@@ -65,7 +73,7 @@ impl Held {
                 .await
                 .map_err(|error| error.to_string())?;
             match Authority::new(session, &seed) {
-                Ok(authority) => return Ok(authority),
+                Ok(authority) => return Ok((authority, seed)),
                 Err(error) => last = error.to_string(),
             }
         }
@@ -80,13 +88,18 @@ impl Held {
         Ok(Placeholder::new(&random))
     }
 
-    async fn read(&self, before: Option<&Set>) -> oma_vault::Result<Set> {
+    async fn secrets(&self) -> oma_vault::Result<Vec<Secret>> {
         let mut secrets = Vec::new();
         for variable in self.vaults.variables(&self.workspace, &self.named).await? {
             let placeholder = self.placeholder(&variable.credential).await?;
             secrets.push(secret(variable, placeholder));
         }
-        Ok(Set::new(secrets, before))
+        Ok(secrets)
+    }
+
+    fn unread(&self, error: &oma_vault::Error) -> Unavailable {
+        tracing::error!(session_id = %self.session, %error, "the secrets of a session can't be read");
+        Unavailable
     }
 }
 
@@ -102,17 +115,28 @@ impl Secrets for Held {
             return Ok(Arc::clone(set));
         }
         let before = read.as_ref().map(|(_, set)| Arc::clone(set));
-        match self.read(before.as_deref()).await {
-            Ok(set) => {
-                let set = Arc::new(set);
-                *read = Some((changes, Arc::clone(&set)));
-                Ok(set)
-            }
-            Err(error) => {
-                tracing::error!(session_id = %self.session, %error, "the secrets of a session can't be read");
-                Err(Unavailable)
-            }
+        let secrets = self.secrets().await.map_err(|error| self.unread(&error))?;
+        let set = Arc::new(Set::new(secrets, before.as_deref()));
+        *read = Some((changes, Arc::clone(&set)));
+        Ok(set)
+    }
+}
+
+#[async_trait]
+impl Source for Held {
+    async fn seed(&self) -> Result<(String, Zeroizing<[u8; 32]>), String> {
+        let (_, seed) = self.made().await?;
+        Ok((self.session.to_string(), seed))
+    }
+
+    async fn latest(&self, known: Option<u64>) -> Result<Option<(u64, Vec<Secret>)>, Unavailable> {
+        // Asked first, as above.
+        let changes = self.vaults.changes();
+        if known == Some(changes) {
+            return Ok(None);
         }
+        let secrets = self.secrets().await.map_err(|error| self.unread(&error))?;
+        Ok(Some((changes, secrets)))
     }
 }
 

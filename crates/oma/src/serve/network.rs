@@ -1,5 +1,6 @@
 //! From the configuration to the way out of sandboxes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use oma_egress::proxy::Hosts;
@@ -61,7 +62,9 @@ pub(crate) fn configure(
     let guard = Arc::new(Guard::with_resolver(policy, Arc::new(resolver)));
     let known = REGISTRIES.map(str::to_owned).into_iter();
     let registries = known.chain(further.iter().cloned()).collect();
-    Ok(Some(Network::new(store, vaults, guard, registries)))
+    // This very program, also where another one has taken its place on the disk.
+    let program = PathBuf::from("/proc/self/exe");
+    Ok(Some(Network::new(store, vaults, guard, registries, program)))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod containers;
 mod crash;
 mod credentials;
 mod disk;
+mod egress;
 mod environments;
 mod fake_server;
 mod governance;

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_protocol, socket_type};
@@ -50,6 +50,24 @@ impl Passed {
             datagrams,
             life: Life(life),
         })
+    }
+}
+
+impl Passed {
+    /// Returns when something has come to one of the doors. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// When they can't be waited for.
+    pub async fn knocked(&self) -> io::Result<()> {
+        let sockets = self.streams.values().chain([&self.datagrams]);
+        let watched = sockets.map(|socket| {
+            // SAFETY: the descriptor is borrowed for as long as the `AsyncFd` is there.
+            let registered = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::READABLE) };
+            registered.map_err(io::Error::from)
+        });
+        let watched: Vec<AsyncFd<BorrowedFd<'_>>> = watched.collect::<io::Result<_>>()?;
+        let knocks = watched.iter().map(|socket| Box::pin(socket.readable()));
+        futures_util::future::select_all(knocks).await.0.map(drop)
     }
 }
 

@@ -41,6 +41,7 @@ use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 
 pub use authority::{Authority, Unmade};
 
@@ -78,7 +79,7 @@ const MAX_PAST: usize = 64;
 const MAX_PAST_TOTAL: usize = 64 << 10;
 
 /// What a sandbox has in the place of a secret. It has no character that anything would escape.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Placeholder(String);
 
 impl Placeholder {
@@ -96,7 +97,7 @@ impl Placeholder {
 }
 
 /// Where in a request a secret may be put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     /// In headers.
     pub header: bool,
@@ -242,7 +243,8 @@ impl Set {
 }
 
 /// Why a placeholder is not taken along.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Withheld {
     /// The request is not over TLS.
     InTheClear,

@@ -10,8 +10,8 @@ use oma_domain::EventId;
 use oma_egress::proxy::{Allowed, Decision, Observe};
 use oma_egress::resolve::Resolve;
 use oma_egress::{Guard, Policy};
-use oma_sandbox::Incoming;
 use oma_sandbox::protocol::{Call, Reply};
+use oma_sandbox::{Error, Incoming};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -141,9 +141,9 @@ async fn what_a_hand_carries_is_served() {
         ..Carrier::default()
     });
     let coming = Arc::clone(&hand.coming);
-    let way = Way::to(hand).await.unwrap();
-    assert!(matches!(way, Way::Carried { .. }));
-    let standing = tokio::spawn(Doors::new(link).run(way));
+    assert!(hand.doors().await.is_err());
+    let datagrams = hand.datagrams().await.unwrap();
+    let standing = tokio::spawn(Doors::new(link).have_carried(hand, datagrams));
 
     let mut process = coming.connect(PROXY, "127.0.0.1:61419");
     let ask = format!("CONNECT good.test:{port} HTTP/1.1\r\n\r\n");

@@ -317,12 +317,118 @@ fn foreign() -> BpfProgram {
     ]
 }
 
+/// What a process may not do that works with what it has been given and nothing else: beside what no session may.
+const OPENING: &[libc::c_long] = &[
+    // Files, by name.
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_truncate,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+    libc::SYS_inotify_init1,
+    libc::SYS_memfd_create,
+    // Connections.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    // Programs, and other processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_setpriority,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_shmget,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+    // Who it is.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
+];
+
+/// The same for calls that other machines don't have.
+#[cfg(target_arch = "x86_64")]
+const OPENING_HERE: &[libc::c_long] = &[
+    libc::SYS_open,
+    libc::SYS_creat,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_unlink,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir,
+    libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_inotify_init,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OPENING_HERE: &[libc::c_long] = &[];
+
+/// Installs the filters on a process of the server's own that keeps what it has been given.
+pub(crate) fn install_for_keepers() -> io::Result<()> {
+    let keeping = ("opening", keeping().map_err(io::Error::other)?);
+    for (_, program) in programs()?.into_iter().chain([keeping]) {
+        seccompiler::apply_filter(&program).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn keeping() -> Result<BpfProgram, seccompiler::Error> {
+    let mut rules: Rules = OPENING
+        .iter()
+        .chain(OPENING_HERE)
+        .map(|call| (*call, vec![]))
+        .collect();
+    let number = |number: libc::c_int| u64::from(number.cast_unsigned());
+    // Threads, and no processes.
+    let thread = number(libc::CLONE_THREAD);
+    let process = condition(0, SeccompCmpOp::MaskedEq(thread), 0)?;
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
+    // That it dies with the server, and that nobody looks into it, stays.
+    let kept = [libc::PR_SET_PDEATHSIG, libc::PR_SET_DUMPABLE];
+    let when = |condition: SeccompCondition| -> Result<SeccompRule, seccompiler::Error> {
+        Ok(SeccompRule::new(vec![condition])?)
+    };
+    let kept = kept.map(|option| when(condition(0, SeccompCmpOp::Eq, number(option))?));
+    rules.insert(libc::SYS_prctl, kept.into_iter().collect::<Result<_, _>>()?);
+    let others = condition(0, SeccompCmpOp::Ne, 0)?;
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![others])?]);
+    compile(rules, libc::EPERM)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_programs_compile_and_fit() {
         let commands = ("for commands", super::for_commands(&[1, 2]).unwrap());
-        for (name, program) in super::programs().unwrap().into_iter().chain([commands]) {
+        let keepers = ("for keepers", super::keeping().unwrap());
+        for (name, program) in super::programs().unwrap().into_iter().chain([commands, keepers]) {
             assert!(
                 !program.is_empty() && program.len() <= 4_096,
                 "{name}: {}",

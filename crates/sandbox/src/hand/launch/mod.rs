@@ -11,7 +11,7 @@
 
 mod confine;
 pub(crate) mod contained;
-pub(super) mod filter;
+pub(crate) mod filter;
 pub(crate) mod layered;
 mod namespaces;
 mod place;

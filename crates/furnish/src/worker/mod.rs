@@ -1,0 +1,58 @@
+//! `oma egress`: the proxy of one session as a process of its own.
+//!
+//! What sandboxes and strangers say (TLS, HTTP, names) is read there and not in the server. The process has the
+//! session's doors, its rules, and where it has vaults its secrets; it has no privilege, no file, no environment and no
+//! way to open anything ([`oma_sandbox::confine`]). It can't even dial: the server does, and passes it the connection
+//! ([`parent`]). So whoever takes it over has what the session has, and nothing of any other.
+//!
+//! Invariant: the process dies with the server and with the sandbox.
+//! Invariant: the server looks up and dials nothing for it that the session's rules do not admit.
+
+mod child;
+mod messages;
+mod parent;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::ExitCode;
+
+use oma_sandbox::confine;
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
+
+pub(crate) use parent::{Apart, Common, Source};
+
+/// The whole of `oma egress`: `arguments` are those after `egress`. Must be called before anything else in the process:
+/// before any thread, and before any descriptor is opened.
+#[must_use]
+pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let is_given = is_local_socket(io::stdin()) && is_local_socket(io::stdout());
+    if arguments.next().is_some() || !is_given {
+        let _ = writeln!(
+            io::stderr(),
+            "This command is for the server's own use: it is the proxy of a sandbox."
+        );
+        return ExitCode::from(2);
+    }
+    match confine::reduce().and_then(|()| work()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // There is nobody to tell: the server sees it end.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn is_local_socket(stream: impl AsFd) -> bool {
+    socket_domain(stream).is_ok_and(|domain| domain == AddressFamily::UNIX)
+}
+
+fn work() -> io::Result<()> {
+    // The streams themselves stay as they are.
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let dialled = UnixDatagram::from(io::stdout().as_fd().try_clone_to_owned()?);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(child::serve(control, dialled))
+}
