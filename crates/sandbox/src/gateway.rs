@@ -17,7 +17,7 @@ mod porter;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-pub use passed::{Life, Passed, Questions};
+pub use passed::{Life, Passed, Questions, Shared};
 pub use porter::Porter;
 
 /// The port of the proxy. It belongs to nothing that is known.

@@ -20,7 +20,9 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixDatagram, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::messages::{self, Begin, Dialled, Given, MAX_DATAGRAM, Order, Report, Said, Seed, Trouble};
+use super::messages::{
+    self, Begin, Dialled, Given, MAX_DATAGRAM, MAX_FRAME, Order, Report, Said, Seed, Trouble, short,
+};
 use crate::network::doors::Doors;
 
 /// Reports that may wait for the server to take them.
@@ -32,7 +34,7 @@ pub(super) async fn serve(control: StdStream, dialled: StdDatagram) -> io::Resul
     dialled.set_nonblocking(true)?;
     let mut control = UnixStream::from_std(control)?;
     let dialled = UnixDatagram::from_std(dialled)?;
-    let begin: Begin = messages::read(&mut control)
+    let begin: Begin = messages::read(&mut control, MAX_FRAME)
         .await?
         .ok_or(io::ErrorKind::UnexpectedEof)?;
     let (_, mut sockets) = receive(&dialled).await?;
@@ -190,10 +192,10 @@ impl Observe for Server {
         let untold = self.untold.swap(0, Ordering::Relaxed);
         let report = Report::Decided {
             protocol: decision.protocol,
-            host: decision.host.to_owned(),
+            host: short(decision.host.to_owned()),
             port: decision.port,
             verdict,
-            secrets: decision.secrets.to_owned(),
+            secrets: short(decision.secrets.to_owned()),
             untold,
         };
         let sent = messages::frame(&report).is_ok_and(|frame| self.reports.try_send(frame).is_ok());
@@ -230,7 +232,7 @@ impl Secrets for Held {
 
 /// Hears what the server says, until it is gone.
 async fn hear(mut from: impl tokio::io::AsyncRead + Unpin, server: &Server, link: &Link) -> io::Result<()> {
-    while let Some(order) = messages::read(&mut from).await? {
+    while let Some(order) = messages::read(&mut from, MAX_FRAME).await? {
         match order {
             Order::Allow { allowed } => link.allow(allowed),
             Order::Checked { id, trouble } => server.answer(id, Answer::Checked(trouble)),

@@ -13,12 +13,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// The longest frame, in bytes: all secrets of a session, or a long list of hosts.
-const MAX_FRAME: usize = 8 << 20;
+/// The longest frame of the server's, in bytes: all secrets of a session, or a long list of hosts.
+pub(super) const MAX_FRAME: usize = 8 << 20;
+/// The longest frame of the proxy's, whom nobody need believe: two texts of the longest, escaped.
+pub(super) const MAX_REPORT: usize = 64 << 10;
 /// The longest datagram, in bytes.
 pub(super) const MAX_DATAGRAM: usize = 32 << 10;
 /// The longest text of an error, a host or a list of variables.
-const MAX_TEXT: usize = 4 << 10;
+pub(super) const MAX_TEXT: usize = 4 << 10;
 
 /// From the server, first. The doors come over the other socket.
 #[derive(Serialize, Deserialize)]
@@ -260,6 +262,22 @@ pub(super) fn short(mut text: String) -> String {
     text
 }
 
+/// As much of a text as anybody wants to read, with nothing in it that a log or a terminal would take for its own.
+pub(super) fn plain(text: &str) -> String {
+    let shown = text.chars().take(MAX_TEXT);
+    short(
+        shown
+            .map(|each| {
+                if each.is_control() {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    each
+                }
+            })
+            .collect(),
+    )
+}
+
 /// The frame of a message: its length (four bytes, big endian) and that many bytes of JSON.
 pub(super) fn frame(message: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
     let json = Zeroizing::new(serde_json::to_vec(message)?);
@@ -282,14 +300,17 @@ pub(super) async fn write_all(
     Ok(())
 }
 
-/// Reads the next message; `None` at the end. What waits must not be dropped and begun anew.
-pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
+/// Reads the next message, of at most so many bytes; `None` at the end. What waits must not be dropped and begun anew.
+pub(super) async fn read<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> io::Result<Option<T>> {
     let length = match from.read_u32().await {
         Ok(length) => length,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     };
-    let length = usize::try_from(length).ok().filter(|length| *length <= MAX_FRAME);
+    let length = usize::try_from(length).ok().filter(|length| *length <= most);
     let length = length.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     let mut json = Zeroizing::new(Vec::new());
     // As much memory as has come, whatever is claimed.
@@ -297,5 +318,109 @@ pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin
     if json.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(serde_json::from_slice(&json)?))
+    // What is wrong would be told in words of whoever has sent it, and these are for a log.
+    let message = serde_json::from_slice(&json);
+    Ok(Some(message.map_err(|_| io::ErrorKind::InvalidData)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn heard(mut bytes: &[u8]) -> io::Result<Option<Report>> {
+        read(&mut bytes, MAX_REPORT).await
+    }
+
+    fn framed(json: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+        [&length, json].concat()
+    }
+
+    #[tokio::test]
+    async fn messages_come_one_after_the_other() {
+        let mut bytes = Vec::new();
+        for id in 1..=3 {
+            bytes.extend_from_slice(&frame(&Report::Secrets { id, known: None }).unwrap());
+        }
+        let mut from = &bytes[..];
+        for expected in 1..=3 {
+            let Some(Report::Secrets { id, known: None }) = read(&mut from, MAX_REPORT).await.unwrap() else {
+                panic!("something else");
+            };
+            assert_eq!(id, expected);
+        }
+        assert!(read::<Report>(&mut from, MAX_REPORT).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_refused_without_its_words() {
+        for json in [
+            &b""[..],
+            b"{",
+            b"null",
+            b"[]",
+            b"\xff\xfe",
+            br#"{"op":"a line\nof my own"}"#,
+            br#"{"op":"dial","id":-1,"host":"a.test","port":80}"#,
+            br#"{"op":"dial","id":1,"host":"a.test","port":65536}"#,
+            br#"{"op":"dial","id":1,"port":80}"#,
+            br#"{"op":"secrets","id":1,"known":null} {}"#,
+        ] {
+            let error = heard(&framed(json)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                error.to_string(),
+                io::Error::from(io::ErrorKind::InvalidData).to_string()
+            );
+        }
+        let nested = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
+        assert!(heard(&framed(&nested)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_or_cut_off_is_refused() {
+        // Refused by what it claims: none of it is waited for.
+        let (mut near, far) = tokio::io::duplex(16);
+        let most = u32::try_from(MAX_REPORT).unwrap();
+        for claimed in [most + 1, u32::MAX] {
+            near.write_u32(claimed).await.unwrap();
+        }
+        let mut far = far;
+        for _ in 0..2 {
+            let refused = read::<Report>(&mut far, MAX_REPORT).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        }
+        let whole = frame(&Report::Secrets {
+            id: 1,
+            known: Some(7),
+        })
+        .unwrap();
+        for cut in 4..whole.len() {
+            let error = heard(&whole[..cut]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{cut}");
+        }
+        assert!(frame(&"x".repeat(MAX_FRAME)).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_longest_decision_fits() {
+        // Each of these bytes is six in JSON.
+        let text = || short("\u{1}".repeat(2 * MAX_TEXT));
+        let decided = Report::Decided {
+            protocol: Protocol::Dns,
+            host: text(),
+            port: 65_535,
+            verdict: Said::Denied(Denial::NotListed),
+            secrets: text(),
+            untold: u64::MAX,
+        };
+        let framed = frame(&decided).unwrap();
+        assert!(heard(&framed).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn texts_are_shown_plainly() {
+        assert_eq!(plain("a.test\n\u{1b}[2Jb"), "a.test\u{fffd}\u{fffd}[2Jb");
+        assert!(plain(&"é".repeat(MAX_TEXT)).len() <= MAX_TEXT);
+    }
 }

@@ -43,6 +43,21 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Hears what a proxy says, as the server does, and returns how many reports it was until it stopped or was refused.
+#[cfg(any(test, fuzzing))]
+pub async fn hear(mut from: &[u8]) -> usize {
+    let mut heard = 0;
+    while let Ok(Some(report)) = messages::read::<messages::Report>(&mut from, messages::MAX_REPORT).await {
+        if let messages::Report::Decided { host, secrets, .. } = report {
+            for text in [messages::plain(&host), messages::plain(&secrets)] {
+                assert!(text.len() <= messages::MAX_TEXT && !text.contains(char::is_control));
+            }
+        }
+        heard += 1;
+    }
+    heard
+}
+
 fn is_local_socket(stream: impl AsFd) -> bool {
     socket_domain(stream).is_ok_and(|domain| domain == AddressFamily::UNIX)
 }
@@ -55,4 +70,34 @@ fn work() -> io::Result<()> {
         .enable_all()
         .build()?
         .block_on(child::serve(control, dialled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_a_proxy_says_is_heard_or_refused() {
+        let reports: [&[u8]; 4] = [
+            br#"{"op":"dial","id":3,"host":"a.test","port":443}"#,
+            br#"{"op":"secrets","id":4,"known":null}"#,
+            br#"{"op":"decided","protocol":"dns","host":"a","port":0,"verdict":"allowed","secrets":"","untold":0}"#,
+            br#"{"op":"decided","protocol":"dns","host":"\n","port":1,"verdict":{"denied":"not_listed"},"secrets":"A","untold":3}"#,
+        ];
+        let mut whole = Vec::new();
+        for report in reports {
+            whole.extend_from_slice(&u32::try_from(report.len()).expect("short").to_be_bytes());
+            whole.extend_from_slice(report);
+        }
+        assert_eq!(hear(&whole).await, reports.len());
+        // Each byte is each of these once; the rest is the fuzz target's.
+        for at in 0..whole.len() {
+            for byte in [0, b'"', b'{', b'9', b'\\', 0x7f, 0xff] {
+                let mut broken = whole.clone();
+                broken[at] = byte;
+                assert!(hear(&broken).await <= reports.len());
+            }
+            assert!(hear(&whole[..at]).await < reports.len());
+        }
+    }
 }

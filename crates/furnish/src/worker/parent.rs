@@ -4,6 +4,9 @@
 //! Nothing that the process says is believed further than the session's own rules go: each host that it wants to have
 //! looked up or dialled is held against them here once more.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram as StdDatagram, UnixStream as StdStream};
@@ -17,29 +20,36 @@ use oma_egress::proxy::secrets::{Secret, Unavailable};
 use oma_egress::proxy::{Allowed, Decision, Observe, Verdict};
 use oma_egress::target::{Host, host};
 use oma_egress::{Error, Guard};
-use oma_sandbox::gateway::Passed;
+use oma_sandbox::gateway::{Passed, Shared};
 use oma_sandbox::{Hand, descriptors};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
 use tokio::io::Interest;
 use tokio::net::{UnixDatagram, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::messages::{self, Begin, Dialled, Given, Order, Report, Said, Sealed, Seed, Trouble, short};
+use super::messages::{
+    self, Begin, Dialled, Given, MAX_REPORT, Order, Report, Said, Sealed, Seed, Trouble, plain,
+};
 
 /// Questions of one process that are being answered.
 const MAX_QUESTIONS: usize = 128;
 /// Of these, hosts that are looked up and dialled.
 const MAX_DIALS: usize = 8;
-/// Orders, and reports, that may wait.
+/// Reports that may wait.
 const QUEUE: usize = 64;
-/// How long it takes until another process is started.
+/// Orders that may wait: each can be as long as the longest frame.
+const ORDERS: usize = 4;
+/// How long it takes until another process is started, which doubles with each that breaks soon, up to this.
 const PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(32);
+/// How often it is logged that decisions could not be told.
+const UNTOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a process may take for what it is sent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -98,6 +108,7 @@ impl Apart {
 
     /// Stands at the doors until the sandbox ends. A process is started when somebody knocks for the first time.
     pub(crate) async fn run(&self, mut passed: Passed, hand: Arc<dyn Hand>) {
+        let mut pause = PAUSE;
         loop {
             let ended = {
                 let (life, knocked) = (passed.life.ended(), passed.knocked());
@@ -108,14 +119,11 @@ impl Apart {
                     knocked = knocked => knocked,
                 }
             };
-            let Passed {
-                streams,
-                datagrams,
-                life,
-            } = passed;
+            let Passed { ports, sockets, life } = passed;
+            let begun = Instant::now();
             let serving = async {
                 ended?;
-                self.serve(streams.into_iter().unzip(), datagrams).await
+                self.serve(ports, sockets).await
             };
             let ended = tokio::select! {
                 biased;
@@ -128,8 +136,13 @@ impl Apart {
             tokio::select! {
                 biased;
                 () = self.end.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            pause = if begun.elapsed() > 2 * MAX_PAUSE {
+                PAUSE
+            } else {
+                (2 * pause).min(MAX_PAUSE)
+            };
             passed = match hand.doors().await {
                 Ok(passed) => passed,
                 Err(error) => {
@@ -141,7 +154,7 @@ impl Apart {
     }
 
     /// Starts a process and answers it until it ends.
-    async fn serve(&self, (ports, streams): (Vec<u16>, Vec<OwnedFd>), datagrams: OwnedFd) -> io::Result<()> {
+    async fn serve(&self, ports: Vec<u16>, sockets: Shared) -> io::Result<()> {
         let mut rules = self.allowed.subscribe();
         let allowed = rules.borrow_and_update().clone();
         let authority = match &self.secrets {
@@ -155,23 +168,20 @@ impl Apart {
             None => None,
         };
         let mut process = Process::start(&self.common.program).await?;
-        let sockets: Vec<OwnedFd> = streams.into_iter().chain([datagrams]).collect();
-        let borrowed: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
         let dialled = process.dialled;
-        let sent = dialled
-            .async_io(Interest::WRITABLE, || {
-                descriptors::send(dialled.as_fd(), b"doors", &borrowed)
-            })
-            .await;
-        descriptors::discard(sockets);
-        sent?;
+        {
+            let borrowed: Vec<_> = sockets.borrow().collect();
+            let send = || descriptors::send(dialled.as_fd(), b"doors", &borrowed);
+            dialled.async_io(Interest::WRITABLE, send).await?;
+        }
+        drop(sockets);
         let begin = Begin {
             allowed,
             ports,
             authority,
         };
         let (read, write) = process.control.into_split();
-        let (orders, queue) = mpsc::channel(QUEUE);
+        let (orders, queue) = mpsc::channel(ORDERS);
         let (heard, mut reports) = mpsc::channel(QUEUE);
         let _writing = AbortOnDropHandle::new(tokio::spawn(messages::write_all(write, queue)));
         let reading = AbortOnDropHandle::new(tokio::spawn(hear(read, heard)));
@@ -182,8 +192,10 @@ impl Apart {
             allowed: self.allowed.subscribe(),
             secrets: self.secrets.clone(),
             dials: Semaphore::new(MAX_DIALS),
+            reading: Arc::new(Semaphore::new(1)),
             dialled,
         });
+        let mut untold = Untold::default();
         loop {
             tokio::select! {
                 ended = &mut process.ended => {
@@ -191,10 +203,8 @@ impl Apart {
                     return Err(io::Error::other(format!("it has ended: {status}")));
                 }
                 report = reports.recv(), if answers.len() < MAX_QUESTIONS => match report {
-                    Some(Report::Decided { protocol, host, port, verdict, secrets, untold }) => {
-                        if untold > 0 {
-                            tracing::warn!(untold, "decisions of a sandbox's proxy could not be told");
-                        }
+                    Some(Report::Decided { protocol, host, port, verdict, secrets, untold: before }) => {
+                        untold.add(before, Instant::now());
                         let verdict = match verdict {
                             Said::Allowed => Verdict::Allowed,
                             Said::Denied(denial) => Verdict::Denied(denial),
@@ -202,10 +212,10 @@ impl Apart {
                         };
                         self.observer.decided(&Decision {
                             protocol,
-                            host: &short(host),
+                            host: &plain(&host),
                             port,
                             verdict: &verdict,
-                            secrets: &short(secrets),
+                            secrets: &plain(&secrets),
                         });
                     }
                     Some(question) => {
@@ -217,7 +227,8 @@ impl Apart {
                     }
                 },
                 Some(answer) = answers.join_next() => {
-                    if let Some(order) = answer.map_err(io::Error::other)?? {
+                    // What holds up the next answer of its kind is dropped when this one is on its way.
+                    if let Some((order, _turn)) = answer.map_err(io::Error::other)?? {
                         say(&orders, &order).await?;
                     }
                 }
@@ -230,6 +241,30 @@ impl Apart {
     }
 }
 
+/// Decisions that were not told, of which the log has a line now and then, however often a process says so.
+#[derive(Default)]
+struct Untold {
+    count: u64,
+    logged: Option<Instant>,
+}
+
+impl Untold {
+    /// Returns whether it was logged.
+    fn add(&mut self, more: u64, now: Instant) -> bool {
+        self.count = self.count.saturating_add(more);
+        let is_due = self.logged.is_none_or(|logged| now - logged >= UNTOLD_EVERY);
+        if self.count == 0 || !is_due {
+            return false;
+        }
+        tracing::warn!(
+            untold = self.count,
+            "decisions of a sandbox's proxy could not be told"
+        );
+        (self.count, self.logged) = (0, Some(now));
+        true
+    }
+}
+
 async fn say(orders: &mpsc::Sender<Zeroizing<Vec<u8>>>, order: &impl Serialize) -> io::Result<()> {
     let sent = timeout(PATIENCE, orders.send(messages::frame(order)?)).await;
     sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -237,7 +272,7 @@ async fn say(orders: &mpsc::Sender<Zeroizing<Vec<u8>>>, order: &impl Serialize) 
 }
 
 async fn hear(mut from: impl tokio::io::AsyncRead + Unpin, to: mpsc::Sender<Report>) -> io::Result<()> {
-    while let Some(report) = messages::read(&mut from).await? {
+    while let Some(report) = messages::read(&mut from, MAX_REPORT).await? {
         if to.send(report).await.is_err() {
             break;
         }
@@ -251,22 +286,27 @@ struct Answerer {
     allowed: watch::Receiver<Allowed>,
     secrets: Option<Arc<dyn Source>>,
     dials: Semaphore,
+    /// Secrets are read and told one time after the other.
+    reading: Arc<Semaphore>,
     dialled: UnixDatagram,
 }
 
 impl Answerer {
-    /// The order that is the answer, where it goes that way.
-    async fn answer(self: Arc<Self>, question: Report) -> io::Result<Option<Order>> {
+    /// The order that is the answer, where it goes that way, and what is to be held until it has gone.
+    async fn answer(
+        self: Arc<Self>,
+        question: Report,
+    ) -> io::Result<Option<(Order, Option<OwnedSemaphorePermit>)>> {
         Ok(match question {
             Report::Decided { .. } => None,
             Report::Admit { id, host, port } => {
                 let checked = self.host(&host).and_then(|host| self.guard.admit(&host, port));
                 let trouble = checked.err().map(Trouble::of);
-                Some(Order::Checked { id, trouble })
+                Some((Order::Checked { id, trouble }, None))
             }
             Report::LookUp { id, host, port } => {
                 let trouble = self.look_up(&host, port).await.err().map(Trouble::of);
-                Some(Order::Checked { id, trouble })
+                Some((Order::Checked { id, trouble }, None))
             }
             Report::Dial { id, host, port } => {
                 let dialled = self.dial(&host, port).await;
@@ -282,6 +322,8 @@ impl Answerer {
                 None
             }
             Report::Secrets { id, known } => {
+                let turn = Arc::clone(&self.reading).acquire_owned().await;
+                let turn = turn.map_err(io::Error::other)?;
                 let answer = match &self.secrets {
                     Some(secrets) => match secrets.latest(known).await {
                         Ok(Some((version, secrets))) => {
@@ -293,7 +335,7 @@ impl Answerer {
                     },
                     None => Given::Unavailable,
                 };
-                Some(Order::Secrets { id, answer })
+                Some((Order::Secrets { id, answer }, Some(turn)))
             }
         })
     }

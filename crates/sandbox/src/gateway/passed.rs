@@ -11,7 +11,6 @@
 //! - closing it may wait, so that is done there as well;
 //! - what it was set to, connections inherit: what could hold up whoever closes one is set back.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -29,40 +28,58 @@ use crate::descriptors::discard;
 /// The doors, and a sign of life of the sandbox.
 #[derive(Debug)]
 pub struct Passed {
-    /// The listening sockets by their ports. Each is what it says.
-    pub streams: BTreeMap<u16, OwnedFd>,
-    /// The socket of the datagrams at [`DNS`].
-    pub datagrams: OwnedFd,
+    /// The ports of the listening sockets.
+    pub ports: Vec<u16>,
+    /// The listening sockets, in that order, and that of the datagrams at [`DNS`] behind them. Each is what it says.
+    pub sockets: Shared,
     /// How long there is a sandbox.
     pub life: Life,
 }
 
-impl Passed {
-    /// What a hand has passed: the sockets of `ports`, and that of the datagrams behind them.
-    pub(crate) fn new(ports: &[u16], mut sockets: Vec<OwnedFd>, life: UnixStream) -> Result<Self, String> {
-        if let Err(what) = check(ports, &sockets) {
-            discard(sockets);
-            return Err(what);
-        }
-        let datagrams = sockets.pop().ok_or("no socket has come")?;
-        Ok(Self {
-            streams: ports.iter().copied().zip(sockets).collect(),
-            datagrams,
-            life: Life(life),
-        })
+/// Sockets that are shared with a hand. Closing one may take as long as the hand has set it to, so nobody waits for
+/// that, wherever they are dropped.
+#[derive(Debug)]
+pub struct Shared(Vec<OwnedFd>);
+
+impl Shared {
+    /// They, for somebody who may wait for them to close.
+    #[must_use]
+    pub fn into_inner(mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// They, on loan.
+    pub fn borrow(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().map(OwnedFd::as_fd)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        discard(std::mem::take(&mut self.0));
     }
 }
 
 impl Passed {
+    /// What a hand has passed: the sockets of `ports`, and that of the datagrams behind them.
+    pub(crate) fn new(ports: &[u16], sockets: Vec<OwnedFd>, life: UnixStream) -> Result<Self, String> {
+        let sockets = Shared(sockets);
+        check(ports, &sockets.0)?;
+        Ok(Self {
+            ports: ports.to_vec(),
+            sockets,
+            life: Life(life),
+        })
+    }
+
     /// Returns when something has come to one of the doors. Must be called in a runtime.
     ///
     /// # Errors
     /// When they can't be waited for.
     pub async fn knocked(&self) -> io::Result<()> {
-        let sockets = self.streams.values().chain([&self.datagrams]);
-        let watched = sockets.map(|socket| {
+        let watched = self.sockets.borrow().map(|socket| {
             // SAFETY: the descriptor is borrowed for as long as the `AsyncFd` is there.
-            let registered = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::READABLE) };
+            let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
             registered.map_err(io::Error::from)
         });
         let watched: Vec<AsyncFd<BorrowedFd<'_>>> = watched.collect::<io::Result<_>>()?;

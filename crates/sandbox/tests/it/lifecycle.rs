@@ -218,13 +218,15 @@ async fn the_doors_are_passed_and_stay() {
     let (local, session) = (&fixture.local, SessionId::generate());
     let hand = fixture.attach(&session).await.hand;
     let passed = hand.doors().await.unwrap();
-    let porter = Porter::new(passed.streams).unwrap();
+    let mut sockets = passed.sockets.into_inner();
+    let datagrams = sockets.pop().unwrap();
+    let porter = Porter::new(passed.ports.into_iter().zip(sockets).collect()).unwrap();
     for door in [PROXY, DNS, WEB[0], WEB[1]] {
         let command = through(door);
         let (said, to) = tokio::join!(sh(&*hand, &command), answer_at(&porter, door));
         assert_eq!((said.0.trim(), to.port()), ("good", door));
     }
-    let questions = Questions::new(passed.datagrams).unwrap();
+    let questions = Questions::new(datagrams).unwrap();
     let ask = "exec 3<>/dev/udp/127.0.0.1/53; printf question >&3; head -c 6 <&3";
     let (said, ()) = tokio::join!(sh(&*hand, ask), async {
         let mut question = [0; 64];
@@ -239,7 +241,8 @@ async fn the_doors_are_passed_and_stay() {
     let command = through(PROXY);
     let (said, ()) = tokio::join!(sh(&*hand, &command), async {
         let passed = hand.doors().await.unwrap();
-        let porter = Porter::new(passed.streams).unwrap();
+        let sockets = passed.sockets.into_inner();
+        let porter = Porter::new(passed.ports.into_iter().zip(sockets).collect()).unwrap();
         answer_at(&porter, PROXY).await;
     });
     assert_eq!(said.0.trim(), "good");
