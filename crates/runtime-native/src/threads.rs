@@ -165,11 +165,19 @@ pub(crate) async fn create(port: &dyn Port, own: &Own<'_>, tool: &OpenTool) -> R
             let to = Recipient::Defined(Arc::new(agent));
             port.send(&tool.id, to, message).await
         }
-        Err(message) => Ok(Input::FinishTool {
-            tool_use: tool.id.clone(),
-            outcome: Outcome::error(message),
-            sandbox: None,
-        }),
+        Err(refusal) => match port.state().0.thread_of(&tool.id) {
+            // What was good once may not be any more, where the server offers other tools since. Its thread works on.
+            Some((thread, _)) => {
+                let to = Recipient::Thread(thread.thread_name());
+                let message = tool.input.get("message").and_then(Value::as_str);
+                port.send(&tool.id, to, message.unwrap_or_default()).await
+            }
+            None => Ok(Input::FinishTool {
+                tool_use: tool.id.clone(),
+                outcome: Outcome::error(refusal),
+                sandbox: None,
+            }),
+        },
     }
 }
 

@@ -33,11 +33,17 @@ pub(super) struct Room {
 impl Builds {
     /// Removes layers that are too old, and the longest unused while those of a workspace, or all of them, are too large.
     pub(super) async fn collect(&self) -> Result<(), Error> {
+        self.make_room(None).await
+    }
+
+    /// The same, and as many more as it takes that a build of this workspace may be as large as any.
+    async fn make_room(&self, builds: Option<&WorkspaceId>) -> Result<(), Error> {
         // One after the other, so that none counts what another is removing.
         let _alone = self.collecting.lock().await;
         let settings = self.settings();
         let kept = self.layers.kept().await?;
-        for layer in surplus(kept, SystemTime::now(), settings.age, settings.share) {
+        let wanted = builds.map(|workspace| (workspace, settings.limits.disk));
+        for layer in surplus(kept, SystemTime::now(), settings.age, settings.share, wanted) {
             match self.layers.discard(&layer.layer).await {
                 Ok(true) => {
                     self.forget(&layer.layer);
@@ -70,7 +76,8 @@ impl Builds {
             tracing::error!(%error, "the layers of environments can't be looked through");
             super::install::unsaid("the build could not begin")
         };
-        self.collect().await.map_err(unknown)?;
+        // Else what nobody uses would keep builds from being as large as they may be, until it is too old.
+        self.make_room(Some(workspace)).await.map_err(unknown)?;
         let kept = self.layers.kept().await.map_err(unknown)?;
         let settings = self.settings();
         rest(&kept, workspace, settings.share, settings.limits.disk)
@@ -104,8 +111,14 @@ fn rest(kept: &[Kept], workspace: &WorkspaceId, share: Share, most: u64) -> Resu
     })
 }
 
-/// The layers that go, the longest unused first.
-fn surplus(mut all: Vec<Kept>, now: SystemTime, age: Option<Duration>, share: Share) -> Vec<Kept> {
+/// The layers that go, the longest unused first, so that a workspace has room for so many bytes more.
+fn surplus(
+    mut all: Vec<Kept>,
+    now: SystemTime,
+    age: Option<Duration>,
+    share: Share,
+    wanted: Option<(&WorkspaceId, u64)>,
+) -> Vec<Kept> {
     all.sort_by_key(|layer| layer.used);
     let mut total: u64 = all.iter().map(|layer| layer.bytes).sum();
     let mut of_workspaces: BTreeMap<WorkspaceId, u64> = BTreeMap::new();
@@ -118,10 +131,14 @@ fn surplus(mut all: Vec<Kept>, now: SystemTime, age: Option<Duration>, share: Sh
         // One of the future was used just now.
         let unused = now.duration_since(layer.used).unwrap_or_default();
         let of_workspace = layer.workspace.as_ref().and_then(|it| of_workspaces.get_mut(it));
-        let is_too_much = total > share.all
+        let more = wanted.map_or(0, |(_, bytes)| bytes);
+        let more_of_ours = wanted
+            .filter(|(workspace, _)| layer.workspace.as_ref() == Some(*workspace))
+            .map_or(0, |(_, bytes)| bytes);
+        let is_too_much = total.saturating_add(more) > share.all
             || of_workspace
                 .as_ref()
-                .is_some_and(|bytes| **bytes > share.workspace);
+                .is_some_and(|bytes| bytes.saturating_add(more_of_ours) > share.workspace);
         let goes = unused >= GRACE && (age.is_some_and(|age| unused > age) || is_too_much);
         if goes {
             total -= layer.bytes;
@@ -168,8 +185,9 @@ mod tests {
                 layer('d', 0, None),
             ]
         };
-        let goes =
-            |age: Option<Duration>, size: u64| names(&surplus(all(), SystemTime::now(), age, share(size, 0)));
+        let goes = |age: Option<Duration>, size: u64| {
+            names(&surplus(all(), SystemTime::now(), age, share(size, 0), None))
+        };
         assert_eq!(goes(None, 40), "");
         assert_eq!(goes(Some(HOUR * 24), 40), "b");
         assert_eq!(goes(None, 39), "b");
@@ -193,11 +211,28 @@ mod tests {
                 SystemTime::now(),
                 None,
                 share(100, workspace),
+                None,
             ))
         };
         assert_eq!(goes(30), "");
         assert_eq!(goes(20), "b", "others' older ones stay");
         assert_eq!(goes(10), "ba");
+
+        // A build of as much as it may be has room, as far as what can go is enough.
+        let room_for = |workspace, bytes, share| {
+            names(&surplus(
+                all.clone(),
+                SystemTime::now(),
+                None,
+                share,
+                Some((workspace, bytes)),
+            ))
+        };
+        assert_eq!(room_for(&greedy, 10, share(100, 40)), "");
+        assert_eq!(room_for(&greedy, 11, share(100, 40)), "b");
+        assert_eq!(room_for(&greedy, u64::MAX, share(1_000, 40)), "dba");
+        assert_eq!(room_for(&modest, 30, share(100, 40)), "", "others keep theirs");
+        assert_eq!(room_for(&modest, 61, share(100, 100)), "d");
 
         let rest = |workspace: &WorkspaceId, share, most| rest(&all, workspace, share, most);
         let room = |bytes, is_rest| Ok(Room { bytes, is_rest });

@@ -504,7 +504,7 @@ async fn a_workspace_has_its_share_of_the_disk() {
 }
 
 #[tokio::test]
-async fn layers_make_room_after_each_build() {
+async fn layers_that_nobody_uses_make_room_for_a_build() {
     let mut few = settings();
     few.share.all = 15;
     let test = Test::with(few);
@@ -515,7 +515,7 @@ async fn layers_make_room_after_each_build() {
     let second = test.environment("two").await;
     test.environments.ready(&second).await.unwrap();
     let collected = async {
-        while test.layers.log() != "begin keep begin keep discard" {
+        while test.layers.log() != "begin keep discard begin keep" {
             tokio::task::yield_now().await;
         }
     };
