@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -58,6 +58,26 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors: &mut Vec<OwnedF
     Ok(received.bytes)
 }
 
+/// Whether the kernel is to pass descriptors on that come over a local socket (`SO_PASSRIGHTS`, Linux 6.16). Where it is not to,
+/// whoever sends them gets an error. Older kernels always pass them; whoever reads the bytes they come with then closes
+/// them, which may take as long as their sender likes.
+pub fn accept(socket: impl AsFd, are_passed: bool) {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let wanted = libc::c_int::from(are_passed);
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
+    // SAFETY: the descriptor is borrowed for the call, and the kernel reads as many bytes of the number as it is long.
+    unsafe {
+        // A kernel that does not know the option refuses it, and nothing has changed.
+        let _ = libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const wanted).cast(),
+            size,
+        );
+    }
+}
+
 /// Closes descriptors of unknown kind. Closing one may take as long as whoever made it likes, so nobody waits for it.
 pub fn discard(descriptors: Vec<OwnedFd>) {
     if descriptors.is_empty() {
@@ -73,6 +93,22 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Seek as _, Write as _};
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn descriptors_are_taken_only_where_they_are_wanted() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        accept(&far, false);
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release
+            .split(|character: char| !character.is_ascii_digit())
+            .map(|number| number.parse::<u32>().unwrap_or_default());
+        let knows = (numbers.next(), numbers.next()) >= (Some(6), Some(16));
+        let refused = send(&near, b"x", &[file.as_fd()]).is_err();
+        assert_eq!(refused, knows, "{release}");
+        accept(&far, true);
+        assert_eq!(send(&near, b"x", &[file.as_fd()]).unwrap(), 1);
+    }
 
     #[test]
     fn descriptors_arrive_with_their_bytes() {

@@ -12,8 +12,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::Error;
-use crate::descriptors::{self, discard};
-use crate::gateway::Passed;
+use crate::descriptors;
+use crate::gateway::{Passed, Shared};
 use crate::protocol::{Order, Report, Service, VERSION};
 use crate::wire::{self, Datagram};
 
@@ -160,6 +160,7 @@ pub(crate) async fn datagrams(stream: Box<dyn Pipe>, patience: Duration) -> Resu
 /// [`Error::Refused`] when it has none or can't pass them, and what else can go wrong with a hand; one of an older
 /// server hangs up.
 pub(crate) async fn doors(stream: UnixStream, patience: Duration) -> Result<Passed, Error> {
+    descriptors::accept(&stream, true);
     let asking = async {
         let mut ends = Ends::of(stream);
         ends.order(&Order::Doors).await?;
@@ -168,14 +169,13 @@ pub(crate) async fn doors(stream: UnixStream, patience: Duration) -> Result<Pass
             return Err(Error::Protocol("it answered before it was asked".to_owned()));
         }
         let stream = read.unsplit(ends.writer.into_inner());
-        let mut sockets = Vec::new();
-        let report = receive(&stream, &mut sockets).await;
-        match report {
-            Ok(Report::Doors { ports }) => Passed::new(&ports, sockets, stream).map_err(Error::Protocol),
-            other => {
-                discard(sockets);
-                Err(refused("doors", other?))
-            }
+        // What came is discarded however this ends, also by the patience's end.
+        let mut sockets = Shared::default();
+        let report = receive(&stream, sockets.as_mut()).await;
+        descriptors::accept(&stream, false);
+        match report? {
+            Report::Doors { ports } => Passed::new(&ports, sockets, stream).map_err(Error::Protocol),
+            other => Err(refused("doors", other)),
         }
     };
     timeout(patience, asking)

@@ -38,8 +38,14 @@ pub struct Passed {
 
 /// Sockets that are shared with a hand. Closing one may take as long as the hand has set it to, so nobody waits for
 /// that, wherever they are dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Shared(Vec<OwnedFd>);
+
+impl AsMut<Vec<OwnedFd>> for Shared {
+    fn as_mut(&mut self) -> &mut Vec<OwnedFd> {
+        &mut self.0
+    }
+}
 
 impl Shared {
     /// They, for somebody who may wait for them to close.
@@ -62,8 +68,7 @@ impl Drop for Shared {
 
 impl Passed {
     /// What a hand has passed: the sockets of `ports`, and that of the datagrams behind them.
-    pub(crate) fn new(ports: &[u16], sockets: Vec<OwnedFd>, life: UnixStream) -> Result<Self, String> {
-        let sockets = Shared(sockets);
+    pub(crate) fn new(ports: &[u16], sockets: Shared, life: UnixStream) -> Result<Self, String> {
         check(ports, &sockets.0)?;
         Ok(Self {
             ports: ports.to_vec(),
@@ -221,7 +226,7 @@ mod tests {
 
     /// Where one may listen at a door's address: the proxy's port is no privileged one.
     fn refusal(ports: &[u16], sockets: Vec<OwnedFd>) -> String {
-        Passed::new(ports, sockets, life().0).unwrap_err()
+        Passed::new(ports, Shared(sockets), life().0).unwrap_err()
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
+use tokio::net::{UnixSocket, UnixStream};
 
+use crate::descriptors;
 use crate::layers::Layer;
 
 /// The file in the folder.
@@ -214,13 +215,16 @@ impl Folder {
         self.0.join(DOOR)
     }
 
-    /// Connects to the socket.
+    /// Connects to the socket. No descriptors are taken over the connection, as far as the kernel knows of that.
     ///
     /// # Errors
     /// When nobody listens.
     pub(crate) async fn connect(&self) -> io::Result<UnixStream> {
         let folder = File::open(&self.0)?;
-        UnixStream::connect(short_path(&folder, SOCKET)).await
+        let socket = UnixSocket::new_stream()?;
+        // Before anybody is there to send some.
+        descriptors::accept(&socket, false);
+        socket.connect(short_path(&folder, SOCKET)).await
     }
 }
 
