@@ -311,7 +311,7 @@ mod tests {
         }
         for _ in 0..2 {
             let (removed, done) = archives.remove(std::slice::from_ref(&id)).await;
-            assert_eq!(removed, [id.clone()]);
+            assert_eq!(removed, std::slice::from_ref(&id));
             done.unwrap();
         }
         let error = archives.read(&id, digest).await.unwrap_err();
