@@ -253,7 +253,7 @@ def test_files_outlast_a_kill(tmp_path):
             yield b"x" * (4 << 20)
             # Half of it has arrived by now, as the file shows.
             deadline = 500_000
-            while not any(path.stat().st_size for path in blobs.glob("partial-*")):
+            while not any(path.stat().st_size for path in blobs.glob(".partial-*")):
                 deadline -= 1
                 assert deadline, "the upload does not arrive"
             server.process.kill()
@@ -262,7 +262,7 @@ def test_files_outlast_a_kill(tmp_path):
 
         with pytest.raises(httpx.TransportError):
             raw(server, "POST", "/v1/files", headers={"content-type": "multipart/form-data; boundary=b"}, content=endless())
-        assert list(blobs.glob("partial-*"))
+        assert list(blobs.glob(".partial-*"))
         (blobs / "file_orphan").write_bytes(b"no row")
         server.log.close()
         server.start()
