@@ -43,6 +43,7 @@ SCENARIOS = {
     ),
     "vaults": ("life", "credentials", "validation", "session"),
     "webhooks": ("verified", "endpoints", "triedAgain"),
+    "workflows": ("run", "fails", "definedOnTheFly"),
     "work": ("worker", "workerAsks", "workerHasSkillsAndMemories", "poller", "item", "keys", "environments"),
 }
 # Topics and scenarios that need another server than the usual one: its fixture.
