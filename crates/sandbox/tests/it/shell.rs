@@ -70,6 +70,11 @@ async fn what_ends_with_a_command_and_what_does_not() {
         sh(hand, "ps -e -o stat= 2>/dev/null | grep -c Z; pwd").await.0,
         "0\n/workspace"
     );
+
+    // Also where that shell has ended by itself, and there is none when the restart comes.
+    sh(hand, "sleep 9007 & exit 3").await;
+    assert!(!call(hand, serde_json::json!({"restart": true})).await.1);
+    assert_eq!(sleepers(hand).await, "");
 }
 
 #[tokio::test]

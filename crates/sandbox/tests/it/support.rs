@@ -243,12 +243,21 @@ pub(crate) fn hand_pid_by(engine: Option<Api>, data: &Path, session: &SessionId)
 
 /// The host's pid of the hand whose record lies in this folder.
 pub(crate) fn hand_pid_of(engine: Option<Api>, folder: &Path) -> rustix::process::Pid {
+    recorded_pid(engine, folder).unwrap()
+}
+
+/// The same of a hand that may have ended: an engine that has noticed has no pid for it any more.
+pub(crate) fn last_hand_pid(data: &Path, session: &SessionId) -> Option<rustix::process::Pid> {
+    recorded_pid(engine(), &data.join("sandboxes").join(session.as_str()))
+}
+
+fn recorded_pid(engine: Option<Api>, folder: &Path) -> Option<rustix::process::Pid> {
     let record = record_of(folder);
     let pid = match (engine, record["container"]["name"].as_str()) {
-        (Some(engine), Some(name)) => engine.pid(name).unwrap(),
+        (Some(engine), Some(name)) => engine.pid(name)?,
         _ => i32::try_from(record["hand"]["pid"].as_i64().unwrap()).unwrap(),
     };
-    rustix::process::Pid::from_raw(pid).unwrap()
+    rustix::process::Pid::from_raw(pid)
 }
 
 /// Whether the process is there.

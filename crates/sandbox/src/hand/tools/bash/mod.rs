@@ -26,6 +26,7 @@ use super::{Answer, failure};
 use crate::hand::guard::writing::Writing;
 use crate::hand::limits::ToolLimits;
 use crate::hand::log_ring::LogRing;
+use crate::hand::process::kill_strays;
 use crate::input;
 
 /// Calls that may wait for the shell; the hand runs fewer at once.
@@ -181,9 +182,12 @@ impl Keeper {
     async fn perform(&mut self, input: input::Bash, cancel: &CancellationToken) -> Answer {
         let mut notes = Vec::new();
         if input.restart {
-            if let Some(shell) = self.shell.take()
-                && !shell.kill().await
-            {
+            let all_gone = match self.shell.take() {
+                Some(shell) => shell.kill().await,
+                // One that has ended by itself may have left something that nobody else can end, a fork bomb for example.
+                None => kill_strays().await,
+            };
+            if !all_gone {
                 notes.push("Some processes could not be ended.".to_owned());
             }
             self.cwd.clone_from(&self.workspace);
