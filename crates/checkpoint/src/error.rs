@@ -14,9 +14,13 @@ pub enum Error {
     /// The disk has no room for it.
     #[error("the disk is full")]
     Full,
-    /// The store of objects does not answer, or refuses. The text names neither keys nor addresses.
+    /// The store of objects does not answer as it should, so nobody knows what it has done. The text names neither keys nor
+    /// addresses.
     #[error("the store of checkpoints {0}")]
     Store(String),
+    /// It refuses. The text names neither keys nor addresses.
+    #[error("the store of checkpoints {0}")]
+    Refused(String),
     /// The disk fails.
     #[error("{0}")]
     Io(io::Error),

@@ -7,18 +7,20 @@
 //!
 //! Invariant: an archive that has its name is there with all its bytes.
 //! Invariant: what is read back is what was written, or it is not given out.
-//! Invariant: an archive that is being written is not removed, so whoever removes it is told so and asks again.
+//! Invariant: an archive that is being written is not removed, so whoever removes it is told so and asks again. Neither is
+//! one, for some minutes, of which a bucket has not said whether it was written: it may come after its removal else.
 //!
 //! Where it sits: above the domain; the engine uses it.
 
 mod error;
 pub mod s3;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek as _, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use oma_domain::CheckpointId;
@@ -37,8 +39,19 @@ pub struct Archives {
     /// Where they are, or where they are written before they are sent.
     folder: Folder,
     bucket: Option<Arc<Bucket>>,
-    /// Those that are being written.
-    busy: Arc<Mutex<BTreeSet<CheckpointId>>>,
+    busy: Written,
+}
+
+/// Those that are being written, and those that may still be until some time.
+type Written = Arc<Mutex<BTreeMap<CheckpointId, Option<Instant>>>>;
+
+/// What kept archives from being removed.
+#[derive(Debug)]
+pub struct Kept {
+    /// The first one.
+    pub id: CheckpointId,
+    /// Why it is there still.
+    pub error: Error,
 }
 
 /// What tells an archive from every other.
@@ -96,7 +109,8 @@ impl Archives {
     /// Opens an archive, after all of it has been compared with what was written.
     ///
     /// # Errors
-    /// [`Error::Gone`], [`Error::Damaged`]; [`Error::Full`] when what comes from a bucket has no room; [`Error::Store`].
+    /// [`Error::Gone`], [`Error::Damaged`]; [`Error::Full`] when what comes from a bucket has no room; [`Error::Store`],
+    /// [`Error::Refused`].
     pub async fn read(&self, id: &CheckpointId, expected: Digest) -> Result<File> {
         if let Some(bucket) = &self.bucket {
             return bucket.fetch(id.as_str(), &expected, &self.folder).await;
@@ -117,10 +131,29 @@ impl Archives {
         }
     }
 
+    /// These were being written when a server ended, and have been given up. Of what it has sent to a bucket nobody knows
+    /// whether it is there yet; an upload in parts has to be aborted first, so it can be at once.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn give_up(&self, ids: &[CheckpointId]) -> io::Result<()> {
+        let Some(bucket) = &self.bucket else {
+            return Ok(());
+        };
+        let until = Instant::now() + bucket.doubt();
+        for id in ids {
+            if !bucket.has_upload(id.as_str(), &self.folder)? {
+                locked(&self.busy).insert(id.clone(), Some(until));
+            }
+        }
+        Ok(())
+    }
+
     /// Removes archives; returns those that are gone now, whether or not they were there, and what keeps others. An archive
-    /// that is being written is left.
-    pub async fn remove(&self, ids: &[CheckpointId]) -> (Vec<CheckpointId>, Result<()>) {
-        let quiet: Vec<CheckpointId> = ids.iter().filter(|id| !self.is_busy(id)).cloned().collect();
+    /// that is being written, or may be, is left.
+    pub async fn remove(&self, ids: &[CheckpointId]) -> (Vec<CheckpointId>, std::result::Result<(), Kept>) {
+        let now = Instant::now();
+        let quiet: Vec<CheckpointId> = ids.iter().filter(|id| !self.is_busy(id, now)).cloned().collect();
         let work = quiet.into_iter().map(|id| {
             let archives = self.clone();
             async move { (archives.remove_one(&id).await, id) }
@@ -131,7 +164,7 @@ impl Archives {
             match done {
                 Ok(()) => removed.push(id),
                 // A store that fails is not asked for all the others as well.
-                Err(error) => return (removed, Err(error)),
+                Err(error) => return (removed, Err(Kept { id, error })),
             }
         }
         (removed, Ok(()))
@@ -145,35 +178,50 @@ impl Archives {
         Ok(blocking(move || folder.remove(id.as_str())).await?)
     }
 
-    fn is_busy(&self, id: &CheckpointId) -> bool {
-        self.busy
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(id)
+    fn is_busy(&self, id: &CheckpointId, now: Instant) -> bool {
+        let mut all = locked(&self.busy);
+        if all
+            .get(id)
+            .is_some_and(|until| until.is_some_and(|until| until <= now))
+        {
+            all.remove(id);
+        }
+        all.contains_key(id)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps an archive from being removed while it is written.
 #[derive(Debug)]
 struct Busy {
-    all: Arc<Mutex<BTreeSet<CheckpointId>>>,
+    all: Written,
     id: CheckpointId,
+    /// For how long after this it may still come to be there.
+    doubt: Option<Duration>,
 }
 
 impl Busy {
     fn new(archives: &Archives, id: &CheckpointId) -> Self {
         let all = Arc::clone(&archives.busy);
-        all.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id.clone());
-        Self { all, id: id.clone() }
+        locked(&all).insert(id.clone(), None);
+        Self {
+            all,
+            id: id.clone(),
+            doubt: None,
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&self.id);
+        let mut all = locked(&self.all);
+        match self.doubt {
+            Some(doubt) => all.insert(self.id.clone(), Some(Instant::now() + doubt)),
+            None => all.remove(&self.id),
+        };
     }
 }
 
@@ -197,10 +245,10 @@ impl Partial {
     /// goes when the archive is removed.
     ///
     /// # Errors
-    /// When the disk fails; [`Error::Store`].
-    pub async fn finish(self) -> Result<Digest> {
+    /// When the disk fails; [`Error::Store`], [`Error::Refused`].
+    pub async fn finish(mut self) -> Result<Digest> {
         let (file, hash) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = locked(&self.state);
             (state.file.take(), state.hash.clone())
         };
         let file = file.ok_or_else(|| Error::Io(io::ErrorKind::BrokenPipe.into()))?;
@@ -208,12 +256,18 @@ impl Partial {
             size: file.size(),
             sha256: hex(hash),
         };
-        let id = &self.busy.id;
+        let id = self.busy.id.clone();
         if let Some(bucket) = &self.archives.bucket {
-            let folder = &self.archives.folder;
-            bucket.send(id.as_str(), file, &digest, folder).await?;
+            // Also where nobody waits for the end of this.
+            self.busy.doubt = Some(bucket.doubt());
+            let sent = bucket
+                .send(id.as_str(), file, &digest, &self.archives.folder)
+                .await;
+            if !matches!(sent, Err(Error::Store(_))) {
+                self.busy.doubt = None;
+            }
+            sent?;
         } else {
-            let id = id.clone();
             blocking(move || file.finish(id.as_str())).await?;
         }
         Ok(digest)
@@ -223,8 +277,7 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         // Also where somebody still holds the writer.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.file = None;
+        locked(&self.state).file = None;
     }
 }
 
@@ -236,7 +289,7 @@ pub struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         let State { file, hash } = &mut *state;
         let file = file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         let written = file.write(bytes)?;
@@ -245,8 +298,7 @@ impl Write for Writer {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.file.as_mut().map_or(Ok(()), Write::flush)
+        locked(&self.state).file.as_mut().map_or(Ok(()), Write::flush)
     }
 }
 
@@ -330,9 +382,9 @@ mod tests {
         drop(partial);
         assert_eq!(names(), 0);
         assert!(writer.write_all(b"d").is_err());
-        assert!(!archives.is_busy(&id));
+        assert!(!archives.is_busy(&id, Instant::now()));
         let full = Archives::open(folder.path(), u64::MAX / 2).unwrap();
         assert!(matches!(full.begin(&id).unwrap_err(), Error::Full));
-        assert!(!full.is_busy(&id));
+        assert!(!full.is_busy(&id, Instant::now()));
     }
 }

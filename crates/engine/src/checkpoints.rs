@@ -4,6 +4,7 @@
 //! leaves of it goes by itself. A checkpoint goes with the session that it was made of.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use oma_checkpoint::{Digest, Error as ArchiveError};
@@ -44,6 +45,20 @@ pub enum CheckpointError {
     /// The store of objects that has the archives does not answer, or refuses; nothing was done.
     #[error("{0}")]
     Store(String),
+}
+
+/// The archive that could not be removed last. The next attempt begins behind it.
+#[derive(Default)]
+pub(crate) struct KeptArchive(Mutex<Option<CheckpointId>>);
+
+impl KeptArchive {
+    fn get(&self) -> Option<CheckpointId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, id: Option<CheckpointId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
 }
 
 impl Engine {
@@ -208,25 +223,39 @@ impl Engine {
     /// it is removed later, for a start waits for no store of objects.
     ///
     /// # Errors
-    /// A store failure; calling it again is safe.
+    /// A failure of the store, or of the disk.
     pub async fn give_up_checkpoints(&self) -> Result<()> {
-        self.inner.store.give_up_checkpoints().await?;
+        let given_up = self.inner.store.give_up_checkpoints().await?;
+        self.inner.archives.give_up(&given_up).map_err(broken)
+    }
+
+    /// Removes the archives of checkpoints that are gone, but for those that are still being written. A store of objects that
+    /// fails is left alone; the next time begins behind the archive that it failed with, so that those which it never removes
+    /// keep no others.
+    async fn release_checkpoints(&self) -> Result<()> {
+        let first = self.inner.kept_archive.get();
+        self.release_from(first.clone()).await?;
+        if first.is_some() {
+            // Those before it.
+            self.release_from(None).await?;
+        }
         Ok(())
     }
 
-    /// Removes the archives of checkpoints that are gone, but for those that are still being written.
-    async fn release_checkpoints(&self) -> Result<()> {
-        let store = &self.inner.store;
+    async fn release_from(&self, mut after: Option<CheckpointId>) -> Result<()> {
+        let crate::Inner { store, archives, .. } = &*self.inner;
         loop {
-            let released = store.released_checkpoints(STEP).await?;
-            if released.is_empty() {
+            let released = store.released_checkpoints(after.as_ref(), STEP).await?;
+            after = released.last().cloned();
+            if after.is_none() {
+                self.inner.kept_archive.set(None);
                 return Ok(());
             }
-            let (removed, done) = self.inner.archives.remove(&released).await;
+            let (removed, done) = archives.remove(&released).await;
             store.forget_released_checkpoints(&removed).await?;
-            done.map_err(lost)?;
-            if removed.is_empty() {
-                return Ok(());
+            if let Err(kept) = done {
+                self.inner.kept_archive.set(Some(kept.id));
+                return Err(lost(kept.error));
             }
         }
     }
@@ -300,7 +329,7 @@ fn lost(error: ArchiveError) -> Error {
     match error {
         ArchiveError::Gone | ArchiveError::Damaged => CheckpointError::Damaged(error.to_string()).into(),
         ArchiveError::Full => Error::DiskFull,
-        ArchiveError::Store(_) => CheckpointError::Store(error.to_string()).into(),
+        ArchiveError::Store(_) | ArchiveError::Refused(_) => CheckpointError::Store(error.to_string()).into(),
         ArchiveError::Io(error) => broken(error),
     }
 }

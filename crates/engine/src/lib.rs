@@ -327,6 +327,7 @@ pub(crate) struct Inner {
     pub(crate) schedules_seen: std::sync::atomic::AtomicI64,
     /// Who polls for work.
     pub(crate) polls: work::Polls,
+    pub(crate) kept_archive: checkpoints::KeptArchive,
 }
 
 impl Engine {
@@ -368,6 +369,7 @@ impl Engine {
                 schedule_changed: tokio::sync::Notify::new(),
                 schedules_seen: std::sync::atomic::AtomicI64::new(i64::MAX),
                 polls: work::Polls::default(),
+                kept_archive: checkpoints::KeptArchive::default(),
             }),
         }
     }

@@ -28,10 +28,14 @@ pub trait Checkpoints: Send + Sync + 'static {
     async fn checkpoints(&self, workspace: &WorkspaceId, session: &SessionId) -> Result<Vec<Checkpoint>>;
     /// Removes a checkpoint, also one that is being made. Returns whether it was there.
     async fn delete_checkpoint(&self, workspace: &WorkspaceId, id: &CheckpointId) -> Result<bool>;
-    /// Removes those that were being made when a server ended; how many. Only for its next start.
-    async fn give_up_checkpoints(&self) -> Result<u64>;
-    /// Those whose archives have yet to go, at most `limit`.
-    async fn released_checkpoints(&self, limit: u32) -> Result<Vec<CheckpointId>>;
+    /// Removes those that were being made when a server ended, and names them. Only for its next start.
+    async fn give_up_checkpoints(&self) -> Result<Vec<CheckpointId>>;
+    /// Those whose archives have yet to go, by id, behind `after`, and at most `limit`.
+    async fn released_checkpoints(
+        &self,
+        after: Option<&CheckpointId>,
+        limit: u32,
+    ) -> Result<Vec<CheckpointId>>;
     /// The archives of these are gone.
     async fn forget_released_checkpoints(&self, ids: &[CheckpointId]) -> Result<()>;
 }

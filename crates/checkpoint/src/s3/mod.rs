@@ -42,6 +42,8 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long the store may take over a request that was cut off: what it was to write may be there until then.
+const DOUBT: Duration = Duration::from_secs(300);
 /// Pieces of an archive that have come from the store and wait for the disk.
 const WAITING_PIECES: usize = 16;
 
@@ -89,6 +91,7 @@ pub struct Bucket {
     sizes: upload::Sizes,
     pause: Duration,
     stall: Duration,
+    doubt: Duration,
 }
 
 impl fmt::Debug for Bucket {
@@ -122,6 +125,7 @@ impl Bucket {
             sizes: upload::Sizes::default(),
             pause: PAUSE,
             stall: STALL_TIMEOUT,
+            doubt: DOUBT,
         })
     }
 
@@ -131,10 +135,16 @@ impl Bucket {
         self.base.as_str()
     }
 
-    /// Says whether objects can be written, read and removed, by doing that with a small one of a name of its own.
+    /// How long what was sent may come to be there after nobody waits for it any more.
+    pub(crate) fn doubt(&self) -> Duration {
+        self.doubt
+    }
+
+    /// Says whether objects can be written, read and removed, by doing that with a small one of a name of its own, and whether
+    /// uploads can be begun and aborted.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Damaged`].
+    /// [`Error::Store`], [`Error::Refused`], [`Error::Damaged`].
     pub async fn probe(&self) -> Result<()> {
         let name = format!("probe-{}", ulid::Ulid::generate());
         let bytes = Bytes::from_static(b"Written to see whether it can be.\n");
@@ -154,7 +164,9 @@ impl Bucket {
         let read = read.await;
         self.ask("removing an object", &Call::new(Method::DELETE, &name))
             .await?;
-        read
+        read?;
+        let upload = self.begin(&name).await?;
+        self.end(&name, &upload).await
     }
 
     /// Sends a file under this name. What a failure leaves goes when the archive is removed.
@@ -312,7 +324,10 @@ impl Bucket {
 /// What a caller is told; the log is told what was tried.
 fn told(what: &'static str, failure: &Failure) -> Error {
     tracing::warn!(what, %failure, "the store of checkpoints failed");
-    Error::Store(failure.to_string())
+    match failure.passes {
+        true => Error::Store(failure.to_string()),
+        false => Error::Refused(failure.to_string()),
+    }
 }
 
 /// What a part of a file is, from this byte on.

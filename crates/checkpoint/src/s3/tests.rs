@@ -1,6 +1,7 @@
 //! Archives in a bucket, over a store that fails.
 
 use std::io::{Read as _, Write as _};
+use std::time::Instant;
 
 use oma_domain::CheckpointId;
 use tempfile::TempDir;
@@ -62,7 +63,7 @@ impl Fixture {
     async fn remove(&self) -> Result<()> {
         let (removed, done) = self.archives.remove(std::slice::from_ref(&self.id)).await;
         assert_eq!(removed.len(), usize::from(done.is_ok()));
-        done
+        done.map_err(|kept| kept.error)
     }
 
     fn path(&self) -> String {
@@ -81,6 +82,7 @@ fn bucket(endpoint: &Url) -> Bucket {
     let mut bucket = Bucket::new(settings(endpoint.as_str(), true, "a/b")).unwrap();
     bucket.pause = Duration::from_millis(1);
     bucket.stall = Duration::from_millis(200);
+    bucket.doubt = Duration::ZERO;
     bucket.sizes = upload::Sizes { whole: 20, part: 10 };
     bucket
 }
@@ -278,13 +280,77 @@ async fn a_disk_without_room_is_told_from_a_store_that_fails() {
 async fn the_probe_leaves_nothing() {
     let fixture = Fixture::new().await;
     bucket(&fixture.fake.url).probe().await.unwrap();
-    assert_eq!((fixture.fake.requests(), fixture.left()), (3, (0, 0, 0)));
+    assert_eq!((fixture.fake.requests(), fixture.left()), (5, (0, 0, 0)));
     // What can't be read back is removed as well.
     fixture
         .fake
         .trouble(&[Trouble::None, Trouble::Refuse(403, "AccessDenied")]);
     bucket(&fixture.fake.url).probe().await.unwrap_err();
     assert_eq!(fixture.left(), (0, 0, 0));
+    // A key may have the right to write objects, and none to abort uploads.
+    fixture.fake.trouble(&[Trouble::None; 4]);
+    fixture.fake.trouble(&[Trouble::Refuse(403, "AccessDenied")]);
+    let error = bucket(&fixture.fake.url).probe().await.unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_may_still_come_is_not_removed_before_it() {
+    let fixture = Fixture::new().await;
+    let mut slow = bucket(&fixture.fake.url);
+    slow.doubt = Duration::from_secs(3600);
+    let archives = Archives::in_bucket(slow, fixture.folder.path(), 0).unwrap();
+    let save = async |troubles: &[Trouble], bytes: &[u8]| {
+        fixture.fake.trouble(troubles);
+        let (partial, mut writer) = archives.begin(&fixture.id).unwrap();
+        writer.write_all(bytes).unwrap();
+        partial.finish().await
+    };
+    let remove = async || {
+        let (removed, done) = archives.remove(std::slice::from_ref(&fixture.id)).await;
+        done.unwrap();
+        removed.len()
+    };
+    // What was refused, or done, is known.
+    save(&[Trouble::Refuse(403, "AccessDenied")], b"short")
+        .await
+        .unwrap_err();
+    assert_eq!(remove().await, 1);
+    save(&[], b"short").await.unwrap();
+    assert_eq!(remove().await, 1);
+    // The store has it, and its answers are lost.
+    save(&[Trouble::Lose(500); ATTEMPTS as usize], b"short")
+        .await
+        .unwrap_err();
+    assert_eq!((remove().await, fixture.left()), (0, (0, 1, 0)));
+    assert!(archives.is_busy(&fixture.id, Instant::now()));
+    assert!(!archives.is_busy(&fixture.id, Instant::now() + Duration::from_secs(3601)));
+    assert_eq!((remove().await, fixture.left()), (1, (0, 0, 0)));
+
+    // The same holds of what a server was sending that has ended. An upload in parts is aborted at once.
+    archives.give_up(std::slice::from_ref(&fixture.id)).unwrap();
+    assert_eq!(remove().await, 0);
+    let long = CheckpointId::generate();
+    fixture
+        .fake
+        .trouble(&[Trouble::None, Trouble::Refuse(403, "AccessDenied")]);
+    let (partial, mut writer) = archives.begin(&long).unwrap();
+    writer.write_all(LONG).unwrap();
+    partial.finish().await.unwrap_err();
+    archives.give_up(std::slice::from_ref(&long)).unwrap();
+    let (removed, done) = archives.remove(&[fixture.id.clone(), long.clone()]).await;
+    done.unwrap();
+    assert_eq!((removed, fixture.left()), (vec![long], (0, 0, 0)));
+}
+
+#[tokio::test]
+async fn what_keeps_an_archive_is_told_with_its_id() {
+    let fixture = Fixture::new().await;
+    fixture.fake.trouble(&[Trouble::Refuse(403, "AccessDenied")]);
+    let (removed, done) = fixture.archives.remove(std::slice::from_ref(&fixture.id)).await;
+    let kept = done.unwrap_err();
+    assert!(matches!(kept.error, Error::Refused(_)), "{kept:?}");
+    assert_eq!((removed, kept.id), (Vec::new(), fixture.id));
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Bucket {
         forget(name, folder).await
     }
 
-    async fn begin(&self, name: &str) -> Result<String> {
+    pub(super) async fn begin(&self, name: &str) -> Result<String> {
         let what = "beginning an upload";
         let mut call = Call::new(Method::POST, name);
         call.query = vec![("uploads", String::new())];
@@ -149,15 +149,25 @@ impl Bucket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        self.end(name, &upload).await?;
+        forget(name, folder).await
+    }
+
+    /// Ends an upload, if there is one.
+    pub(super) async fn end(&self, name: &str, upload: &str) -> Result<()> {
         let what = "aborting an upload";
         let mut call = Call::new(Method::DELETE, name);
-        call.query = vec![("uploadId", upload)];
+        call.query = vec![("uploadId", upload.to_owned())];
         match self.try_ask(what, &call).await? {
-            Ok(_) => {}
-            Err(failure) if failure.is("NoSuchUpload") => {}
-            Err(failure) => return Err(told(what, &failure)),
+            Ok(_) => Ok(()),
+            Err(failure) if failure.is("NoSuchUpload") => Ok(()),
+            Err(failure) => Err(told(what, &failure)),
         }
-        forget(name, folder).await
+    }
+
+    /// Whether an upload to this name was begun and has not ended, as far as the folder knows.
+    pub(crate) fn has_upload(&self, name: &str, folder: &Folder) -> io::Result<bool> {
+        folder.file(&format!("{NOTE}{name}")).try_exists()
     }
 }
 

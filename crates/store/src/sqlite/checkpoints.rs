@@ -140,27 +140,27 @@ impl Checkpoints for Sqlite {
             .await
     }
 
-    async fn give_up_checkpoints(&self) -> StoreResult<u64> {
+    async fn give_up_checkpoints(&self) -> StoreResult<Vec<CheckpointId>> {
         self.writer
             .run(|conn| {
-                let gone = conn
-                    .prepare_cached("DELETE FROM checkpoints WHERE ready = 0")?
-                    .execute([])?;
-                Ok(gone as u64)
+                let mut statement =
+                    conn.prepare_cached("DELETE FROM checkpoints WHERE ready = 0 RETURNING id")?;
+                ids(&mut statement.query([])?)
             })
             .await
     }
 
-    async fn released_checkpoints(&self, limit: u32) -> StoreResult<Vec<CheckpointId>> {
+    async fn released_checkpoints(
+        &self,
+        after: Option<&CheckpointId>,
+        limit: u32,
+    ) -> StoreResult<Vec<CheckpointId>> {
+        let after = after.map_or_else(String::new, |id| id.as_str().to_owned());
         self.readers
             .run(move |conn| {
-                let mut statement = conn.prepare_cached("SELECT id FROM released_checkpoints LIMIT ?")?;
-                let mut rows = statement.query([limit])?;
-                let mut found = Vec::new();
-                while let Some(row) = rows.next()? {
-                    found.push(id(row, "id", CheckpointId::parse)?);
-                }
-                Ok(found)
+                let mut statement = conn
+                    .prepare_cached("SELECT id FROM released_checkpoints WHERE id > ? ORDER BY id LIMIT ?")?;
+                ids(&mut statement.query(params![after, limit])?)
             })
             .await
     }
@@ -177,4 +177,12 @@ impl Checkpoints for Sqlite {
             })
             .await
     }
+}
+
+fn ids(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<CheckpointId>, Failure> {
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(id(row, "id", CheckpointId::parse)?);
+    }
+    Ok(found)
 }

@@ -179,3 +179,29 @@ async fn what_is_wrong_changes_nothing() {
     assert_eq!(text(&chat.run("cat f").await), "one");
     system.stop().await;
 }
+
+#[tokio::test]
+async fn archives_that_cant_be_removed_keep_no_others() {
+    let system = System::start().await;
+    let chat = system.client().session_of(MODEL).await;
+    chat.run("echo one > f").await;
+    let folder = system.data.path().join("checkpoints");
+    let mut all = Vec::new();
+    // More than are removed at once.
+    for _ in 0..12 {
+        all.push(id(&save(&chat).await));
+    }
+    let last = all.pop().expect("one");
+    for id in &all {
+        let path = folder.join(id);
+        fs::remove_file(&path).expect("its archive");
+        fs::create_dir(&path).expect("something in its place");
+    }
+    for id in all.iter().chain([&last]) {
+        let path = chat.path(&format!("/checkpoints/{id}"));
+        chat.client.delete(&path).await.good();
+    }
+    assert!(!folder.join(&last).exists());
+    assert_eq!(archives(&system.data), all.len());
+    system.stop().await;
+}
