@@ -1,8 +1,9 @@
-//! From nothing to the result of the first command: a cold sandbox of ours, one that was started in advance, and many
-//! at once, beside `bwrap` making one of about the same shape, where that is installed. `cargo bench -p oma-sandbox`;
+//! From nothing to the result of the first command: a cold sandbox of ours, one with a layer, one that was started in advance, and
+//! many at once, beside `bwrap` making one of about the same shape, where that is installed. `cargo bench -p oma-sandbox`;
 //! `OMA_BENCH_RUNS` sets how many.
 
 mod advance;
+mod layered;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -31,6 +32,14 @@ fn main() -> Result<(), Failure> {
     let (start, first) = runtime.block_on(ours(runs))?;
     report("oma: cold sandbox", start)?;
     report("oma: cold sandbox and first command", first)?;
+    let layered = runtime.block_on(async { layered::built_and_reused(&open().await?.1, runs).await })?;
+    match layered {
+        Some((built, reused)) => {
+            report("oma: a layer of 200 MB is built", vec![built])?;
+            report("oma: cold sandbox with it and first command", reused)?;
+        }
+        None => writeln!(std::io::stdout(), "no layers can be built here: not measured")?,
+    }
     let (claim, first) = runtime.block_on(async { advance::claims(&open().await?.1, runs).await })?;
     report("oma: sandbox in advance", claim)?;
     report("oma: sandbox in advance and first command", first)?;

@@ -1,10 +1,11 @@
 //! Sandboxes in containers beside Docker's own commands, by one engine in the same run, which this starts (as root):
 //! from nothing to the result of the first command, from scratch or with some in advance, against `docker run`, one and
-//! many at once; a command in a sandbox that runs, against
+//! many at once; the same with a layer, against `docker run` of its image; a command in a sandbox that runs, against
 //! `docker exec` and against a local sandbox. `cargo bench -p oma-sandbox --features docker --bench containers`;
 //! `OMA_BENCH_RUNS` sets how many.
 
 mod advance;
+mod layered;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -72,7 +73,16 @@ fn main() -> Result<(), Failure> {
     let (start, first, commands) = runtime.block_on(ours(&host, runs))?;
     report("oma, docker: cold sandbox", start)?;
     report("oma, docker: cold sandbox and first command", first)?;
-    report("docker run … true", docker_run(&engine, runs)?)?;
+    report("docker run … true", docker_run(&engine, BARE, runs)?)?;
+    if let Some((built, reused)) = runtime.block_on(layered::built_and_reused(&host, runs))? {
+        report("oma, docker: a layer of 200 MB is built", vec![built])?;
+        report("oma, docker: cold sandbox with it and first command", reused)?;
+        let image = docker(&engine, &["images", "--quiet", "--filter", "label=oma.layer"])?;
+        report(
+            "docker run … true, of its image",
+            docker_run(&engine, &image, runs)?,
+        )?;
+    }
     let (claim, claimed_first) = runtime.block_on(advance::claims(&host, runs))?;
     report("oma, docker: sandbox in advance", claim)?;
     report("oma, docker: sandbox in advance and first command", claimed_first)?;
@@ -147,9 +157,9 @@ fn docker(engine: &Engine, arguments: &[&str]) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn docker_run(engine: &Engine, runs: usize) -> Result<Vec<Duration>, Failure> {
+fn docker_run(engine: &Engine, image: &str, runs: usize) -> Result<Vec<Duration>, Failure> {
     let mut times = Vec::new();
-    let arguments = [&["run"][..], &HARDENED, &[BARE, "/bin/busybox", "true"]].concat();
+    let arguments = [&["run"][..], &HARDENED, &[image, "/bin/busybox", "true"]].concat();
     for run in 0..runs + WARM_UP {
         let begun = Instant::now();
         docker(engine, &arguments)?;
