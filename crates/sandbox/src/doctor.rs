@@ -3,11 +3,13 @@
 //! Invariant: a check tells what was really seen: the last ones make namespaces and start a sandbox.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use oma_domain::{EventId, SessionId, WorkspaceId};
 
 use crate::error::io as io_error;
+use crate::files::resolution;
 use crate::host::{Host, is_root};
 use crate::layers::{Build, Layers as _};
 use crate::limits::Enforcement;
@@ -67,10 +69,10 @@ impl Check {
     }
 }
 
-/// Looks at everything that a sandbox of this configuration needs. The data folder of the configuration is
-/// not touched: the trial sandbox gets one of its own.
+/// Looks at everything that a sandbox of this configuration needs. The data folder of the configuration stays as it
+/// is: the trial sandbox gets one of its own, on the same file system where that can be written to.
 pub async fn probe(config: &Config) -> Vec<Check> {
-    let mut checks = vec![kernel(), user(), user_namespaces()];
+    let mut checks = vec![kernel(), user(), paths(), user_namespaces()];
     checks.extend(namespaces());
     checks.push(groups(config));
     checks.push(seccomp());
@@ -114,6 +116,15 @@ fn user() -> Check {
             "user",
             format!("user {uid}: sessions run as this user, kept apart by their namespaces"),
         )
+    }
+}
+
+/// Whether files of sessions can be opened beneath their folder alone.
+pub(crate) fn paths() -> Check {
+    let name = "files of sessions";
+    match resolution::check() {
+        Ok(()) => Check::ok(name, "opened beneath their folder alone"),
+        Err(why) => Check::bad(name, Status::Fail, why, resolution::REMEDY),
     }
 }
 
@@ -169,6 +180,15 @@ fn namespaces() -> Vec<Check> {
     KINDS.map(check).into()
 }
 
+/// How the server gets control groups of its own.
+pub(crate) fn delegation() -> String {
+    let user = if is_root() { "" } else { "--user " };
+    format!(
+        "run the server in a delegated group: under systemd as a service with `Delegate=` (docs/deploy has one), or with \
+         `systemd-run {user}--scope -p Delegate=yes oma serve`"
+    )
+}
+
 fn groups(config: &Config) -> Check {
     let name = "control groups";
     match (crate::local::find_groups(config), config.enforcement()) {
@@ -191,15 +211,13 @@ fn groups(config: &Config) -> Check {
             name,
             Status::Fail,
             why,
-            "run the server in a delegated group (systemd: Delegate=, as docs/deploy has it), or configure enforcement by \
-             resource limit",
+            format!("{}, or configure enforcement by resource limit", delegation()),
         ),
         (Err(why), Enforcement::Rlimit) => Check::bad(
             name,
             Status::Warn,
             format!("{why}; limits are enforced by resource limits, and processors are not limited"),
-            "run the server in a delegated group (systemd: Delegate=, as docs/deploy has it) and configure enforcement by \
-             control group",
+            format!("{}, and configure enforcement by control group", delegation()),
         ),
     }
 }
@@ -250,6 +268,20 @@ fn shell() -> Check {
     }
 }
 
+/// A folder for a trial, on the file system of the data folder where that can be written to: what works elsewhere need
+/// not work there.
+fn beside(data: &Path) -> std::io::Result<tempfile::TempDir> {
+    let absolute = std::path::absolute(data)?;
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("oma-doctor-");
+    // The folder that the data folder will be made in, where there is none yet.
+    let found = absolute.ancestors().find(|folder| folder.is_dir());
+    match found.map(|folder| builder.tempdir_in(folder)) {
+        Some(Ok(made)) => Ok(made),
+        Some(Err(_)) | None => builder.tempdir(),
+    }
+}
+
 /// Starts a sandbox, in a data folder of its own, and runs a command in it.
 pub(crate) async fn trial<F: Future<Output = Result<Host, Error>>>(
     config: &Config,
@@ -258,7 +290,7 @@ pub(crate) async fn trial<F: Future<Output = Result<Host, Error>>>(
     let name = "a sandbox";
     let remedy = "see the checks above, or configure another backend";
     let outcome = async {
-        let folder = tempfile::Builder::new().prefix("oma-doctor-").tempdir();
+        let folder = beside(&config.data);
         let folder = folder.map_err(|error| io_error("making a folder", error))?;
         let host = open(Config {
             data: folder.path().to_owned(),
@@ -307,7 +339,7 @@ pub(crate) async fn trial_build<F: Future<Output = Result<Host, Error>>>(
     let remedy = "environments with packages or a setup script are refused or fail here; see docs/environments.md for \
                   what they need";
     let outcome = async {
-        let folder = tempfile::Builder::new().prefix("oma-doctor-").tempdir();
+        let folder = beside(&config.data);
         let folder = folder.map_err(|error| io_error("making a folder", error))?;
         let host = open(Config {
             data: folder.path().to_owned(),

@@ -5,6 +5,7 @@ pub mod archive;
 pub(crate) mod beneath;
 pub(crate) mod ownership;
 pub(crate) mod removal;
+pub(crate) mod resolution;
 pub(crate) mod usage;
 
 use async_trait::async_trait;

@@ -8,15 +8,15 @@ use super::connection::Connection;
 use super::image::Image;
 use super::{Config, Make, Users, has_option, lacking};
 use crate::Error;
-use crate::doctor::{Check, Status, trial, trial_build};
+use crate::doctor::{Check, Status, paths, trial, trial_build};
 use crate::host;
 use crate::limits::Enforcement;
 
 /// How long an engine that does not answer is waited for: somebody is looking.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Looks at everything that a sandbox of this configuration needs. The data folder of the configuration is
-/// not touched: the trial sandbox gets one of its own.
+/// Looks at everything that a sandbox of this configuration needs. The data folder of the configuration stays as it
+/// is: the trial sandbox gets one of its own, on the same file system where that can be written to.
 pub async fn probe(config: &Config) -> Vec<Check> {
     let config = Config {
         patience: PATIENCE.min(config.patience),
@@ -53,6 +53,7 @@ pub async fn probe(config: &Config) -> Vec<Check> {
         swap(&info),
         disk(),
         network(),
+        paths(),
         users(&info),
         seccomp(&info),
         runtime(&config, &info),

@@ -94,12 +94,15 @@ impl Host {
     /// Clears away what a crash left behind. Sandboxes that live go on.
     ///
     /// # Errors
-    /// [`Error`] when something can't be cleared away.
+    /// [`Error::TooWeak`] when files of sessions can't be opened safely here; [`Error`] when something can't be cleared
+    /// away.
     pub(crate) async fn open(
         config: Config,
         claimed: Claimed,
         engine: Arc<dyn Engine>,
     ) -> Result<Self, Error> {
+        let resolution = files::resolution::check();
+        resolution.map_err(|why| Error::TooWeak(format!("{why}; {}", files::resolution::REMEDY)))?;
         let lock = Arc::new(claimed.lock);
         let layers = Arc::new(tokio::sync::Mutex::new(()));
         let sandboxes = |root| Sandboxes {

@@ -45,8 +45,9 @@ pub async fn open(config: Config) -> Result<Host, Error> {
         Enforcement::Rlimit => None,
         Enforcement::Cgroup => Some(Cgroups::find(config.cgroup_parent.as_deref()).map_err(|why| {
             Error::TooWeak(format!(
-                "limits by control group are configured, but {why}; run the server in a delegated group, or \
-                 configure limits by resource limit (weaker: no limit on processors)"
+                "limits by control group are configured, but {why}; {}, or configure limits by resource limit \
+                 (weaker: no limit on processors)",
+                crate::doctor::delegation()
             ))
         })?),
     };
