@@ -10,7 +10,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::hand::launch::filter;
+use crate::hand::launch::filter::keepers;
 
 /// Nobody's user and group, whom nothing belongs to.
 const NOBODY: u32 = 65_534;
@@ -23,8 +23,20 @@ const MEMORY: u64 = 1 << 30;
 /// before anything else in the process.
 ///
 /// # Errors
-/// When something would be left.
+/// When something would be left, with what that is.
 pub fn reduce() -> io::Result<()> {
+    leave().map_err(|error| step("leaving what it has inherited", &error))?;
+    if rustix::process::geteuid().is_root() {
+        become_nobody().map_err(|error| step("becoming another user than root", &error))?;
+    }
+    give_up().map_err(|error| step("giving up its privileges", &error))
+}
+
+fn step(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+fn leave() -> io::Result<()> {
     // Whatever the server has not meant to hand down. The first three it has.
     // SAFETY: nothing in this process owns a descriptor yet but for those three.
     if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } != 0 {
@@ -48,13 +60,18 @@ pub fn reduce() -> io::Result<()> {
             },
         )?;
     }
-    if rustix::process::geteuid().is_root() {
-        rustix::thread::set_thread_groups(&[])?;
-        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-        // The process has one thread, so the thread's ids are the process's.
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    }
+    Ok(())
+}
+
+fn become_nobody() -> io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    // The process has one thread, so the thread's ids are the process's.
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
+}
+
+fn give_up() -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(
@@ -78,5 +95,5 @@ pub fn reduce() -> io::Result<()> {
 /// # Errors
 /// When the kernel can't do that.
 pub fn close() -> io::Result<()> {
-    filter::install_for_keepers()
+    keepers::install().map_err(|error| step("giving up system calls", &error))
 }
