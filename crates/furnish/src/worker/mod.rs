@@ -11,6 +11,7 @@
 mod child;
 mod messages;
 mod parent;
+mod trial;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -23,13 +24,21 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 
 pub(crate) use parent::{Apart, Common, Source};
+pub use trial::try_out;
 
 /// The whole of `oma egress`: `arguments` are those after `egress`. Must be called before anything else in the process:
 /// before any thread, and before any descriptor is opened.
 #[must_use]
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let argument = arguments.next();
+    if argument
+        .as_ref()
+        .is_some_and(|argument| argument == trial::ARGUMENT)
+    {
+        return trial::main();
+    }
     let is_given = is_local_socket(io::stdin()) && is_local_socket(io::stdout());
-    if arguments.next().is_some() || !is_given {
+    if argument.is_some() || !is_given {
         let _ = writeln!(
             io::stderr(),
             "This command is for the server's own use: it is the proxy of a sandbox."

@@ -298,7 +298,34 @@ async fn sandbox(config: &Config) -> Vec<Finding> {
         detail: check.detail,
         remedy: check.remedy,
     });
-    std::iter::once(memory).chain(probed).collect()
+    std::iter::once(memory)
+        .chain(probed)
+        .chain(std::iter::once(network(config).await))
+        .collect()
+}
+
+/// Whether sandboxes would have their way out.
+async fn network(config: &Config) -> Finding {
+    let finding = |status, detail: String| Finding::new("sandbox", "network", status, detail);
+    if !config.sandbox.egress {
+        return finding(
+            Status::Ok,
+            "sandboxes have none, as configured (sandbox.egress)".to_owned(),
+        );
+    }
+    match oma_furnish::worker::try_out(Path::new("/proc/self/exe")).await {
+        Ok(()) => finding(
+            Status::Ok,
+            "proxies are processes without privileges".to_owned(),
+        ),
+        Err(reason) => finding(
+            Status::Fail,
+            format!("a sandbox's proxy (oma egress) can't be started, so there is no way out: {reason}"),
+        )
+        .remedy(
+            "as root the server needs CAP_SETUID and CAP_SETGID, and the kernel seccomp; sandbox.egress=false says that no way out is meant",
+        ),
+    }
 }
 
 /// Whether the bucket of checkpoints can be written, where there is one.

@@ -274,7 +274,14 @@ fn the_doctor_says_what_it_found_and_exits_by_it() {
         "{found}"
     );
     let checks = found["checks"].as_array().expect("a list");
-    for name in ["data folder", "access", "anthropic", "kernel", "a sandbox"] {
+    for name in [
+        "data folder",
+        "access",
+        "anthropic",
+        "kernel",
+        "a sandbox",
+        "network",
+    ] {
         assert!(
             checks.iter().any(|check| check["name"] == name),
             "{name}: {found}"
@@ -310,4 +317,39 @@ fn the_doctor_says_what_it_found_and_exits_by_it() {
         .expect("the binary runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("is not a folder"), "{}", stdout(&output));
+}
+
+/// Root without the right to change its user could start no proxy.
+#[test]
+fn the_doctor_sees_that_sandboxes_would_have_no_way_out() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else has to change the user.
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let found = |arguments: &[&str]| {
+        let output = std::process::Command::new("setpriv")
+            .args(arguments)
+            .arg(env!("CARGO_BIN_EXE_oma"))
+            .args([
+                "doctor",
+                "--json",
+                "--sandbox-enforcement",
+                "rlimit",
+                "--data-dir",
+            ])
+            .arg(folder.path().join("data"))
+            .output()
+            .expect("setpriv runs");
+        let found: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        let mut checks = found["checks"].as_array().expect("a list").iter();
+        let network = checks.rfind(|check| check["name"] == "network");
+        network.expect("it is looked at").clone()
+    };
+    assert_eq!(found(&["--inh-caps=-all"])["status"], "ok");
+    let without = found(&["--bounding-set=-setuid,-setgid"]);
+    assert_eq!(without["status"], "fail", "{without}");
+    let detail = without["detail"].as_str().expect("text");
+    assert!(detail.contains("becoming another user than root"), "{detail}");
+    assert!(without["remedy"].as_str().expect("text").contains("CAP_SETUID"));
 }
