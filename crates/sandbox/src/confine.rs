@@ -14,8 +14,8 @@ use crate::hand::launch::filter::keepers;
 
 /// Nobody's user and group, whom nothing belongs to.
 const NOBODY: u32 = 65_534;
-/// Descriptors: a socket at each end of each connection and a pipe in each direction, and some to spare.
-const OPEN_FILES: u64 = 2_048;
+/// Descriptors: a socket at each end of each connection, the pipes of tunnels, and some to spare.
+const OPEN_FILES: u64 = 1_024;
 /// Memory of its own, in bytes.
 const MEMORY: u64 = 1 << 30;
 

@@ -115,6 +115,7 @@ async fn one_way(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use tokio::net::{TcpListener, TcpStream};
 
     /// Two ends of one connection.
@@ -126,14 +127,16 @@ mod tests {
     }
 
     /// A process and a host with a tunnel between them, which is done when the third is.
-    async fn tunnelled(said: &'static [u8]) -> (TcpStream, TcpStream, tokio::task::JoinHandle<Pipes>) {
+    type Tunnelled = (TcpStream, TcpStream, tokio::task::JoinHandle<()>);
+
+    async fn tunnelled(said: &'static [u8]) -> Tunnelled {
+        through(Arc::default(), said).await
+    }
+
+    async fn through(pipes: Arc<Pipes>, said: &'static [u8]) -> Tunnelled {
         let (process, near) = pair().await;
         let (far, host) = pair().await;
-        let carrying = tokio::spawn(async move {
-            let pipes = Pipes::default();
-            carry(near, far, said, &pipes).await;
-            pipes
-        });
+        let carrying = tokio::spawn(async move { carry(near, far, said, &pipes).await });
         (process, host, carrying)
     }
 
@@ -143,7 +146,17 @@ mod tests {
 
     #[tokio::test]
     async fn between_sockets_everything_arrives_in_order_and_then_its_end() {
-        let (process, mut host, carrying) = tunnelled(b"first ").await;
+        everything_arrives(tunnelled(b"first ").await).await;
+    }
+
+    #[tokio::test]
+    async fn without_a_pipe_it_arrives_as_well() {
+        let pipes = Pipes::default();
+        pipes.take_all();
+        everything_arrives(through(pipes.into(), b"first ").await).await;
+    }
+
+    async fn everything_arrives((process, mut host, carrying): Tunnelled) {
         let (mut from, mut to) = process.into_split();
         let (asked, told) = (bytes(3_000_000), bytes(5_000_000));
         let sent = asked.clone();
@@ -163,6 +176,37 @@ mod tests {
         assert!(heard == told, "{}", heard.len());
         answering.await.unwrap();
         carrying.await.unwrap();
+    }
+
+    /// Hosts that take nothing hold up their own tunnels, with a bounded number of pipes, and no other one.
+    #[tokio::test]
+    async fn who_takes_nothing_takes_no_pipes_from_others() {
+        let pipes = Arc::new(Pipes::default());
+        let bound = pipes.left();
+        let mut stalled = Vec::new();
+        for number in 0..=bound {
+            let tunnel = through(Arc::clone(&pipes), b"").await;
+            let left = bound.saturating_sub(number + 1);
+            // Full, and whatever carries it waits.
+            while tunnel.0.try_write(&[0; 256 << 10]).is_ok() || pipes.left() != left {
+                tokio::task::yield_now().await;
+            }
+            stalled.push(tunnel);
+        }
+        let (mut process, mut host, _carrying) = through(Arc::clone(&pipes), b"").await;
+        let mut word = [0; 4];
+        for _ in 0..3 {
+            process.write_all(b"ping").await.unwrap();
+            host.read_exact(&mut word).await.unwrap();
+            host.write_all(b"pong").await.unwrap();
+            process.read_exact(&mut word).await.unwrap();
+        }
+        // They come back with the tunnels.
+        for (process, host, carrying) in stalled {
+            drop((process, host));
+            carrying.await.unwrap();
+        }
+        assert_eq!(pipes.left(), bound);
     }
 
     #[tokio::test]
