@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::Error;
 use crate::descriptors;
+use crate::error::io as io_error;
 use crate::gateway::{Passed, Shared};
 use crate::protocol::{Order, Report, Service, VERSION};
 use crate::wire::{self, Datagram};
@@ -185,7 +186,11 @@ pub(crate) async fn doors(stream: UnixStream, patience: Duration) -> Result<Pass
 
 /// Receives one short frame, and what descriptors come with it.
 async fn receive(stream: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> Result<Report, Error> {
-    let lost = |error: io::Error| Error::Lost(error.to_string());
+    // One of an older server hangs up. Whatever else goes wrong says nothing of the hand.
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Error::Lost(error.to_string()),
+        _ => io_error("taking the doors of a sandbox", error),
+    };
     let mut said = Vec::new();
     let mut bytes = [0; 1024];
     while said.len() < MAX_REPORT {
@@ -194,7 +199,7 @@ async fn receive(stream: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> Result<
                 descriptors::receive(stream, &mut bytes, descriptors)
             })
             .await
-            .map_err(lost)?;
+            .map_err(failed)?;
         if received == 0 {
             return Err(Error::Lost("it closed the connection".to_owned()));
         }
@@ -272,8 +277,11 @@ fn refused(order: &str, report: Report) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
     use std::net::{TcpListener, UdpSocket};
     use std::os::fd::AsFd as _;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
     use super::*;
     use crate::gateway::PROXY;
@@ -294,12 +302,21 @@ mod tests {
             writer.send(wire::encode(&hello).unwrap()).await.unwrap();
             assert_eq!(reader.next::<Order>().await.unwrap(), Some(Order::Doors));
             if !bytes.is_empty() {
-                let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-                descriptors::send(writer.get_ref().as_ref(), bytes, &borrowed).unwrap();
+                send(writer.get_ref().as_ref(), bytes, &descriptors);
             }
         };
         let (doors, ()) = tokio::join!(doors(near, Duration::from_secs(10)), hand);
         doors
+    }
+
+    /// More of them than we would send, too.
+    fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(32))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+        assert!(borrowed.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
+        let bytes = [io::IoSlice::new(bytes)];
+        rustix::net::sendmsg(socket, &bytes, &mut ancillary, SendFlags::empty()).unwrap();
     }
 
     fn listener() -> OwnedFd {
@@ -317,7 +334,7 @@ mod tests {
         let refused = frame(&Report::Refused {
             reason: "no doors".to_owned(),
         });
-        let many = || (0..descriptors::MOST).map(|_| listener()).collect();
+        let many = |count: usize| (0..count).map(|_| listener()).collect();
         for (name, bytes, descriptors) in [
             ("an old hand hangs up", Vec::new(), vec![]),
             ("it refuses", refused, vec![]),
@@ -327,7 +344,9 @@ mod tests {
                 doors.clone(),
                 vec![listener(), datagrams()],
             ),
-            ("too many", doors.clone(), many()),
+            ("too many", doors.clone(), many(descriptors::MOST)),
+            // As when this process may have no more.
+            ("not all of them", doors.clone(), many(descriptors::MOST + 4)),
             (
                 "another answer",
                 frame(&Report::Listening),
@@ -349,6 +368,7 @@ mod tests {
             let failed = answered(&bytes, descriptors).await.err();
             let is_expected = match name {
                 "an old hand hangs up" | "half an answer" => matches!(failed, Some(Error::Lost(_))),
+                "not all of them" => matches!(failed, Some(Error::Io { .. })),
                 "it refuses" => matches!(failed, Some(Error::Refused(_))),
                 _ => matches!(failed, Some(Error::Protocol(_))),
             };

@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use oma_egress::proxy::{Link, MAX_QUESTION, Stream};
-use oma_sandbox::gateway::{DNS, PROXY, Porter, Questions, WEB};
-use oma_sandbox::{Arrived, Datagram, Datagrams, Hand, Pipe};
+use oma_sandbox::gateway::{DNS, PROXY, Passed, Porter, Questions, WEB};
+use oma_sandbox::{Arrived, Datagram, Datagrams, Error, Hand, Pipe};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +35,22 @@ const PAUSE: Duration = Duration::from_millis(200);
 const MAX_QUESTIONS: usize = 32;
 /// How long a process may take for a question over a stream.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The doors, where the hand passes them; where it can't, it carries what comes to them.
+///
+/// # Errors
+/// When that can't be told, as for want of descriptors: a sandbox must not get another proxy, or none, for that.
+pub(super) async fn passed(hand: &dyn Hand) -> Result<Option<Passed>, Error> {
+    match hand.doors().await {
+        Ok(passed) => Ok(Some(passed)),
+        // Some kernels pass none, and an older hand hangs up.
+        Err(error @ (Error::Refused(_) | Error::Lost(_))) => {
+            tracing::info!(%error, "the doors of a sandbox are not passed, but carried by its hand");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// Takes the connections that are made to a port.
 #[derive(Clone)]

@@ -35,7 +35,7 @@ use oma_store::Store;
 use oma_vault::Vaults;
 use tokio_util::task::AbortOnDropHandle;
 
-use doors::Doors;
+use doors::{Doors, passed};
 use secrets::Held;
 use witness::Witness;
 
@@ -270,16 +270,12 @@ impl Inner {
         observer: Arc<dyn Observe>,
         held: Option<Arc<Held>>,
     ) -> Result<(Proxy, BoxFuture<'static, ()>), Error> {
-        match hand.doors().await {
-            Ok(passed) => {
-                let secrets = held.map(|held| held as Arc<dyn Source>);
-                let apart = Apart::new(Arc::clone(&self.common), rules, observer, secrets);
-                let own = Arc::clone(&apart);
-                let work = async move { own.run(passed, hand).await };
-                return Ok((Proxy::Apart(apart), Box::pin(work)));
-            }
-            // An older hand hangs up, and some kernels pass none.
-            Err(error) => tracing::debug!(%error, "the doors of a sandbox are not passed"),
+        if let Some(passed) = passed(&*hand).await? {
+            let secrets = held.map(|held| held as Arc<dyn Source>);
+            let apart = Apart::new(Arc::clone(&self.common), rules, observer, secrets);
+            let own = Arc::clone(&apart);
+            let work = async move { own.run(passed, hand).await };
+            return Ok((Proxy::Apart(apart), Box::pin(work)));
         }
         let datagrams = hand.datagrams().await?;
         let keeper = match held {

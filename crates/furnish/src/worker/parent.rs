@@ -146,7 +146,8 @@ impl Apart {
             passed = match hand.doors().await {
                 Ok(passed) => passed,
                 Err(error) => {
-                    tracing::debug!(%error, "the doors of a sandbox are gone");
+                    // Whoever uses the sandbox next has them passed again, if there is one.
+                    tracing::info!(%error, "the doors of a sandbox are gone");
                     return;
                 }
             };

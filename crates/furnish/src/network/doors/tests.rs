@@ -10,8 +10,8 @@ use oma_domain::EventId;
 use oma_egress::proxy::{Allowed, Decision, Observe};
 use oma_egress::resolve::Resolve;
 use oma_egress::{Guard, Policy};
+use oma_sandbox::Incoming;
 use oma_sandbox::protocol::{Call, Reply};
-use oma_sandbox::{Error, Incoming};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -181,4 +181,56 @@ async fn what_a_hand_carries_is_served() {
     // The end of the sandbox is the end of all.
     drop((from, to));
     standing.await.unwrap();
+}
+
+/// A hand that is asked for its doors, and fails like this.
+struct Failing(fn() -> Error);
+
+#[async_trait]
+impl Hand for Failing {
+    async fn run(&self, _: &EventId, _: Call) -> Result<Reply, Error> {
+        Err((self.0)())
+    }
+
+    async fn cancel(&self, _: &EventId) -> Result<Option<Reply>, Error> {
+        Err((self.0)())
+    }
+
+    async fn forget_all_but(&self, _: &[EventId]) -> Result<(), Error> {
+        Err((self.0)())
+    }
+
+    async fn logs(&self, _: usize) -> Result<String, Error> {
+        Err((self.0)())
+    }
+
+    async fn doors(&self) -> Result<Passed, Error> {
+        Err((self.0)())
+    }
+}
+
+#[tokio::test]
+async fn doors_are_carried_only_where_they_can_t_be_passed() {
+    assert!(
+        passed(&Failing(|| Error::Refused("no kernel for it".to_owned())))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        passed(&Failing(|| Error::Lost("it hung up".to_owned())))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    for error in [
+        (|| Error::Io {
+            what: "taking them".to_owned(),
+            source: std::io::ErrorKind::InvalidData.into(),
+        }) as fn() -> Error,
+        || Error::Timeout(std::time::Duration::ZERO),
+        || Error::Protocol("something else".to_owned()),
+    ] {
+        assert!(passed(&Failing(error)).await.is_err());
+    }
 }
