@@ -133,6 +133,8 @@ pub enum FailureKind {
     RepositorySkill,
     /// A process of the session wanted to reach a host that its environment does not let it reach.
     HostDenied,
+    /// Secrets of the session's vaults are of no use in its sandbox.
+    SecretsLeftOut,
     /// What the session's environment needs could not be installed.
     EnvironmentBuild,
     /// A fault of ours.
@@ -163,6 +165,7 @@ impl FailureKind {
             Self::RepositoryClone => "repository_clone_error",
             Self::RepositorySkill => "repository_skill_error",
             Self::HostDenied => "host_denied_error",
+            Self::SecretsLeftOut => "secrets_left_out_error",
             Self::EnvironmentBuild => "environment_build_error",
             Self::Internal => "unknown_error",
         }

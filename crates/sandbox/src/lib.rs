@@ -169,6 +169,9 @@ pub struct Attached {
     pub origin: Origin,
     /// How long it took.
     pub boot: Duration,
+    /// Whether its programs trust the authority that it was made with ([`fittings::Fittings::trust`]). Of one that an older
+    /// server has started that is not known, and then they may.
+    pub trusts: bool,
 }
 
 /// A backend: local namespaces, Docker, Kubernetes.

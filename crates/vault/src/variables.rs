@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use oma_domain::vault::{CredentialNetworking, Field, Injection, Kind, MAX_CREDENTIAL_HOSTS, Secrets, Spec};
 use oma_domain::{CredentialId, VaultId, WorkspaceId};
 use oma_egress::proxy::Hosts;
-use oma_egress::proxy::secrets::{MAX_SECRET, MIN_SECRET};
+use oma_egress::proxy::secrets::{MAX_SECRET, MIN_SECRET, can_be_looked_for};
 use oma_store::StoredCredential;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -174,6 +174,9 @@ pub(crate) fn check_value(value: &SecretString) -> Result<()> {
         "it has control characters, such as line breaks, that a header can't carry".to_owned()
     } else if value.trim() != value {
         "it has white space around it, which headers lose".to_owned()
+    } else if !can_be_looked_for(value) {
+        "it is one text over and over, or has many backslashes in a row: it could not be looked for in what comes back"
+            .to_owned()
     } else {
         return Ok(());
     };

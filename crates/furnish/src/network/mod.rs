@@ -5,9 +5,11 @@
 //! ([`crate::worker`]), which is started when somebody knocks; where the doors can't be passed to one, it is in this
 //! process. What was decided is logged and counted, and of a host that may not be reached the session is told once.
 //!
-//! Of the secrets in its vaults a session has placeholders ([`secrets`]).
+//! Of the secrets in its vaults a session has placeholders ([`secrets`]). Only a sandbox that was started with some trusts
+//! the session's authority, so only of such a one is any connection opened.
 //!
 //! Invariant: a sandbox whose rules are not known has no way out.
+//! Invariant: no connection is opened of a sandbox that does not trust the session's authority.
 //! Invariant: rules that change hold from the next connection on, in sandboxes that run too.
 //! Invariant: a session has a bounded number of connections, of questions for names, and of lines in the log.
 
@@ -247,10 +249,15 @@ impl Inner {
     }
 
     /// The secrets of a session that has vaults.
-    fn held(&self, session: &Session) -> Option<Held> {
+    fn held(&self, session: &Session, witness: Option<Arc<Witness>>) -> Option<Held> {
         (!session.vaults.is_empty()).then(|| {
             let (workspace, id) = (session.workspace.clone(), session.id.clone());
-            Held::new(self.vaults.clone(), workspace, id, session.vaults.clone())
+            Held::new(
+                self.vaults.clone(),
+                (workspace, id),
+                session.vaults.clone(),
+                witness,
+            )
         })
     }
 
@@ -294,32 +301,43 @@ impl Inner {
     /// What a session's sandbox has of its secrets: placeholders, and whom to trust.
     async fn fit(&self, spec: &Spec, fittings: &mut Fittings) -> Result<(), String> {
         let session = self.session(&spec.workspace, &spec.session).await?;
-        let Some(held) = self.held(&session) else {
+        let Some(held) = self.held(&session, None) else {
             return Ok(());
         };
-        self.upstream.as_ref().map_err(Clone::clone)?;
         let variables = held.variables().await.map_err(|error| error.to_string())?;
+        // Nobody is trusted for nothing. A secret that is added later has no placeholder in this sandbox, so no connection
+        // of it need be opened.
+        if variables.is_empty() {
+            return Ok(());
+        }
+        self.upstream.as_ref().map_err(Clone::clone)?;
         let variables = variables.into_iter();
         fittings
             .variables
             .extend(variables.map(|(name, placeholder)| (name, placeholder.as_str().to_owned())));
-        // Also where there is no secret yet: connections to the hosts of one that is added later are opened from then on,
-        // in this sandbox too, which has no placeholder of it.
         fittings.trust = Some(held.authority().await?.pem());
         Ok(())
     }
 
-    async fn open_way(self: &Arc<Self>, spec: &Spec, hand: Arc<dyn Hand>) -> Result<(), String> {
+    async fn open_way(self: &Arc<Self>, spec: &Spec, attached: &Attached) -> Result<(), String> {
         let session = self.session(&spec.workspace, &spec.session).await?;
         let rules = self.rules(&session);
         let witness = Arc::new(Witness::new(spec));
         let observer: Arc<dyn Observe> = Arc::clone(&witness) as _;
-        let held = self.held(&session).map(Arc::new);
+        // What trusts nobody but the machine's authorities has no placeholder either, whatever is in the vaults now.
+        let held = attached
+            .trusts
+            .then(|| self.held(&session, Some(Arc::clone(&witness))));
+        let held = held.flatten().map(Arc::new);
+        if let Some(held) = &held {
+            held.look().await;
+        }
+        let hand = Arc::clone(&attached.hand);
         let (proxy, work) = match self.proxy(hand, rules, observer, held).await {
             Ok(opened) => opened,
             // Hands of an older server hang up.
             Err(error @ (Error::Refused(_) | Error::Lost(_))) => {
-                tracing::debug!(session_id = %spec.session, %error, "a sandbox has no doors");
+                tracing::info!(session_id = %spec.session, %error, "a sandbox has no doors, so no way out");
                 return Ok(());
             }
             Err(error) => return Err(error.to_string()),
@@ -374,7 +392,7 @@ impl Furnish for Network {
     async fn settle(&self, spec: &Spec, attached: &Attached) -> Vec<Failure> {
         let is_new = attached.origin != Origin::Running;
         if (is_new || !self.inner.is_open(&spec.session))
-            && let Err(reason) = self.inner.open_way(spec, Arc::clone(&attached.hand)).await
+            && let Err(reason) = self.inner.open_way(spec, attached).await
         {
             tracing::error!(session_id = %spec.session, %reason, "a sandbox has no way out");
         }

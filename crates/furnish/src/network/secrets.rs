@@ -8,12 +8,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use oma_domain::vault::{CredentialNetworking, Injection};
 use oma_domain::{CredentialId, SessionId, VaultId, WorkspaceId};
-use oma_egress::proxy::secrets::{Authority, Placeholder, Places, Secret, Secrets, Set, Unavailable};
+use oma_egress::proxy::secrets::{
+    Authority, Placeholder, Places, Secret, Secrets, Set, Unavailable, left_out,
+};
 use oma_egress::proxy::{Allowed, Hosts};
 use oma_vault::{Variable, Vaults};
 use secrecy::zeroize::Zeroizing;
 use tokio::sync::Mutex;
 
+use super::witness::Witness;
 use crate::worker::Source;
 
 /// How many seeds are tried for a key: one that is none is far rarer than anything else that could fail.
@@ -28,14 +31,16 @@ pub(super) struct Held {
     named: Vec<VaultId>,
     /// What was read last, and what [`Vaults::changes`] was before.
     read: Mutex<Option<(u64, Arc<Set>)>>,
+    /// Who has the session told of what is left out; nobody, where it is just about to get a sandbox.
+    witness: Option<Arc<Witness>>,
 }
 
 impl Held {
     pub(super) fn new(
         vaults: Vaults,
-        workspace: WorkspaceId,
-        session: SessionId,
+        (workspace, session): (WorkspaceId, SessionId),
         named: Vec<VaultId>,
+        witness: Option<Arc<Witness>>,
     ) -> Self {
         Self {
             vaults,
@@ -43,6 +48,14 @@ impl Held {
             session,
             named,
             read: Mutex::default(),
+            witness,
+        }
+    }
+
+    /// Has the session told of those that are left out, before it wonders.
+    pub(super) async fn look(&self) {
+        if let Err(error) = self.secrets().await {
+            self.unread(&error);
         }
     }
 
@@ -93,6 +106,9 @@ impl Held {
         for variable in self.vaults.variables(&self.workspace, &self.named).await? {
             let placeholder = self.placeholder(&variable.credential).await?;
             secrets.push(secret(variable, placeholder));
+        }
+        if let Some(witness) = &self.witness {
+            witness.left_out(&left_out(&secrets));
         }
         Ok(secrets)
     }

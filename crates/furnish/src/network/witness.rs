@@ -1,4 +1,5 @@
-//! What is written down of each decision: a line in the log, a count, and of a refusal a word to the session.
+//! What is written down of each decision: a line in the log, a count, and of a refusal a word to the session. It gets one of
+//! secrets that are left out, too.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,12 +7,15 @@ use std::time::Duration;
 
 use oma_domain::event::{Failure, FailureKind};
 use oma_domain::{SessionId, WorkspaceId};
+use oma_egress::proxy::secrets::{LeftOut, MAX_SECRETS, MAX_TOTAL};
 use oma_egress::proxy::{Decision, Denial, Observe, Protocol, Verdict};
 use oma_sandbox::Spec;
 use tokio::time::Instant;
 
 /// The most hosts that a session is told of.
 const MAX_TOLD: usize = 32;
+/// The most secrets that it is told of by their names.
+const MAX_NAMED: usize = 8;
 /// How many decisions are logged at once, and one more in each such time.
 const LOG_BURST: u32 = 200;
 const LOG_EVERY: Duration = Duration::from_millis(100);
@@ -28,6 +32,8 @@ pub(super) struct Witness {
 
 struct Told {
     hosts: HashSet<String>,
+    /// The secrets that were left out last.
+    left_out: Vec<(String, LeftOut)>,
     untold: Vec<Failure>,
     lines: Lines,
     /// Of decisions on secrets.
@@ -52,6 +58,7 @@ impl Witness {
             workspace: spec.workspace.clone(),
             told: Mutex::new(Told {
                 hosts: HashSet::new(),
+                left_out: Vec::new(),
                 untold: Vec::new(),
                 lines: Lines::new(LOG_BURST, LOG_EVERY, Instant::now()),
                 secrets: Lines::new(SECRETS_BURST, SECRETS_EVERY, Instant::now()),
@@ -65,6 +72,55 @@ impl Witness {
 
     pub(super) fn take(&self) -> Vec<Failure> {
         std::mem::take(&mut self.told().untold)
+    }
+
+    /// These secrets are of no use now. The session is told when they are others than before.
+    pub(super) fn left_out(&self, secrets: &[(&str, LeftOut)]) {
+        let mut secrets: Vec<(String, LeftOut)> = secrets
+            .iter()
+            .map(|(name, why)| ((*name).to_owned(), *why))
+            .collect();
+        secrets.sort();
+        let mut told = self.told();
+        if told.left_out == secrets {
+            return;
+        }
+        for why in [LeftOut::TooMany, LeftOut::Unsearchable] {
+            let names: Vec<&str> = secrets
+                .iter()
+                .filter(|(_, of)| *of == why)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if names.is_empty() {
+                continue;
+            }
+            let reason = match why {
+                LeftOut::TooMany => format!(
+                    "a session uses at most {MAX_SECRETS} secrets, and {} KiB of them. Have its vaults hold fewer",
+                    MAX_TOTAL >> 10
+                ),
+                LeftOut::Unsearchable => {
+                    "such a secret can't be looked for in what hosts answer. Have it made anew, by chance"
+                        .to_owned()
+                }
+            };
+            let message = format!("The sandbox can't use {}: {reason}.", some_of(&names));
+            tracing::warn!(session_id = %self.session, workspace_id = %self.workspace, message, "secrets are left out");
+            told.untold.push(Failure {
+                kind: FailureKind::SecretsLeftOut,
+                message,
+            });
+        }
+        told.left_out = secrets;
+    }
+}
+
+/// As many names as anybody wants to read.
+fn some_of(names: &[&str]) -> String {
+    let shown = names[..names.len().min(MAX_NAMED)].join(", ");
+    match names.len() - names.len().min(MAX_NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -228,10 +284,52 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_told_of_secrets_that_are_left_out_when_these_change() {
+        let spec = Spec {
+            session: SessionId::generate(),
+            workspace: WorkspaceId::default_workspace(),
+        };
+        let witness = Witness::new(&spec);
+        witness.left_out(&[]);
+        assert!(witness.take().is_empty());
+        let some = [("B", LeftOut::TooMany), ("A", LeftOut::Unsearchable)];
+        witness.left_out(&some);
+        witness.left_out(&some);
+        let told = witness.take();
+        let starts = [
+            "The sandbox can't use B: a session uses at most 200",
+            "The sandbox can't use A: such",
+        ];
+        assert_eq!(told.len(), starts.len());
+        for (failure, start) in told.iter().zip(starts) {
+            assert_eq!(failure.kind, FailureKind::SecretsLeftOut);
+            assert!(failure.message.starts_with(start), "{}", failure.message);
+        }
+        let names: Vec<String> = (0..30).map(|number| format!("N{number:02}")).collect();
+        let many: Vec<(&str, LeftOut)> = names
+            .iter()
+            .map(|name| (name.as_str(), LeftOut::TooMany))
+            .collect();
+        witness.left_out(&many);
+        let told = witness.take();
+        assert!(
+            told[0].message.contains("N07 and 22 more:"),
+            "{}",
+            told[0].message
+        );
+        // What is mended needs no word, and is told again when it comes back.
+        witness.left_out(&[]);
+        assert!(witness.take().is_empty());
+        witness.left_out(&some);
+        assert_eq!(witness.take().len(), 2);
+    }
+
+    #[test]
     fn a_flood_leaves_the_log_legible() {
         let start = Instant::now();
         let mut told = Told {
             hosts: HashSet::new(),
+            left_out: Vec::new(),
             untold: Vec::new(),
             lines: Lines::new(LOG_BURST, LOG_EVERY, start),
             secrets: Lines::new(SECRETS_BURST, SECRETS_EVERY, start),

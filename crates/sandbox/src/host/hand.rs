@@ -26,6 +26,8 @@ const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct HostHand {
     pub(super) client: Client,
     folder: Folder,
+    /// Whether programs in the sandbox trust an authority of the session's own, as far as is known.
+    pub(super) trusts: bool,
     /// The record, as long as it says that a lost sandbox was replaced.
     replaced: tokio::sync::Mutex<Option<Record>>,
     /// What makes it outlast a loss of power that the sandbox is here, as long as that is not known to be done.
@@ -53,10 +55,12 @@ impl Sync {
 impl HostHand {
     /// The way to the hand at the other end of `client`, which `record` is about.
     pub(super) fn new(client: Client, folder: Folder, record: Record) -> Self {
+        let trusts = record.trusts.unwrap_or(true);
         let replaced = tokio::sync::Mutex::new(record.replaced.then_some(record));
         Self {
             client,
             folder,
+            trusts,
             replaced,
             moving: tokio::sync::Mutex::default(),
         }
@@ -68,6 +72,7 @@ impl HostHand {
         Self {
             client: self.client.clone(),
             folder,
+            trusts: self.trusts,
             replaced: tokio::sync::Mutex::default(),
             moving: tokio::sync::Mutex::new(Some(moving)),
         }

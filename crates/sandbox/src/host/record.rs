@@ -65,6 +65,9 @@ pub(crate) struct Record {
     /// The layer that it shows, which must stay as long as it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layer: Option<Layer>,
+    /// Whether its programs trust an authority of its session's own. Servers before this was recorded did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trusts: Option<bool>,
     /// It was made for a build, which ends with the server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_site: bool,

@@ -63,6 +63,7 @@ impl Live {
             hand: Arc::<HostHand>::clone(&self.hand),
             origin,
             boot: begun.elapsed(),
+            trusts: self.hand.trusts,
         }
     }
 
@@ -218,6 +219,7 @@ impl Sandboxes {
             boot: self.boot.clone(),
             replaced,
             layer: fittings.layer.clone(),
+            trusts: Some(fittings.trust.is_some()),
             is_site: site.is_some(),
             ..Record::default()
         };

@@ -75,6 +75,7 @@ impl Provider for Fake {
             hand: Arc::new(FakeHand),
             origin,
             boot: Duration::from_secs(u64::from(origin == Origin::Started)),
+            trusts: false,
         })
     }
     async fn reattach(&self, session: &SessionId) -> Result<Option<Attached>, Error> {
@@ -86,6 +87,7 @@ impl Provider for Fake {
             hand: Arc::new(FakeHand),
             origin: Origin::Running,
             boot: Duration::ZERO,
+            trusts: false,
         }))
     }
     fn survivors(&self) -> Vec<SessionId> {
@@ -160,6 +162,7 @@ impl Provider for Fake {
             hand: Arc::new(FakeHand),
             origin: Origin::Started,
             boot: Duration::ZERO,
+            trusts: false,
         }))
     }
 }

@@ -51,7 +51,8 @@ pub(super) use body::{Body, ROOM, unchanged};
 pub(super) use inject::{Refused, in_the_clear};
 use replace::Patterns;
 pub(super) use scrub::{answer, searchable, switched};
-use search::{Index, can_be_looked_for};
+use search::Index;
+pub use search::can_be_looked_for;
 pub(super) use websocket::Masked;
 
 /// How each placeholder begins.
@@ -173,25 +174,53 @@ fn fitting(lengths: impl Iterator<Item = usize>, most: usize, total: usize) -> u
     fits.count()
 }
 
+/// Why a secret of a session is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// It can't be looked for in what comes back, such as one letter over and over.
+    Unsearchable,
+    /// Those before it are [`MAX_SECRETS`], or would be more than [`MAX_TOTAL`] bytes together with it.
+    TooMany,
+}
+
+/// Which of all secrets of a session are left out, so that their placeholders mean nothing, by their names.
+#[must_use]
+pub fn left_out(secrets: &[Secret]) -> Vec<(&str, LeftOut)> {
+    let names = secrets.iter().map(|secret| secret.name.as_str());
+    names
+        .zip(judge(secrets))
+        .filter_map(|(name, why)| Some((name, why?)))
+        .collect()
+}
+
+/// For each of these whether it is left out.
+fn judge(secrets: &[Secret]) -> Vec<Option<LeftOut>> {
+    let values = secrets.iter().map(|secret| secret.value.expose_secret());
+    let lengths: Vec<Option<usize>> = values
+        .map(|value| can_be_looked_for(value).then_some(value.len()))
+        .collect();
+    let mut room = fitting(
+        lengths.iter().filter_map(|length| *length),
+        MAX_SECRETS,
+        MAX_TOTAL,
+    );
+    let judged = lengths.iter().map(|length| match length {
+        None => Some(LeftOut::Unsearchable),
+        Some(_) if room == 0 => Some(LeftOut::TooMany),
+        Some(_) => {
+            room -= 1;
+            None
+        }
+    });
+    judged.collect()
+}
+
 impl Set {
-    /// These secrets now, after those of `before`. Of more than [`MAX_SECRETS`], or more than [`MAX_TOTAL`] bytes, the
-    /// last are left out, and so are those that can't be looked for, such as one letter over and over: their
-    /// placeholders mean nothing.
+    /// These secrets now, after those of `before`, without such as are [`left_out`].
     #[must_use]
     pub fn new(mut secrets: Vec<Secret>, before: Option<&Self>) -> Self {
-        secrets.retain(|secret| {
-            let is_fit = can_be_looked_for(secret.value.expose_secret());
-            if !is_fit {
-                tracing::warn!(name = secret.name, "a secret repeats itself and is left out");
-            }
-            is_fit
-        });
-        let lengths = secrets.iter().map(|secret| secret.value.expose_secret().len());
-        let fit = fitting(lengths, MAX_SECRETS, MAX_TOTAL);
-        if fit < secrets.len() {
-            tracing::warn!(left_out = secrets.len() - fit, "a session has too many secrets");
-            secrets.truncate(fit);
-        }
+        let mut judged = judge(&secrets).into_iter();
+        secrets.retain(|_| judged.next().flatten().is_none());
         let mut past: Vec<Past> = Vec::new();
         if let Some(before) = before {
             let is_current = |old: &Past| {
@@ -408,9 +437,19 @@ mod tests {
                 secret
             }
         };
-        let set = Set::new((0..MAX_SECRETS + 1).map(numbered(16)).collect(), None);
-        assert_eq!(set.secrets.len(), MAX_SECRETS);
-        let set = Set::new((0..40).map(numbered(MAX_SECRET)).collect(), None);
+        let many: Vec<Secret> = (0..MAX_SECRETS + 1).map(numbered(16)).collect();
+        assert_eq!(left_out(&many), [("ONE", LeftOut::TooMany)]);
+        assert_eq!(Set::new(many, None).secrets.len(), MAX_SECRETS);
+        let mut long: Vec<Secret> = (0..40).map(numbered(MAX_SECRET)).collect();
+        long[1].value = SecretString::from("a".repeat(MAX_SECRET));
+        let expected = |at: usize| match at {
+            1 => Some(LeftOut::Unsearchable),
+            // It takes no room from those behind it.
+            _ if at <= MAX_TOTAL / MAX_SECRET => None,
+            _ => Some(LeftOut::TooMany),
+        };
+        assert_eq!(judge(&long), (0..40).map(expected).collect::<Vec<_>>());
+        let set = Set::new(long, None);
         assert_eq!(set.secrets.len(), MAX_TOTAL / MAX_SECRET);
         let later = Set::new(Vec::new(), Some(&set));
         assert_eq!(later.past.len(), MAX_PAST_TOTAL / MAX_SECRET);

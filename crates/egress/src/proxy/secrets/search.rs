@@ -238,7 +238,8 @@ pub(super) fn base64_before(text: &[u8]) -> usize {
 }
 
 /// Whether a secret can be looked for in a time that is about as long as the text. Nothing that is hard to guess can't.
-pub(super) fn can_be_looked_for(secret: &str) -> bool {
+#[must_use]
+pub fn can_be_looked_for(secret: &str) -> bool {
     let text = Zeroizing::new(secret.to_ascii_lowercase().into_bytes());
     let backslashes = [b'\\'; MAX_BACKSLASHES + 1];
     if text.windows(backslashes.len()).any(|part| part == backslashes) {

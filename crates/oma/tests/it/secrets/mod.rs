@@ -2,6 +2,7 @@
 //! that takes note of what it gets. That no secret shows anywhere else is what `system::canary` sees to, in every
 //! answer, event, file, log and process.
 
+mod later;
 mod upstream;
 
 use std::net::Ipv4Addr;

@@ -508,8 +508,9 @@ impl View {
             | FailureKind::RepositoryNotFound
             | FailureKind::RepositoryCheckout
             | FailureKind::RepositoryClone => failure.kind.as_str(),
-            // The dialect has no word for the first two.
+            // The dialect has no word for the first three.
             FailureKind::HostDenied
+            | FailureKind::SecretsLeftOut
             | FailureKind::RepositorySkill
             | FailureKind::EnvironmentBuild
             | FailureKind::Restarted
