@@ -41,12 +41,7 @@ impl Guard {
                     // What is carried here is somebody else's conversation, and waits for its pieces.
                     stream.set_nodelay(true).map_err(failed)?;
                     // That is a whole way there and back.
-                    if begun.elapsed() < NEAR {
-                        sockopt::set_socket_recv_buffer_size(&stream, NEAR_BUFFER)
-                            .map_err(|error| failed(error.into()))?;
-                        sockopt::set_socket_send_buffer_size(&stream, NEAR_BUFFER)
-                            .map_err(|error| failed(error.into()))?;
-                    }
+                    bound(&stream, begun.elapsed()).map_err(failed)?;
                     return Ok(stream);
                 }
                 Ok(Ok(Err(error))) => last = failed(error),
@@ -82,7 +77,41 @@ impl Guard {
     }
 }
 
+/// Bounds what is under way to and from a host that has answered within this time, where that is near.
+fn bound(stream: &TcpStream, answered: Duration) -> io::Result<()> {
+    if answered < NEAR {
+        sockopt::set_socket_recv_buffer_size(stream, NEAR_BUFFER)?;
+        sockopt::set_socket_send_buffer_size(stream, NEAR_BUFFER)?;
+    }
+    Ok(())
+}
+
 /// Of the reason only what kind it is: an address could be in the text.
 fn failed(error: io::Error) -> Error {
     Error::Failed(error.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_under_way_is_bounded_where_a_host_is_near() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let sizes = || {
+            (
+                sockopt::socket_recv_buffer_size(&stream).unwrap(),
+                sockopt::socket_send_buffer_size(&stream).unwrap(),
+            )
+        };
+        let before = sizes();
+        bound(&stream, NEAR).unwrap();
+        assert_eq!(sizes(), before, "the kernel finds out what a longer way needs");
+        bound(&stream, NEAR / 2).unwrap();
+        let (receive, send) = sizes();
+        // The kernel takes twice as much, for what it needs itself, and its operator may allow less.
+        assert!(receive <= 2 * NEAR_BUFFER && send <= 2 * NEAR_BUFFER);
+        assert_ne!(sizes(), before);
+    }
 }

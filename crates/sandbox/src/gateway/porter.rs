@@ -268,6 +268,10 @@ mod tests {
             let mut process = StdStream::connect(address).unwrap();
             let (mut stream, to) = porter.accept(PORT).await.unwrap();
             assert_eq!(to, address);
+            let sent = rustix::net::sockopt::socket_send_buffer_size(&stream).unwrap();
+            let received = rustix::net::sockopt::socket_recv_buffer_size(&stream).unwrap();
+            // The kernel takes twice as much, for what it needs itself.
+            assert!(sent <= 2 * BUFFER && received <= 2 * BUFFER);
             process.write_all(b"word").unwrap();
             let mut word = [0; 4];
             stream.read_exact(&mut word).await.unwrap();
