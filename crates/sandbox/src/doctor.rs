@@ -4,9 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use oma_domain::{EventId, SessionId, WorkspaceId};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 use crate::error::io as io_error;
 use crate::files::resolution;
@@ -14,11 +16,17 @@ use crate::host::{Host, is_root};
 use crate::layers::{Build, Layers as _};
 use crate::limits::Enforcement;
 use crate::local::{self, Config};
-use crate::protocol::Call;
-use crate::{Error, Provider as _, Spec};
+use crate::protocol::{Call, Service};
+use crate::{Error, Hand, Provider as _, Spec};
 
 /// The oldest kernel that has all the calls that a sandbox is made with.
 const MIN_KERNEL: (u32, u32) = (5, 14);
+
+/// How often it is looked whether what a trial has left is gone.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The most that a command of a trial may say, in bytes.
+const MAX_SAID: u64 = 4 << 10;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,6 +338,29 @@ pub(crate) async fn trial<F: Future<Output = Result<Host, Error>>>(
     }
 }
 
+/// Does in the place of a build what installers do: links a program that is there, gives it to somebody, and has it run
+/// with his rights.
+async fn change(hand: &dyn Hand) -> Result<(), Error> {
+    const DONE: &str = "done\n";
+    let script = "exec 2>&1; at=$(readlink -f \"$(command -v sh)\") && ln \"$at\" \"$at.oma-doctor\" && \
+                  chown 1:1 \"$at.oma-doctor\" && chmod 4755 \"$at.oma-doctor\" && rm \"$at.oma-doctor\" && echo done";
+    let service = Service {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), script.to_owned()],
+        variables: Vec::new(),
+        folder: None,
+    };
+    let mut said = String::new();
+    let mut pipe = hand.serve(service).await?.take(MAX_SAID);
+    pipe.read_to_string(&mut said)
+        .await
+        .map_err(|error| io_error("listening to a build", error))?;
+    if said == DONE {
+        return Ok(());
+    }
+    Err(Error::Build(said.trim().to_owned()))
+}
+
 /// Makes a place for a build, in a data folder of its own, and removes it again.
 pub(crate) async fn trial_build<F: Future<Output = Result<Host, Error>>>(
     config: &Config,
@@ -356,11 +387,25 @@ pub(crate) async fn trial_build<F: Future<Output = Result<Host, Error>>>(
             files: Vec::new(),
         };
         let site = host.begin(build).await?;
+        let tried = timeout(config.launch_timeout, change(&*site.hand)).await;
         host.give_up(&site).await?;
+        // Nobody else waits for what is thrown away, and an ordinary user's folder can't be removed before: there are
+        // folders in it that its owner may not look into.
+        let left = || fs::read_dir(folder.path().join("trash")).map(|mut left| left.next().is_some());
+        let emptied = async {
+            while left().map_err(|error| io_error("looking what is left of a build", error))? {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok::<_, Error>(())
+        };
+        timeout(config.launch_timeout, emptied)
+            .await
+            .map_err(|_| Error::Timeout(config.launch_timeout))??;
+        tried.map_err(|_| Error::Timeout(config.launch_timeout))??;
         Ok::<_, Error>(None)
     };
     match outcome.await {
-        Ok(None) => Check::ok(name, "a place to install them was made and removed"),
+        Ok(None) => Check::ok(name, "a place to install them was made, changed and removed"),
         Ok(Some(lack)) => Check::bad(name, Status::Warn, lack, remedy),
         Err(error) => Check::bad(name, Status::Warn, error.to_string(), remedy),
     }

@@ -130,6 +130,12 @@ pub(super) fn tidy() -> Command {
 const SANDBOX: &str = "APT::Sandbox::User=root";
 const RETRIES: &str = "Acquire::Retries=2";
 
+/// There is nobody to ask about settings that a newer version of a package has others of: those that were changed stay,
+/// and those that are not there come, for builds begin with few of the machine's own.
+const KEEP_CHANGED: &str = "Dpkg::Options::=--force-confdef";
+const KEEP_OLD: &str = "Dpkg::Options::=--force-confold";
+const BRING_MISSING: &str = "Dpkg::Options::=--force-confmiss";
+
 /// The installation of these packages.
 pub(super) fn install(manager: Manager, packages: &[String]) -> Vec<Step> {
     let all = |words: &[&str]| {
@@ -161,6 +167,12 @@ pub(super) fn install(manager: Manager, packages: &[String]) -> Vec<Step> {
             RETRIES,
             "-o",
             "Dpkg::Use-Pty=0",
+            "-o",
+            KEEP_CHANGED,
+            "-o",
+            KEEP_OLD,
+            "-o",
+            BRING_MISSING,
             "install",
             "--no-install-recommends",
             "--",

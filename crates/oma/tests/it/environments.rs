@@ -13,6 +13,9 @@ use crate::system::{Options, System, soon};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
+/// A program of a few lines, without dependencies. Where there is no `cargo`, Debian's is brought first.
+pub(crate) const CRATE: &str = "hello_cargo@0.1.0";
+
 /// Variables that tell programs of this machine whom to trust, and by which other name an installer knows them.
 const TRUST: [(&str, &str); 5] = [
     ("SSL_CERT_FILE", "SSL_CERT_FILE"),
@@ -44,12 +47,11 @@ pub(crate) async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<Sys
 /// The same where the file with those that are trusted lies at another place than on this machine.
 async fn start_trusting(place: Option<&str>, adjust: impl FnOnce(Options) -> Options) -> Option<System> {
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    let is_root = rustix::process::geteuid().is_root();
     let addresses = addresses();
-    if !is_root || addresses.is_empty() {
+    if addresses.is_empty() {
         assert!(
             !is_ci,
-            "packages can't be installed: root {is_root}, addresses {addresses:?}"
+            "packages can't be installed: nobody knows where this machine has its own from"
         );
         return None;
     }
@@ -251,7 +253,7 @@ async fn packages_are_installed_into_containers() {
     let id = environment(
         client,
         json!({
-            "name": "e", "image": DEBIAN, "packages": {"apt": ["hello"], "pip": ["six==1.17.0"]},
+            "name": "e", "image": DEBIAN, "packages": {"apt": ["hello"], "cargo": [CRATE], "pip": ["six==1.17.0"]},
             "setupScript": "cat /etc/trusted.pem | head -c 0; echo kept > /usr/local/kept",
         }),
     )
@@ -262,11 +264,11 @@ async fn packages_are_installed_into_containers() {
     for chat in [&one, &two] {
         let said = run(
             chat,
-            "hello; python3 -c 'import six; print(six.__version__)'; cat /usr/local/kept; touch /usr/x",
+            "hello; python3 -c 'import six; print(six.__version__)'; cat /usr/local/kept; hello_cargo; touch /usr/x",
         )
         .await;
         assert!(
-            said.starts_with("Hello, world!\n1.17.0\nkept\n") && said.contains("Read-only"),
+            said.starts_with("Hello, world!\n1.17.0\nkept\nHello, world!\n") && said.contains("Read-only"),
             "{said}"
         );
     }

@@ -21,6 +21,7 @@ mod environments;
 mod fake_server;
 mod governance;
 mod inline;
+mod installs;
 mod isolation;
 mod mcp;
 mod memories;

@@ -10,6 +10,7 @@
 //! Invariant: when the hand ends, the kernel ends every process of the sandbox.
 
 mod calls;
+mod copy_up;
 mod datagrams;
 mod doors;
 mod guard;
@@ -92,7 +93,8 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn adopt(variables: &BTreeMap<String, String>) {
     for (name, value) in variables {
         if !fittings::is_taken(name) {
-            // SAFETY: this process has one thread yet, so nobody else reads or writes the environment.
+            // SAFETY: nobody else reads or writes the environment: this process has one thread yet, or in a build of an
+            // ordinary user a second one, which does not (`copy_up`).
             unsafe { std::env::set_var(name, value) };
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::io as io_error;
-use crate::hand::launch::{Duties, Plan, Site, writable};
+use crate::hand::launch::{Duties, Plan, Site, Users, writable};
 use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::is_root;
 use crate::host::record::{Folder, Record};
@@ -80,6 +80,18 @@ impl Namespaces {
         format!("{}{}-", cgroup::PREFIX, self.instance)
     }
 
+    /// Who the users of a build are.
+    fn builders(&self) -> Users {
+        if is_root() {
+            Users::Range {
+                first: self.config.first_uid,
+                count: self.config.uids.min(site::USERS),
+            }
+        } else {
+            Users::Server
+        }
+    }
+
     fn plan(&self, order: Order<'_>, record: &Record) -> (Plan, std::os::unix::net::UnixListener) {
         let config = &self.config;
         let duties = Duties {
@@ -103,8 +115,7 @@ impl Namespaces {
             layer: order.layer.map(|found| found.folder),
             site: order.site.map(|ground| Site {
                 folder: ground.folder.clone(),
-                first_uid: config.first_uid,
-                uids: config.uids.min(site::USERS),
+                users: self.builders(),
                 files: ground.build.files.clone(),
             }),
             duties,
@@ -131,10 +142,9 @@ impl Engine for Namespaces {
 
     async fn launch(&self, order: Order<'_>, record: &mut Record) -> Result<Arc<dyn Process>, Error> {
         if let Some(ground) = order.site {
-            let (folder, first_uid) = (ground.folder.clone(), self.config.first_uid);
+            let (folder, users) = (ground.folder.clone(), self.builders());
             let names = self.config.gateway;
-            let prepared =
-                tokio::task::spawn_blocking(move || site::prepare(&folder, first_uid, names)).await;
+            let prepared = tokio::task::spawn_blocking(move || site::prepare(&folder, users, names)).await;
             prepared
                 .unwrap_or_else(|error| Err(std::io::Error::other(error)))
                 .map_err(|error| io_error("preparing a build", error))?;
@@ -179,11 +189,7 @@ impl Engine for Namespaces {
     }
 
     fn lacks(&self) -> Option<String> {
-        (!is_root()).then(|| {
-            "local sandboxes get packages and what setup scripts leave only where the server is root; run it as \
-             root, or have containers as sandboxes"
-                .to_owned()
-        })
+        None
     }
 
     fn has_images(&self) -> bool {

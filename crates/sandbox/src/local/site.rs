@@ -6,14 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode};
 use sha2::{Digest as _, Sha256};
 
-use crate::hand::launch::layered::{BESIDE, DPKG, DPKG_HOME, LAYER, MASK, TMP, WORK};
+use crate::hand::launch::Users;
+use crate::hand::launch::layered::{BESIDE, DPKG, DPKG_HOME, LAYER, MASK, MAX_DEPTH, TMP, WORK, is_hidden};
 use crate::hand::launch::root::{SYSTEM, names, shown_of_etc};
+use crate::host::is_root;
 
 /// The most users that a build has; more are known to nobody.
 pub(super) const USERS: u32 = 65_536;
@@ -59,19 +61,40 @@ const MASTERS: [(&str, &str); 2] = [
     ("group", "/usr/share/base-passwd/group.master"),
 ];
 
+/// Who may do what by `pam`, in place of the machine's own rules: what makes accounts (`chfn`) asks, and only root asks it
+/// in a build.
+const PAM: [(&str, &str); 6] = [
+    ("common-account", "account required pam_permit.so\n"),
+    ("common-auth", "auth required pam_permit.so\n"),
+    ("common-password", "password required pam_permit.so\n"),
+    ("common-session", "session required pam_permit.so\n"),
+    (
+        "common-session-noninteractive",
+        "session required pam_permit.so\n",
+    ),
+    (
+        "other",
+        "@include common-account\n@include common-auth\n@include common-password\n@include common-session\n",
+    ),
+];
+
+/// The file that tells `apt` that there is no other user to download as.
+const APT_USER: (&str, &str) = ("99oma-user", "APT::Sandbox::User \"root\";\n");
+
 /// Files of packages that the administrator has given to others.
 const OVERRIDES: &str = "/var/lib/dpkg/statoverride";
 
 /// What tells whether the host's programs are still those that a layer was built over.
 const GROUND: [&str; 3] = ["/etc/os-release", "/usr/lib/os-release", "/var/lib/dpkg/status"];
 
-/// The deepest folder that is copied or looked through.
-const MAX_DEPTH: usize = 64;
-
 /// Names what a layer lies over.
 pub(super) fn ground() -> io::Result<String> {
     let mut hash = Sha256::new();
     hash.update(std::env::consts::ARCH);
+    if !is_root() {
+        // Its layers belong to others than those of a server that is root, and say otherwise what they hide.
+        hash.update("unprivileged");
+    }
     for path in GROUND {
         hash.update([0]);
         match File::open(path) {
@@ -91,9 +114,9 @@ pub(super) fn ground() -> io::Result<String> {
     Ok(format!("local-{}", hex::encode(hash.finalize())))
 }
 
-/// Fills the folder of a build whose root is this user of the host.
-pub(super) fn prepare(folder: &Path, first_uid: u32, has_doors: bool) -> io::Result<()> {
-    let site = Owned(first_uid);
+/// Fills the folder of a build.
+pub(super) fn prepare(folder: &Path, users: Users, has_doors: bool) -> io::Result<()> {
+    let site = Owned::by(users);
     let layer = folder.join(LAYER);
     fs::create_dir(&layer)?;
     for name in SYSTEM {
@@ -125,6 +148,10 @@ pub(super) fn prepare(folder: &Path, first_uid: u32, has_doors: bool) -> io::Res
 fn lay(folder: &Path, name: &str, site: &Owned) -> io::Result<()> {
     let flat = name.replace('/', "-");
     fs::create_dir_all(folder.join(WORK).join(&flat))?;
+    if site.users == Users::Server {
+        // What hides is made in the sandbox, with all the folders that it has to lie over.
+        return Ok(());
+    }
     let mask = folder.join(MASK).join(&flat);
     site.make(&mask)?;
     hide(&Path::new("/").join(name), &mask, site, 0)
@@ -136,11 +163,7 @@ fn hide(source: &Path, mask: &Path, site: &Owned, depth: usize) -> io::Result<()
         let entry = entry?;
         let meta = entry.metadata()?;
         let target = mask.join(entry.file_name());
-        let needed = if meta.is_dir() { 0o005 } else { 0o004 };
-        if meta.is_symlink() {
-            continue;
-        }
-        if meta.mode() & needed != needed || (meta.is_dir() && depth >= MAX_DEPTH) {
+        if is_hidden(&meta, depth) {
             site.make(mask)?;
             rustix::fs::mknodat(CWD, &target, FileType::CharacterDevice, Mode::empty(), 0)?;
         } else if meta.is_dir() {
@@ -172,6 +195,18 @@ fn etc(etc: &Path, site: &Owned, has_doors: bool) -> io::Result<()> {
     site.write(&etc.join("gshadow"), "root:*::\n", 0o640)?;
     for (name, text) in names(has_doors) {
         site.write(&etc.join(name), &text, 0o644)?;
+    }
+    if Path::new("/etc/pam.d").is_dir() {
+        let folder = etc.join("pam.d");
+        site.make(&folder)?;
+        for (name, rules) in PAM {
+            site.write(&folder.join(name), rules, 0o644)?;
+        }
+    }
+    let apt = etc.join("apt/apt.conf.d");
+    if site.users == Users::Server && apt.is_dir() {
+        // What scripts have it install, too. The folder is not kept in the layer.
+        site.write(&apt.join(APT_USER.0), APT_USER.1, 0o644)?;
     }
     Ok(())
 }
@@ -209,11 +244,21 @@ fn accounts(name: &str, known: &str) -> String {
 }
 
 /// Makes things that belong to the build's root.
-struct Owned(u32);
+struct Owned {
+    users: Users,
+}
 
 impl Owned {
+    fn by(users: Users) -> Self {
+        Self { users }
+    }
+
     fn give(&self, path: &Path) -> io::Result<()> {
-        std::os::unix::fs::lchown(path, Some(self.0), Some(self.0))
+        match self.users {
+            Users::Range { first, .. } => lchown(path, Some(first), Some(first)),
+            // Whose it is already.
+            Users::Server => Ok(()),
+        }
     }
 
     /// A folder, and those above it that are missing.
@@ -226,7 +271,7 @@ impl Owned {
         }
         fs::create_dir(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(0o755))?;
-        chown(folder, Some(self.0), Some(self.0))
+        self.give(folder)
     }
 
     fn write(&self, path: &Path, text: &str, mode: u32) -> io::Result<()> {

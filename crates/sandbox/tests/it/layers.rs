@@ -13,13 +13,6 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::support::{Fixture, sh, spec};
 
-/// Whether layers can be built here; where not, that is what is tested.
-fn is_possible(fixture: &Fixture) -> bool {
-    let lack = fixture.local.lacks();
-    assert_eq!(lack.is_none(), rustix::process::geteuid().is_root(), "{lack:?}");
-    lack.is_none()
-}
-
 pub(crate) fn build(files: Vec<(std::path::PathBuf, std::path::PathBuf)>) -> Build {
     Build {
         workspace: WorkspaceId::generate(),
@@ -74,9 +67,6 @@ pub(crate) async fn attach(host: &Host, session: &SessionId, layer: &Layer) -> R
 #[tokio::test]
 async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() {
     let fixture = Fixture::new().await;
-    if !is_possible(&fixture) {
-        return;
-    }
     let secret = fixture.data.join("mirror.conf");
     std::fs::write(&secret, "mirror\n").unwrap();
     let files = vec![(secret, "/etc/apt/apt.conf.d/99mirror".into())];
@@ -116,7 +106,11 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
     )
     .await;
     assert_eq!(size().await.bytes, u64::MAX);
-    run(&site, "rm -r /opt/d").await;
+    run(
+        &site,
+        "rm -r /opt/d; mkdir -p /opt/closed/in; chmod 000 /opt/closed/in /opt/closed",
+    )
+    .await;
     let one = layer('1');
     fixture.local.keep(&site, &one).await.unwrap();
     assert!(fixture.local.touch(&one).await.unwrap() && !fixture.local.touch(&layer('2')).await.unwrap());
@@ -134,11 +128,12 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
          id -un; ls -A /etc/apt | wc -l; cat /opt/link; python3 -c 'print(7*6)'; bash -c 'echo $HOME'",
     )
     .await;
-    for expected in [
-        "made\no\nv\ne\nnone\nmore\nagent\n0\n",
-        "/opt/link: ",
-        "42\n/workspace",
-    ] {
+    // The build's own, in which nobody has a password: that of an ordinary user belongs to sessions, too.
+    let shadow = match rustix::process::geteuid().is_root() {
+        true => "/opt/link: ",
+        false => "root:*:",
+    };
+    for expected in ["made\no\nv\ne\nnone\nmore\nagent\n0\n", shadow, "42\n/workspace"] {
         assert!(text.contains(expected), "{expected:?} in {text}");
     }
     let (text, _) = sh(
@@ -163,6 +158,15 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
     assert_eq!(fixture.local.kept().await.unwrap().len(), 1);
     assert!(fixture.local.discard(&one).await.unwrap());
     assert_eq!(fixture.local.kept().await.unwrap(), []);
+    let trash = fixture.data.join("trash");
+    let emptied = async {
+        while std::fs::read_dir(&trash).unwrap().next().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), emptied)
+        .await
+        .unwrap();
     let gone = attach(&fixture.local, &with, &one).await.err().unwrap();
     assert!(gone.to_string().contains("is gone"), "{gone}");
     fixture.local.destroy(&without).await.unwrap();
@@ -171,9 +175,6 @@ async fn what_a_build_leaves_is_in_the_sandboxes_that_show_it_and_in_no_other() 
 #[tokio::test]
 async fn a_build_has_no_more_of_the_host_than_a_session() {
     let fixture = Fixture::new().await;
-    if !is_possible(&fixture) {
-        return;
-    }
     let site = fixture.local.begin(build(Vec::new())).await.unwrap();
     let said = run(
         &site,
@@ -215,11 +216,74 @@ async fn a_build_has_no_more_of_the_host_than_a_session() {
 }
 
 #[tokio::test]
+async fn what_a_build_changes_of_the_hosts_files_is_changed_in_the_layer_only() {
+    let fixture = Fixture::new().await;
+    let programs = ["wc", "fold", "join", "paste", "tac", "sort"].map(|name| format!("/usr/bin/{name}"));
+    let stat = || {
+        let mut stat = std::process::Command::new("stat");
+        let output = stat
+            .args(["-c", "%n %a %u %g %h %i %s %Y"])
+            .args(&programs)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let before = stat();
+    assert_eq!(before.lines().count(), programs.len());
+    let site = fixture.local.begin(build(Vec::new())).await.unwrap();
+    let said = run(
+        &site,
+        "set -e; cd /usr/bin
+         ln wc wc2; mv fold fold2; chmod 700 join; truncate -s 4 paste; echo more >> /usr/bin/tac; touch -d @1000 sort
+         ln -s fold2 sym; ln sym sym2; mv sym sym3; cat wc >| new; sed -i s/x/x/ /usr/lib/os-release
+         mkdir -p /usr/share/doc/new /usr/local/lib/new; rm -r /usr/share/doc/bash; mkdir /usr/share/doc/bash
+         chown 33:33 sort; chgrp 33 .; setpriv --reuid 33 --regid 33 --clear-groups true; install -m 4755 env env2
+         cp env env3; chmod u+s,g+s env3; chmod 1777 /opt; cp -p env2 env4
+         python3 - <<'.'
+import os
+place = os.open('/usr/bin/env4', os.O_RDONLY)
+os.fchmod(place, 0o6711)
+os.chmod('nl', 0o600, dir_fd=os.open('/usr/bin', os.O_PATH))
+os.replace('/usr/bin/od', '/usr/bin/od2')
+.
+         stat -c '%n %a' env2 env3 env4 nl /opt; ls -A /usr/share/doc/bash | wc -l; ls -A | grep -c oma-copy || echo done",
+    )
+    .await;
+    let rights = match rustix::process::geteuid().is_root() {
+        true => "env2 4755\nenv3 6755\nenv4 6711\n",
+        // They would be those of the server's own user.
+        false => "env2 755\nenv3 755\nenv4 711\n",
+    };
+    assert_eq!(said, format!("{rights}nl 600\n/opt 1777\n0\n0\ndone\n"));
+    let one = layer('1');
+    fixture.local.keep(&site, &one).await.unwrap();
+
+    let session = SessionId::generate();
+    let hand = attach(&fixture.local, &session, &one).await.unwrap();
+    let (text, _) = sh(
+        &*hand,
+        "cd /usr/bin; [ wc -ef wc2 ] && echo linked; [ -e fold ] || echo moved; fold2 --version | head -n1; od2 --version | head -n1
+         stat -c '%n %a %s %Y' join paste sort | cut -d' ' -f1,2,3 | head -n2; tail -c5 tac; stat -c %Y sort
+         cmp wc new && readlink sym3 sym2; ls -d /usr/local/lib/new /usr/share/doc/new; env2 echo run; env3 echo run
+         ls -A /usr/share/doc/bash | wc -l; wc --version | head -n1",
+    )
+    .await;
+    for expected in [
+        "linked\nmoved\nfold (GNU",
+        "od (GNU",
+        "join 700",
+        "paste ",
+        "more\n1000\nfold2\nfold2\n/usr/local/lib/new\n/usr/share/doc/new\nrun\nrun\n0\nwc (GNU",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in {text}");
+    }
+    assert_eq!(stat(), before, "the host has its own as they were");
+    fixture.local.destroy(&session).await.unwrap();
+    assert!(fixture.local.discard(&one).await.unwrap());
+}
+
+#[tokio::test]
 async fn what_a_crash_leaves_of_a_build_goes_at_the_next_start() {
     let fixture = Fixture::new().await;
-    if !is_possible(&fixture) {
-        return;
-    }
     let site = fixture.local.begin(build(Vec::new())).await.unwrap();
     run(&site, "echo half > /usr/local/half").await;
     let Fixture { data, local, folder } = fixture;

@@ -12,6 +12,8 @@ pub(crate) mod stream;
 
 use std::ffi::CString;
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -144,7 +146,11 @@ fn print_tail(log: &str) {
 pub(crate) struct Options {
     variables: Vec<(String, String)>,
     token: Option<String>,
+    is_ordinary: bool,
 }
+
+/// A user without an account of its own, without groups and without rights.
+const NOBODY: u32 = 65_534;
 
 impl Options {
     /// With the fake provider behind `anthropic/…` and `openai/…`.
@@ -168,6 +174,12 @@ impl Options {
         self.set("OPENCLAW_API_TOKEN", token)
     }
 
+    /// Has the server be an ordinary user, also where the tests are root.
+    pub(crate) fn ordinary(mut self) -> Self {
+        self.is_ordinary = true;
+        self
+    }
+
     /// The command, with a clean environment besides.
     pub(crate) fn command(&self, data: &Path) -> std::process::Command {
         let mut command = oma(&["--json", "serve", "--data-dir"]);
@@ -188,8 +200,39 @@ impl Options {
                 std::env::var("OMA_IT_LOG_LEVEL").unwrap_or_default(),
             )
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command
+        match self.is_ordinary && rustix::process::geteuid().is_root() {
+            true => as_nobody(&command, data),
+            false => command,
+        }
     }
+}
+
+/// The same command by an ordinary user, to whom the data folder and what is beside it belong.
+fn as_nobody(command: &std::process::Command, data: &Path) -> std::process::Command {
+    let beside = data.parent().expect("a folder");
+    std::os::unix::fs::chown(beside, Some(NOBODY), Some(NOBODY)).expect("given away");
+    // Where the program was built, an ordinary user may not be allowed to look.
+    let program = Path::new(command.get_program());
+    let is_open =
+        |folder: &Path| std::fs::metadata(folder).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
+    let program = if program.ancestors().all(is_open) {
+        program.to_owned()
+    } else {
+        let copy = beside.join("oma");
+        if !copy.exists() {
+            std::fs::copy(program, &copy).expect("copied");
+        }
+        copy
+    };
+    let mut ordinary = std::process::Command::new(program);
+    ordinary.args(command.get_args()).env_clear();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            ordinary.env(name, value);
+        }
+    }
+    ordinary.current_dir("/").gid(NOBODY).uid(NOBODY);
+    ordinary
 }
 
 /// A running server. Killed when it is dropped.

@@ -48,7 +48,25 @@ pub(super) async fn watch(limit: u64, calls: Arc<Calls>) {
     }
 }
 
-/// What a private file system in memory holds.
+/// What a private file system in memory holds. In a build `/tmp` is on the disk, which is none.
 fn tmpfs_bytes(path: &str) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_frsize)
+    let is_in_memory = |stat: &rustix::fs::StatFs| stat.f_type == libc::TMPFS_MAGIC;
+    let stat = rustix::fs::statfs(path).ok().filter(is_in_memory);
+    stat.map_or(0, |stat| {
+        (stat.f_blocks - stat.f_bfree) * u64::try_from(stat.f_bsize).unwrap_or(0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_what_is_in_memory_counts() {
+        assert_eq!(super::tmpfs_bytes("/proc"), 0);
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(1) == Some("/"))
+            .unwrap();
+        assert_eq!(super::tmpfs_bytes("/") > 0, root.contains(" tmpfs "), "{root}");
+    }
 }

@@ -126,7 +126,7 @@ const TERMINAL_INJECTION: [libc::c_ulong; 2] =
 const PRIO_USER: libc::c_int = 2;
 const IOPRIO_WHO_USER: libc::c_int = 3;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Installs the filters on this process, for good and for all that comes from it.
 pub(super) fn install() -> Result<(), Failure> {
@@ -178,14 +178,14 @@ fn programs() -> io::Result<Vec<(&'static str, BpfProgram)>> {
     Ok(programs)
 }
 
-fn compile(rules: Rules, errno: libc::c_int) -> Result<BpfProgram, seccompiler::Error> {
+pub(super) fn compile(rules: Rules, errno: libc::c_int) -> Result<BpfProgram, seccompiler::Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let errno = SeccompAction::Errno(errno.unsigned_abs());
     // A call for another architecture kills the process; the compiler puts that first.
     Ok(SeccompFilter::new(rules, SeccompAction::Allow, errno, arch)?.try_into()?)
 }
 
-fn condition(
+pub(super) fn condition(
     argument: u8,
     operator: SeccompCmpOp,
     value: u64,

@@ -16,6 +16,7 @@ pub(crate) mod layered;
 mod namespaces;
 mod place;
 pub(crate) mod root;
+mod unprivileged;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -73,11 +74,21 @@ pub(crate) struct Plan {
 pub(crate) struct Site {
     /// What [`crate::local`] has prepared.
     pub(crate) folder: PathBuf,
-    /// The first host user of those that the users of the build are, root first, and how many there are.
-    pub(crate) first_uid: u32,
-    pub(crate) uids: u32,
+    /// Who the users of the build are.
+    pub(crate) users: Users,
     /// Files of the host, and where the build sees them.
     pub(crate) files: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Who the users of a build are, outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Users {
+    /// Users of the host that nobody else is, which takes a server that is root: this one is the build's root, and so
+    /// many there are.
+    Range { first: u32, count: u32 },
+    /// The server's own user is the build's root, and there is no other: the kernel lets an ordinary user map no more.
+    Server,
 }
 
 impl Plan {
@@ -85,8 +96,14 @@ impl Plan {
     /// another one, for want of privilege.
     fn users(&self) -> Option<String> {
         match &self.site {
-            Some(site) => Some(format!("0 {} {}\n", site.first_uid, site.uids)),
-            None => self.uid.map(namespaces::map),
+            Some(Site {
+                users: Users::Range { first, count },
+                ..
+            }) => Some(format!("0 {first} {count}\n")),
+            Some(Site {
+                users: Users::Server, ..
+            }) => None,
+            None => self.uid.map(|uid| namespaces::map(INSIDE_ID, uid)),
         }
     }
 }
@@ -317,6 +334,12 @@ fn become_hand(
     confine::limit_processes(&plan.duties)?;
     confine::drop_privileges(&plan, maps)?;
     filter::install()?;
+    if let Some(Site {
+        users: Users::Server, ..
+    }) = plan.site
+    {
+        unprivileged::install()?;
+    }
     Ok((plan, doors))
 }
 

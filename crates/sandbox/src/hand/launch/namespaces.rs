@@ -30,18 +30,20 @@ pub(super) fn unshare(plan: &Plan) -> Result<(), Failure> {
             .step("making namespaces as an ordinary user")?;
         // Without this an ordinary user may not map its group.
         std::fs::write("/proc/self/setgroups", "deny").step("fixing the groups")?;
-        write_map("/proc/self/uid_map", uid.as_raw())?;
-        write_map("/proc/self/gid_map", gid.as_raw())?;
+        // Whoever builds has to be root there, so that it may replace what is the build's own.
+        let inside = if plan.site.is_some() { 0 } else { INSIDE_ID };
+        write_map("/proc/self/uid_map", inside, uid.as_raw())?;
+        write_map("/proc/self/gid_map", inside, gid.as_raw())?;
     }
     rustix::system::sethostname(b"sandbox").step("naming the host")
 }
 
-fn write_map(path: &str, outside: u32) -> Result<(), Failure> {
-    std::fs::write(path, map(outside)).step(&format!("writing {path}"))
+fn write_map(path: &str, inside: u32, outside: u32) -> Result<(), Failure> {
+    std::fs::write(path, map(inside, outside)).step(&format!("writing {path}"))
 }
 
-pub(super) fn map(outside: u32) -> String {
-    format!("{INSIDE_ID} {outside} 1\n")
+pub(super) fn map(inside: u32, outside: u32) -> String {
+    format!("{inside} {outside} 1\n")
 }
 
 /// The hand's way to have its id maps written by the launcher.

@@ -103,7 +103,7 @@ pub(super) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub(super) const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub(super) const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
 
-/// Builds the root and moves into it. `shifted` is a user namespace with the users of a build.
+/// Builds the root and moves into it. `shifted` is a user namespace with the users of a build, where it has several.
 pub(super) fn build(plan: &Plan, shifted: Option<&OwnedFd>) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("detaching the mounts")?;
@@ -123,9 +123,12 @@ pub(super) fn build(plan: &Plan, shifted: Option<&OwnedFd>) -> Result<(), Failur
                 let to = fs::read_link(&source).step("reading a link of the system")?;
                 symlink(to, root.join(name)).step("copying a link of the system")?;
             }
-            Ok(_) => match (&plan.site, shifted, &plan.layer) {
-                (Some(site), Some(users), _) => layered::writable(site, name, users, root)?,
-                (_, _, Some(layer)) => layered::over(&layer.join(name), &source, &root.join(name))?,
+            Ok(_) => match (&plan.site, &plan.layer) {
+                (Some(site), _) => layered::writable(site, name, shifted, root)?,
+                (None, Some(layer)) => {
+                    let notes = layered::Notes::of(plan);
+                    layered::over(&layer.join(name), &source, &root.join(name), notes)?;
+                }
                 _ => bind(&source, &root.join(name), READ_ONLY | NO_SUID | NO_DEVICES)?,
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -133,8 +136,8 @@ pub(super) fn build(plan: &Plan, shifted: Option<&OwnedFd>) -> Result<(), Failur
         }
     }
     let tmp = root.join("tmp");
-    if let (Some(site), Some(users)) = (&plan.site, shifted) {
-        layered::site(site, users, root)?;
+    if let Some(site) = &plan.site {
+        layered::site(site, shifted, root)?;
         bind(&site.folder.join(layered::TMP), &tmp, NO_SUID | NO_DEVICES)?;
     } else {
         if let Some(layer) = &plan.layer {
@@ -238,7 +241,7 @@ fn etc(root: &Path, plan: &Plan) -> Result<(), Failure> {
                 let is_folder = fs::metadata(source).step("looking at what is readable")?.is_dir();
                 place::make(root, source, is_folder).step("making a place in /etc")?;
             }
-            layered::over(&etc, &layer.join("etc"), &etc)
+            layered::over(&etc, &layer.join("etc"), &etc, layered::Notes::of(plan))
         }
         None => Ok(()),
     }
