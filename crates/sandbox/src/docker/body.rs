@@ -9,6 +9,7 @@ use bollard::models::{
 };
 use rustix::process::{Resource, getrlimit};
 
+use super::enforceable::Enforceable;
 use super::kit::Kit;
 use super::{Config, Make, image::Image};
 use crate::gateway;
@@ -56,11 +57,8 @@ const SCRATCH: [&str; 2] = ["/run", "/var/tmp"];
 pub(super) struct Abilities {
     /// How many processors it has; it takes no wish for more.
     pub(super) processors: u32,
-    /// Memory, processes, processors and swap can be limited.
-    pub(super) limits_memory: bool,
-    pub(super) limits_processes: bool,
-    pub(super) limits_processors: bool,
-    pub(super) limits_swap: bool,
+    /// What can be limited.
+    pub(super) limits: Enforceable,
     /// Whose it is.
     pub(super) make: Make,
     /// It maps the users of containers to others, unless told not to.
@@ -155,19 +153,20 @@ fn built(order: &Order<'_>, config: HostConfig) -> HostConfig {
 fn limited(config: &Config, limits: &Limits, abilities: Abilities) -> HostConfig {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     // What the engine can do is asked of it, whether or not that is relied on.
-    let memory = abilities.limits_memory.then(|| whole(limits.memory));
+    let memory = abilities.limits.memory.then(|| whole(limits.memory));
     // A billionth of a processor is enough; no machine has so many that the product is too large.
     #[expect(clippy::cast_possible_truncation, reason = "see above")]
     let processors = abilities
-        .limits_processors
+        .limits
+        .processors
         .then(|| (limits.cpus.min(f64::from(abilities.processors)) * 1e9) as i64);
     HostConfig {
         memory,
         // With what there is of swap: none. An engine that can't limit it is not asked to, or it would warn.
-        memory_swap: memory.map(|memory| if abilities.limits_swap { memory } else { -1 }),
+        memory_swap: memory.map(|memory| if abilities.limits.swap { memory } else { -1 }),
         nano_cpus: processors,
         // Where the engine can't, the hand limits those of its user.
-        pids_limit: abilities.limits_processes.then(|| i64::from(limits.processes)),
+        pids_limit: abilities.limits.processes.then(|| i64::from(limits.processes)),
         shm_size: Some(whole(limits.tmp / 4)),
         cgroup_parent: config
             .host
@@ -363,10 +362,12 @@ mod tests {
 
     const ABILITIES: Abilities = Abilities {
         processors: 1,
-        limits_memory: true,
-        limits_processes: true,
-        limits_processors: true,
-        limits_swap: true,
+        limits: Enforceable {
+            memory: true,
+            processes: true,
+            processors: true,
+            swap: true,
+        },
         make: Make::Docker,
         maps_users: false,
     };
@@ -382,7 +383,10 @@ mod tests {
         assert!(full.pids_limit.is_some() && full.userns_mode.is_none());
 
         let without_swap = Abilities {
-            limits_swap: false,
+            limits: Enforceable {
+                swap: false,
+                ..abilities.limits
+            },
             ..abilities
         };
         assert_eq!(
@@ -390,9 +394,12 @@ mod tests {
             Some(-1)
         );
         let weak = Abilities {
-            limits_memory: false,
-            limits_processes: false,
-            limits_processors: false,
+            limits: Enforceable {
+                memory: false,
+                processes: false,
+                processors: false,
+                ..abilities.limits
+            },
             maps_users: true,
             ..abilities
         };

@@ -5,8 +5,9 @@
 use bollard::models::SystemInfo;
 
 use super::connection::Connection;
+use super::enforceable::Enforceable;
 use super::image::Image;
-use super::{Config, Make, Users, has_option, lacking};
+use super::{Config, Make, Users, has_option};
 use crate::Error;
 use crate::doctor::{Check, Status, paths, trial, trial_build};
 use crate::host;
@@ -46,11 +47,12 @@ pub async fn probe(config: &Config) -> Vec<Check> {
             return vec![Check::bad(engine, Status::Fail, error.to_string(), remedy)];
         }
     };
+    let enforceable = Enforceable::of(make, &info, &config);
     let mut checks = vec![
         Check::ok(engine, named(&info)),
         image(&connection, &config).await,
-        limits(&config, &info),
-        swap(&info),
+        limits(&config, enforceable),
+        swap(enforceable),
         disk(),
         network(),
         paths(),
@@ -94,9 +96,9 @@ async fn image(connection: &Connection, config: &Config) -> Check {
     }
 }
 
-fn limits(config: &Config, info: &SystemInfo) -> Check {
+fn limits(config: &Config, enforceable: Enforceable) -> Check {
     let name = "memory, processes, processors";
-    match (lacking(config, info), config.host.enforcement()) {
+    match (enforceable.lacking(config), config.host.enforcement()) {
         (Some(lack), _) => Check::bad(
             name,
             Status::Fail,
@@ -111,9 +113,9 @@ fn limits(config: &Config, info: &SystemInfo) -> Check {
     }
 }
 
-fn swap(info: &SystemInfo) -> Check {
+fn swap(enforceable: Enforceable) -> Check {
     let name = "swap";
-    if info.swap_limit == Some(true) {
+    if enforceable.swap {
         return Check::ok(name, "none for sandboxes");
     }
     Check::bad(

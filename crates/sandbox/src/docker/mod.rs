@@ -14,6 +14,7 @@ mod body;
 mod config;
 mod connection;
 mod doctor;
+mod enforceable;
 mod image;
 mod kit;
 mod launch;
@@ -43,11 +44,12 @@ use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::record::{self, Folder, Record};
 use crate::host::{Claimed, Host, is_root};
 use crate::layers::{Layer, Size};
-use crate::limits::{Enforcement, Limits};
+use crate::limits::Limits;
 use crate::{Error, Spec, trust};
 use accounts::Accounts;
 use body::{Abilities, INSTALLATION, SESSION};
 use connection::{Connection, is_absent, is_conflict};
+use enforceable::Enforceable;
 use image::Image;
 use kit::Kit;
 
@@ -76,7 +78,8 @@ pub async fn open(config: Config) -> Result<Host, Error> {
         .await?;
     let make = Make::ask(&connection).await?;
     let users = Users::of(&info)?;
-    if let Some(lack) = lacking(&config, &info) {
+    let enforceable = Enforceable::of(make, &info, &config);
+    if let Some(lack) = enforceable.lacking(&config) {
         return Err(Error::TooWeak(format!(
             "limits by control group are configured, but the container engine can't limit {lack}; mend that, or \
              configure limits by resource limit (weaker: no limit on processors)"
@@ -94,10 +97,7 @@ pub async fn open(config: Config) -> Result<Host, Error> {
         boot: claimed.boot.clone(),
         abilities: Abilities {
             processors: processors(&info),
-            limits_memory: info.memory_limit != Some(false),
-            limits_processes: info.pids_limit != Some(false),
-            limits_processors: info.cpu_cfs_quota != Some(false),
-            limits_swap: info.swap_limit == Some(true),
+            limits: enforceable,
             make,
             maps_users: has_option(&info, "userns"),
         },
@@ -107,20 +107,6 @@ pub async fn open(config: Config) -> Result<Host, Error> {
         config: config.clone(),
     };
     Host::open(config.host, claimed, Arc::new(containers)).await
-}
-
-/// What of the configured limits the engine can't enforce.
-fn lacking(config: &Config, info: &SystemInfo) -> Option<&'static str> {
-    if config.host.enforcement() == Enforcement::Rlimit {
-        return None;
-    }
-    let limits = [
-        ("memory", info.memory_limit),
-        ("processes", info.pids_limit),
-        ("processors", info.cpu_cfs_quota),
-    ];
-    let lack = limits.into_iter().find(|(_, can)| *can == Some(false));
-    lack.map(|(name, _)| name)
 }
 
 fn processors(info: &SystemInfo) -> u32 {
@@ -312,7 +298,7 @@ impl Containers {
         Contained {
             user,
             group,
-            counts_processes: !self.abilities.limits_processes,
+            counts_processes: !self.abilities.limits.processes,
             builds: order.site.is_some(),
             duties: Duties {
                 enforcement: host.enforcement(),

@@ -22,9 +22,10 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Duties, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, open_doors, quiet,
-    report,
+    Duties, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, group, open_doors,
+    quiet, report,
 };
+use crate::limits::Enforcement;
 
 /// Where a container shows what the hand brings along.
 pub(crate) const KIT: &str = "/.oma";
@@ -132,6 +133,9 @@ fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
         CapabilitySet::empty()
     };
     look_around(builds)?;
+    if duties.enforcement == Enforcement::Cgroup {
+        group::check(&duties.limits)?;
+    }
     let doors = open_doors(&duties)?;
     confine::limit_resources(&duties)?;
     if counts_processes {

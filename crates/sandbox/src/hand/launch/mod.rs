@@ -12,6 +12,7 @@
 mod confine;
 pub(crate) mod contained;
 pub(crate) mod filter;
+mod group;
 pub(crate) mod layered;
 mod namespaces;
 mod place;
