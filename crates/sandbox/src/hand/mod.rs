@@ -3,7 +3,8 @@
 //! `oma hand --launch` is the whole command line ([`main`]), or `oma hand --contained` where a container is the
 //! sandbox already; only the server runs it. It makes the sandbox ([`launch`]), becomes pid 1 in it and serves one frame protocol ([`server`]) on a socket that lies on the
 //! host and can't be seen from inside. [`calls`] remembers what runs and what waits; [`tools`] does the work;
-//! [`guard`] watches memory and disk; [`process`] starts, kills and reaps processes.
+//! [`guard`] watches memory and disk; [`process`] starts, kills and reaps processes; [`copy_up`] copies files of the host
+//! for builds of ordinary users.
 //!
 //! Invariant: the hand trusts nothing of the session: it has the same user, so it is closed to ptrace and
 //! `/proc`, holds no secret, and as pid 1 can't be killed from inside.
