@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
+use serde_json::json;
 
 pub use api::Api;
 
@@ -33,6 +34,9 @@ pub const BARE: &str = "oma-test/bare:1";
 
 /// The name of an image whose programs are the host's, where its `/usr` is mounted.
 pub const HOSTED: &str = "oma-test/hosted:1";
+
+/// The name of a runtime with a kernel of its own, where it is installed.
+pub const GVISOR: &str = "runsc";
 
 /// An engine of one test's own.
 #[derive(Debug)]
@@ -83,12 +87,27 @@ pub fn is_podman_possible() -> bool {
     can_start("podman", "podman")
 }
 
+/// Whether engines here have the runtime [`GVISOR`] as well.
+///
+/// # Panics
+/// As [`is_possible`].
+#[must_use]
+pub fn is_gvisor_possible() -> bool {
+    is_possible() && can_start(GVISOR, "runsc")
+}
+
+/// Where a program of this name is.
+fn installed(program: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|path| path.exists())
+}
+
 fn can_start(program: &str, package: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let is_installed = std::env::split_paths(&paths)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .any(|folder| folder.join(program).exists());
+    let is_installed = installed(program).is_some();
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     assert!(
         is_root || !is_ci,
@@ -301,8 +320,12 @@ fn spawn(folder: &Path, make: Make) -> Child {
 
 fn docker(command: &mut Command, folder: &Path, is_live_restoring: bool) {
     let at = |name: &str| folder.join(name);
-    // Not the machine's.
-    fs::write(at("engine.json"), "{}").unwrap();
+    // Not the machine's. A runtime with a network stack of its own can't be given that of a container without one, so it
+    // is told that there is none.
+    let runtimes =
+        installed(GVISOR).map(|path| json!({GVISOR: {"path": path, "runtimeArgs": ["--network=none"]}}));
+    let configured = json!({"runtimes": runtimes.unwrap_or_else(|| json!({}))});
+    fs::write(at("engine.json"), configured.to_string()).unwrap();
     command
         .args([
             "--bridge=none",

@@ -41,7 +41,21 @@ impl Default for Limits {
     }
 }
 
+/// What a runtime needs beside what its container may have, where it has a kernel of its own: bytes of that one's memory,
+/// and threads of its processes.
+const KERNEL_MEMORY: u64 = 128 << 20;
+const KERNEL_THREADS: u32 = 512;
+
 impl Limits {
+    /// These, for whoever also counts what a kernel of the sandbox's own needs. Then the hand watches what the session has.
+    pub(crate) fn beside_a_kernel(&self) -> Self {
+        Self {
+            memory: self.memory.saturating_add(KERNEL_MEMORY),
+            processes: self.processes.saturating_mul(2).saturating_add(KERNEL_THREADS),
+            ..self.clone()
+        }
+    }
+
     /// These, or what an environment has where that is less.
     #[must_use]
     pub fn narrowed(&self, by: &environment::Limits) -> Self {

@@ -114,6 +114,18 @@ choices! {
 }
 
 choices! {
+    /// How the server talks to what runs in its containers.
+    Transport: "`auto`, `socket` or `exec`" {
+        /// As the runtime needs it, where that is known.
+        Auto = "auto",
+        /// Over a socket of the host.
+        Socket = "socket",
+        /// Through the container engine.
+        Exec = "exec",
+    }
+}
+
+choices! {
     /// What sandboxes are made of.
     Backend: "`local` or `docker`" {
         /// This machine's own namespaces and programs; no daemon, no image.
@@ -135,9 +147,12 @@ section! {
         /// `docker` only: where the engine listens: the path of a Unix socket, or `tcp://host:port` without TLS. It has
         /// to be on this machine.
         engine: String { default "/var/run/docker.sock"; env "OPENCLAW_SANDBOX_ENGINE", "DOCKER_HOST"; }
-        /// `docker` only: the engine's OCI runtime; its default one without it. It has to run containers on this
-        /// machine's kernel, as runc and crun do.
+        /// `docker` only: the engine's OCI runtime; its default one without it.
         runtime: Option<String> { env "OPENCLAW_SANDBOX_RUNTIME"; }
+        /// `docker` only: how the server talks to what runs in its containers. `socket` needs a runtime that runs them on
+        /// this machine's kernel, as runc and crun do; `exec` goes through the engine, as runtimes with a kernel of their
+        /// own need it; `auto` is `exec` for those that are known by their names (gVisor's `runsc`, Kata), and else `socket`.
+        transport: Transport { default "auto"; env "OPENCLAW_SANDBOX_TRANSPORT"; }
         /// `docker` only: how long an engine that does not answer, for it may be restarting, is waited for.
         engine_timeout: Duration { default "30s"; between "10ms", "10m"; env "OPENCLAW_SANDBOX_ENGINE_TIMEOUT_MS"; }
         /// How limits are enforced: `auto` is control groups for root and rlimits for others. What is configured

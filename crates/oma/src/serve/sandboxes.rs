@@ -8,7 +8,7 @@ use oma_sandbox::{PoolConfig, docker, local};
 
 use crate::config::Config;
 use crate::config::reader::Origin;
-use crate::config::sections::{Backend, Enforcement as EnforcementName};
+use crate::config::sections::{Backend, Enforcement as EnforcementName, Transport};
 use crate::print::Failure;
 
 /// The files and folders that a build may make at least, with those that it needs only for a while.
@@ -42,6 +42,11 @@ fn containers(config: &Config) -> docker::Config {
         engine: sandbox.engine.clone(),
         image: sandbox.image.clone(),
         runtime: sandbox.runtime.clone(),
+        transport: match sandbox.transport {
+            Transport::Auto => None,
+            Transport::Socket => Some(docker::Transport::Socket),
+            Transport::Exec => Some(docker::Transport::Exec),
+        },
         patience: sandbox.engine_timeout,
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::enforceable::Enforceable;
 use super::kit::Kit;
-use super::{Config, Make, image::Image};
+use super::{Config, Make, Transport, image::Image};
 use crate::gateway;
 use crate::hand::launch::WORKSPACE;
 use crate::hand::launch::contained::{DOOR, KIT};
@@ -63,6 +63,8 @@ pub(super) struct Abilities {
     pub(super) make: Make,
     /// It maps the users of containers to others, unless told not to.
     pub(super) maps_users: bool,
+    /// How the hands of its containers are reached.
+    pub(super) transport: Transport,
 }
 
 /// The container, as strong as it has to be.
@@ -80,7 +82,7 @@ pub(super) fn container(
         hostname: Some("sandbox".to_owned()),
         user: Some(format!("{user}:{group}")),
         image: Some(image.id.clone()),
-        entrypoint: Some(kit.command()),
+        entrypoint: Some(kit.command(abilities.transport)),
         cmd: Some(Vec::new()),
         working_dir: Some("/".to_owned()),
         env: Some(environment(config.host.gateway, image, order.site.is_some())),
@@ -91,7 +93,7 @@ pub(super) fn container(
             ..HealthConfig::default()
         }),
         host_config: Some(HostConfig {
-            mounts: Some(mounts(config, kit, order)?),
+            mounts: Some(mounts(config, kit, abilities.transport, order)?),
             tmpfs: Some(match order.site {
                 // What installers put into `/tmp` for a moment may be large, and lies on the disk.
                 Some(_) => volumes(&order.limits, image, abilities),
@@ -153,7 +155,11 @@ fn built(order: &Order<'_>, config: HostConfig) -> HostConfig {
 fn limited(config: &Config, limits: &Limits, abilities: Abilities) -> HostConfig {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     // What the engine can do is asked of it, whether or not that is relied on.
-    let memory = abilities.limits.memory.then(|| whole(limits.memory));
+    let room = match abilities.transport {
+        Transport::Socket => limits.clone(),
+        Transport::Exec => limits.beside_a_kernel(),
+    };
+    let memory = abilities.limits.memory.then(|| whole(room.memory));
     // A billionth of a processor is enough; no machine has so many that the product is too large.
     #[expect(clippy::cast_possible_truncation, reason = "see above")]
     let processors = abilities
@@ -166,7 +172,7 @@ fn limited(config: &Config, limits: &Limits, abilities: Abilities) -> HostConfig
         memory_swap: memory.map(|memory| if abilities.limits.swap { memory } else { -1 }),
         nano_cpus: processors,
         // Where the engine can't, the hand limits those of its user.
-        pids_limit: abilities.limits.processes.then(|| i64::from(limits.processes)),
+        pids_limit: abilities.limits.processes.then(|| i64::from(room.processes)),
         shm_size: Some(whole(limits.tmp / 4)),
         cgroup_parent: config
             .host
@@ -273,13 +279,14 @@ fn is_free(path: &str) -> bool {
     path.is_absolute() && !is_ours
 }
 
-fn mounts(config: &Config, kit: &Kit, order: &Order<'_>) -> Result<Vec<Mount>, Error> {
-    let door = order.folder.door();
+fn mounts(config: &Config, kit: &Kit, transport: Transport, order: &Order<'_>) -> Result<Vec<Mount>, Error> {
     let mut all = vec![
         bind(&kit.folder, Path::new(KIT), true)?,
-        bind(&door, Path::new(DOOR), true)?,
         bind(&order.workspace, Path::new(WORKSPACE), false)?,
     ];
+    if transport == Transport::Socket {
+        all.push(bind(&order.folder.door(), Path::new(DOOR), true)?);
+    }
     if let Some(ground) = order.site {
         for (source, target) in &ground.build.files {
             all.push(bind(source, target, true)?);
@@ -370,6 +377,7 @@ mod tests {
         },
         make: Make::Docker,
         maps_users: false,
+        transport: Transport::Socket,
     };
 
     #[test]

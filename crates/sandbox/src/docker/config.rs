@@ -4,6 +4,16 @@ use std::time::Duration;
 
 use crate::host;
 
+/// How the hand of a container is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// By a socket of this machine that is passed to it: the quickest way, which goes on while the engine is away. The
+    /// container has to have this machine's kernel.
+    Socket,
+    /// Through a command that the engine runs in the container, which may have a kernel of its own.
+    Exec,
+}
+
 /// How containers are made.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,9 +24,11 @@ pub struct Config {
     pub engine: String,
     /// The image that sandboxes are made of. The engine has to have it.
     pub image: String,
-    /// The engine's OCI runtime; its default one, if none is named. It has to run containers on this machine's own
-    /// kernel, since the hand is reached by a socket of it.
+    /// The engine's OCI runtime; its default one, if none is named.
     pub runtime: Option<String>,
+    /// How the hands of containers are reached. Unless it is named, as the runtime needs it, which is told by its name
+    /// and its program's.
+    pub transport: Option<Transport>,
     /// How long an engine that does not answer, for it may be restarting, is waited for.
     pub patience: Duration,
 }
@@ -33,6 +45,7 @@ impl Config {
             engine: Self::DEFAULT_ENGINE.to_owned(),
             image: image.into(),
             runtime: None,
+            transport: None,
             patience: Duration::from_secs(30),
         }
     }

@@ -7,7 +7,7 @@ use bollard::models::SystemInfo;
 use super::connection::Connection;
 use super::enforceable::Enforceable;
 use super::image::Image;
-use super::{Config, Make, Users, has_option};
+use super::{Config, Make, Transport, Users, has_option};
 use crate::Error;
 use crate::doctor::{Check, Status, paths, trial, trial_build};
 use crate::host;
@@ -59,6 +59,7 @@ pub async fn probe(config: &Config) -> Vec<Check> {
         users(&info),
         seccomp(&info),
         runtime(&config, &info),
+        way(&config, &info),
         restarts(&info, make),
     ];
     let host: host::Config = config.host.clone();
@@ -197,6 +198,17 @@ fn runtime(config: &Config, info: &SystemInfo) -> Check {
             Status::Fail,
             Error::Engine(format!("knows no runtime {runtime}")).to_string(),
             "add it to the engine's configuration",
+        ),
+    }
+}
+
+fn way(config: &Config, info: &SystemInfo) -> Check {
+    let name = "way to the hand";
+    match super::runtime::transport(config, info) {
+        Transport::Socket => Check::ok(name, "a socket of this machine, which is passed to it"),
+        Transport::Exec => Check::ok(
+            name,
+            "through the engine, since the runtime may have a kernel of its own; the hand watches memory and processes",
         ),
     }
 }

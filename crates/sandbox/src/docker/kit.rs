@@ -15,11 +15,13 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::Transport;
 use crate::Error;
 use crate::error::io as io_error;
 use crate::files::removal;
-use crate::hand::CONTAINED;
 use crate::hand::launch::contained::{BASH, KIT, LIBRARIES, LOADER};
+use crate::hand::relay::RELAY;
+use crate::hand::{CONTAINED, RELAYED};
 use crate::host::make_private;
 
 /// The folder, below the data folder, with one folder for each version.
@@ -110,15 +112,30 @@ impl Kit {
     }
 
     /// What a container starts.
-    pub(super) fn command(&self) -> Vec<String> {
-        let at = |name: &str| format!("{KIT}/{name}");
-        let mut command = Vec::new();
-        if self.has_loader {
-            command.extend([at(LOADER), "--library-path".to_owned(), at(LIBRARIES)]);
-        }
-        command.extend([at(HAND), "hand".to_owned(), CONTAINED.to_owned()]);
-        command
+    pub(super) fn command(&self, transport: Transport) -> Vec<String> {
+        let argument = match transport {
+            Transport::Socket => CONTAINED,
+            Transport::Exec => RELAYED,
+        };
+        hand(self.has_loader, argument)
     }
+
+    /// What is started as a relay in a container that has the folder of this name.
+    pub(super) fn relay(&self, name: &str) -> Vec<String> {
+        let has_loader = self.folder.with_file_name(name).join(LOADER).exists();
+        hand(has_loader, RELAY)
+    }
+}
+
+/// The command line of a hand.
+fn hand(has_loader: bool, argument: &str) -> Vec<String> {
+    let at = |name: &str| format!("{KIT}/{name}");
+    let mut command = Vec::new();
+    if has_loader {
+        command.extend([at(LOADER), "--library-path".to_owned(), at(LIBRARIES)]);
+    }
+    command.extend([at(HAND), "hand".to_owned(), argument.to_owned()]);
+    command
 }
 
 /// A program of this machine.
@@ -318,7 +335,13 @@ mod tests {
                 .unwrap();
             assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n");
         }
-        assert!(kit.command()[0].ends_with(LOADER) && kit.command().contains(&"hand".to_owned()));
+        let (command, relay) = (kit.command(Transport::Socket), kit.relay(&kit.name()));
+        assert!(command[0].ends_with(LOADER) && command.ends_with(&["hand", CONTAINED].map(str::to_owned)));
+        assert!(
+            kit.command(Transport::Exec)
+                .ends_with(&["hand", RELAYED].map(str::to_owned))
+        );
+        assert!(relay[0].ends_with(LOADER) && relay.ends_with(&["hand", RELAY].map(str::to_owned)));
         let made = fs::metadata(&kit.folder).unwrap().ino();
         for older in ["unused", "used"] {
             fs::create_dir_all(data.path().join(FOLDER).join(older).join(LIBRARIES)).unwrap();

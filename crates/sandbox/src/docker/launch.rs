@@ -8,39 +8,47 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 
-use crate::Error;
 use crate::error::io as io_error;
 use crate::hand::launch::Progress;
 use crate::hand::launch::contained::Contained;
+use crate::{Error, Pipe};
 
 /// The most that a hand may say, in bytes.
 const MAX_PROGRESS: u64 = 64 << 10;
 
-/// Waits for the hand at the door, hands the socket over, and returns when it serves.
+/// Waits for the hand at the door, and hands the socket over.
 ///
 /// # Errors
-/// [`Error`] when it does not, with its own reason where it gives one.
-pub(super) async fn instruct(
-    door: UnixListener,
-    socket: UnixListener,
-    orders: &Contained,
-) -> Result<(), Error> {
-    let failed = |error| io_error("instructing a hand", error);
-    let json = serde_json::to_vec(orders).map_err(|error| failed(error.into()))?;
+/// [`Error`] when that fails.
+pub(super) async fn welcome(door: UnixListener, socket: UnixListener) -> Result<UnixStream, Error> {
+    let failed = |error| io_error("handing a hand its socket", error);
     door.set_nonblocking(true).map_err(failed)?;
     let door = tokio::net::UnixListener::from_std(door).map_err(failed)?;
-    let (mut hand, _) = door.accept().await.map_err(failed)?;
+    let (hand, _) = door.accept().await.map_err(failed)?;
     // One hand, and nobody after it.
     drop(door);
     pass(&hand, &socket).await.map_err(failed)?;
-    drop(socket);
-    hand.write_all(&json).await.map_err(failed)?;
-    hand.shutdown().await.map_err(failed)?;
+    Ok(hand)
+}
+
+/// Tells the hand what to be, and returns when it serves.
+///
+/// # Errors
+/// [`Error`] when it does not, with its own reason where it gives one.
+pub(super) async fn instruct(mut hand: impl Pipe, orders: &Contained) -> Result<(), Error> {
+    let failed = |error| io_error("instructing a hand", error);
+    let json = serde_json::to_vec(orders).map_err(|error| failed(error.into()))?;
+    let told = async {
+        hand.write_all(&json).await?;
+        hand.shutdown().await
+    };
+    let told = told.await;
     let mut said = Vec::new();
-    hand.take(MAX_PROGRESS)
-        .read_to_end(&mut said)
-        .await
-        .map_err(failed)?;
+    let heard = hand.take(MAX_PROGRESS).read_to_end(&mut said).await;
+    if said.is_empty() {
+        // What it has said of its failure tells more than that it hears nothing any more.
+        told.and(heard).map_err(failed)?;
+    }
     match serde_json::from_slice(&said) {
         Ok(Progress::Ready) => Ok(()),
         Ok(Progress::Failed { reason, .. }) => Err(Error::TooWeak(reason)),

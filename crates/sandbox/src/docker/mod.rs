@@ -3,7 +3,8 @@
 //!
 //! The engine makes the container ([`body`]) and ends it; nothing else goes through it. The hand serves on a socket
 //! of the host that the server has passed to it ([`launch`]), so a command costs no more than in a local sandbox, goes
-//! on while the engine is away, and survives the server in the same way.
+//! on while the engine is away, and survives the server in the same way. Where the container has a kernel of its own
+//! ([`runtime`]), the engine runs a relay in it, and everything goes through that ([`trunk`]).
 //!
 //! Invariant: a container has no privilege, no network and limits, or it does not serve: the hand looks for itself.
 //! Invariant: a container ends with its hand, whether or not a server is there to remove it; none that carries the data
@@ -11,6 +12,7 @@
 
 mod accounts;
 mod body;
+mod branch;
 mod config;
 mod connection;
 mod doctor;
@@ -19,8 +21,10 @@ mod image;
 mod kit;
 mod launch;
 mod layers;
+mod runtime;
+mod trunk;
 
-pub use config::Config;
+pub use config::{Config, Transport};
 pub use doctor::probe;
 
 use std::collections::{HashMap, HashSet};
@@ -40,18 +44,21 @@ use tokio::time::{sleep, timeout};
 use crate::error::io as io_error;
 use crate::hand::launch::contained::Contained;
 use crate::hand::launch::{Duties, writable};
-use crate::host::engine::{Committed, Engine, Order, Process};
+use crate::hand::relay;
+use crate::hand::token::Token;
+use crate::host::engine::{Committed, Engine, Link, Order, Process};
 use crate::host::record::{self, Folder, Record};
 use crate::host::{Claimed, Host, is_root};
 use crate::layers::{Layer, Size};
 use crate::limits::Limits;
-use crate::{Error, Spec, trust};
+use crate::{Error, Pipe, Spec, trust};
 use accounts::Accounts;
 use body::{Abilities, INSTALLATION, SESSION};
 use connection::{Connection, is_absent, is_conflict};
 use enforceable::Enforceable;
 use image::Image;
 use kit::Kit;
+use trunk::Trunk;
 
 /// How long the engine may take to remove a container whose processes are dead.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,6 +107,7 @@ pub async fn open(config: Config) -> Result<Host, Error> {
             limits: enforceable,
             make,
             maps_users: has_option(&info, "userns"),
+            transport: runtime::transport(&config, &info),
         },
         users,
         kit,
@@ -267,11 +275,16 @@ impl Containers {
         written.map_err(|error| io_error("naming the user of a container", error))
     }
 
-    fn container(&self, name: String) -> Container {
+    fn container(&self, noted: &record::Container) -> Container {
         Container {
             connection: self.connection.clone(),
-            name,
+            name: noted.name.clone(),
             instance: self.instance.clone(),
+            relay: noted.relay.clone().map(|relay| Relay {
+                noted: relay,
+                command: self.kit.relay(&noted.kit),
+                trunk: tokio::sync::Mutex::default(),
+            }),
         }
     }
 
@@ -307,6 +320,7 @@ impl Containers {
                 orphan_timeout: order.orphan_timeout(host.orphan_timeout),
                 writable: writable(&order.mounts),
                 gateway: host.gateway,
+                has_own_kernel: self.abilities.transport == Transport::Exec,
                 variables: order.fittings.all_variables(),
             },
         }
@@ -330,6 +344,7 @@ impl Engine for Containers {
             name: name(&self.instance, &spec.session),
             kit: self.kit.name(),
             is_launched: false,
+            relay: None,
         });
         Ok(())
     }
@@ -348,16 +363,34 @@ impl Engine for Containers {
             Some(_) => (0, 0),
             None => self.users.inside(order.uid),
         };
-        let door = order.folder.open_door().map_err(failed)?;
+        noted.relay = match self.abilities.transport {
+            Transport::Socket => None,
+            Transport::Exec => Some(record::Relay {
+                user: relay::user(user.0),
+                token: Token::generate().map_err(failed)?,
+            }),
+        };
+        let door = match noted.relay {
+            None => Some(order.folder.open_door().map_err(failed)?),
+            Some(_) => None,
+        };
         // By its id it is found whatever its name is.
         noted.name = self.create(&noted.name, &order, user).await?;
-        let container = self.container(noted.name.clone());
+        let container = self.container(noted);
         let orders = self.orders(&order, user);
         let patience = self.config.host.launch_timeout;
+        let instruct = async {
+            let hand: Box<dyn Pipe> = match (door, &container.relay) {
+                (Some(door), _) => Box::new(launch::welcome(door, order.listener).await?),
+                (None, Some(relay)) => relay.connect(&container).await?,
+                (None, None) => return Err(failed(std::io::ErrorKind::NotFound.into())),
+            };
+            launch::instruct(hand, &orders).await
+        };
         let launched = async {
             self.start(&noted.name).await?;
             tokio::select! {
-                instructed = timeout(patience, launch::instruct(door, order.listener, &orders)) => {
+                instructed = timeout(patience, instruct) => {
                     instructed.unwrap_or(Err(Error::Timeout(patience)))
                 }
                 () = container.ended() => Err(Error::Lost(
@@ -380,14 +413,21 @@ impl Engine for Containers {
         }
     }
 
-    async fn find(&self, folder: &Folder, record: &Record) -> Option<Arc<dyn Process>> {
-        let container = record.container.as_ref()?;
-        if record.boot != self.boot || !container.is_launched {
-            return None;
+    async fn find(&self, folder: &Folder, record: &Record) -> Result<Option<Arc<dyn Process>>, Error> {
+        let Some(noted) = record.container.as_ref() else {
+            return Ok(None);
+        };
+        if record.boot != self.boot || !noted.is_launched {
+            return Ok(None);
         }
-        // Only the hand has the socket, so where nobody answers there is none, whatever the engine thinks.
-        folder.connect().await.ok()?;
-        Some(Arc::new(self.container(container.name.clone())))
+        let container = self.container(noted);
+        match container.connect(folder).await {
+            Ok(_) => Ok(Some(Arc::new(container))),
+            // It may well run.
+            Err(error @ Error::Engine(_)) => Err(error),
+            // Nobody but the hand answers, so there is none, whatever the engine thinks.
+            Err(_) => Ok(None),
+        }
     }
 
     async fn clear(&self, record: &Record) -> Result<(), Error> {
@@ -484,6 +524,34 @@ struct Container {
     /// Its name, or its id.
     name: String,
     instance: String,
+    /// The way to its hand, where that has no socket of the host.
+    relay: Option<Relay>,
+}
+
+/// A relay in a container, which is started when it is needed.
+struct Relay {
+    noted: record::Relay,
+    command: Vec<String>,
+    trunk: tokio::sync::Mutex<Option<Arc<Trunk>>>,
+}
+
+impl Relay {
+    /// A connection to the hand through it, or through another one if it has ended.
+    async fn connect(&self, container: &Container) -> Result<Box<dyn Pipe>, Error> {
+        let mut trunk = self.trunk.lock().await;
+        let open = match trunk.take().filter(|trunk| !trunk.is_closed()) {
+            Some(open) => open,
+            None => {
+                let command = self.command.clone();
+                let (connection, name) = (&container.connection, &container.name);
+                Arc::new(Trunk::open(connection, name, command, self.noted.clone()).await?)
+            }
+        };
+        let open = Arc::clone(trunk.insert(open));
+        // The others need not wait for the hand's answer to this one.
+        drop(trunk);
+        open.connect().await
+    }
 }
 
 /// The name of a session's container.
@@ -495,6 +563,17 @@ fn name(instance: &str, session: &SessionId) -> String {
 impl Process for Container {
     async fn ended(&self) {
         wait(&self.connection, &self.name, "not-running").await;
+    }
+
+    async fn connect(&self, folder: &Folder) -> Result<Link, Error> {
+        match &self.relay {
+            Some(relay) => Ok(Link::Carried(relay.connect(self).await?)),
+            None => {
+                let connected = folder.connect().await;
+                let stream = connected.map_err(|error| io_error("connecting to a sandbox", error))?;
+                Ok(Link::Socket(stream))
+            }
+        }
     }
 
     async fn kill(&self) -> Result<(), Error> {

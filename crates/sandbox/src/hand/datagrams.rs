@@ -7,10 +7,11 @@ use std::io;
 use std::net::UdpSocket as StdSocket;
 
 use tokio::net::UdpSocket;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::eager::ReadHalf;
 use super::port::say;
 use crate::protocol::Report;
 use crate::wire::{Datagram, Reader, Writer};
@@ -44,7 +45,7 @@ impl Datagrams {
 
 /// Carries datagrams until the server goes away or the hand ends.
 pub(super) async fn run(
-    (mut reader, mut writer): (Reader<OwnedReadHalf>, Writer<OwnedWriteHalf>),
+    (mut reader, mut writer): (Reader<ReadHalf>, Writer<OwnedWriteHalf>),
     datagrams: &Datagrams,
     end: &CancellationToken,
 ) {

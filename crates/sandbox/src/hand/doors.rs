@@ -7,9 +7,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio_util::sync::CancellationToken;
 
+use super::eager::ReadHalf;
 use super::port::say;
 use crate::descriptors;
 use crate::gateway::Doors;
@@ -52,7 +53,7 @@ impl Passing {
 
 /// Passes the doors, and stays until the server goes away or the hand ends.
 pub(super) async fn run(
-    (mut reader, mut writer): (Reader<OwnedReadHalf>, Writer<OwnedWriteHalf>),
+    (mut reader, mut writer): (Reader<ReadHalf>, Writer<OwnedWriteHalf>),
     passing: Option<&Passing>,
     end: &CancellationToken,
 ) {

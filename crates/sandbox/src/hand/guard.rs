@@ -1,7 +1,10 @@
 //! The watch over memory and disk, for what the kernel does not enforce by itself.
 //!
-//! *Memory* ([`memory`]), only without a cgroup: while anything runs, the resident memory of all processes is
-//! summed up, and when it is too much, the command of the biggest process is killed, as the kernel would do.
+//! *Memory* ([`memory`]), only without a cgroup, or where that one counts the memory of a kernel of the sandbox's own as
+//! well: while anything runs, the resident memory of all processes is summed up, and when it is too much, the command of
+//! the biggest process is killed, as the kernel would do.
+//!
+//! *Processes* ([`processes`]), only beside a kernel of the sandbox's own, which does not limit them.
 //!
 //! *Disk* ([`disk`]): while anything runs, the workspace and the mounts that the session may write to are measured, and what processes hold of deleted files
 //! ([`holdings`]). That costs time in proportion to the number of files, so it takes at most a tenth of the
@@ -20,6 +23,7 @@
 mod disk;
 mod holdings;
 mod memory;
+mod processes;
 mod survey;
 pub(super) mod writing;
 
@@ -65,8 +69,11 @@ pub(super) fn start(duties: &Duties, calls: &Arc<Calls>, writing: Writing) -> io
     let mut tasks = JoinSet::new();
     let disk = Disk::new(&duties.writable, duties.limits.clone(), writing)?;
     tasks.spawn(watch_disk(disk, Arc::clone(calls)));
-    if duties.enforcement == Enforcement::Rlimit {
+    if duties.enforcement == Enforcement::Rlimit || duties.has_own_kernel {
         tasks.spawn(memory::watch(duties.limits.memory, Arc::clone(calls)));
+    }
+    if duties.has_own_kernel {
+        tasks.spawn(processes::watch(duties.limits.processes, Arc::clone(calls)));
     }
     Ok(tasks)
 }

@@ -1,28 +1,33 @@
 //! The hand: the small server inside each sandbox.
 //!
 //! `oma hand --launch` is the whole command line ([`main`]), or `oma hand --contained` where a container is the
-//! sandbox already; only the server runs it. It makes the sandbox ([`launch`]), becomes pid 1 in it and serves one frame protocol ([`server`]) on a socket that lies on the
+//! sandbox already, to which `oma hand --relay` may be the way; only the server runs it. It makes the sandbox ([`launch`]), becomes pid 1 in it and serves one frame protocol ([`server`]) on a socket that lies on the
 //! host and can't be seen from inside. [`calls`] remembers what runs and what waits; [`tools`] does the work;
 //! [`guard`] watches memory and disk; [`process`] starts, kills and reaps processes; [`copy_up`] copies files of the host
 //! for builds of ordinary users.
 //!
 //! Invariant: the hand trusts nothing of the session: it has the same user, so it is closed to ptrace and
-//! `/proc`, holds no secret, and as pid 1 can't be killed from inside.
+//! `/proc`, holds no secret but what tells its server from others ([`token`]), and as pid 1 can't be killed from inside.
 //! Invariant: when the hand ends, the kernel ends every process of the sandbox.
 
 mod calls;
 mod copy_up;
 mod datagrams;
 mod doors;
+mod eager;
+mod entrance;
 mod guard;
 pub(crate) mod launch;
 pub mod limits;
 pub mod log_ring;
 mod port;
 pub mod process;
+#[cfg(feature = "docker")]
+pub(crate) mod relay;
 mod server;
 mod service;
 mod splice;
+pub(crate) mod token;
 pub mod tools;
 
 use std::collections::BTreeMap;
@@ -35,7 +40,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::EventId;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +54,9 @@ pub(crate) const LAUNCH: &str = "--launch";
 /// The argument after `hand` that serves in a container, which is the sandbox.
 pub(crate) const CONTAINED: &str = "--contained";
 
+/// The argument after `hand` that does so where only a relay leads to it.
+pub(crate) const RELAYED: &str = "--relayed";
+
 /// Threads for what blocks: looking through files.
 const BLOCKING_THREADS: usize = 4;
 
@@ -63,6 +70,10 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let launched = match (arguments.next(), arguments.next()) {
         (Some(only), None) if only == LAUNCH => launch::launch(),
         (Some(only), None) if only == CONTAINED => launch::contained::launch().map(Some),
+        #[cfg(feature = "docker")]
+        (Some(only), None) if only == RELAYED => launch::contained::launch_relayed().map(Some),
+        #[cfg(feature = "docker")]
+        (Some(only), None) if only == relay::RELAY => return relay::main(),
         _ => {
             let _ = writeln!(
                 io::stderr(),
@@ -111,11 +122,10 @@ impl calls::Run for tools::Tools {
 async fn work(launched: Launched) -> io::Result<()> {
     let Launched {
         duties,
-        listener,
+        entrance,
         doors,
     } = launched;
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    let mut entrance = entrance::Entrance::new(entrance)?;
     guard::ignore_file_size_signal()?;
 
     let log = Arc::new(log_ring::LogRing::new());
@@ -134,7 +144,7 @@ async fn work(launched: Launched) -> io::Result<()> {
     let reaper = tokio::spawn(reap());
     let mut guards = guard::start(&duties, &calls, writing)?;
     let served = tokio::select! {
-        served = server::serve(&listener, &shared, duties.orphan_timeout, &workspace) => served,
+        served = server::serve(&mut entrance, &shared, duties.orphan_timeout, &workspace) => served,
         // Nothing may run unguarded.
         _ = guards.join_next() => Err(io::Error::other("a guard has broken")),
     };

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use rustix::net::Shutdown;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::eager::ReadHalf;
 use super::splice;
 use crate::protocol::{Order, Report};
 use crate::wire::{Reader, Writer, encode};
@@ -63,7 +64,7 @@ impl Ports {
 /// that or goes away, or the hand ends.
 pub(super) async fn run(
     port: u16,
-    (mut reader, mut writer): (Reader<OwnedReadHalf>, Writer<OwnedWriteHalf>),
+    (mut reader, mut writer): (Reader<ReadHalf>, Writer<OwnedWriteHalf>),
     ports: &Ports,
     end: &CancellationToken,
 ) {
@@ -109,11 +110,11 @@ pub(super) async fn say(writer: &mut Writer<OwnedWriteHalf>, report: &Report) ->
 /// Returns when both have said all, or some time after the server has. An error is an end like any other.
 async fn carry(
     mut process: TcpStream,
-    reader: Reader<OwnedReadHalf>,
+    reader: Reader<ReadHalf>,
     to_server: OwnedWriteHalf,
 ) -> io::Result<()> {
     let (from_server, begun) = reader.into_parts();
-    let server = from_server.reunite(to_server).map_err(io::Error::other)?;
+    let server = from_server.0.reunite(to_server).map_err(io::Error::other)?;
     process.write_all(&begun).await?;
     let there = async {
         let _ = splice::one_way(&process, &server).await;

@@ -97,8 +97,8 @@ impl Tree {
         // nor takes a lock.
         unsafe {
             command.pre_exec(move || {
-                rustix::process::setsid()?;
-                rustix::process::set_child_subreaper(Some(Pid::INIT))?;
+                lead_session()?;
+                adopt_orphans()?;
                 confinement.as_ref().map_or(Ok(()), filter::apply)
             });
         }
@@ -279,6 +279,24 @@ fn signal_everyone(signal: Signal) {
     // SAFETY: `kill` takes two integers. The callers made sure that this is pid 1, so -1 means the sandbox.
     // That there is nobody to signal is no failure.
     let _ = unsafe { libc::kill(-1, signal.as_raw()) };
+}
+
+/// Makes this process the leader of a session of its own. Makes one system call.
+fn lead_session() -> io::Result<()> {
+    // SAFETY: the call takes nothing. What it gives is not asked for: gVisor gives 0, which is no process id.
+    match unsafe { libc::setsid() } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes this process the parent of what is left of those below it. Makes one system call.
+fn adopt_orphans() -> io::Result<()> {
+    match rustix::process::set_child_subreaper(Some(Pid::INIT)) {
+        // gVisor's answer: there they are pid 1's, and strays to whoever looks for a tree.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is_init() -> bool {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::calls::{Calls, Outcome};
 use super::datagrams::Datagrams;
 use super::doors::Passing;
+use super::eager::Eager;
+use super::entrance::Entrance;
 use super::log_ring::LogRing;
 use super::port::Ports;
 use super::process::Table;
@@ -95,7 +97,7 @@ impl Shared {
 /// # Errors
 /// When the listening socket breaks.
 pub(crate) async fn serve(
-    listener: &UnixListener,
+    entrance: &mut Entrance,
     shared: &Arc<Shared>,
     orphan_timeout: Duration,
     workspace: &Path,
@@ -105,11 +107,10 @@ pub(crate) async fn serve(
     tokio::pin!(orphaned);
     let outcome = loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
+            next = entrance.next(), if connections.len() < MAX_CONNECTIONS => match next {
+                Ok(stream) => {
                     connections.spawn(connection(stream, Arc::clone(shared)));
                 }
-                Err(error) if is_passing(&error) => {}
                 Err(error) => break Err(error),
             },
             Some(_) = connections.join_next() => {}
@@ -126,14 +127,6 @@ pub(crate) async fn serve(
 /// Ends every call, within a bound.
 pub(crate) async fn wind_down(shared: &Shared) {
     let _ = timeout(GRACE, shared.calls.cancel_all()).await;
-}
-
-/// Whether the next `accept` may well work.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-    )
 }
 
 /// Returns when no server has been connected for `patience`, or none has come at all: then the one that
@@ -190,7 +183,7 @@ impl Drop for Presence<'_> {
 
 async fn connection(stream: UnixStream, shared: Arc<Shared>) {
     let (read, write) = stream.into_split();
-    let mut reader = wire::Reader::new(read);
+    let mut reader = wire::Reader::new(Eager(read));
     let mut writer = wire::Writer::new(write);
 
     let hello = timeout(HELLO_TIMEOUT, reader.next::<Order>()).await;

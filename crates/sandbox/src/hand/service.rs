@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
+use super::eager::ReadHalf;
 use super::log_ring::LogRing;
 use super::process::Tree;
 use crate::protocol::{Report, Service};
@@ -31,7 +32,7 @@ const CHUNK: usize = 8 << 10;
 /// Starts the process and carries bytes between it and the connection until either ends, or the hand.
 pub(super) async fn run(
     service: Service,
-    (reader, mut writer): (Reader<OwnedReadHalf>, Writer<OwnedWriteHalf>),
+    (reader, mut writer): (Reader<ReadHalf>, Writer<OwnedWriteHalf>),
     workspace: &Path,
     calls: &Calls,
     log: &Arc<LogRing>,
@@ -86,11 +87,7 @@ fn start(service: &Service, workspace: &Path) -> io::Result<(Child, Tree)> {
 }
 
 /// Returns when the process has closed its standard output, or some time after the connection has ended.
-async fn carry(
-    child: &mut Child,
-    (reader, mut write): (Reader<OwnedReadHalf>, OwnedWriteHalf),
-    log: &LogRing,
-) {
+async fn carry(child: &mut Child, (reader, mut write): (Reader<ReadHalf>, OwnedWriteHalf), log: &LogRing) {
     let (Some(mut input), Some(mut output), Some(errors)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
@@ -108,6 +105,8 @@ async fn carry(
         }
         drop(input);
         let _ = timeout(GRACE, child.wait()).await;
+        // What it has said last may not have been carried yet.
+        sleep(GRACE).await;
     };
     tokio::select! {
         () = from => {}

@@ -20,7 +20,7 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 impl Sandboxes {
     /// Makes sure that nothing of the recorded sandbox is left but its folder.
     pub(super) async fn bury(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
-        if let Some(process) = self.engine.find(folder, record).await {
+        if let Some(process) = self.engine.find(folder, record).await? {
             process.kill().await?;
         } else if let Ok(stream) = folder.connect().await
             && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::SessionId;
+use tokio::net::UnixStream;
 
 use super::record::{Folder, Record};
+use crate::error::io as io_error;
 use crate::fittings::Fittings;
 use crate::hand::launch::Mount;
 use crate::layers::{Build, Layer, Size};
 use crate::limits::Limits;
-use crate::{Error, Spec};
+use crate::{Error, Pipe, Spec};
 
 /// A sandbox to be made: everything but how.
 pub(crate) struct Order<'a> {
@@ -94,7 +96,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn launch(&self, order: Order<'_>, record: &mut Record) -> Result<Arc<dyn Process>, Error>;
 
     /// The sandbox of a record, unless that is known to have ended.
-    async fn find(&self, folder: &Folder, record: &Record) -> Option<Arc<dyn Process>>;
+    ///
+    /// # Errors
+    /// [`Error`] when that can't be told now.
+    async fn find(&self, folder: &Folder, record: &Record) -> Result<Option<Arc<dyn Process>>, Error>;
 
     /// Removes whatever is left of a recorded sandbox that has ended, or ends it.
     ///
@@ -156,11 +161,41 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn discard(&self, image: &str) -> Result<bool, Error>;
 }
 
+/// A connection to a hand.
+pub(crate) enum Link {
+    /// A socket of this machine, over which descriptors can be passed.
+    Socket(UnixStream),
+    /// Something that carries bytes and nothing else.
+    #[cfg(feature = "docker")]
+    Carried(Box<dyn Pipe>),
+}
+
+impl Link {
+    /// For whoever only wants bytes.
+    pub(crate) fn into_pipe(self) -> Box<dyn Pipe> {
+        match self {
+            Self::Socket(stream) => Box::new(stream),
+            #[cfg(feature = "docker")]
+            Self::Carried(pipe) => pipe,
+        }
+    }
+}
+
 /// A sandbox that runs, as its engine knows it.
 #[async_trait]
 pub(crate) trait Process: Send + Sync + 'static {
     /// Returns once it has ended, as far as that can be told.
     async fn ended(&self);
+
+    /// Another connection to its hand, whose socket lies in the folder if there is one on this machine.
+    ///
+    /// # Errors
+    /// [`Error`] when nobody listens.
+    async fn connect(&self, folder: &Folder) -> Result<Link, Error> {
+        let connected = folder.connect().await;
+        let stream = connected.map_err(|error| io_error("connecting to a sandbox", error))?;
+        Ok(Link::Socket(stream))
+    }
 
     /// Ends it and everything in it, and returns when they are gone.
     ///

@@ -1,4 +1,4 @@
-//! The way to a hand whose socket lies in the data folder.
+//! The way to the hand of a sandbox on this machine.
 
 use std::fs::File;
 use std::io;
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oma_domain::EventId;
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+use super::engine::{Link, Process};
 use super::record::{Folder, Record};
 use crate::client::Client;
 use crate::error::io as io_error;
@@ -22,9 +22,10 @@ use crate::{Datagrams, Error, Hand, Incoming, Origin, Pipe};
 /// How long starting a service may take.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way to a hand whose socket lies in the data folder.
+/// The way to the hand of a sandbox on this machine.
 pub(super) struct HostHand {
     pub(super) client: Client,
+    process: Arc<dyn Process>,
     folder: Folder,
     /// Whether programs in the sandbox trust an authority of the session's own, as far as is known.
     pub(super) trusts: bool,
@@ -53,12 +54,13 @@ impl Sync {
 }
 
 impl HostHand {
-    /// The way to the hand at the other end of `client`, which `record` is about.
-    pub(super) fn new(client: Client, folder: Folder, record: Record) -> Self {
+    /// The way to the hand of `process` at the other end of `client`, which `record` is about.
+    pub(super) fn new(client: Client, process: Arc<dyn Process>, folder: Folder, record: Record) -> Self {
         let trusts = record.trusts.unwrap_or(true);
         let replaced = tokio::sync::Mutex::new(record.replaced.then_some(record));
         Self {
             client,
+            process,
             folder,
             trusts,
             replaced,
@@ -71,6 +73,7 @@ impl HostHand {
     pub(super) fn moved(&self, folder: Folder, moving: Sync) -> Self {
         Self {
             client: self.client.clone(),
+            process: Arc::clone(&self.process),
             folder,
             trusts: self.trusts,
             replaced: tokio::sync::Mutex::default(),
@@ -94,9 +97,8 @@ impl HostHand {
     }
 
     /// Another connection.
-    async fn connect(&self) -> Result<UnixStream, Error> {
-        let connected = self.folder.connect().await;
-        connected.map_err(|error| io_error("connecting to a sandbox", error))
+    async fn connect(&self) -> Result<Link, Error> {
+        self.process.connect(&self.folder).await
     }
 
     /// How the sandbox came to be: a loss that nobody has acted on yet is told again.
@@ -147,22 +149,28 @@ impl Hand for HostHand {
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Pipe>, Error> {
         self.settled().await?;
-        let stream = self.connect().await?;
-        service::start(stream, service, SERVE_TIMEOUT).await
+        let pipe = self.connect().await?.into_pipe();
+        service::start(pipe, service, SERVE_TIMEOUT).await
     }
 
     async fn datagrams(&self) -> Result<Datagrams, Error> {
-        let stream = self.connect().await?;
-        service::datagrams(Box::new(stream), SERVE_TIMEOUT).await
+        let pipe = self.connect().await?.into_pipe();
+        service::datagrams(pipe, SERVE_TIMEOUT).await
     }
 
     async fn doors(&self) -> Result<Passed, Error> {
-        let stream = self.connect().await?;
-        service::doors(stream, SERVE_TIMEOUT).await
+        match self.connect().await? {
+            Link::Socket(stream) => service::doors(stream, SERVE_TIMEOUT).await,
+            #[cfg(feature = "docker")]
+            Link::Carried(_) => Err(Error::Refused(
+                "what is said to the sandbox goes through its container engine, which passes no sockets"
+                    .to_owned(),
+            )),
+        }
     }
 
     async fn listen(&self, port: u16) -> Result<Incoming, Error> {
-        let stream = self.connect().await?;
-        service::listen(stream, port, SERVE_TIMEOUT).await
+        let pipe = self.connect().await?.into_pipe();
+        service::listen(pipe, port, SERVE_TIMEOUT).await
     }
 }

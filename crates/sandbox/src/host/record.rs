@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixSocket, UnixStream};
 
 use crate::descriptors;
+use crate::hand::token::Token;
 use crate::layers::Layer;
 
 /// The file in the folder.
@@ -105,6 +106,18 @@ pub(crate) struct Container {
     pub(crate) kit: String,
     /// Its hand has been told to serve.
     pub(crate) is_launched: bool,
+    /// The relay through which its hand is reached; none where that has the socket in the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relay: Option<Relay>,
+}
+
+/// A relay to a hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Relay {
+    /// Its user, in the container.
+    pub(crate) user: u32,
+    /// What the hand is told with each connection.
+    pub(crate) token: Token,
 }
 
 /// A process that may be another one later: a pid and when it started, in clock ticks.

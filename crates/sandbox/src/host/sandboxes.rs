@@ -170,20 +170,25 @@ impl Sandboxes {
     }
 
     /// Finds the session's hand by its record, if it lives and answers.
-    async fn reconnect(&self, folder: &Folder, record: &Record) -> Option<Live> {
-        let process = self.engine.find(folder, record).await?;
-        let stream = folder.connect().await.ok()?;
-        match Client::connect(stream, self.config.launch_timeout, self.run_timeout()).await {
-            Ok(client) => Some(self.live(client, process, folder.clone(), record.clone())),
+    async fn reconnect(&self, folder: &Folder, record: &Record) -> Result<Option<Live>, Error> {
+        let Some(process) = self.engine.find(folder, record).await? else {
+            return Ok(None);
+        };
+        let Ok(link) = process.connect(folder).await else {
+            return Ok(None);
+        };
+        let (hello, run) = (self.config.launch_timeout, self.run_timeout());
+        match Client::connect(link.into_pipe(), hello, run).await {
+            Ok(client) => Ok(Some(self.live(client, process, folder.clone(), record.clone()))),
             Err(error) => {
                 tracing::warn!(folder = %folder.path().display(), %error, "a sandbox does not answer");
-                None
+                Ok(None)
             }
         }
     }
 
     fn live(&self, client: Client, process: Arc<dyn Process>, folder: Folder, record: Record) -> Live {
-        let hand = HostHand::new(client, folder, record);
+        let hand = HostHand::new(client, Arc::clone(&process), folder, record);
         Live {
             hand: Arc::new(hand),
             process,
@@ -299,11 +304,8 @@ impl Sandboxes {
             folder
                 .write(record)
                 .map_err(|error| io_error("recording a sandbox", error))?;
-            let stream = folder
-                .connect()
-                .await
-                .map_err(|error| io_error("connecting to a sandbox", error))?;
-            Client::connect(stream, self.config.launch_timeout, self.run_timeout()).await
+            let pipe = process.connect(folder).await?.into_pipe();
+            Client::connect(pipe, self.config.launch_timeout, self.run_timeout()).await
         };
         match connected.await {
             Ok(client) => Ok(self.live(client, process, folder.clone(), record.clone())),
@@ -325,7 +327,7 @@ impl Sandboxes {
             .map_err(|error| io_error(format!("looking for the sandbox of {session}"), error))?;
         Ok(match record {
             None => Found::None,
-            Some(record) => match self.reconnect(&folder, &record).await {
+            Some(record) => match self.reconnect(&folder, &record).await? {
                 Some(live) => Found::Live(live),
                 None => Found::Gone(record),
             },
@@ -388,7 +390,7 @@ impl Sandboxes {
                     folder.remove().map_err(failed)?;
                     self.throw_away(&self.workspace_path(&session)).map_err(failed)?;
                 }
-                Some(record) if self.engine.find(&folder, &record).await.is_some() => {
+                Some(record) if self.engine.find(&folder, &record).await?.is_some() => {
                     living.push(record);
                     survivors.push(session);
                 }

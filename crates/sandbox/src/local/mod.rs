@@ -97,6 +97,7 @@ impl Namespaces {
         let duties = Duties {
             enforcement: config.enforcement(),
             orphan_timeout: order.orphan_timeout(config.orphan_timeout),
+            has_own_kernel: false,
             limits: order.limits,
             tools: config.tools.clone(),
             writable: writable(&order.mounts),
@@ -155,13 +156,11 @@ impl Engine for Namespaces {
         Ok(Arc::new(process))
     }
 
-    async fn find(&self, _: &Folder, record: &Record) -> Option<Arc<dyn Process>> {
-        if record.boot != self.boot {
-            return None;
-        }
+    async fn find(&self, _: &Folder, record: &Record) -> Result<Option<Arc<dyn Process>>, Error> {
+        let recorded = record.hand.filter(|_| record.boot == self.boot);
         // What can't be opened can't be waited for or killed either.
-        let handle = Handle::of_record(record.hand?).ok().flatten()?;
-        Some(Arc::new(handle))
+        let handle = recorded.and_then(|hand| Handle::of_record(hand).ok().flatten());
+        Ok(handle.map(|handle| Arc::new(handle) as Arc<dyn Process>))
     }
 
     async fn clear(&self, record: &Record) -> Result<(), Error> {

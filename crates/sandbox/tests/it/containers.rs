@@ -17,27 +17,31 @@ use serde_json::json;
 use crate::support::{Folder, bash, said, sh, spec};
 
 /// Sandboxes of the bare image.
-fn bare(engine: &Engine, data: &Path) -> Config {
+pub(crate) fn bare(engine: &Engine, data: &Path) -> Config {
     let mut config = Config::new(crate::support::config(data), BARE);
     config.engine = engine.address();
     config
 }
 
 /// An engine with the bare image.
-fn engine(is_live_restoring: bool) -> Option<Engine> {
+pub(crate) fn engine(is_live_restoring: bool) -> Option<Engine> {
     let engine = oma_docker_engine::is_possible().then(|| Engine::start(is_live_restoring))?;
     engine.import_bare();
     Some(engine)
 }
 
-/// Runs those tests of the suite whose names have one of `names` in them and none of `without`, and says how many.
-fn suite(names: &[&str], without: &[&str]) -> u32 {
+/// Runs those tests of the suite whose names have one of `names` in them and none of `without`, with these further
+/// variables, and says how many.
+pub(crate) fn suite(names: &[&str], without: &[&str], variables: &[(&str, &str)]) -> u32 {
     let engine = Engine::start(false);
     engine.import_hosted();
     engine.import_bare();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(names);
-    for name in ["ordinary_user", "containers", "doctor"].iter().chain(without) {
+    for name in ["ordinary_user", "containers", "relayed", "doctor"]
+        .iter()
+        .chain(without)
+    {
         command.args(["--skip", name]);
     }
     let output = command
@@ -47,6 +51,7 @@ fn suite(names: &[&str], without: &[&str]) -> u32 {
         .env("OMA_TEST_BARE_IMAGE", BARE)
         .env("OMA_TEST_READABLE", "/usr:/etc/alternatives")
         .env("RUST_BACKTRACE", "0")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -63,14 +68,14 @@ fn suite(names: &[&str], without: &[&str]) -> u32 {
 #[test]
 fn the_bombs_go_off_in_containers() {
     if oma_docker_engine::is_possible() {
-        assert!(suite(&["bombs::"], &["disk_bombs::"]) > 10);
+        assert!(suite(&["bombs::"], &["disk_bombs::"], &[]) > 10);
     }
 }
 
 #[test]
 fn the_disk_bombs_go_off_in_containers() {
     if oma_docker_engine::is_possible() {
-        assert!(suite(&["disk_bombs::"], &[]) > 5);
+        assert!(suite(&["disk_bombs::"], &[], &[]) > 5);
     }
 }
 
@@ -78,11 +83,11 @@ fn the_disk_bombs_go_off_in_containers() {
 fn the_rest_of_the_suite_passes_in_containers() {
     if oma_docker_engine::is_possible() {
         // Layers are images here, which have tests of their own.
-        assert!(suite(&[], &["bombs::", "layers::"]) > 30);
+        assert!(suite(&[], &["bombs::", "layers::"], &[]) > 30);
     }
 }
 
-async fn tool(hand: &dyn Hand, tool: &str, input: serde_json::Value) -> (String, bool) {
+pub(crate) async fn tool(hand: &dyn Hand, tool: &str, input: serde_json::Value) -> (String, bool) {
     let call = Call {
         tool: tool.to_owned(),
         input,

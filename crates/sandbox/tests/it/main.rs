@@ -14,6 +14,8 @@ mod lifecycle;
 mod mounts;
 mod ordinary_user;
 mod reattach;
+#[cfg(feature = "docker")]
+mod relayed;
 mod saving;
 mod shell;
 mod support;

@@ -55,6 +55,8 @@ pub(crate) async fn open(config: Config) -> Result<Host, oma_sandbox::Error> {
         let image = std::env::var("OMA_TEST_IMAGE").unwrap();
         let mut config = oma_sandbox::docker::Config::new(config, image);
         config.engine = engine;
+        config.runtime = std::env::var(RUNTIME).ok();
+        config.transport = std::env::var_os(BY_EXEC).map(|_| oma_sandbox::docker::Transport::Exec);
         return oma_sandbox::docker::open(config).await;
     }
     oma_sandbox::local::open(config).await
@@ -160,6 +162,12 @@ impl Fixture {
         claimed.unwrap().unwrap()
     }
 }
+
+/// The runtime of this run of the suite, and whether hands are reached through a relay whatever it is.
+#[cfg(feature = "docker")]
+pub(crate) const RUNTIME: &str = "OMA_TEST_RUNTIME";
+#[cfg(feature = "docker")]
+pub(crate) const BY_EXEC: &str = "OMA_TEST_BY_EXEC";
 
 /// Set when sessions of this run of the suite get sandboxes that were started in advance.
 pub(crate) const FROM_RESERVE: &str = "OMA_TEST_FROM_RESERVE";

@@ -47,6 +47,8 @@ async fn open(config: Config) -> Result<Host, oma_sandbox::Error> {
     if let Ok(engine) = std::env::var("OMA_TEST_DOCKER") {
         return oma_sandbox::docker::open(oma_sandbox::docker::Config {
             engine,
+            runtime: std::env::var("OMA_TEST_RUNTIME").ok(),
+            transport: std::env::var_os("OMA_TEST_BY_EXEC").map(|_| oma_sandbox::docker::Transport::Exec),
             ..oma_sandbox::docker::Config::new(config, std::env::var("OMA_TEST_IMAGE").unwrap_or_default())
         })
         .await;

@@ -62,7 +62,45 @@ pub(super) struct Holdings {
 pub(super) struct Workspace {
     /// As paths in a list of mappings begin.
     prefixes: Vec<String>,
-    mounts: Vec<u64>,
+    /// How the kernel tells them from others.
+    mounts: Mounts,
+}
+
+/// How mounts are told from each other.
+#[derive(Debug)]
+enum Mounts {
+    /// By their numbers.
+    Numbered(Vec<u64>),
+    /// By their devices, major and minor: gVisor does not tell their numbers. It has a device for each, and counts a name
+    /// of a file that was deleted on as one that is there, so that what is deleted is told by where links of `/proc`
+    /// lead. A file that had more than one name counts with the first of them that goes.
+    Devices(Vec<(u32, u32)>),
+}
+
+impl Mounts {
+    fn of(stats: &[Statx]) -> Self {
+        let is_numbered = |stat: &Statx| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        if stats.iter().all(is_numbered) {
+            Self::Numbered(stats.iter().map(|stat| stat.stx_mnt_id).collect())
+        } else {
+            Self::Devices(stats.iter().map(device).collect())
+        }
+    }
+
+    /// Whether the file lies on one of them and has no name. `target` is where a link leads to it.
+    fn has_nameless(&self, stat: &Statx, target: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+        match self {
+            Self::Numbered(mounts) => stat.stx_nlink == 0 && mounts.contains(&stat.stx_mnt_id),
+            Self::Devices(devices) => {
+                let is_deleted = || target().is_some_and(|target| target.ends_with(DELETED.as_bytes()));
+                devices.contains(&device(stat)) && (stat.stx_nlink == 0 || is_deleted())
+            }
+        }
+    }
+}
+
+fn device(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
 }
 
 impl Workspace {
@@ -71,18 +109,16 @@ impl Workspace {
     /// # Errors
     /// When that can't be told.
     pub(super) fn of(folders: &[PathBuf]) -> io::Result<Self> {
-        let mut found = Self {
-            prefixes: Vec::new(),
-            mounts: Vec::new(),
-        };
+        let (mut prefixes, mut stats) = (Vec::new(), Vec::new());
         for path in folders {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let folder = rustix::fs::open(path, flags, Mode::empty())?;
             let stat = rustix::fs::statx(folder, "", AtFlags::EMPTY_PATH, WANTED)?;
-            found.mounts.push(stat.stx_mnt_id);
-            found.prefixes.push(format!("{}/", path.display()));
+            stats.push(stat);
+            prefixes.push(format!("{}/", path.display()));
         }
-        Ok(found)
+        let mounts = Mounts::of(&stats);
+        Ok(Self { prefixes, mounts })
     }
 
     /// Looks at every process of the sandbox but the hand.
@@ -198,7 +234,7 @@ impl Look<'_> {
             // What has been closed meanwhile leads nowhere.
             match rustix::fs::statx(&folder, number.to_string(), AtFlags::empty(), WANTED) {
                 Ok(stat) => {
-                    self.file(&stat);
+                    self.file(&stat, || target(&folder, &number.to_string()));
                     self.socket(&stat, &format!("{path}/fdinfo/{number}"));
                 }
                 Err(rustix::io::Errno::NOENT) => {}
@@ -212,12 +248,12 @@ impl Look<'_> {
     /// stopped at the descriptors as well.
     fn link(&mut self, path: &str) {
         if let Ok(stat) = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), WANTED) {
-            self.file(&stat);
+            self.file(&stat, || target(rustix::fs::CWD, path));
         }
     }
 
-    fn file(&mut self, stat: &Statx) {
-        if stat.stx_nlink > 0 || !self.workspace.mounts.contains(&stat.stx_mnt_id) {
+    fn file(&mut self, stat: &Statx, target: impl FnOnce() -> Option<Vec<u8>>) {
+        if !self.workspace.mounts.has_nameless(stat, target) {
             return;
         }
         let name = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
@@ -312,6 +348,12 @@ impl Look<'_> {
         }
         self.found
     }
+}
+
+/// Where a link of `/proc` leads, in words.
+fn target(folder: impl AsFd, name: &str) -> Option<Vec<u8>> {
+    let target = rustix::fs::readlinkat(folder, name, Vec::new()).ok()?;
+    Some(target.into_bytes())
 }
 
 /// A line of a list of mappings.

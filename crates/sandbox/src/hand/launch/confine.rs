@@ -50,9 +50,12 @@ pub(super) fn limit_processes(duties: &Duties) -> Result<(), Failure> {
 
 fn limit(resource: Resource, value: u64) -> Result<(), Failure> {
     // A hard limit below what is wanted can't be raised without privilege, and is stricter anyway.
-    let hard = rustix::process::getrlimit(resource)
-        .maximum
-        .map_or(value, |now| now.min(value));
+    let now = rustix::process::getrlimit(resource);
+    let hard = now.maximum.map_or(value, |now| now.min(value));
+    if (now.current, now.maximum) == (Some(hard), Some(hard)) {
+        // Some kernels have this and no other, and take none.
+        return Ok(());
+    }
     let new = Rlimit {
         current: Some(hard),
         maximum: Some(hard),

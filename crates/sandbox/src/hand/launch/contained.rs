@@ -6,24 +6,34 @@
 //! away before any command runs, and the socket itself lies where the container has no view of: so what a session
 //! runs can talk neither to the server nor, in the server's name, to the hand.
 //!
+//! Where the container has a kernel of its own, no socket of the host's can be passed to it. Then the hand listens in the
+//! container, where a relay ([`crate::hand::relay`]) connects for the server; the first connection is for the orders.
+//!
 //! Invariant: no word of the engine's is trusted: what the sandbox lacks is looked at from inside, and one that is
 //! weaker than ordered does not serve.
 
 use std::fs;
 use std::io::{self, IoSliceMut, Read as _};
 use std::os::fd::OwnedFd;
+#[cfg(feature = "docker")]
+use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+#[cfg(feature = "docker")]
+use std::time::Instant;
 
 use rustix::fs::{Access, StatVfsMountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "docker")]
+use crate::hand::token::Token;
+
 use super::{
-    Duties, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, group, open_doors,
-    quiet, report,
+    Duties, Entrance, Failure, Launched, MAX_PLAN, Progress, Step as _, WORKSPACE, confine, filter, group,
+    open_doors, quiet, report,
 };
 use crate::limits::Enforcement;
 
@@ -41,6 +51,10 @@ pub(crate) const BASH: &str = "bash";
 
 /// How long the server may take to say something.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the server may take to hear why there is no sandbox.
+#[cfg(feature = "docker")]
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Network interfaces that lead nowhere: the loopback, and what some kernels make unasked in each new network
 /// namespace, for tunnels that nobody has set up.
@@ -84,14 +98,71 @@ pub(in crate::hand) fn bash() -> Option<Vec<PathBuf>> {
 /// [`Failure`], which has been reported to the server already where that was possible.
 pub(crate) fn launch() -> Result<Launched, Failure> {
     let path = Path::new(DOOR).join(crate::host::record::DOOR_SOCKET);
-    let mut server = UnixStream::connect(&path).step("connecting to the server")?;
+    let server = UnixStream::connect(&path).step("connecting to the server")?;
+    launch_for(server, |server| {
+        Ok(Entrance {
+            listener: socket(server)?.into(),
+            token: None,
+        })
+    })
+}
+
+/// The same where the server comes through a relay, and no socket can be passed. Nothing of the session runs yet, so
+/// whoever is the first to connect is the server, and says what it will say first from then on.
+///
+/// # Errors
+/// As [`launch`].
+#[cfg(feature = "docker")]
+pub(crate) fn launch_relayed() -> Result<Launched, Failure> {
+    let listener = crate::hand::relay::bind().step("listening for the server")?;
+    wait_for(&listener).step("waiting for the server")?;
+    let (server, _) = listener.accept().step("waiting for the server")?;
+    launch_for(server, |server| {
+        let mut words = [0; Token::LENGTH];
+        server.read_exact(&mut words)?;
+        let token = Token::said(&words).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Entrance {
+            listener,
+            token: Some(token),
+        })
+    })
+    .inspect_err(|_| {
+        // The relay ends with this process, and may not have passed the reason on yet. The server ends the container as
+        // soon as it has it.
+        std::thread::sleep(FAREWELL);
+    })
+}
+
+/// Returns when somebody connects.
+#[cfg(feature = "docker")]
+fn wait_for(listener: &UnixListener) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = [PollFd::new(listener, PollFlags::IN)];
+        match poll(&mut polled, Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn launch_for(
+    mut server: UnixStream,
+    enter: impl FnOnce(&mut UnixStream) -> io::Result<Entrance>,
+) -> Result<Launched, Failure> {
     server
         .set_read_timeout(Some(PATIENCE))
         .step("waiting for the server")?;
     server
         .set_write_timeout(Some(PATIENCE))
         .step("waiting for the server")?;
-    match serve_for(&mut server) {
+    match serve_for(&mut server, enter) {
         Ok(launched) => {
             // A server that is gone knows nothing of this hand, so it must not live on.
             report(&mut server, &Progress::Ready).step("reporting to the server")?;
@@ -109,8 +180,11 @@ pub(crate) fn launch() -> Result<Launched, Failure> {
     }
 }
 
-fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
-    let socket = socket(server).step("taking the socket over")?;
+fn serve_for(
+    server: &mut UnixStream,
+    enter: impl FnOnce(&mut UnixStream) -> io::Result<Entrance>,
+) -> Result<Launched, Failure> {
+    let entrance = enter(server).step("taking the entrance over")?;
     let mut json = Vec::new();
     server
         .take(MAX_PLAN)
@@ -134,7 +208,8 @@ fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
     };
     look_around(builds)?;
     if duties.enforcement == Enforcement::Cgroup {
-        group::check(&duties.limits)?;
+        let room = duties.has_own_kernel.then(|| duties.limits.beside_a_kernel());
+        group::check(room.as_ref().unwrap_or(&duties.limits))?;
     }
     let doors = open_doors(&duties)?;
     confine::limit_resources(&duties)?;
@@ -148,7 +223,7 @@ fn serve_for(server: &mut UnixStream) -> Result<Launched, Failure> {
     filter::install()?;
     Ok(Launched {
         duties,
-        listener: socket.into(),
+        entrance,
         doors,
     })
 }
@@ -177,13 +252,27 @@ fn look_around(builds: bool) -> Result<(), Failure> {
     let weak = |why: &str| Err(io::Error::other(why.to_owned())).step("looking at the container");
     let root = rustix::fs::statvfs("/").step("looking at the root")?;
     if !builds && !root.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return weak("its root can be written to");
+        // Some kernels say it here only.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").step("looking at the root")?;
+        if !is_root_closed(&mounts) {
+            return weak("its root can be written to");
+        }
     }
     let interfaces = fs::read_to_string("/proc/net/dev").step("looking at the network")?;
     if let Some(name) = leading_out(&interfaces) {
         return weak(&format!("it has a network interface {name}"));
     }
     Ok(())
+}
+
+/// Whether what is mounted as the root, by `/proc/self/mountinfo`, is mounted read-only.
+fn is_root_closed(mounts: &str) -> bool {
+    // The last one hides those below it.
+    let last = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(4);
+        (fields.next()? == "/").then_some(fields.next()?)
+    });
+    last.is_some_and(|options| options.split(',').any(|option| option == "ro"))
 }
 
 /// That the session belongs to no other group, for example by what the image says of its user.
@@ -222,6 +311,16 @@ mod tests {
     fn groups_of_others_are_not_left() {
         assert!(is_allowed(200_001, 200_001) && is_allowed(NAMELESS, 0));
         assert!(!is_allowed(0, 200_001) && !is_allowed(999, 0));
+    }
+
+    #[test]
+    fn a_root_is_closed_where_the_uppermost_mount_is() {
+        let line = |place: &str, options: &str| format!("8 7 0:8 / {place} {options}  - 9p none rw,x=ro\n");
+        let (open, closed) = (line("/", "rw"), line("/", "ro,relatime"));
+        let other = line("/gv", "ro");
+        assert!(is_root_closed(&format!("{open}{closed}{other}")));
+        assert!(!is_root_closed(&format!("{closed}{open}{other}")));
+        assert!(!is_root_closed(&other) && !is_root_closed(""));
     }
 
     #[test]

@@ -247,7 +247,18 @@ fn hand_only(guards: &[i32]) -> Result<Rules, seccompiler::Error> {
         condition(0, SeccompCmpOp::Eq, number(libc::PR_SET_DUMPABLE))?,
         condition(1, SeccompCmpOp::Ne, 1)?,
     ])?;
+    // Linux keeps signals from a first process that does not ask for them; gVisor does not. Whether it is there may be asked.
+    let init = SeccompRule::new(vec![
+        condition(0, SeccompCmpOp::Eq, 1)?,
+        condition(1, SeccompCmpOp::Ne, 0)?,
+    ])?;
+    let init_or_thread = SeccompRule::new(vec![condition(0, SeccompCmpOp::Eq, 1)?])?;
     let mut rules = Rules::from([
+        (libc::SYS_kill, vec![init.clone()]),
+        (libc::SYS_rt_sigqueueinfo, vec![init]),
+        (libc::SYS_tgkill, vec![init_or_thread.clone()]),
+        (libc::SYS_rt_tgsigqueueinfo, vec![init_or_thread]),
+        (libc::SYS_tkill, guard(0)?),
         (libc::SYS_kcmp, vec![]),
         (libc::SYS_prctl, vec![undumpable]),
         (libc::SYS_prlimit64, vec![when(0, SeccompCmpOp::Ne, 0)?]),

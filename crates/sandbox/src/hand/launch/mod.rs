@@ -31,6 +31,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::limits::ToolLimits;
+use super::token::Token;
 use crate::gateway::Doors;
 use crate::limits::{Enforcement, Limits};
 use crate::mounts::Access;
@@ -122,6 +123,10 @@ pub(crate) struct Duties {
     pub(crate) writable: Vec<PathBuf>,
     /// There are doors to the server.
     pub(crate) gateway: bool,
+    /// The sandbox may have a kernel of its own: what limits it from outside counts what that one needs, too, and has room
+    /// for it.
+    #[serde(default)]
+    pub(crate) has_own_kernel: bool,
     /// Variables of everything that runs in the sandbox. The launcher and the hand must not have them from their start:
     /// some are orders to the loader of programs.
     pub(crate) variables: BTreeMap<String, String>,
@@ -187,8 +192,15 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 /// What [`launch`] leaves behind in the hand.
 pub(crate) struct Launched {
     pub(crate) duties: Duties,
-    pub(crate) listener: UnixListener,
+    pub(crate) entrance: Entrance,
     pub(crate) doors: Option<Doors>,
+}
+
+/// Where the server comes in.
+pub(crate) struct Entrance {
+    pub(crate) listener: UnixListener,
+    /// What the server says first, where others can connect, too.
+    pub(crate) token: Option<Token>,
 }
 
 /// Makes the sandbox. Returns in the hand, `Ok(None)` in the launcher when its part is done.
@@ -204,7 +216,10 @@ pub(crate) fn launch() -> Result<Option<Launched>, Failure> {
             report(&mut inherited.progress, &Progress::Ready).step("reporting to the server")?;
             Ok(Some(Launched {
                 duties: plan.duties,
-                listener: inherited.listener,
+                entrance: Entrance {
+                    listener: inherited.listener,
+                    token: None,
+                },
                 doors,
             }))
         }

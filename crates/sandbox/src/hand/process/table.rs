@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use rustix::process::Pid;
+
 use super::{Process, roots, services};
 
 /// The kernel's flag for a thread that is about to end.
@@ -46,11 +48,13 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Reads it. A process that ends meanwhile is left out.
+    /// Reads it. A process that ends meanwhile is left out, and so is one that somebody has brought in from outside, such
+    /// as a relay ([`crate::hand::relay`]): its parent is not to be seen here, as that of no other process can be.
     ///
     /// # Errors
     /// When it can't be read whole: what is not seen must not count as not running.
     pub(crate) fn read() -> io::Result<Self> {
+        let is_init = rustix::process::getpid() == Pid::INIT;
         let mut rows = BTreeMap::new();
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry?
@@ -66,6 +70,9 @@ impl Table {
                 Err(error) => return Err(error),
             };
             let stat = parse_stat(&text).ok_or(io::ErrorKind::InvalidData)?;
+            if is_init && pid != 1 && stat.parent == 0 {
+                continue;
+            }
             rows.insert(pid, stat);
         }
         // The reader itself is alive, so a table without it is not the whole one. In a sandbox that is pid 1.
@@ -146,6 +153,12 @@ impl Table {
             .values()
             .filter(|stat| stat.process.pid != 1 && !stat.is_dead());
         others.max_by_key(|stat| stat.rss).map(|stat| stat.process.pid)
+    }
+
+    /// How many processes and threads the session has: all but the hand.
+    pub(crate) fn tasks(&self) -> u64 {
+        let others = self.rows.values().filter(|stat| stat.process.pid != 1);
+        others.map(|stat| stat.threads.max(1)).sum()
     }
 
     /// The resident memory of all, in bytes; a page that many have counts many times.
