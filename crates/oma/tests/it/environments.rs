@@ -25,29 +25,40 @@ const TRUST: [(&str, &str); 5] = [
     ("NODE_EXTRA_CA_CERTS", "NODE_EXTRA_CA_CERTS"),
 ];
 
-/// Where this machine has its own packages from.
-fn addresses() -> Vec<IpAddr> {
+/// The hosts that this machine has its own packages from.
+fn hosts() -> BTreeSet<String> {
     let listed = Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI)"])
         .output();
     let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let host = |line: &str| Some(reqwest::Url::parse(line).ok()?.host_str()?.to_owned());
-    let hosts: BTreeSet<String> = listed.unwrap_or_default().lines().filter_map(host).collect();
-    let found = hosts
-        .into_iter()
-        .filter_map(|host| (host, 443).to_socket_addrs().ok());
-    found.flatten().map(|address| address.ip()).collect()
+    listed.unwrap_or_default().lines().filter_map(host).collect()
+}
+
+/// What the builds of a test have besides what installing this machine's own packages takes.
+#[derive(Default)]
+pub(crate) struct Given<'a> {
+    /// Where the file with those that are trusted lies, if that is another place than on this machine.
+    pub(crate) place: Option<&'a str>,
+    /// A further registry, `host:port`.
+    pub(crate) host: Option<String>,
+    /// Variables, `NAME=VALUE`.
+    pub(crate) variables: Vec<String>,
 }
 
 /// A server whose environments can have packages, as far as this machine can give them.
 pub(crate) async fn start(adjust: impl FnOnce(Options) -> Options) -> Option<System> {
-    start_trusting(None, adjust).await
+    start_given(Given::default(), adjust).await
 }
 
-/// The same where the file with those that are trusted lies at another place than on this machine.
-async fn start_trusting(place: Option<&str>, adjust: impl FnOnce(Options) -> Options) -> Option<System> {
+/// The same with more than that.
+pub(crate) async fn start_given(given: Given<'_>, adjust: impl FnOnce(Options) -> Options) -> Option<System> {
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    let addresses = addresses();
+    let hosts = hosts();
+    let found = hosts
+        .iter()
+        .filter_map(|host| (host.as_str(), 443).to_socket_addrs().ok());
+    let addresses: Vec<IpAddr> = found.flatten().map(|address| address.ip()).collect();
     if addresses.is_empty() {
         assert!(
             !is_ci,
@@ -56,19 +67,25 @@ async fn start_trusting(place: Option<&str>, adjust: impl FnOnce(Options) -> Opt
         return None;
     }
     // A mirror may have an address that is not public.
-    let allowed: Vec<String> = addresses
+    let allowed = addresses
         .iter()
-        .flat_map(|address| [80, 443].map(|port| SocketAddr::new(*address, port).to_string()))
-        .collect();
+        .flat_map(|address| [80, 443].map(|port| SocketAddr::new(*address, port).to_string()));
+    let allowed: Vec<String> = allowed.chain(given.host.clone()).collect();
+    let registry = given.host.as_deref().map(|host| match host.rsplit_once(':') {
+        Some((name, _port)) => name.to_owned(),
+        None => host.to_owned(),
+    });
+    let registries: Vec<String> = hosts.into_iter().chain(registry).collect();
     let trust = TRUST.into_iter().filter_map(|(name, known_as)| {
         let path = std::env::var(name).ok()?;
-        Some(format!("{known_as}={}", place.unwrap_or(&path)))
+        Some(format!("{known_as}={}", given.place.unwrap_or(&path)))
     });
-    let trust: Vec<String> = trust.collect();
+    let variables: Vec<String> = trust.chain(given.variables).collect();
     let system = System::start_with(|options| {
         adjust(options)
             .set("OPENCLAW_SANDBOX_EGRESS_ALLOW", &allowed.join(","))
-            .set("OPENCLAW_SANDBOX_BUILD_VARIABLES", &trust.join(","))
+            .set("OPENCLAW_SANDBOX_REGISTRIES", &registries.join(","))
+            .set("OPENCLAW_SANDBOX_BUILD_VARIABLES", &variables.join(","))
             // What needs this must still work, and is told from the packages of a build.
             .set("OPENCLAW_SANDBOX_MEMORY", "1GiB")
     });
@@ -226,7 +243,11 @@ async fn packages_are_installed_into_containers() {
     let Some(engine) = engine(false) else { return };
     // Files of builds: whom to trust, where an image does not know.
     let trusted = std::env::var("SSL_CERT_FILE").ok();
-    let started = start_trusting(Some("/etc/trusted.pem"), |options| {
+    let given = Given {
+        place: Some("/etc/trusted.pem"),
+        ..Given::default()
+    };
+    let started = start_given(given, |options| {
         let options = contained(&engine)(options).set("OPENCLAW_SANDBOX_IMAGES", DEBIAN);
         match &trusted {
             Some(path) => options.set(

@@ -30,6 +30,7 @@ mod network;
 #[cfg(feature = "otel")]
 mod otel;
 mod outcomes;
+mod registries;
 mod repositories;
 mod requests;
 mod secrets;
