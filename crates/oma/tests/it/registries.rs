@@ -27,16 +27,16 @@ require "rubygems/package"
 FileUtils.mkdir_p(["/opt/gems/gems", "/opt/gems/quick/Marshal.4.8", "/tmp/gems/bin", "/tmp/gems/lib"])
 Dir.chdir("/tmp/gems")
 File.write("lib/oma-word.rb", "OMA_WORD = 'good day'\n")
-def gem(name, version, files)
+def describe(name, version, files)
   Gem::Specification.new do |spec|
     spec.name, spec.version, spec.files = name, version, files
     spec.authors, spec.summary, spec.license, spec.homepage = ["oma"], "For a test.", "MIT", "http://registry.test/"
     yield spec
   end
 end
-built = [gem("oma-word", "1.0.0", ["lib/oma-word.rb"]) { }]
+built = [describe("oma-word", "1.0.0", ["lib/oma-word.rb"]) { }]
 ["1.0.0", "1.1.0"].each do |version|
-  built << gem("oma-hello", version, ["bin/gem-hello"]) do |spec|
+  built << describe("oma-hello", version, ["bin/gem-hello"]) do |spec|
     spec.bindir, spec.executables = "bin", ["gem-hello"]
     spec.add_dependency "oma-word", "~> 1.0"
   end
@@ -221,13 +221,14 @@ async fn gems_and_go_packages_come_from_the_operators_registries() {
     system.stop().await;
 }
 
-/// An environment that reaches nothing but registries has a gem and two programs of a module, and its sessions run them.
+/// Has an environment with a list of hosts that does not name the registry install a gem and two programs of a module, and
+/// a session run them.
 async fn installs(system: &System, [gem, said_by_gem]: [&str; 2]) {
     let client = system.client();
     let body = json!({
         "name": "e",
         "packages": {"gem": [gem], "go": ["registry.test/tools/go-hello@v1.0.0", "registry.test/tools/go-bye"]},
-        "networking": {"type": "limited", "allowPackageManagers": true},
+        "networking": {"type": "limited", "allowedHosts": ["elsewhere.test"], "allowPackageManagers": true},
     });
     let id = environment(client, body).await;
     let build = built(client, &id).await;
