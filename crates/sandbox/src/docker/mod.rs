@@ -423,8 +423,9 @@ impl Engine for Containers {
         let container = self.container(noted);
         match container.connect(folder).await {
             Ok(_) => Ok(Some(Arc::new(container))),
-            // It may well run.
+            // It may well run. A socket that nobody answers at is no such case: that one leads past the engine.
             Err(error @ Error::Engine(_)) => Err(error),
+            Err(error @ Error::Timeout(_)) if container.relay.is_some() => Err(error),
             // Nobody but the hand answers, so there is none, whatever the engine thinks.
             Err(_) => Ok(None),
         }

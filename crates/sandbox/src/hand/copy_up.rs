@@ -34,9 +34,10 @@ const TEMPORARY: &str = ".oma-copy-";
 /// The rights of a file's owner and group for whoever runs it.
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 
-/// Requests for the descriptor at which waiting calls are heard of: `SECCOMP_IOCTL_NOTIF_RECV`, `…_SEND`.
+/// Requests for the descriptor at which waiting calls are heard of: `SECCOMP_IOCTL_NOTIF_RECV`, `…_SEND`, `…_ID_VALID`.
 const RECEIVE: libc::Ioctl = 0xc050_2100;
 const SEND: libc::Ioctl = 0xc018_2101;
+const IS_THERE: libc::Ioctl = 0x4008_2102;
 
 /// Lets calls go on, one after the other, until nobody is left who could make one.
 pub(super) fn serve(listener: &OwnedFd) {
@@ -60,7 +61,7 @@ pub(super) fn serve(listener: &OwnedFd) {
             error: 0,
             flags: 0,
         };
-        match Call::of(&call).carry_out(&mut count) {
+        match Call::of(listener, &call).carry_out(&mut count) {
             Outcome::GoOn => answer.flags = CONTINUE,
             Outcome::Done(Ok(())) => {}
             Outcome::Done(Err(error)) => answer.error = -error.raw_os_error().unwrap_or(libc::EIO),
@@ -91,7 +92,9 @@ enum Subject {
 }
 
 /// A call that waits.
-struct Call {
+struct Call<'a> {
+    listener: &'a OwnedFd,
+    id: u64,
     thread: u32,
     subjects: Vec<Subject>,
     /// The rights that it is to give.
@@ -107,8 +110,8 @@ fn has(argument: u64, flag: libc::c_int) -> bool {
     lower(argument) & flag.cast_unsigned() != 0
 }
 
-impl Call {
-    fn of(call: &libc::seccomp_notif) -> Self {
+impl<'a> Call<'a> {
+    fn of(listener: &'a OwnedFd, call: &libc::seccomp_notif) -> Self {
         let args = call.data.args;
         let path = |from: usize, at: usize, follows: bool| Subject::Path {
             from: lower(args[from]).cast_signed(),
@@ -160,6 +163,8 @@ impl Call {
             _ => Vec::new(),
         };
         Self {
+            listener,
+            id: call.id,
             thread: call.pid,
             subjects,
             mode,
@@ -182,6 +187,16 @@ impl Call {
 
     /// A file of a call, as a place, as whoever made the call would find it.
     fn open(&self, subject: &Subject) -> io::Result<OwnedFd> {
+        let found = self.find(subject)?;
+        // Where it has ended meanwhile, the number may be somebody else's, and what was found his.
+        // SAFETY: the request is for a number of this size, which outlives the call.
+        match unsafe { libc::ioctl(self.listener.as_raw_fd(), IS_THERE, &raw const self.id) } {
+            0 => Ok(found),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn find(&self, subject: &Subject) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let of_thread = |name: &str| PathBuf::from(format!("/proc/{}/{name}", self.thread));
         let open = |descriptor: i32| {

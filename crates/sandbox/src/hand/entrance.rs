@@ -4,7 +4,8 @@
 //! kernel of its own the session's processes can connect as well ([`super::relay`]): there the first words of a
 //! connection have to be the server's [`Token`].
 //!
-//! Invariant: who holds connections without a word, however many, keeps nobody else out: the oldest of them go.
+//! Invariant: who holds connections without a word, however many, keeps nobody else out: the oldest of them go, after they
+//! could say theirs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::timeout;
 
 use super::launch;
@@ -76,6 +77,8 @@ impl Entrance {
                     Err(error) => return Err(error),
                 },
             }
+            // Each is heard before the next one is let in, or who comes fast would send the others away unheard.
+            yield_now().await;
         }
     }
 }
@@ -145,8 +148,12 @@ mod tests {
             let none = timeout(Duration::ZERO, entrance.next()).await;
             assert!(none.is_err());
         }
+        // The server's is among more of them that wait already than there may be of those that arrive.
         let words = [token.words().to_vec(), b"more".to_vec()].concat();
         let _server = connect(&words).await;
+        for _ in 0..=MAX_ARRIVING {
+            outside.push(connect(b"").await);
+        }
         let mut inside = timeout(PATIENCE / 2, entrance.next()).await.unwrap().unwrap();
         let mut more = [0; 4];
         inside.read_exact(&mut more).await.unwrap();

@@ -20,8 +20,12 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 impl Sandboxes {
     /// Makes sure that nothing of the recorded sandbox is left but its folder.
     pub(super) async fn bury(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
-        if let Some(process) = self.engine.find(folder, record).await? {
+        let found = self.engine.find(folder, record).await;
+        if let Ok(Some(process)) = found {
             process.kill().await?;
+        } else if let Err(error) = found {
+            // What can't be asked can be removed all the same, or that fails.
+            tracing::warn!(%error, "a sandbox that is to go could not be asked");
         } else if let Ok(stream) = folder.connect().await
             && let Ok(client) = Client::connect(stream, UNKNOWN_TIMEOUT, UNKNOWN_TIMEOUT).await
         {

@@ -390,7 +390,7 @@ impl Sandboxes {
                     folder.remove().map_err(failed)?;
                     self.throw_away(&self.workspace_path(&session)).map_err(failed)?;
                 }
-                Some(record) if self.engine.find(&folder, &record).await?.is_some() => {
+                Some(record) if self.may_live(&session, &folder, &record).await => {
                     living.push(record);
                     survivors.push(session);
                 }
@@ -417,6 +417,18 @@ impl Sandboxes {
             }
         });
         Ok(survivors)
+    }
+
+    /// Whether a sandbox runs, as far as that can be told.
+    async fn may_live(&self, session: &SessionId, folder: &Folder, record: &Record) -> bool {
+        match self.engine.find(folder, record).await {
+            Ok(found) => found.is_some(),
+            // Whoever needs it finds out, and the others don't wait for that.
+            Err(error) => {
+                tracing::warn!(session_id = %session, %error, "a sandbox could not be asked whether it runs");
+                true
+            }
+        }
     }
 }
 

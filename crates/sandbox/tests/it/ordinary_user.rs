@@ -31,6 +31,8 @@ fn the_suite_passes_as_an_ordinary_user() {
             "ordinary_user",
             "--skip",
             "containers::",
+            "--skip",
+            "relayed::",
             "--test-threads",
             "2",
         ])
