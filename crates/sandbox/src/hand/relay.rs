@@ -9,7 +9,8 @@
 //! `CONNECT`, and which the relay says first; that it is the hand that hears it is sure, since that one listens before
 //! anything of the session runs, and as long as the container is there.
 //!
-//! Invariant: the session's processes can neither signal nor trace the relay: its user is another one ([`user`]).
+//! Invariant: a session's processes can neither signal nor trace the relay: its user is another one ([`user`]). Root of a build
+//! can become that user, so what is said over a build's relay is the build's word.
 //! Invariant: it ends with the connection to the server.
 
 use std::convert::Infallible;
