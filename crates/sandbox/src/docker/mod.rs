@@ -22,6 +22,7 @@ mod kit;
 mod launch;
 mod layers;
 mod runtime;
+mod severable;
 mod trunk;
 
 pub use config::{Config, Transport};

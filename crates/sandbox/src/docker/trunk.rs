@@ -1,7 +1,7 @@
 //! The server's end of a relay ([`crate::hand::relay`]): one command that the container engine runs in the container,
 //! over which there are as many connections to the hand as are wanted.
 //!
-//! Invariant: dropping the last connection and the [`Trunk`] ends the relay.
+//! Invariant: dropping the last connection and the [`Trunk`] ends the relay, and so does the end of its container.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,8 @@ use tokio_util::io::StreamReader;
 
 use super::branch::Branch;
 use super::connection::{Connection, is_absent, is_conflict};
+use super::severable::Severable;
+use super::wait;
 use crate::hand::relay::{TOKEN, WINDOW, WINDOW_OF_ALL};
 use crate::hand::token::Token;
 use crate::host::record;
@@ -95,7 +97,17 @@ impl Trunk {
         };
         let complaint = Complaint::default();
         let said = StreamReader::new(said(output, complaint.clone()));
-        Self::over(join(said, input), token, complaint).await
+        let (knife, io) = Severable::new(join(said, input));
+        let (connection, container) = (connection.clone(), container.to_owned());
+        // The engine keeps the way to a command open when its container ends while it has more to tell it.
+        tokio::spawn(async move {
+            let mut knife = knife;
+            tokio::select! {
+                () = wait(&connection, &container, "not-running") => {}
+                () = knife.closed() => {}
+            }
+        });
+        Self::over(io, token, complaint).await
     }
 
     async fn over(
