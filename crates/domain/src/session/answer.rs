@@ -1,7 +1,12 @@
 //! A client has carried out a custom tool, or a worker one that runs with the developer.
 
 use super::input::Outcome;
-use super::state::{Context, Gate, Phase, Rejection, Step, SystemNote, Transition};
+use super::queue::SystemNote;
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::tool_use::Gate;
+use super::transition::{Context, Transition};
+use super::turn::Step;
 use crate::event::Body;
 use crate::id::EventId;
 

@@ -1,8 +1,12 @@
 //! A client archives the session.
 
 use super::input::Outcome;
-use super::state::{Context, Phase, QueueChange, Rejection, Step, Transition};
+use super::queue::QueueChange;
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use super::turn::INTERRUPTED;
+use super::turn::Step;
 use crate::event::{Body, StopReason};
 use crate::outcome::Ending;
 use crate::workflow::Ending::Stopped;

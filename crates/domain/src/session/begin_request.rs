@@ -1,7 +1,9 @@
 //! The runtime is about to make a model request.
 
 use super::delegate::Spending;
-use super::state::{Context, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::transition::{Context, Transition};
+use super::turn::Step;
 use crate::event::{Body, Failure, FailureKind, Purpose};
 use crate::id::EventId;
 use crate::outcome::Stage;

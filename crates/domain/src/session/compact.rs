@@ -1,6 +1,9 @@
 //! Summarising the history: asked for by a client, or made by the runtime within a turn.
 
-use super::state::{Context, Phase, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
+use super::turn::Step;
 use crate::event::{Body, Kept, Purpose, Seq, StopReason};
 use crate::id::{EventId, KeyId};
 use crate::usage::{Cost, Usage};

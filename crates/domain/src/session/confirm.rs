@@ -1,7 +1,11 @@
 //! A client answers a tool use that asks.
 
 use super::input::Outcome;
-use super::state::{Context, Effect, Gate, OpenTool, Phase, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Effect, Transition};
+use super::turn::Step;
 use crate::event::Body;
 use crate::id::EventId;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::state::{Context, Phase, Rejection, Transition};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use crate::event::{Body, Purpose, Seq, StopReason};
 use crate::id::EventId;
 use crate::outcome::{Definition, Ending, Evaluation, Goal, MAX_REMEMBERED, Stage, Standing};

@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::input::Outcome;
-use super::state::{Context, Gate, OpenTool, Rejection, State, Transition};
+use super::rejection::Rejection;
+use super::state::State;
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Transition};
 use crate::id::{EventId, SessionId};
 use crate::quota::{Exceeded, LEAST_OUTPUT, Quota, Unreported};
 use crate::usage::{CostTotal, NanoUsd, Usage};

@@ -1,6 +1,8 @@
 //! A grader looks at the work towards an outcome.
 
-use super::state::{Context, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::transition::{Context, Transition};
+use super::turn::Step;
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;
 use crate::outcome::{Ending, Stage, Standing, Verdict};

@@ -1,8 +1,11 @@
 //! A model request or the whole turn failed.
 
 use super::input::Outcome;
-use super::state::{Context, Phase, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use super::turn::INTERRUPTED;
+use super::turn::Step;
 use crate::event::{Body, Failure, Purpose, StopReason};
 use crate::id::EventId;
 use crate::quota::Bound;

@@ -1,7 +1,10 @@
 //! The model has answered in full.
 
 use super::input::{Outcome, Reply, ReplyBlock, ReplyStop};
-use super::state::{Context, Gate, OpenTool, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Transition};
+use super::turn::Step;
 use crate::content::ContentBlock;
 use crate::event::{Body, Purpose, StopReason};
 use crate::id::EventId;

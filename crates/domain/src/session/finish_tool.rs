@@ -1,8 +1,11 @@
 //! A tool has finished.
 
 use super::input::Outcome;
+use super::rejection::Rejection;
 use super::sandbox::SandboxSource;
-use super::state::{Context, Gate, Rejection, Step, Transition};
+use super::tool_use::Gate;
+use super::transition::{Context, Transition};
+use super::turn::Step;
 use crate::id::EventId;
 
 impl Transition {

@@ -1,6 +1,9 @@
 //! Budgets: what they stop, and what goes on when there is room again.
 
-use super::state::{Context, Phase, QueueChange, Rejection, Transition};
+use super::queue::QueueChange;
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use crate::event::{Purpose, StopReason};
 use crate::quota::{Exceeded, Quota};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::delegate::{Spending, Standing};
+use super::queue::{Queued, SystemNote};
 use super::sandbox::SandboxSource;
-use super::state::{Queued, SystemNote};
 use super::threads::{Dispatch, News};
 use super::workflows::BeginCall;
 use crate::agent::Agent;

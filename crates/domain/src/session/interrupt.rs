@@ -1,8 +1,12 @@
 //! A client stops the turn.
 
 use super::input::{Outcome, Partial};
-use super::state::{Context, Phase, QueueChange, Rejection, Step, Transition};
+use super::queue::QueueChange;
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use super::turn::INTERRUPTED;
+use super::turn::Step;
 use crate::content::ContentBlock;
 use crate::event::{Body, StopReason};
 use crate::id::EventId;

@@ -1,7 +1,11 @@
 //! What clients did not do in time: confirmations, and answers that workflow runs wait for.
 
 use super::input::Outcome;
-use super::state::{Context, Gate, OpenTool, Phase, Rejection, Step, Transition};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Transition};
+use super::turn::Step;
 
 /// What the model is told of a tool use that nobody confirmed in time.
 const LAPSED: &str = "Nobody confirmed this tool use in time, so it was not run.";

@@ -2,7 +2,8 @@
 //!
 //! [`State::apply`] is pure: from a state and an [`Input`] it makes the [`Transition`]: the next state, the
 //! events to append, the changes to the queue and what the engine has to do once all of that is committed.
-//! Each input has a file of its own here; [`turn`] holds what they share: how a turn begins and ends.
+//! Each input has a file of its own here, to which [`transition`] leads; [`turn`] holds what they share: how a turn
+//! begins and ends.
 
 mod answer;
 mod archive;
@@ -21,9 +22,13 @@ mod interrupt;
 mod lapse;
 mod note_build;
 mod post;
+mod queue;
+mod rejection;
 mod sandbox;
 mod state;
 mod threads;
+mod tool_use;
+mod transition;
 mod turn;
 mod update;
 mod wake;
@@ -36,12 +41,14 @@ use std::sync::Arc;
 
 pub use delegate::{CALL_AGENT, Delegated, MAX_OPENED, Opened, Spending, Standing};
 pub use input::{AgentChange, Input, Outcome, Partial, Reply, ReplyBlock, ReplyStop};
+pub use queue::{MAX_QUEUE, MAX_QUEUE_BYTES, QueueChange, Queued, SystemNote};
+pub use rejection::Rejection;
 pub use sandbox::SandboxSource;
-pub use state::{
-    Context, Effect, Gate, MAX_QUEUE, MAX_QUEUE_BYTES, NewEvent, OpenTool, Phase, QueueChange, Queued,
-    Rejection, State, Step, SystemNote, Transition, Turn,
-};
+pub use state::{Phase, State};
 pub use threads::{Awaited, Dispatch, MAX_THREADS, News, Order, Thread, Threads};
+pub use tool_use::{Gate, OpenTool};
+pub use transition::{Context, Effect, NewEvent, Transition};
+pub use turn::{Step, Turn};
 pub use workflows::{BeginCall, OpenPhase, Run, Runs};
 
 use crate::agent::Agent;

@@ -1,6 +1,7 @@
 //! A tool use waits until the session's environment is built.
 
-use super::state::{Context, Rejection, Transition};
+use super::rejection::Rejection;
+use super::transition::{Context, Transition};
 use crate::environment::build::Progress;
 use crate::event::Body;
 

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::state::{Context, MAX_QUEUE, MAX_QUEUE_BYTES, Phase, QueueChange, Queued, Rejection, Transition};
+use super::queue::{MAX_QUEUE, MAX_QUEUE_BYTES, QueueChange, Queued};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use crate::content::ContentBlock;
 
 impl Transition {

@@ -53,12 +53,16 @@ pub(super) fn post(name: &str) -> Input {
 }
 
 pub(super) fn begin(name: &str) -> Input {
+    begin_of(name, "p/m", Purpose::Reply, Bound::default())
+}
+
+fn begin_of(name: &str, model: &str, purpose: Purpose, bound: Bound) -> Input {
     Input::BeginRequest {
         id: id(name),
-        model: "p/m".into(),
+        model: model.into(),
         thinking_level: ThinkingLevel::Off,
-        purpose: Purpose::Reply,
-        bound: Bound::default(),
+        purpose,
+        bound,
     }
 }
 
@@ -68,13 +72,7 @@ pub(super) fn begin_bounded(name: &str, input: u64, output: u64, priced: bool) -
         input: NanoUsd(input),
         output_token: NanoUsd(1),
     });
-    Input::BeginRequest {
-        id: id(name),
-        model: "p/m".into(),
-        thinking_level: ThinkingLevel::Off,
-        purpose: Purpose::Reply,
-        bound: Bound { input, output, price },
-    }
+    begin_of(name, "p/m", Purpose::Reply, Bound { input, output, price })
 }
 
 /// A request that the work asks for now: of the grader, or of the agent.
@@ -94,13 +92,7 @@ pub(super) fn ask(machine: &Machine, name: &str) -> Input {
 
 /// A request to the grader.
 pub(super) fn grade(name: &str) -> Input {
-    Input::BeginRequest {
-        id: id(name),
-        model: "p/grader".into(),
-        thinking_level: ThinkingLevel::Off,
-        purpose: Purpose::Evaluation,
-        bound: Bound::default(),
-    }
+    begin_of(name, "p/grader", Purpose::Evaluation, Bound::default())
 }
 
 /// What the grader says.
@@ -175,79 +167,61 @@ pub(super) fn text(name: &str) -> ReplyBlock {
 }
 
 pub(super) fn tool(name: &str, permission: Permission) -> ReplyBlock {
-    ReplyBlock::ToolUse {
-        id: id(name),
-        name: "bash".into(),
-        input: serde_json::json!({}),
-        call_id: name.into(),
-        permission,
-        custom: false,
-        remote: false,
-        origin: Origin::default(),
-        opaque: None,
-    }
+    uses(name, "bash", permission, Carrier::Server)
 }
 
 /// A use of a built-in tool that a worker of the developer's carries out.
 pub(super) fn remote(name: &str, permission: Permission) -> ReplyBlock {
-    match tool(name, permission) {
-        ReplyBlock::ToolUse {
-            id,
-            name,
-            input,
-            call_id,
-            permission,
-            custom,
-            origin,
-            opaque,
-            ..
-        } => ReplyBlock::ToolUse {
-            id,
-            name,
-            input,
-            call_id,
-            permission,
-            custom,
-            remote: true,
-            origin,
-            opaque,
-        },
-        other => other,
-    }
+    uses(name, "bash", permission, Carrier::Worker)
 }
 
 /// A use of a tool that the client carries out.
 pub(super) fn custom(name: &str) -> ReplyBlock {
+    uses(name, "ticket", Permission::Allow, Carrier::Client)
+}
+
+/// A use of one of the tools by which sessions have others work.
+pub(super) fn calls(name: &str, tool: &str) -> ReplyBlock {
+    uses(name, tool, Permission::Allow, Carrier::Server)
+}
+
+/// Who carries a tool out.
+#[derive(PartialEq)]
+enum Carrier {
+    Server,
+    Client,
+    Worker,
+}
+
+fn uses(name: &str, tool: &str, permission: Permission, carrier: Carrier) -> ReplyBlock {
     ReplyBlock::ToolUse {
         id: id(name),
-        name: "ticket".into(),
+        name: tool.into(),
         input: serde_json::json!({}),
         call_id: name.into(),
-        permission: Permission::Allow,
-        custom: true,
-        remote: false,
+        permission,
+        custom: carrier == Carrier::Client,
+        remote: carrier == Carrier::Worker,
         origin: Origin::default(),
         opaque: None,
     }
 }
 
 pub(super) fn answer(tool: &str) -> Input {
-    Input::Answer {
-        id: id(&format!("a-{tool}")),
-        tool_use: id(tool),
-        outcome: Outcome::text("ok"),
-        remote: false,
-        system: None,
-    }
+    answer_of(tool, false)
 }
 
 /// The result of a worker.
 pub(super) fn worked(tool: &str) -> Input {
+    answer_of(tool, true)
+}
+
+fn answer_of(tool: &str, remote: bool) -> Input {
     Input::Answer {
         id: id(&format!("a-{tool}")),
         tool_use: id(tool),
         outcome: Outcome::text("ok"),
-        remote: true,
+        remote,
         system: None,
     }
 }
@@ -266,6 +240,28 @@ pub(super) fn confirm(tool: &str, allow: bool) -> Input {
         tool_use: id(tool),
         allow,
         deny_message: None,
+    }
+}
+
+/// What a session that was opened on behalf of this one says of itself.
+pub(super) fn standing(turns: u64, tokens: u64) -> Standing {
+    Standing {
+        turns,
+        spent: spending(tokens),
+    }
+}
+
+pub(super) fn spending(tokens: u64) -> Spending {
+    Spending {
+        usage: Usage {
+            input: tokens,
+            ..Usage::default()
+        },
+        cost: CostTotal {
+            known: NanoUsd(tokens),
+            unknown_requests: 0,
+        },
+        ..Spending::default()
     }
 }
 

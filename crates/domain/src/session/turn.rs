@@ -1,17 +1,79 @@
-//! What the transitions share: how a turn begins, goes on and ends.
+//! Turns, and what the transitions share of them: how a turn begins, goes on and ends.
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::input::Outcome;
-use super::state::{
-    Context, Effect, Gate, NewEvent, OpenTool, Phase, QueueChange, Queued, Rejection, Step, SystemNote,
-    Transition, Turn,
-};
-use crate::event::{Body, Purpose, StopReason};
+use super::queue::{QueueChange, Queued, SystemNote};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Effect, NewEvent, Transition};
+use crate::event::{Body, Purpose, StopReason, ThreadRef};
 use crate::id::{EventId, KeyId};
 use crate::quota::Bound;
+use crate::time::Timestamp;
 use crate::trace::TraceParent;
 use crate::usage::{Spent, Usage};
+
+/// One turn: from a user message to the end of the agent's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Its identity: the id of the event that started it. A late result of another turn can't touch it.
+    pub id: EventId,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// What it does now.
+    pub step: Step,
+    /// How many model requests it has begun.
+    pub requests: u32,
+    /// How many times in a row the current model request has failed.
+    pub failed_attempts: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The trace that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
+    /// The key that is charged for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged: Option<KeyId>,
+    /// In a thread: the coordinator whose message it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<ThreadRef>,
+    /// Whether the agent has said something in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub said: bool,
+}
+
+/// What a turn does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The next model request is due.
+    Ready,
+    /// A model request is under way.
+    Sampling {
+        /// Its start event.
+        request: EventId,
+        /// What it is for.
+        purpose: Purpose,
+        /// The most output tokens that the budgets leave for it, when that is less than it could produce.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_output: Option<u64>,
+        /// What it can consume and cost at the most.
+        #[serde(default)]
+        bound: Bound,
+        /// The model, when it is not the session's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+    },
+    /// Tool uses are open.
+    Acting {
+        /// Those without a result.
+        open: Vec<OpenTool>,
+    },
+}
 
 /// What the model is told of a tool use that a cancel cut off.
 pub(super) const INTERRUPTED: &str = "Tool execution was interrupted before completion.";

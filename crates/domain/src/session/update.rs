@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::input::AgentChange;
-use super::state::{Context, Phase, Rejection, Transition};
+use super::rejection::Rejection;
+use super::state::Phase;
+use super::transition::{Context, Transition};
 use crate::agent::Agent;
 use crate::event::{Body, BudgetChange};
 use crate::usage::NanoUsd;

@@ -1,6 +1,8 @@
 //! The server has started again.
 
-use super::state::{Context, Effect, Phase, Step, Transition};
+use super::state::Phase;
+use super::transition::{Context, Effect, Transition};
+use super::turn::Step;
 use crate::usage::Spent;
 
 impl Transition {

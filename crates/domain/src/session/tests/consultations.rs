@@ -6,17 +6,7 @@ use crate::id::AgentId;
 use crate::multiagent::{ADVISOR, CONSULT_ADVISOR};
 
 fn consults(name: &str) -> ReplyBlock {
-    ReplyBlock::ToolUse {
-        id: id(name),
-        name: CONSULT_ADVISOR.into(),
-        input: serde_json::json!({}),
-        call_id: name.into(),
-        permission: Permission::Allow,
-        custom: false,
-        remote: false,
-        origin: Origin::default(),
-        opaque: None,
-    }
+    calls(name, CONSULT_ADVISOR)
 }
 
 fn dispatch(tool: &str, to: &str) -> Input {
@@ -164,16 +154,7 @@ fn a_consultation_has_a_part_of_what_is_left() {
     let before = machine.state.total().usage.total();
     let counted = Input::GiveBack {
         child: thread("t1"),
-        standing: Some(Standing {
-            turns: 1,
-            spent: Spending {
-                usage: Usage {
-                    input: 70,
-                    ..Usage::default()
-                },
-                ..Spending::default()
-            },
-        }),
+        standing: Some(standing(1, 70)),
     };
     machine.feed(counted).unwrap();
     machine.feed(close("t1")).unwrap();

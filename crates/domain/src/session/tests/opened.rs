@@ -23,27 +23,6 @@ fn give_back(name: &SessionId, standing: Option<Standing>) -> Input {
     }
 }
 
-fn standing(turns: u64, tokens: u64) -> Standing {
-    Standing {
-        turns,
-        spent: spending(tokens),
-    }
-}
-
-fn spending(tokens: u64) -> Spending {
-    Spending {
-        usage: Usage {
-            input: tokens,
-            ..Usage::default()
-        },
-        cost: CostTotal {
-            known: NanoUsd(tokens),
-            unknown_requests: 0,
-        },
-        ..Spending::default()
-    }
-}
-
 fn with_tokens(max: u64) -> Machine {
     Machine {
         quota: Some(Quota {

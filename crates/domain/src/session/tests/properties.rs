@@ -473,17 +473,7 @@ proptest! {
             };
             let cost = Some(Cost { amount: NanoUsd(usage.total()), source: "test".into() });
             let uses: Vec<String> = (0..round.children.len()).map(|child| format!("u{n}-{child}")).collect();
-            let blocks = uses.iter().map(|name| ReplyBlock::ToolUse {
-                id: id(name),
-                name: CALL_AGENT.into(),
-                input: serde_json::json!({}),
-                call_id: name.clone(),
-                permission: Permission::Allow,
-                custom: false,
-                remote: false,
-                origin: Origin::default(),
-                opaque: None,
-            });
+            let blocks = uses.iter().map(|name| calls(name, CALL_AGENT));
             let reply = Reply { blocks: blocks.collect(), model: "p/m".into(), usage, cost, stop: ReplyStop::Done };
             machine.feed(Input::FinishRequest { request: id(&request), reply }).unwrap();
             let mut children: Vec<_> = uses.iter().zip(round.children).collect();

@@ -10,21 +10,7 @@ pub(super) fn thread(name: &str) -> SessionId {
 }
 
 fn sends(name: &str) -> ReplyBlock {
-    uses(name, SEND_TO_AGENT)
-}
-
-fn uses(name: &str, tool: &str) -> ReplyBlock {
-    ReplyBlock::ToolUse {
-        id: id(name),
-        name: tool.into(),
-        input: serde_json::json!({}),
-        call_id: name.into(),
-        permission: Permission::Allow,
-        custom: false,
-        remote: false,
-        origin: Origin::default(),
-        opaque: None,
-    }
+    calls(name, SEND_TO_AGENT)
 }
 
 fn dispatch(tool: &str, to: &str, known: Option<(Option<Quota>, Standing)>, head: u64) -> Input {
@@ -81,16 +67,7 @@ pub(super) fn finish(tool: &str, through: u64) -> Input {
         outcome: Outcome::text("done"),
         through: Seq(through),
         news: vec![News::Says { content }, News::Rests { stop }],
-        standing: Some(Standing {
-            turns: 1,
-            spent: Spending {
-                usage: Usage {
-                    input: 100,
-                    ..Usage::default()
-                },
-                ..Spending::default()
-            },
-        }),
+        standing: Some(standing(1, 100)),
         active_ms: 5,
     }
 }
@@ -311,13 +288,7 @@ fn an_interrupt_stops_the_threads_too() {
         "idle:interrupted",
     );
     // It takes further messages.
-    let known = Some((
-        None,
-        Standing {
-            turns: 1,
-            spent: Spending::default(),
-        },
-    ));
+    let known = Some((None, standing(1, 0)));
     let mut machine = machine;
     let counted = Input::GiveBack {
         child: thread("t1"),
@@ -420,7 +391,7 @@ fn threads_are_bounded_in_number_and_by_what_is_left() {
     for input in [
         post("m1"),
         begin_bounded("r1", 10, 5, false),
-        reply("r1", vec![sends("a"), uses("b", CREATE_AGENT)]),
+        reply("r1", vec![sends("a"), calls("b", CREATE_AGENT)]),
         dispatch("a", "t1", None, 0),
         dispatch_to(AgentId::of_inline(), ("b", "t2"), None, 0),
     ] {

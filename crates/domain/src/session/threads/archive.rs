@@ -1,7 +1,10 @@
 //! A client archives a thread.
 
 use super::super::input::Outcome;
-use super::super::state::{Context, Phase, Rejection, Step, Transition};
+use super::super::rejection::Rejection;
+use super::super::state::Phase;
+use super::super::transition::{Context, Transition};
+use super::super::turn::Step;
 use crate::event::ThreadStatus;
 use crate::id::SessionId;
 

@@ -2,7 +2,10 @@
 
 use super::super::delegate::Standing;
 use super::super::input::Outcome;
-use super::super::state::{Context, Gate, Rejection, Step, Transition};
+use super::super::rejection::Rejection;
+use super::super::tool_use::Gate;
+use super::super::transition::{Context, Transition};
+use super::super::turn::Step;
 use super::Awaited;
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq, StopReason, ThreadStatus};

@@ -21,7 +21,10 @@ pub use mirror::News;
 pub use send::Dispatch;
 
 use super::input::Outcome;
-use super::state::{Context, Gate, OpenTool, Phase, State, Step, Transition, Turn};
+use super::state::{Phase, State};
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Transition};
+use super::turn::{Step, Turn};
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq, StopReason, ThreadRef, ThreadStatus};
 use crate::id::{AgentId, EventId, SessionId};

@@ -1,7 +1,10 @@
 //! What clients say to threads.
 
 use super::super::input::Outcome;
-use super::super::state::{Context, Phase, Rejection, SystemNote, Transition};
+use super::super::queue::SystemNote;
+use super::super::rejection::Rejection;
+use super::super::state::Phase;
+use super::super::transition::{Context, Transition};
 use super::Order;
 use crate::event::Body;
 use crate::id::{EventId, SessionId};

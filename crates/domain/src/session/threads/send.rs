@@ -1,7 +1,9 @@
 //! A coordinator sends a message to a thread.
 
 use super::super::delegate::Standing;
-use super::super::state::{Context, Gate, OpenTool, Rejection, Transition};
+use super::super::rejection::Rejection;
+use super::super::tool_use::{Gate, OpenTool};
+use super::super::transition::{Context, Transition};
 use super::{MAX_THREADS, Thread};
 use crate::content::ContentBlock;
 use crate::event::{Body, Seq};

@@ -1,7 +1,9 @@
 //! A run begins, and its program gets on.
 
 use super::super::input::Outcome;
-use super::super::state::{Context, Gate, OpenTool, Rejection, Transition};
+use super::super::rejection::Rejection;
+use super::super::tool_use::{Gate, OpenTool};
+use super::super::transition::{Context, Transition};
 use super::{OpenPhase, Run};
 use crate::event::{Body, Seq};
 use crate::id::{EventId, WorkflowPhaseId, WorkflowRunId};

@@ -1,8 +1,11 @@
 //! A run's program calls an agent.
 
 use super::super::delegate::Standing;
-use super::super::state::{Context, OpenTool, Rejection, Step, Transition};
+use super::super::rejection::Rejection;
 use super::super::threads::{News, Thread};
+use super::super::tool_use::OpenTool;
+use super::super::transition::{Context, Transition};
+use super::super::turn::Step;
 use crate::event::{Body, Seq};
 use crate::id::{AgentId, SessionId, WorkflowRunId};
 use crate::multiagent::{CONSULT_ADVISOR, CREATE_AGENT, SEND_TO_AGENT};

@@ -1,7 +1,9 @@
 //! A run ends.
 
 use super::super::input::Outcome;
-use super::super::state::{Context, Gate, Rejection, Transition};
+use super::super::rejection::Rejection;
+use super::super::tool_use::Gate;
+use super::super::transition::{Context, Transition};
 use crate::event::{Body, StopReason, ThreadStatus};
 use crate::id::{SessionId, WorkflowRunId};
 use crate::workflow::{Ending, Status};

@@ -17,8 +17,11 @@ use serde::{Deserialize, Serialize};
 
 pub use call::BeginCall;
 
-use super::state::{Context, Effect, Gate, OpenTool, Phase, State, Step, Transition};
+use super::state::{Phase, State};
 use super::threads::Thread;
+use super::tool_use::{Gate, OpenTool};
+use super::transition::{Context, Effect, Transition};
+use super::turn::Step;
 use crate::event::{Body, Seq};
 use crate::id::{EventId, SessionId, WorkflowRunId};
 use crate::time::Timestamp;

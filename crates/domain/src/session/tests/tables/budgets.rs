@@ -293,3 +293,51 @@ fn a_budget_is_raised_or_taken_away() {
         assert_eq!(fed, expected, "{with:?} {change:?}");
     }
 }
+
+#[test]
+fn a_months_budget_limits_a_request_or_holds_the_session() {
+    for (granted, phase, limit) in [
+        (Ok(u64::MAX), "sampling", None),
+        (Ok(700), "sampling", Some(700)),
+        (Err(Exceeded::KeyCost), "idle:key_cost", None),
+    ] {
+        let mut machine = Machine {
+            granted: Some(granted),
+            ..Machine::default()
+        };
+        machine.feed(post("m1")).unwrap();
+        machine.feed(begin_bounded("r1", 100, 5_000, true)).unwrap();
+        assert_eq!(machine.phase(), phase);
+        let turn = machine.state.turn();
+        let found = turn.and_then(|turn| match &turn.step {
+            Step::Sampling { max_output, .. } => *max_output,
+            _ => None,
+        });
+        assert_eq!(found, limit);
+        assert_eq!(machine.state.held_for.is_some(), granted.is_err());
+        // The tighter one counts.
+        let mut machine = Machine {
+            granted: Some(granted),
+            quota: Some(Quota {
+                max_tokens: Some(700),
+                ..Quota::default()
+            }),
+            ..Machine::default()
+        };
+        machine.feed(post("m1")).unwrap();
+        machine.feed(begin_bounded("r1", 100, 5_000, true)).unwrap();
+        if let Some(Step::Sampling { max_output, .. }) = machine.state.turn().map(|turn| &turn.step) {
+            assert_eq!(*max_output, Some(600));
+        }
+    }
+    // Another message, once there is room, begins with what was held back.
+    let mut machine = Machine {
+        granted: Some(Err(Exceeded::WorkspaceTokens)),
+        ..Machine::default()
+    };
+    machine.feed(post("m1")).unwrap();
+    machine.feed(begin_bounded("r1", 100, 5_000, true)).unwrap();
+    machine.granted = None;
+    machine.feed(post("m2")).unwrap();
+    assert_eq!(machine.state.held_for, None);
+}

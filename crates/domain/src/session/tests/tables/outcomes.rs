@@ -1,6 +1,7 @@
 //! Outcomes: what the agent's answers and the grader's verdicts lead to.
 
 use super::*;
+use crate::outcome::Evaluation;
 
 fn worked(request: &str) -> Vec<Input> {
     vec![
