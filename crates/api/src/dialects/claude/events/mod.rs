@@ -3,9 +3,12 @@
 pub(crate) mod attachments;
 mod body;
 mod content;
+mod frame;
 pub(crate) mod page;
 pub(crate) mod projection;
+mod reasons;
 pub(crate) mod stream;
+mod tool_uses;
 mod workflows;
 
 pub(crate) use body::{define_outcome, message, system_message};

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::content;
-use super::projection::{Frame, View};
+use super::frame::Frame;
+use super::projection::View;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::claude::page::{self, Cursor as PageCursor};

@@ -8,23 +8,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use oma_domain::agent::Spec;
-use oma_domain::event::{
-    Body, BudgetChange, Failure, FailureKind, Purpose, StopReason, ThreadRef, ThreadStatus,
-};
+use oma_domain::event::{Body, BudgetChange, Purpose, ThreadRef, ThreadStatus};
 use oma_domain::multiagent::{CONSULT_ADVISOR, CREATE_AGENT, LIST_AGENTS, SEND_TO_AGENT};
-use oma_domain::origin::{Origin, ServerTool};
-use oma_domain::policy::{MCP_PREFIX, Permission};
+use oma_domain::origin::Origin;
+use oma_domain::policy::Permission;
 use oma_domain::usage::Usage;
 use oma_domain::workflow::RUN_WORKFLOW;
-use oma_domain::{
-    Agent, AgentId, ContentBlock, Event, EventId, Session, SessionId, Timestamp, WorkflowRunId,
-};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use oma_domain::{AgentId, ContentBlock, Event, EventId, Session, SessionId, WorkflowRunId};
 use serde_json::{Value, json};
 
-use super::{content, workflows};
-use crate::dialects::claude::{sessions, time, tools};
+use super::frame::{Fields, Frame, content_of};
+use super::tool_uses::{origin, server, servers_of, tool_result, tool_use};
+use super::{content, reasons, workflows};
+use crate::dialects::claude::sessions;
 use crate::dialects::openclaw::events::cursor::Cursor;
 
 /// What concerns a session as a whole, and none of its threads.
@@ -47,66 +43,6 @@ pub(crate) struct View {
     servers: BTreeMap<String, String>,
     /// The same of those who may work in threads.
     members: HashMap<AgentId, BTreeMap<String, String>>,
-}
-
-/// What an event has besides its id, its type and its time.
-#[derive(Debug, Clone, PartialEq)]
-enum Fields {
-    /// These.
-    Worded(Value),
-    /// Its content, and nothing else. Most of a log is that, so it is worded where it is written.
-    Content(Arc<Body>),
-}
-
-/// The content of an event whose fields are nothing else.
-fn content_of(body: &Body) -> Option<&[ContentBlock]> {
-    match body {
-        Body::SystemMessage { content, .. }
-        | Body::UserMessage { content, from: None }
-        | Body::AgentMessage { content, .. } => Some(content),
-        _ => None,
-    }
-}
-
-/// The names of an agent's MCP servers, by what the names of their tools begin with.
-fn servers_of(agent: &Agent) -> BTreeMap<String, String> {
-    let names: Vec<&str> = agent.spec.mcp_servers.keys().map(String::as_str).collect();
-    let servers = oma_mcp::prefixes(&names).into_iter();
-    servers.zip(names.iter().map(|name| (*name).to_owned())).collect()
-}
-
-/// An event as clients read it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Frame {
-    /// Its type.
-    pub(crate) kind: &'static str,
-    /// Its id.
-    pub(crate) id: String,
-    /// Its place among the frames of its event.
-    pub(crate) index: usize,
-    fields: Fields,
-    at: Timestamp,
-}
-
-impl Serialize for Frame {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("type", self.kind)?;
-        match &self.fields {
-            Fields::Worded(fields) => {
-                for (name, value) in fields.as_object().into_iter().flatten() {
-                    map.serialize_entry(name, value)?;
-                }
-            }
-            Fields::Content(body) => {
-                let blocks = content_of(body).unwrap_or_default();
-                map.serialize_entry("content", &content::Blocks(blocks))?;
-            }
-        }
-        map.serialize_entry("processed_at", &time::text(self.at))?;
-        map.end()
-    }
 }
 
 impl View {
@@ -309,7 +245,7 @@ impl View {
                     ThreadStatus::Terminated => "session.thread_status_terminated",
                     ThreadStatus::Idle { stop_reason } => {
                         if let (Value::Object(fields), Value::Object(stop)) =
-                            (&mut fields, self::stop(stop_reason))
+                            (&mut fields, reasons::stop(stop_reason))
                         {
                             fields.extend(stop);
                         }
@@ -398,7 +334,7 @@ impl View {
                 totals,
                 budget,
             } => {
-                let stop = self::stop(stop_reason);
+                let stop = reasons::stop(stop_reason);
                 let mut of_thread = self.of_thread();
                 if let (Value::Object(of_thread), Value::Object(stop)) = (&mut of_thread, &stop) {
                     of_thread.extend(stop.clone());
@@ -441,7 +377,9 @@ impl View {
                 }
                 one(fields)
             }
-            Body::Error { failure, retrying } => one(json!({"error": self.error(failure, *retrying)})),
+            Body::Error { failure, retrying } => {
+                one(json!({"error": reasons::error(failure, *retrying, &self.servers)}))
+            }
             Body::ModelChange { .. } | Body::ThinkingLevelChange { .. } | Body::EnvironmentBuild { .. } => {
                 Vec::new()
             }
@@ -489,101 +427,6 @@ impl View {
         let servers = self.members.get(agent).unwrap_or(&self.servers);
         origin(spec, servers, tool)
     }
-
-    fn error(&self, failure: &Failure, retrying: bool) -> Value {
-        let kind = match failure.kind {
-            FailureKind::ModelOverloaded => "model_overloaded_error",
-            FailureKind::ModelRateLimited => "model_rate_limited_error",
-            FailureKind::ModelRequestFailed
-            | FailureKind::MediaRefused
-            | FailureKind::ModelUnavailable
-            | FailureKind::ModelAuthentication
-            | FailureKind::ContextOverflow => "model_request_failed_error",
-            FailureKind::Billing => "billing_error",
-            FailureKind::TurnLimit => "tool_use_limit_reached_error",
-            FailureKind::McpConnection => "mcp_connection_failed_error",
-            FailureKind::McpAuthentication => "mcp_authentication_failed_error",
-            FailureKind::RepositoryAuthentication
-            | FailureKind::RepositoryForbidden
-            | FailureKind::RepositoryNotFound
-            | FailureKind::RepositoryCheckout
-            | FailureKind::RepositoryClone => failure.kind.as_str(),
-            // The dialect has no word for the first three.
-            FailureKind::HostDenied
-            | FailureKind::SecretsLeftOut
-            | FailureKind::RepositorySkill
-            | FailureKind::EnvironmentBuild
-            | FailureKind::Restarted
-            | FailureKind::Internal => "unknown_error",
-        };
-        let retry = if retrying { "retrying" } else { "exhausted" };
-        let mut error = json!({
-            "type": kind,
-            "message": failure.message,
-            "retry_status": {"type": retry},
-        });
-        if kind.starts_with("repository_") {
-            // The message names it.
-            let mut words = failure.message.split_whitespace();
-            let url = words.find(|word| word.starts_with("http://") || word.starts_with("https://"));
-            error["repository_url"] = json!(url);
-        }
-        if matches!(
-            failure.kind,
-            FailureKind::McpConnection | FailureKind::McpAuthentication
-        ) {
-            // The message quotes the server's name.
-            let mut names = self.servers.values();
-            let named = names.find(|name| failure.message.contains(&format!("{name:?}")));
-            error["mcp_server_name"] = json!(named.map(String::as_str).unwrap_or_default());
-        }
-        error
-    }
-}
-
-/// The server of a tool, and the tool's name there.
-fn server(servers: &BTreeMap<String, String>, tool: &str) -> Option<ServerTool> {
-    let rest = tool.strip_prefix(MCP_PREFIX)?;
-    let length = MCP_PREFIX.len() + rest.find("__")? + 2;
-    let (prefix, name) = tool.split_at_checked(length)?;
-    Some(ServerTool {
-        server: servers.get(prefix)?.clone(),
-        tool: name.to_owned(),
-    })
-}
-
-/// Where a tool came from, by a definition that may have changed since.
-fn origin(spec: &Spec, servers: &BTreeMap<String, String>, tool: &str) -> Origin {
-    Origin::of(&spec.permission_policy, &[tool], server(servers, tool))
-}
-
-/// A tool use of an agent.
-fn tool_use(origin: &Origin, name: &str, input: &Value, permission: Permission) -> (&'static str, Value) {
-    let (permission, evaluation) = tools::evaluation(origin.approval, permission);
-    let (kind, mut fields) = match &origin.server {
-        Some(ServerTool { server, tool }) => (
-            "agent.mcp_tool_use",
-            json!({"mcp_server_name": server, "name": tool, "input": input}),
-        ),
-        None => ("agent.tool_use", json!({"name": name, "input": input})),
-    };
-    fields["evaluated_permission"] = json!(permission);
-    if let Some(evaluation) = evaluation {
-        fields["evaluation"] = evaluation;
-    }
-    (kind, fields)
-}
-
-fn tool_result(tool_use: &EventId, of_server: bool, content: Value, is_error: bool) -> (&'static str, Value) {
-    let (kind, field) = match of_server {
-        true => ("agent.mcp_tool_result", "mcp_tool_use_id"),
-        false => ("agent.tool_result", "tool_use_id"),
-    };
-    let mut fields = json!({});
-    fields[field] = json!(tool_use.as_str());
-    fields["content"] = content;
-    fields["is_error"] = json!(is_error);
-    (kind, fields)
 }
 
 /// What went to a thread, or comes from one, says which.
@@ -601,25 +444,6 @@ fn received(from: &SessionId, agent_name: &str, content: &[ContentBlock]) -> Val
         "from_agent_name": agent_name,
         "content": content::view(content),
     })
-}
-
-/// Why a session stopped. This dialect knows fewer reasons.
-fn stop(reason: &StopReason) -> Value {
-    let mut details = Value::Null;
-    let stop = match reason {
-        StopReason::EndTurn | StopReason::MaxTokens | StopReason::Interrupted => json!({"type": "end_turn"}),
-        StopReason::Refusal { explanation } => {
-            details = json!({"type": "refusal", "category": null, "explanation": explanation});
-            json!({"type": "refusal"})
-        }
-        StopReason::RequiresAction { tool_uses } => {
-            let ids: Vec<&str> = tool_uses.iter().map(EventId::as_str).collect();
-            json!({"type": "requires_action", "event_ids": ids})
-        }
-        StopReason::BudgetReached { .. } => json!({"type": "budget_reached"}),
-        StopReason::Failed { .. } => json!({"type": "retries_exhausted"}),
-    };
-    json!({"stop_reason": stop, "stop_details": details})
 }
 
 fn model_usage(usage: &Usage) -> Value {
