@@ -34,6 +34,7 @@ mod readiness;
 mod reference;
 pub mod request_id;
 pub mod signup;
+mod sse;
 mod streams;
 pub mod telemetry;
 pub mod validate;

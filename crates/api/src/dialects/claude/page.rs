@@ -1,5 +1,6 @@
 //! Pages: `{data, next_page}`, continued by an opaque cursor that knows which way its list runs.
 
+use axum::Json;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oma_domain::page::Order;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 use super::body::bad;
 use super::query::Query;
 use crate::fault::Result;
+use crate::listing::collect;
 
 /// What the texts of all cursors begin with.
 const PREFIX: &str = "page_";
@@ -63,6 +65,20 @@ impl Cursor {
         Ok(Some(cursor))
     }
 
+    /// Reads the `page` parameter of a list that runs one way: the row after which the page begins.
+    ///
+    /// # Errors
+    /// 400, as for [`Cursor::read`], and when the row is none of this list's.
+    pub(crate) fn row<R, E>(
+        query: &Query,
+        order: Order,
+        parse: impl Fn(&str) -> std::result::Result<R, E>,
+    ) -> Result<Option<R>> {
+        let cursor = Self::read(query, order)?;
+        let row = cursor.map(|cursor| parse(&cursor.row).map_err(|_| invalid()));
+        row.transpose()
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -74,11 +90,43 @@ pub(crate) fn invalid() -> crate::fault::Fault {
     bad("page: the cursor is not valid")
 }
 
+/// Reads the `limit` parameter of a list that gives so many rows at the most.
+///
+/// # Errors
+/// 400 when it is not a number of rows that the list gives.
+pub(crate) fn limit(query: &Query, most: u32) -> Result<u32> {
+    Ok(query.number("limit", 1, most)?.unwrap_or(DEFAULT))
+}
+
 /// A page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Page {
     pub(crate) data: Vec<Box<RawValue>>,
     pub(crate) next_page: Option<String>,
+}
+
+/// A page of at most `limit` rows, as [`collect`] collects them, of a list that runs this way.
+///
+/// # Errors
+/// Those of `fetch`.
+pub(crate) async fn list<T, C, V, Fut>(
+    order: Order,
+    limit: u32,
+    after: Option<C>,
+    fetch: impl Fn(Option<C>, u32) -> Fut,
+    view: impl Fn(&T) -> V,
+    cursor: impl Fn(&T) -> C,
+) -> Result<Json<Page>>
+where
+    C: ToString + Clone,
+    V: Serialize,
+    Fut: Future<Output = Result<oma_domain::page::Page<T, C>>>,
+{
+    let rows = collect(limit, after, fetch, view, cursor).await?;
+    Ok(Json(Page {
+        data: rows.rows,
+        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
+    }))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ async fn create(State(state): State<AppState>, Admin(caller): Admin, sent: Sent)
 
 async fn list(State(state): State<AppState>, Admin(caller): Admin, query: Query) -> Result<Json<Value>> {
     let order = query.order(Order::Descending)?;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let mut all = state.engine.webhooks(caller.workspace()).await?;
     if order == Order::Descending {
         all.reverse();

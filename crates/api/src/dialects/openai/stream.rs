@@ -20,8 +20,8 @@ use super::reply::ChunkHead;
 use super::turn::{Progress, Running, finish_reason};
 use crate::AppState;
 use crate::auth::Caller;
-use crate::dialects::openclaw::events::stream::headers;
 use crate::fault::{Fault, Result};
+use crate::sse::headers;
 use crate::streams::OpenStream;
 
 /// How long a failure may take to be answered as JSON; after that the stream is opened without content.

@@ -123,12 +123,10 @@ async fn list(
         action: params.get("action").map(str::to_owned),
         target: params.get("target").map(str::to_owned),
     };
-    let fetch = |after: Option<AuditId>, limit| {
-        let (engine, workspace, filter) = (state.engine.clone(), workspace.clone(), filter.clone());
-        async move {
-            let page = engine.audit(&workspace, &filter, after.as_ref(), limit).await;
-            page.map_err(|error| cursor_fault(error, Error::AuditNotFound))
-        }
+    let (engine, workspace, filter) = (&state.engine, &workspace, &filter);
+    let fetch = |after: Option<AuditId>, limit| async move {
+        let page = engine.audit(workspace, filter, after.as_ref(), limit).await;
+        page.map_err(|error| cursor_fault(error, Error::AuditNotFound))
     };
     let rows = collect(slice.limit, after, fetch, EntryView::of, |row| row.id.clone()).await?;
     Ok(Json(AuditList::of(rows)))

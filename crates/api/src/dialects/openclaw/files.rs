@@ -237,13 +237,7 @@ async fn put(
     request: Request,
 ) -> Result<Json<Written>> {
     let files = workspace(&state, &caller, &agent, &params).await?;
-    if path.is_empty() {
-        return Err(Fault::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_path",
-            "The root is no file",
-        ));
-    }
+    not_root(&path)?;
     let config = &state.config;
     let (parts, body) = request.into_parts();
     let bytes = read_body(
@@ -261,6 +255,15 @@ async fn put(
         size,
         path,
     }))
+}
+
+/// The workspace itself can't be written or removed.
+fn not_root(path: &str) -> Result<()> {
+    if path.is_empty() {
+        let message = "The root is no file";
+        return Err(Fault::new(StatusCode::BAD_REQUEST, "invalid_path", message));
+    }
+    Ok(())
 }
 
 /// A file that was removed.
@@ -286,13 +289,7 @@ async fn delete(
     params: Params,
 ) -> Result<Json<Removed>> {
     let files = workspace(&state, &caller, &agent, &params).await?;
-    if path.is_empty() {
-        return Err(Fault::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_path",
-            "The root is no file",
-        ));
-    }
+    not_root(&path)?;
     files.remove(&path).await?;
     Ok(Json(Removed {
         agent_id: agent.to_string(),

@@ -111,10 +111,9 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
         to: day(&params, "to")?.unwrap_or(i64::MAX),
         agent,
     };
-    let fetch = |after: Option<i64>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move { Ok(engine.usage(caller.workspace(), &filter, after, limit).await?) }
-    };
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch =
+        |after: Option<i64>, limit| async move { Ok(engine.usage(workspace, filter, after, limit).await?) };
     let rows = collect(slice.limit, after, fetch, UsageView::of, |row| row.row).await?;
     Ok(Json(UsageList {
         count: rows.rows.len(),

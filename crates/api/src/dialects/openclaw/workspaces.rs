@@ -155,20 +155,18 @@ async fn create(
 async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> Result<Json<WorkspaceList>> {
     let slice = Slice::read(&params, limits::PAGE)?;
     let after = slice.after(|text| WorkspaceId::parse(text).ok())?;
-    let fetch = |after: Option<WorkspaceId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            if caller.actor().is_operator() {
-                let page = engine.workspaces(after.as_ref(), limit).await;
-                return page.map_err(|error| cursor_fault(error, Error::WorkspaceNotFound));
-            }
-            let rows = match after {
-                None => vec![engine.find_workspace(caller.workspace()).await?],
-                Some(after) if after == *caller.workspace() => Vec::new(),
-                Some(_) => return Err(crate::listing::unknown_cursor()),
-            };
-            Ok(Page { rows, next: None })
+    let (engine, caller) = (&state.engine, &caller);
+    let fetch = |after: Option<WorkspaceId>, limit| async move {
+        if caller.actor().is_operator() {
+            let page = engine.workspaces(after.as_ref(), limit).await;
+            return page.map_err(|error| cursor_fault(error, Error::WorkspaceNotFound));
         }
+        let rows = match after {
+            None => vec![engine.find_workspace(caller.workspace()).await?],
+            Some(after) if after == *caller.workspace() => Vec::new(),
+            Some(_) => return Err(crate::listing::unknown_cursor()),
+        };
+        Ok(Page { rows, next: None })
     };
     let rows = collect(slice.limit, after, fetch, WorkspaceView::of, |row| row.id.clone()).await?;
     Ok(Json(WorkspaceList::of(rows)))

@@ -27,7 +27,6 @@ use super::skills;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
-use crate::listing::collect;
 use crate::params::AgentPath;
 use crate::validate::Change;
 
@@ -64,32 +63,23 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
 
 async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let filter = ListFilter {
         only_active: !query.flag("include_archived")?,
         created: query.created()?,
     };
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(AgentId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, AgentId::parse)?;
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<AgentId>, limit| async move {
+        let page = engine
+            .agents(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::AgentNotFound => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<AgentId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            let page = engine
-                .agents(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::AgentNotFound => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, agent, |agent| agent.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, agent, |agent| agent.id.clone()).await
 }
 
 async fn retrieve(
@@ -177,31 +167,20 @@ async fn versions(
     query: Query,
 ) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(cursor.row.parse::<u32>().map_err(|_| page::invalid())?),
-        None => None,
-    };
+    let limit = page::limit(&query, page::MOST)?;
+    let after = Cursor::row(&query, order, str::parse::<u32>)?;
     let archived_at = state.engine.agent(caller.workspace(), &id).await?.archived_at;
-    let fetch = |after, limit| {
-        let (engine, caller, id) = (state.engine.clone(), caller.clone(), id.clone());
-        async move {
-            let page = engine
-                .agent_versions(caller.workspace(), &id, order, after, limit)
-                .await;
-            Ok(page?)
-        }
+    let (engine, workspace, id) = (&state.engine, caller.workspace(), &id);
+    let fetch = |after, limit| async move {
+        let page = engine.agent_versions(workspace, id, order, after, limit).await;
+        Ok(page?)
     };
     let view = |version: &Agent| {
         let mut view = agent(version);
         view["archived_at"] = super::time::optional(archived_at);
         view
     };
-    let rows = collect(limit, after, fetch, view, |agent| agent.version).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, view, |agent| agent.version).await
 }
 
 async fn archive(

@@ -21,7 +21,6 @@ use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
-use crate::listing::collect;
 use crate::params::DeploymentPath;
 use body::Pinned;
 use view::deployment;
@@ -75,35 +74,23 @@ async fn create(State(state): State<AppState>, caller: Caller, mut sent: Sent) -
 
 async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let Some(filter) = filter(&query)? else {
-        return Ok(Json(Page {
-            data: Vec::new(),
-            next_page: None,
-        }));
+        return Ok(Json(Page::default()));
     };
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(DeploymentId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
-    };
-    let fetch = |after: Option<DeploymentId>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move {
-            let page = engine
-                .deployments(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::DeploymentNotFound => page::invalid(),
-                error => error.into(),
-            })
-        }
+    let after = Cursor::row(&query, order, DeploymentId::parse)?;
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<DeploymentId>, limit| async move {
+        let page = engine
+            .deployments(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::DeploymentNotFound => page::invalid(),
+            error => error.into(),
+        })
     };
     let view = |row: &_| deployment(&state.engine, row);
-    let rows = collect(limit, after, fetch, view, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, view, |row| row.id.clone()).await
 }
 
 /// Which deployments are meant; `None` when there can't be any.

@@ -15,7 +15,6 @@ use crate::dialects::claude::page::{self, Cursor, Page};
 use crate::dialects::claude::query::Query;
 use crate::fault::Result;
 use crate::limits;
-use crate::listing::collect;
 use crate::params::{DeploymentPath, RunPath};
 
 pub(super) async fn create(
@@ -44,16 +43,13 @@ pub(super) async fn retrieve(
 
 pub(super) async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, limits::PAGE)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, limits::PAGE)?;
     let deployment = match query.get("deployment_id").map(DeploymentId::parse) {
         None => None,
         Some(Ok(id)) => Some(id),
         // What can't be an id is nobody's.
         Some(Err(_)) => {
-            return Ok(Json(Page {
-                data: Vec::new(),
-                next_page: None,
-            }));
+            return Ok(Json(Page::default()));
         }
     };
     let failed = match query.get("has_error") {
@@ -72,25 +68,16 @@ pub(super) async fn list(State(state): State<AppState>, caller: Caller, query: Q
         scheduled,
         created: query.created()?,
     };
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(RunId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, RunId::parse)?;
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<RunId>, limit| async move {
+        let page = engine
+            .deployment_runs(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::RunNotFound => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<RunId>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move {
-            let page = engine
-                .deployment_runs(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::RunNotFound => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, run, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, run, |row| row.id.clone()).await
 }

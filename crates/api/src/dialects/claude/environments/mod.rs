@@ -19,7 +19,6 @@ use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
-use crate::listing::collect;
 use crate::params::EnvironmentPath;
 use view::environment;
 
@@ -46,32 +45,23 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
 
 async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let filter = ListFilter {
         only_active: !query.flag("include_archived")?,
         ..ListFilter::default()
     };
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(EnvironmentId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, EnvironmentId::parse)?;
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<EnvironmentId>, limit| async move {
+        let page = engine
+            .environments(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::EnvironmentNotFound => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<EnvironmentId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            let page = engine
-                .environments(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::EnvironmentNotFound => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, environment, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, environment, |row| row.id.clone()).await
 }
 
 async fn retrieve(

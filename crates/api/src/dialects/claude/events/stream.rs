@@ -3,19 +3,14 @@
 //! Invariants: whoever gets the headers misses nothing that happens afterwards; a frame is what the list has under the
 //! same id, in the same order; the pieces of a message, joined, are a prefix of it.
 
-use std::pin::pin;
-
-use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, stream};
+use axum::response::Response;
 use oma_domain::page::Order;
-use oma_domain::{EventId, SessionId};
-use oma_engine::{Delta, Follow, Frame};
+use oma_domain::{Event, EventId, SessionId};
+use oma_engine::Delta;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 
 use super::projection::View;
 use crate::AppState;
@@ -25,13 +20,10 @@ use crate::dialects::claude::query::Query;
 use crate::dialects::claude::time;
 use crate::dialects::openclaw::events::cursor::Cursor;
 use crate::dialects::openclaw::events::locate;
-use crate::dialects::openclaw::events::stream::{headers, write_frame};
 use crate::fault::Result;
 use crate::params::SessionPath;
-use crate::streams::OpenStream;
+use crate::sse::{self, write_frame};
 
-/// Frames that are ready together are sent together, up to about this many bytes.
-const BATCH: usize = 32 << 10;
 /// The most values of `event_deltas`.
 const DELTAS: usize = 100;
 
@@ -98,106 +90,58 @@ pub(crate) async fn open(
         }
     };
     let frames = engine.follow(workspace, id, from, previews.any()).await?;
-    let period = state.config.heartbeat;
-    let mut heartbeats = interval_at(Instant::now() + period, period);
-    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let streamer = Streamer {
-        state: state.clone(),
-        caller: caller.clone(),
-        frames,
-        session: id.clone(),
+    let wording = Events {
         view: View::of(session, as_thread),
         seen,
         previews,
-        heartbeats,
-        greeted: false,
-        finished: false,
-        _place: place,
     };
-    let chunks = stream::unfold(streamer, |mut streamer| async move {
-        let chunk = streamer.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(chunk), streamer))
-    });
-    Ok((self::headers(), HttpBody::from_stream(chunks)).into_response())
+    Ok(sse::respond(state, caller, place, id, frames, wording))
 }
 
-struct Streamer {
-    state: AppState,
-    caller: Caller,
-    frames: Follow,
-    session: SessionId,
+/// A stream's events, as this dialect words them.
+struct Events {
     view: View,
     /// What the client has got already.
     seen: Option<Cursor>,
     previews: Previews,
-    heartbeats: Interval,
-    greeted: bool,
-    finished: bool,
-    _place: OpenStream,
 }
 
-impl Streamer {
-    /// The next bytes to send; `None` ends the stream.
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut chunk = String::new();
-        if !self.greeted {
-            // The first bytes go out at once, so that whoever stands between passes the headers on.
-            self.greeted = true;
-            ping(&mut chunk);
-            return Some(chunk.into());
-        }
-        while chunk.is_empty() && !self.finished {
-            tokio::select! {
-                biased;
-                () = self.state.shutdown.cancelled() => return None,
-                frame = self.frames.next() => self.take(frame, &mut chunk),
-                _ = self.heartbeats.tick() => ping(&mut chunk),
-            }
-        }
-        while !self.finished && chunk.len() < BATCH {
-            let Some(frame) = pin!(self.frames.next()).now_or_never() else {
-                break;
-            };
-            self.take(frame, &mut chunk);
-        }
-        // Nothing goes to whoever has lost the right to it since.
-        (!chunk.is_empty() && self.caller.is_welcome(&self.state)).then(|| chunk.into())
+impl sse::Wording for Events {
+    fn heartbeat(&self, chunk: &mut String) {
+        write_frame(chunk, "ping", &json!({"type": "ping"}), None);
     }
 
-    fn take(&mut self, frame: Option<oma_engine::Result<Frame>>, chunk: &mut String) {
-        match frame {
-            Some(Ok(Frame::Event(event))) => {
-                self.view.learn(&event);
-                for frame in self.view.project(&event) {
-                    let covers = |seen: &Cursor| seen.covers(&event.id, frame.index, Order::Ascending);
-                    if !self.seen.as_ref().is_some_and(covers) {
-                        write_frame(chunk, frame.kind, &frame, Some(&frame.id));
-                    }
-                }
-            }
-            Some(Ok(Frame::Delta(delta))) => {
-                if let Some((kind, body)) = self.preview(&delta) {
-                    write_frame(chunk, kind, &body, None);
-                }
-            }
-            Some(Ok(Frame::Deleted)) => {
-                let deleted = json!({
-                    "id": EventId::generate().as_str(),
-                    "type": "session.deleted",
-                    "processed_at": time::value(oma_engine::now()),
-                });
-                write_frame(chunk, "session.deleted", &deleted, None);
-                self.finished = true;
-            }
-            None => self.finished = true,
-            Some(Err(error)) => {
-                // The client lists what it has missed; there is no frame that could say more.
-                tracing::warn!(session_id = %self.session, %error, "an event stream broke off");
-                self.finished = true;
+    fn event(&mut self, event: &Event, chunk: &mut String) {
+        self.view.learn(event);
+        for frame in self.view.project(event) {
+            let covers = |seen: &Cursor| seen.covers(&event.id, frame.index, Order::Ascending);
+            if !self.seen.as_ref().is_some_and(covers) {
+                write_frame(chunk, frame.kind, &frame, Some(&frame.id));
             }
         }
     }
 
+    fn delta(&self, delta: &Delta, chunk: &mut String) {
+        if let Some((kind, body)) = self.preview(delta) {
+            write_frame(chunk, kind, &body, None);
+        }
+    }
+
+    fn deleted(&self, chunk: &mut String) {
+        let deleted = json!({
+            "id": EventId::generate().as_str(),
+            "type": "session.deleted",
+            "processed_at": time::value(oma_engine::now()),
+        });
+        write_frame(chunk, "session.deleted", &deleted, None);
+    }
+
+    fn ends_at(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl Events {
     fn preview(&self, delta: &Delta) -> Option<(&'static str, Value)> {
         let start = |kind: &str, event: &EventId| {
             let event = json!({"type": kind, "id": event.as_str()});
@@ -217,8 +161,4 @@ impl Streamer {
             _ => None,
         }
     }
-}
-
-fn ping(chunk: &mut String) {
-    write_frame(chunk, "ping", &json!({"type": "ping"}), None);
 }

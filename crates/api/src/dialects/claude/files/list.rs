@@ -25,7 +25,7 @@ pub(super) async fn list(
     shape: Shape,
     query: Query,
 ) -> Result<Json<Value>> {
-    let limit = query.number("limit", 1, MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, MOST)?;
     let ids = query.list("ids");
     if !ids.is_empty() {
         return named(&state, &caller, shape, &query, &ids).await;
@@ -53,10 +53,7 @@ pub(super) async fn list(
         return lister.older(&query).await;
     }
     let order = Order::Descending;
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(FileId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
-    };
+    let after = Cursor::row(&query, order, FileId::parse)?;
     let (rows, next) = lister.page(order, after).await?.ok_or_else(page::invalid)?;
     let next = next.map(|row| Cursor::after(row.as_str(), order).to_text());
     Ok(Json(shape.page(&rows, next)))

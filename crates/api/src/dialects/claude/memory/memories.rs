@@ -13,10 +13,9 @@ use super::{body, limit, view, whole};
 use crate::AppState;
 use crate::auth::Caller;
 use crate::dialects::claude::body::{Sent, bad};
-use crate::dialects::claude::page::{Cursor, Page};
+use crate::dialects::claude::page::{self, Cursor, Page};
 use crate::dialects::claude::query::Query;
 use crate::fault::Result;
-use crate::listing::collect;
 use crate::params::{MemoryPath, MemoryStorePath};
 
 pub(super) fn routes() -> Router<AppState> {
@@ -74,21 +73,17 @@ async fn list(
         contents,
     };
     let after = Cursor::read(&query, order)?.map(|cursor| cursor.row);
-    let fetch = |after: Option<String>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        let (store, filter) = (store.clone(), filter.clone());
-        async move {
-            let page = engine
-                .memories(caller.workspace(), &store, &filter, after.as_deref(), limit)
-                .await;
-            Ok(page?)
-        }
+    let (engine, workspace, store, filter) = (&state.engine, caller.workspace(), &store, &filter);
+    let fetch = |after: Option<String>, limit| async move {
+        let page = engine
+            .memories(workspace, store, filter, after.as_deref(), limit)
+            .await;
+        Ok(page?)
     };
-    let rows = collect(limit, after, fetch, view::item, |item| item.path().to_owned()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, view::item, |item| {
+        item.path().to_owned()
+    })
+    .await
 }
 
 async fn retrieve(

@@ -20,7 +20,6 @@ use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::Result;
-use crate::listing::collect;
 use crate::params::MemoryStorePath;
 
 /// The most rows of a page whose rows have contents.
@@ -51,7 +50,7 @@ fn whole(query: &Query, unless_given: bool) -> Result<bool> {
 
 /// How many rows a page has. With contents it has fewer, however many are asked for.
 fn limit(query: &Query, whole: bool) -> Result<u32> {
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(query, page::MOST)?;
     Ok(if whole { limit.min(MOST_WHOLE) } else { limit })
 }
 
@@ -65,32 +64,23 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
 
 async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let filter = ListFilter {
         only_active: !query.flag("include_archived")?,
         created: query.created()?,
     };
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(MemoryStoreId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, MemoryStoreId::parse)?;
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<MemoryStoreId>, limit| async move {
+        let page = engine
+            .memory_stores(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::Memory(MemoryError::StoreNotFound) => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<MemoryStoreId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            let page = engine
-                .memory_stores(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::Memory(MemoryError::StoreNotFound) => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, view::store, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, view::store, |row| row.id.clone()).await
 }
 
 async fn retrieve(

@@ -17,7 +17,6 @@ use crate::dialects::claude::body::bad;
 use crate::dialects::claude::page::{self, Cursor, Page};
 use crate::dialects::claude::query::Query;
 use crate::fault::Result;
-use crate::listing::collect;
 use crate::params::{MemoryStorePath, MemoryVersionPath};
 
 pub(super) fn routes() -> Router<AppState> {
@@ -43,29 +42,19 @@ async fn list(
     let contents = whole(&query, false)?;
     let limit = limit(&query, contents)?;
     let filter = filter(&query, contents)?;
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(MemoryVersionId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, MemoryVersionId::parse)?;
+    let (engine, workspace, store, filter) = (&state.engine, caller.workspace(), &store, &filter);
+    let fetch = |after: Option<MemoryVersionId>, limit| async move {
+        let after = after.as_ref();
+        let page = engine
+            .memory_versions(workspace, store, filter, after, limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::Memory(MemoryError::VersionNotFound) => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<MemoryVersionId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        let (store, filter) = (store.clone(), filter.clone());
-        async move {
-            let (workspace, after) = (caller.workspace(), after.as_ref());
-            let page = engine
-                .memory_versions(workspace, &store, &filter, after, limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::Memory(MemoryError::VersionNotFound) => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, view::version, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, view::version, |row| row.id.clone()).await
 }
 
 fn filter(query: &Query, contents: bool) -> Result<VersionFilter> {

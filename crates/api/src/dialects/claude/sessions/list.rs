@@ -31,7 +31,7 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Json<Sessions>> {
     let order = query.order(Order::Descending)?;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let Some(filter) = filter(&query)? else {
         return Ok(Json(Sessions {
             data: Vec::new(),
@@ -46,17 +46,15 @@ pub(super) async fn list(
     };
     let backwards = cursor.as_ref().is_some_and(|cursor| cursor.before);
     let direction = if backwards { reversed(order) } else { order };
-    let fetch = |after: Option<SessionId>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move {
-            let page = engine
-                .sessions(caller.workspace(), &filter, direction, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::SessionNotFound => page::invalid(),
-                error => error.into(),
-            })
-        }
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<SessionId>, limit| async move {
+        let page = engine
+            .sessions(workspace, filter, direction, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::SessionNotFound => page::invalid(),
+            error => error.into(),
+        })
     };
     let ids = std::sync::Mutex::new(Vec::new());
     let note = |session: &oma_domain::Session| {

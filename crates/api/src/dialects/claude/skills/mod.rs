@@ -26,7 +26,6 @@ use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::Result;
-use crate::listing::{Rows, collect};
 use crate::params::SkillPath;
 use upload::Upload;
 
@@ -65,16 +64,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Shape {
     }
 }
 
-/// A page, which is the same in both shapes.
-fn page(rows: Rows) -> Page {
-    Page {
-        data: rows.rows,
-        next_page: rows
-            .next
-            .map(|row| Cursor::after(row, Order::Descending).to_text()),
-    }
-}
-
 async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -96,21 +85,14 @@ async fn list(
     shape: Shape,
     query: Query,
 ) -> Result<Json<Page>> {
-    let limit = query.number("limit", 1, MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, MOST)?;
     let order = Order::Descending;
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(SkillId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
-    };
+    let after = Cursor::row(&query, order, SkillId::parse)?;
     match query.get("source") {
         None | Some("custom") => {}
         // There are none of those here.
         Some("anthropic" | "anthropic_example" | "plugin") => {
-            let none = Rows {
-                rows: Vec::new(),
-                next: None,
-            };
-            return Ok(Json(self::page(none)));
+            return Ok(Json(Page::default()));
         }
         Some(_) => {
             return Err(bad(
@@ -118,19 +100,16 @@ async fn list(
             ));
         }
     }
-    let fetch = |after: Option<SkillId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            let page = engine.skills(caller.workspace(), after.as_ref(), limit).await;
-            page.map_err(|error| match error {
-                Error::Skill(SkillError::NotFound) => page::invalid(),
-                error => error.into(),
-            })
-        }
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    let fetch = |after: Option<SkillId>, limit| async move {
+        let page = engine.skills(workspace, after.as_ref(), limit).await;
+        page.map_err(|error| match error {
+            Error::Skill(SkillError::NotFound) => page::invalid(),
+            error => error.into(),
+        })
     };
     let view = |row: &oma_domain::Skill| view::skill(row, shape);
-    let rows = collect(limit, after, fetch, view, |row| row.id.clone()).await?;
-    Ok(Json(self::page(rows)))
+    page::list(order, limit, after, fetch, view, |row| row.id.clone()).await
 }
 
 async fn retrieve(

@@ -18,7 +18,6 @@ use crate::auth::Caller;
 use crate::dialects::claude::page::{self, Cursor, Page};
 use crate::dialects::claude::query::Query;
 use crate::fault::Result;
-use crate::listing::collect;
 use crate::params::{SkillPath, SkillVersionPath};
 
 pub(super) fn routes() -> Router<AppState> {
@@ -55,26 +54,21 @@ async fn list(
     SkillPath(skill): SkillPath,
     query: Query,
 ) -> Result<Json<Page>> {
-    let limit = query.number("limit", 1, MOST)?.unwrap_or(page::DEFAULT);
-    let after = match Cursor::read(&query, Order::Descending)? {
-        Some(cursor) => Some(SkillVersionId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
-    };
-    let fetch = |after: Option<SkillVersionId>, limit| {
-        let (engine, caller, skill) = (state.engine.clone(), caller.clone(), skill.clone());
-        async move {
-            let page = engine
-                .skill_versions(caller.workspace(), &skill, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::Skill(SkillError::VersionNotFound) => page::invalid(),
-                error => error.into(),
-            })
-        }
+    let order = Order::Descending;
+    let limit = page::limit(&query, MOST)?;
+    let after = Cursor::row(&query, order, SkillVersionId::parse)?;
+    let (engine, workspace, skill) = (&state.engine, caller.workspace(), &skill);
+    let fetch = |after: Option<SkillVersionId>, limit| async move {
+        let page = engine
+            .skill_versions(workspace, skill, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::Skill(SkillError::VersionNotFound) => page::invalid(),
+            error => error.into(),
+        })
     };
     let view = |row: &oma_domain::skill::SkillVersion| view::version(row, shape);
-    let rows = collect(limit, after, fetch, view, |row| row.id.clone()).await?;
-    Ok(Json(super::page(rows)))
+    page::list(order, limit, after, fetch, view, |row| row.id.clone()).await
 }
 
 async fn retrieve(

@@ -18,6 +18,15 @@ use crate::validate::{Change, Object, Tree};
 /// The longest scope, in characters: as many scopes as the other dialect takes.
 const SCOPE: usize = 4_096;
 
+/// What a body may say of a credential that is a variable.
+const VARIABLE: &[&str] = &[
+    "type",
+    "secret_name",
+    "secret_value",
+    "networking",
+    "injection_location",
+];
+
 const TYPES: [&str; 3] = ["static_bearer", "mcp_oauth", "environment_variable"];
 
 /// Reads the `auth` of a credential to add: the URL that it is for, and what it is.
@@ -47,14 +56,7 @@ pub(super) fn create(value: &Value, issues: &mut Tree) -> Option<(String, NewSec
             Some((url?, secret))
         }
         _ => {
-            let fields = &[
-                "type",
-                "secret_name",
-                "secret_value",
-                "networking",
-                "injection_location",
-            ];
-            only(&mut object, fields);
+            only(&mut object, VARIABLE);
             let name = object.required("secret_name", variable);
             let value = object.required("secret_value", variable_value);
             let networking = object.required("networking", networking);
@@ -236,14 +238,7 @@ fn changed(value: &Value, issues: &mut Tree, kind: &Kind) -> Option<CredentialCh
             })
         }
         Kind::EnvironmentVariable { .. } => {
-            let fields = &[
-                "type",
-                "secret_name",
-                "secret_value",
-                "networking",
-                "injection_location",
-            ];
-            only(&mut object, fields);
+            only(&mut object, VARIABLE);
             let value = nullable(&mut object, "secret_value", variable_value);
             let networking = nullable(&mut object, "networking", networking);
             let injection = object.optional("injection_location", places);

@@ -17,7 +17,6 @@ use crate::dialects::claude::body::{Sent, bad, bounded};
 use crate::dialects::claude::page::{self, Cursor, Page};
 use crate::dialects::claude::query::Query;
 use crate::fault::{Fault, Result};
-use crate::listing::collect;
 use crate::params::{CredentialPath, VaultPath};
 
 /// The most credentials of a vault that this dialect adds.
@@ -93,36 +92,20 @@ async fn list(
     query: Query,
 ) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let only_active = !query.flag("include_archived")?;
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(CredentialId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, CredentialId::parse)?;
+    let (engine, workspace, vault) = (&state.engine, caller.workspace(), &vault);
+    let fetch = |after: Option<CredentialId>, limit| async move {
+        let page = engine
+            .credentials(workspace, vault, only_active, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::Vault(oma_vault::Error::CredentialNotFound) => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<CredentialId>, limit| {
-        let (engine, caller, vault) = (state.engine.clone(), caller.clone(), vault.clone());
-        async move {
-            let page = engine
-                .credentials(
-                    caller.workspace(),
-                    &vault,
-                    only_active,
-                    order,
-                    after.as_ref(),
-                    limit,
-                )
-                .await;
-            page.map_err(|error| match error {
-                Error::Vault(oma_vault::Error::CredentialNotFound) => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, credential, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, credential, |row| row.id.clone()).await
 }
 
 async fn retrieve(

@@ -22,7 +22,6 @@ use super::query::Query;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::fault::Result;
-use crate::listing::collect;
 use crate::params::VaultPath;
 use view::vault;
 
@@ -47,32 +46,23 @@ async fn create(State(state): State<AppState>, caller: Caller, sent: Sent) -> Re
 
 async fn list(State(state): State<AppState>, caller: Caller, query: Query) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
+    let limit = page::limit(&query, page::MOST)?;
     let filter = VaultFilter {
         user: None,
         only_active: !query.flag("include_archived")?,
     };
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(VaultId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let after = Cursor::row(&query, order, VaultId::parse)?;
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<VaultId>, limit| async move {
+        let page = engine
+            .vaults(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| match error {
+            Error::Vault(oma_vault::Error::VaultNotFound) => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<VaultId>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move {
-            let page = engine
-                .vaults(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| match error {
-                Error::Vault(oma_vault::Error::VaultNotFound) => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, vault, |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(order, limit, after, fetch, vault, |row| row.id.clone()).await
 }
 
 async fn retrieve(

@@ -26,7 +26,6 @@ use crate::audit::Notes;
 use crate::auth::Caller;
 use crate::fault::{Fault, Result};
 use crate::limits;
-use crate::listing::collect;
 use crate::params::{EnvironmentPath, segment};
 use crate::validate::checks::boolean;
 use view::{beat, work};
@@ -121,26 +120,25 @@ async fn list(
     query: Query,
 ) -> Result<Json<Page>> {
     let order = Order::Descending;
-    let limit = query.number("limit", 1, page::MOST)?.unwrap_or(page::DEFAULT);
-    let after = match Cursor::read(&query, order)? {
-        Some(cursor) => Some(WorkId::parse(&cursor.row).map_err(|_| page::invalid())?),
-        None => None,
+    let limit = page::limit(&query, page::MOST)?;
+    let after = Cursor::row(&query, order, WorkId::parse)?;
+    let (engine, workspace, environment) = (&state.engine, caller.workspace(), &environment);
+    let fetch = |after: Option<WorkId>, limit| async move {
+        let page = engine.works(workspace, environment, after.as_ref(), limit);
+        page.await.map_err(|error| match error {
+            Error::WorkNotFound => page::invalid(),
+            error => error.into(),
+        })
     };
-    let fetch = |after: Option<WorkId>, limit| {
-        let (engine, caller, environment) = (state.engine.clone(), caller.clone(), environment.clone());
-        async move {
-            let page = engine.works(caller.workspace(), &environment, after.as_ref(), limit);
-            page.await.map_err(|error| match error {
-                Error::WorkNotFound => page::invalid(),
-                error => error.into(),
-            })
-        }
-    };
-    let rows = collect(limit, after, fetch, |item| work(item, None), |row| row.id.clone()).await?;
-    Ok(Json(Page {
-        data: rows.rows,
-        next_page: rows.next.map(|row| Cursor::after(row, order).to_text()),
-    }))
+    page::list(
+        order,
+        limit,
+        after,
+        fetch,
+        |item| work(item, None),
+        |row| row.id.clone(),
+    )
+    .await
 }
 
 async fn stats(

@@ -75,20 +75,18 @@ async fn create(State(state): State<AppState>, caller: Caller, payload: Payload)
 async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> Result<Json<AgentList>> {
     let slice = Slice::read(&params, limits::PAGE)?;
     let after = slice.after(|text| AgentId::parse(text).ok())?;
-    let fetch = |after: Option<AgentId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            let page = engine
-                .agents(
-                    caller.workspace(),
-                    &ListFilter::default(),
-                    Order::Ascending,
-                    after.as_ref(),
-                    limit,
-                )
-                .await;
-            page.map_err(|error| cursor_fault(error, Error::AgentNotFound))
-        }
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    let fetch = |after: Option<AgentId>, limit| async move {
+        let page = engine
+            .agents(
+                workspace,
+                &ListFilter::default(),
+                Order::Ascending,
+                after.as_ref(),
+                limit,
+            )
+            .await;
+        page.map_err(|error| cursor_fault(error, Error::AgentNotFound))
     };
     let rows = collect(slice.limit, after, fetch, AgentView::of, |agent| agent.id.clone()).await?;
     Ok(Json(AgentList::of(rows)))
@@ -179,13 +177,11 @@ async fn versions(
 ) -> Result<Json<AgentVersions>> {
     let slice = Slice::read(&params, limits::PAGE)?;
     let after = slice.after(|text| text.parse::<u32>().ok())?;
-    let fetch = |after, limit| {
-        let (engine, caller, id) = (state.engine.clone(), caller.clone(), id.clone());
-        async move {
-            Ok(engine
-                .agent_versions(caller.workspace(), &id, Order::Ascending, after, limit)
-                .await?)
-        }
+    let (engine, workspace, agent) = (&state.engine, caller.workspace(), &id);
+    let fetch = |after, limit| async move {
+        Ok(engine
+            .agent_versions(workspace, agent, Order::Ascending, after, limit)
+            .await?)
     };
     let rows = collect(slice.limit, after, fetch, AgentView::version, |agent| {
         agent.version

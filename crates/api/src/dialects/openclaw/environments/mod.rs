@@ -73,20 +73,18 @@ async fn list(
 ) -> Result<Json<EnvironmentList>> {
     let slice = Slice::read(&params, limits::PAGE)?;
     let after = slice.after(|text| EnvironmentId::parse(text).ok())?;
-    let fetch = |after: Option<EnvironmentId>, limit| {
-        let (engine, caller) = (state.engine.clone(), caller.clone());
-        async move {
-            let page = engine
-                .environments(
-                    caller.workspace(),
-                    &ListFilter::default(),
-                    Order::Ascending,
-                    after.as_ref(),
-                    limit,
-                )
-                .await;
-            page.map_err(|error| cursor_fault(error, Error::EnvironmentNotFound))
-        }
+    let (engine, workspace) = (&state.engine, caller.workspace());
+    let fetch = |after: Option<EnvironmentId>, limit| async move {
+        let page = engine
+            .environments(
+                workspace,
+                &ListFilter::default(),
+                Order::Ascending,
+                after.as_ref(),
+                limit,
+            )
+            .await;
+        page.map_err(|error| cursor_fault(error, Error::EnvironmentNotFound))
     };
     let rows = collect(slice.limit, after, fetch, EnvironmentView::of, |row| {
         row.id.clone()

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use oma_domain::quota::Monthly;
-use oma_domain::{KeyId, Timestamp};
+use oma_domain::{KeyId, Timestamp, WorkspaceId};
 use oma_engine::{Error, IssuedKey, NewKey};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,7 +20,7 @@ use super::agents::cursor_fault;
 use super::budget::ChangeBudget;
 use super::error::ErrorBody;
 use crate::AppState;
-use crate::auth::Admin;
+use crate::auth::{Admin, Caller};
 use crate::fault::Result;
 use crate::limits;
 use crate::listing::{Slice, collect};
@@ -98,18 +98,21 @@ fn issued(key: &IssuedKey) -> Response {
     responses((status = 200, body = KeyList), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)),
 )]
 async fn list(State(state): State<AppState>, Admin(caller): Admin, params: Params) -> Result<Json<KeyList>> {
-    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let workspace = chosen_workspace(&caller, &params)?;
     let slice = Slice::read(&params, limits::PAGE)?;
     let after = slice.after(|text| KeyId::parse(text).ok())?;
-    let fetch = |after: Option<KeyId>, limit| {
-        let (engine, workspace) = (state.engine.clone(), workspace.clone());
-        async move {
-            let page = engine.keys(&workspace, after.as_ref(), limit).await;
-            page.map_err(|error| cursor_fault(error, Error::ApiKeyNotFound))
-        }
+    let (engine, workspace) = (&state.engine, &workspace);
+    let fetch = |after: Option<KeyId>, limit| async move {
+        let page = engine.keys(workspace, after.as_ref(), limit).await;
+        page.map_err(|error| cursor_fault(error, Error::ApiKeyNotFound))
     };
     let rows = collect(slice.limit, after, fetch, KeyView::of, |row| row.id.clone()).await?;
     Ok(Json(KeyList::of(rows)))
+}
+
+/// The workspace that a call is about.
+fn chosen_workspace(caller: &Caller, params: &Params) -> Result<WorkspaceId> {
+    caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)
 }
 
 /// Read an API key.
@@ -127,7 +130,7 @@ async fn get(
     KeyPath(id): KeyPath,
     params: Params,
 ) -> Result<Json<KeyView>> {
-    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let workspace = chosen_workspace(&caller, &params)?;
     Ok(Json(KeyView::of(&state.engine.key(&workspace, &id).await?)))
 }
 
@@ -152,7 +155,7 @@ async fn update(
     params: Params,
     payload: Payload,
 ) -> Result<Json<KeyView>> {
-    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let workspace = chosen_workspace(&caller, &params)?;
     let change = payload.parse::<ChangeBudget>()?;
     let key = state.engine.key(&workspace, &id).await?;
     let budget = change.apply(key.budget);
@@ -187,7 +190,7 @@ async fn rotate(
     params: Params,
     payload: Payload,
 ) -> Result<Response> {
-    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let workspace = chosen_workspace(&caller, &params)?;
     caller.note("workspace_id", workspace.as_str());
     let grace = Duration::from_secs(payload.parse::<RotateKey>()?.grace_seconds);
     let until = (!grace.is_zero()).then(|| {
@@ -218,7 +221,7 @@ async fn revoke(
     KeyPath(id): KeyPath,
     params: Params,
 ) -> Result<Json<KeyView>> {
-    let workspace = caller.chosen_workspace(body::workspace(params.get("workspace_id"))?)?;
+    let workspace = chosen_workspace(&caller, &params)?;
     caller.note("workspace_id", workspace.as_str());
     Ok(Json(KeyView::of(
         &state.engine.revoke_key(&workspace, &id).await?,

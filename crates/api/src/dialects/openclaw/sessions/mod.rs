@@ -164,14 +164,12 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
         agent,
         ..SessionFilter::default()
     };
-    let fetch = |after: Option<SessionId>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move {
-            let page = engine
-                .sessions(caller.workspace(), &filter, slice.order, after.as_ref(), limit)
-                .await;
-            page.map_err(|error| cursor_fault(error, Error::SessionNotFound))
-        }
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<SessionId>, limit| async move {
+        let page = engine
+            .sessions(workspace, filter, slice.order, after.as_ref(), limit)
+            .await;
+        page.map_err(|error| cursor_fault(error, Error::SessionNotFound))
     };
     let rows = collect(slice.limit, after, fetch, SessionView::of, |session| {
         session.id.clone()

@@ -88,21 +88,12 @@ async fn list_credentials(
 ) -> Result<Json<CredentialList>> {
     let slice = Slice::read(&params, limits::PAGE)?;
     let after = slice.after(|text| CredentialId::parse(text).ok())?;
-    let fetch = |after: Option<CredentialId>, limit| {
-        let (engine, caller, vault) = (state.engine.clone(), caller.clone(), vault.clone());
-        async move {
-            let page = engine
-                .credentials(
-                    caller.workspace(),
-                    &vault,
-                    false,
-                    Order::Ascending,
-                    after.as_ref(),
-                    limit,
-                )
-                .await;
-            page.map_err(cursor_fault)
-        }
+    let (engine, workspace, vault) = (&state.engine, caller.workspace(), &vault);
+    let fetch = |after: Option<CredentialId>, limit| async move {
+        let page = engine
+            .credentials(workspace, vault, false, Order::Ascending, after.as_ref(), limit)
+            .await;
+        page.map_err(cursor_fault)
     };
     let rows = collect(slice.limit, after, fetch, CredentialView::of, |credential| {
         credential.id.clone()

@@ -75,14 +75,12 @@ async fn list(State(state): State<AppState>, caller: Caller, params: Params) -> 
         user: user.map(str::to_owned),
         only_active: false,
     };
-    let fetch = |after: Option<VaultId>, limit| {
-        let (engine, caller, filter) = (state.engine.clone(), caller.clone(), filter.clone());
-        async move {
-            let page = engine
-                .vaults(caller.workspace(), &filter, order, after.as_ref(), limit)
-                .await;
-            page.map_err(cursor_fault)
-        }
+    let (engine, workspace, filter) = (&state.engine, caller.workspace(), &filter);
+    let fetch = |after: Option<VaultId>, limit| async move {
+        let page = engine
+            .vaults(workspace, filter, order, after.as_ref(), limit)
+            .await;
+        page.map_err(cursor_fault)
     };
     let rows = collect(slice.limit, after, fetch, VaultView::of, |vault| vault.id.clone()).await?;
     Ok(Json(VaultList::of(rows)))
