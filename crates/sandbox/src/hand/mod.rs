@@ -106,7 +106,7 @@ fn adopt(variables: &BTreeMap<String, String>) {
     for (name, value) in variables {
         if !fittings::is_taken(name) {
             // SAFETY: nobody else reads or writes the environment: this process has one thread yet, or in a build of an
-            // ordinary user a second one, which does not (`copy_up`).
+            // ordinary user two more, which do not (`copy_up`).
             unsafe { std::env::set_var(name, value) };
         }
     }

@@ -13,7 +13,8 @@
 mod table;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 use super::launch::filter;
 use crate::pidfd::Pidfd;
 
-pub(crate) use table::{Table, has_ended, parse_stat};
+pub(crate) use table::{Table, has_ended, is_over, parse_stat};
 
 /// How long the killing of a tree may take. A process that is stuck in the kernel can outlast it; it can't
 /// run on, and it dies with the sandbox.
@@ -108,8 +109,13 @@ impl Tree {
         })?;
         roots().insert(root);
         // When memory runs out, the command goes and not the hand (or, on the host, the server). Raising one's
-        // own badness needs no privilege; that it has ended already is no failure.
-        let _ = std::fs::write(format!("/proc/{root}/oom_score_adj"), COMMAND_BADNESS);
+        // own badness needs no privilege; that it has ended already is no failure. In builds of ordinary users, opening
+        // what may be there waits unless this flag is set (`copy_up`), which means nothing else here.
+        let _ = std::fs::File::options()
+            .write(true)
+            .custom_flags(libc::O_EXCL)
+            .open(format!("/proc/{root}/oom_score_adj"))
+            .and_then(|mut file| file.write_all(COMMAND_BADNESS.as_bytes()));
         Ok((child, Self { root }))
     }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use oma_domain::{SessionId, WorkspaceId};
+use oma_domain::{EventId, SessionId, WorkspaceId};
 use oma_sandbox::fittings::{Fit, Fittings};
 use oma_sandbox::host::Host;
 use oma_sandbox::layers::{Build, Layer, Layers, Site};
 use oma_sandbox::limits::Limits;
-use oma_sandbox::protocol::Service;
+use oma_sandbox::protocol::{Call, Service};
 use oma_sandbox::{Error, Hand, Provider as _, Spec};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::support::{Fixture, sh, spec};
 
@@ -279,6 +279,94 @@ os.replace('/usr/bin/od', '/usr/bin/od2')
     assert_eq!(stat(), before, "the host has its own as they were");
     fixture.local.destroy(&session).await.unwrap();
     assert!(fixture.local.discard(&one).await.unwrap());
+}
+
+/// Has a large file of the host's copied over and over, for many threads at once: each copy goes before it is whole. Says
+/// how many have gone.
+const COPIES: &str = r#"
+path=$(find /usr -xdev -type f -perm -o=r -size +4M -size -400M -printf '%s %p\n' | sort -n | tail -n1 | cut -d' ' -f2-)
+exec python3 - "$path" <<'.'
+import os, sys, threading
+path = sys.argv[1]
+threading.stack_size(256 << 10)
+def want():
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDWR))
+        except OSError:
+            pass
+for _ in range(300):
+    threading.Thread(target=want, daemon=True).start()
+gone = 1
+while True:
+    try:
+        os.unlink(f'{os.path.dirname(path)}/.oma-copy-{gone}')
+    except FileNotFoundError:
+        continue
+    print(gone, flush=True)
+    gone += 1
+.
+"#;
+
+#[tokio::test]
+async fn a_build_that_has_large_files_copied_keeps_neither_its_time_limits_nor_its_other_commands_waiting() {
+    if rustix::process::geteuid().is_root() {
+        // Builds of a server that is root have no such copies. `ordinary_user` runs this as somebody else.
+        return;
+    }
+    let fixture = Fixture::new().await;
+    let few = build(Vec::new());
+    let limits = Limits {
+        memory: 2 << 30,
+        processes: 512,
+        disk: 2 << 30,
+        ..few.limits
+    };
+    let site = fixture.local.begin(Build { limits, ..few }).await.unwrap();
+    let service = Service {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), format!("exec 2>&1\n{COPIES}")],
+        variables: Vec::new(),
+        folder: None,
+    };
+    let mut said = BufReader::new(site.hand.serve(service).await.unwrap()).lines();
+    for number in 1..=3 {
+        let line = said.next_line().await.unwrap();
+        assert_eq!(line, Some(number.to_string()), "the copies are asked for");
+    }
+    // One that stands in line behind all these copies would take much longer.
+    let patience = std::time::Duration::from_secs(15);
+    let within = async |what: &str, command: serde_json::Value| {
+        let call = Call {
+            tool: "bash".to_owned(),
+            input: command,
+        };
+        let key = EventId::generate();
+        let reply = tokio::time::timeout(patience, site.hand.run(&key, call)).await;
+        crate::support::said(&reply.unwrap_or_else(|_| panic!("{what}")).unwrap()).0
+    };
+    let text = within(
+        "its time limit",
+        serde_json::json!({"command": "sleep 1000", "timeout_ms": 500}),
+    );
+    let text = text.await;
+    assert!(text.contains("took longer than 500 ms"), "{text}");
+    let command = serde_json::json!({"command": "echo word > there; cat there; seq 1 20000"});
+    let text = within("another command", command).await;
+    assert!(
+        text.starts_with("word\n1\n") && text.contains("results"),
+        "{text}"
+    );
+    let line = said.next_line().await.unwrap().unwrap();
+    assert!(line.parse::<u32>().is_ok(), "{line}");
+    // Nobody waits for a copy whose callers are dead.
+    drop(said);
+    let text = tokio::time::timeout(
+        patience,
+        run(&site, "echo more >> /usr/bin/tac; tail -c5 /usr/bin/tac"),
+    );
+    assert_eq!(text.await.unwrap(), "more\n");
+    fixture.local.give_up(&site).await.unwrap();
 }
 
 #[tokio::test]

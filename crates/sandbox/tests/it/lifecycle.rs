@@ -296,13 +296,13 @@ async fn odd_workspaces_can_be_removed() {
 
 #[tokio::test]
 async fn an_orphan_ends_by_itself() {
-    let fixture = Fixture::with(|config| config.orphan_timeout = Duration::from_millis(50)).await;
+    let fixture = Fixture::with(|config| config.orphan_timeout = Duration::from_millis(400)).await;
     let spec = spec();
     let attached = fixture.attach(&spec.session).await;
     let key = EventId::generate();
     attached
         .hand
-        .run(&key, bash("echo connected for longer than that; sleep 0.2"))
+        .run(&key, bash("echo connected for longer than that; sleep 0.6"))
         .await
         .unwrap();
     let data = fixture.data.clone();

@@ -8,8 +8,6 @@
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::sync::mpsc;
-use std::thread;
 
 use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
@@ -60,27 +58,15 @@ const CHANGING_HERE: &[libc::c_long] = &[copy_up::RENAMEAT];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const CHANGING_HERE: &[libc::c_long] = &[];
 
-/// The stack of the thread that copies, in bytes.
-const STACK: usize = 256 << 10;
-
 /// An error that no call has, in whose place the kernel's word for waiting is put: the compiler has none.
 const PLACEHOLDER: libc::c_int = 0x0fff;
 
-/// Installs the filters on this thread, for good and for all that comes from it, after a thread of its own for what
-/// waits has begun, which they don't hold for.
+/// Installs the filters on this thread, for good and for all that comes from it, after those for what waits have begun,
+/// which they don't hold for.
 pub(super) fn install() -> Result<(), Failure> {
     let step = "installing the system call filter (of an ordinary user's build)";
     let (pretended, waiting) = programs().step(step)?;
-    let (give, take) = mpsc::sync_channel::<OwnedFd>(1);
-    thread::Builder::new()
-        .name("copy-up".to_owned())
-        .stack_size(STACK)
-        .spawn(move || {
-            if let Ok(listener) = take.recv() {
-                copy_up::serve(&listener);
-            }
-        })
-        .step(step)?;
+    let give = copy_up::start().step(step)?;
     apply(&pretended).step(step)?;
     let listener = listen(&waiting).step(step)?;
     give.send(listener).map_err(io::Error::other).step(step)

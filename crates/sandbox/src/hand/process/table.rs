@@ -209,6 +209,14 @@ pub(crate) fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
+/// Whether the thread with this id is no more, or just about to end. What can't be told is not so.
+pub(crate) fn is_over(thread: u32) -> bool {
+    match std::fs::read(format!("/proc/{thread}/stat")) {
+        Ok(text) => parse_stat(&text).is_some_and(|stat| stat.is_exiting()),
+        Err(error) => has_ended(&error),
+    }
+}
+
 /// Reads one line of `/proc/<pid>/stat`. The name in parentheses may hold anything, parentheses too, so what
 /// counts starts after the last one.
 pub(crate) fn parse_stat(text: &[u8]) -> Option<Stat> {
@@ -234,6 +242,22 @@ pub(crate) fn parse_stat(text: &[u8]) -> Option<Stat> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_over_when_it_has_ended_and_not_before() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id();
+        assert!(!is_over(pid) && !is_over(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()));
+        child.kill().unwrap();
+        rustix::process::waitid(
+            rustix::process::WaitId::Pid(Pid::from_child(&child)),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+        )
+        .unwrap();
+        assert!(is_over(pid), "nobody has reaped it");
+        child.wait().unwrap();
+        assert!(is_over(pid));
+    }
 
     #[test]
     fn stat_lines_with_odd_names() {

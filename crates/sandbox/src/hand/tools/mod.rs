@@ -225,7 +225,13 @@ fn keep(file: &Path, text: &str) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    let result = std::fs::write(file, text);
+    // Whatever else has the name goes: nothing is written through links, and opening what is new never waits (`copy_up`).
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let result = std::fs::File::create_new(file)
+        .and_then(|mut created| io::Write::write_all(&mut created, text.as_bytes()));
     if result.is_err() {
         // Half a result under the name of the whole would mislead, and its space may be wanted.
         let _ = std::fs::remove_file(file);
@@ -322,6 +328,15 @@ mod tests {
             std::fs::read_to_string(folder.path().join(".oma/.gitignore")).unwrap(),
             "*\n"
         );
+
+        // What is in its place goes, and what that leads to stays.
+        let (key, victim) = (EventId::generate(), folder.path().join("victim"));
+        std::fs::write(&victim, "precious").unwrap();
+        let file = folder.path().join(format!(".oma/results/{key}.txt"));
+        std::os::unix::fs::symlink(&victim, &file).unwrap();
+        keep(&file, "result").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "result");
 
         // Where the file can't be, the model is told.
         let blocked = tempfile::tempdir().unwrap();

@@ -128,7 +128,9 @@ impl Shell {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            // In a sandbox that of the hand is `/dev/null`. To open that anew would wait where an ordinary user builds
+            // (`copy_up`).
+            .stderr(Stdio::inherit())
             .kill_on_drop(true);
         if !may_write {
             // SAFETY: the function runs between fork and exec, and makes one system call.
