@@ -46,6 +46,39 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The same for another one who waited for the same thing.
+    #[cfg(feature = "docker")]
+    pub(crate) fn repeated(&self) -> Self {
+        match self {
+            Self::TooWeak(why) => Self::TooWeak(why.clone()),
+            Self::Exhausted(most) => Self::Exhausted(*most),
+            Self::Lost(why) => Self::Lost(why.clone()),
+            Self::Protocol(what) => Self::Protocol(what.clone()),
+            Self::Timeout(patience) => Self::Timeout(*patience),
+            Self::Engine(what) => Self::Engine(what.clone()),
+            Self::Build(why) => Self::Build(why.clone()),
+            Self::Unbuilt => Self::Unbuilt,
+            Self::Busy => Self::Busy,
+            Self::Refused(why) => Self::Refused(why.clone()),
+            Self::Io { what, source } => Self::Io {
+                what: what.clone(),
+                source: repeated(source),
+            },
+            // In the same words.
+            Self::Archive(error) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+#[cfg(feature = "docker")]
+fn repeated(error: &std::io::Error) -> std::io::Error {
+    error.raw_os_error().map_or_else(
+        || std::io::Error::new(error.kind(), error.to_string()),
+        std::io::Error::from_raw_os_error,
+    )
+}
+
 /// For `map_err`: what was tried goes into the message.
 pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Error {
     Error::Io {

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::body::INSTALLATION;
 use super::connection::{Connection, is_absent};
+use super::container::{REMOVAL_TIMEOUT, remove};
 use super::image::Image;
-use super::{REMOVAL_TIMEOUT, remove};
 use crate::Error;
 use crate::hand::launch::WORKSPACE;
 

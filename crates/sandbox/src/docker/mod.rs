@@ -15,6 +15,7 @@ mod body;
 mod branch;
 mod config;
 mod connection;
+mod container;
 mod doctor;
 mod enforceable;
 mod image;
@@ -23,6 +24,7 @@ mod launch;
 mod layers;
 mod runtime;
 mod severable;
+mod single_flight;
 mod trunk;
 
 pub use config::{Config, Transport};
@@ -30,24 +32,18 @@ pub use doctor::probe;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::models::SystemInfo;
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    RenameContainerOptionsBuilder, WaitContainerOptionsBuilder,
-};
-use futures_util::StreamExt as _;
-use oma_domain::SessionId;
-use tokio::time::{sleep, timeout};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
+use tokio::time::timeout;
 
 use crate::error::io as io_error;
 use crate::hand::launch::contained::Contained;
 use crate::hand::launch::{Duties, writable};
 use crate::hand::relay;
 use crate::hand::token::Token;
-use crate::host::engine::{Committed, Engine, Link, Order, Process};
+use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::record::{self, Folder, Record};
 use crate::host::{Claimed, Host, is_root};
 use crate::layers::{Layer, Size};
@@ -55,17 +51,11 @@ use crate::limits::Limits;
 use crate::{Error, Pipe, Spec, trust};
 use accounts::Accounts;
 use body::{Abilities, INSTALLATION, SESSION};
-use connection::{Connection, is_absent, is_conflict};
+use connection::{Connection, is_conflict};
+use container::{Container, Relay, name, remove};
 use enforceable::Enforceable;
 use image::Image;
 use kit::Kit;
-use trunk::Trunk;
-
-/// How long the engine may take to remove a container whose processes are dead.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long apart it is asked again whether one is gone that it is removing already.
-const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the data folder and clears away what a crash left behind. Containers whose hands live go on.
 ///
@@ -281,11 +271,10 @@ impl Containers {
             connection: self.connection.clone(),
             name: noted.name.clone(),
             instance: self.instance.clone(),
-            relay: noted.relay.clone().map(|relay| Relay {
-                noted: relay,
-                command: self.kit.relay(&noted.kit),
-                trunk: tokio::sync::Mutex::default(),
-            }),
+            relay: noted
+                .relay
+                .clone()
+                .map(|relay| Relay::new(relay, self.kit.relay(&noted.kit))),
         }
     }
 
@@ -518,118 +507,4 @@ impl Engine for Containers {
     async fn sweep_layers(&self, kept: &[String]) -> Result<(), Error> {
         layers::sweep(&self.connection, &self.instance, kept).await
     }
-}
-
-/// A container that runs.
-struct Container {
-    connection: Connection,
-    /// Its name, or its id.
-    name: String,
-    instance: String,
-    /// The way to its hand, where that has no socket of the host.
-    relay: Option<Relay>,
-}
-
-/// A relay in a container, which is started when it is needed.
-struct Relay {
-    noted: record::Relay,
-    command: Vec<String>,
-    trunk: tokio::sync::Mutex<Option<Arc<Trunk>>>,
-}
-
-impl Relay {
-    /// A connection to the hand through it, or through another one if it has ended.
-    async fn connect(&self, container: &Container) -> Result<Box<dyn Pipe>, Error> {
-        let mut trunk = self.trunk.lock().await;
-        let open = match trunk.take().filter(|trunk| !trunk.is_closed()) {
-            Some(open) => open,
-            None => {
-                let command = self.command.clone();
-                let (connection, name) = (&container.connection, &container.name);
-                Arc::new(Trunk::open(connection, name, command, self.noted.clone()).await?)
-            }
-        };
-        let open = Arc::clone(trunk.insert(open));
-        // The others need not wait for the hand's answer to this one.
-        drop(trunk);
-        open.connect().await
-    }
-}
-
-/// The name of a session's container.
-fn name(instance: &str, session: &SessionId) -> String {
-    format!("oma-{instance}-{session}")
-}
-
-#[async_trait]
-impl Process for Container {
-    async fn ended(&self) {
-        wait(&self.connection, &self.name, "not-running").await;
-    }
-
-    async fn connect(&self, folder: &Folder) -> Result<Link, Error> {
-        match &self.relay {
-            Some(relay) => Ok(Link::Carried(relay.connect(self).await?)),
-            None => {
-                let connected = folder.connect().await;
-                let stream = connected.map_err(|error| io_error("connecting to a sandbox", error))?;
-                Ok(Link::Socket(stream))
-            }
-        }
-    }
-
-    async fn kill(&self) -> Result<(), Error> {
-        remove(&self.connection, &self.name).await
-    }
-
-    async fn assigned(&self, session: &SessionId) {
-        let options = RenameContainerOptionsBuilder::new()
-            .name(&name(&self.instance, session))
-            .build();
-        let rename = || {
-            self.connection
-                .docker()
-                .rename_container(&self.name, options.clone())
-        };
-        let what = "naming a container";
-        match self.connection.ask(what, rename).await {
-            Ok(Ok(())) => {}
-            // It has ended meanwhile, or its session has another one: nobody goes by the name.
-            Ok(Err(error)) => tracing::debug!(session_id = %session, %error, what),
-            Err(error) => tracing::debug!(session_id = %session, %error, what),
-        }
-    }
-}
-
-/// Returns once the container is in this state, is no more, or the engine can't be asked.
-async fn wait(connection: &Connection, name: &str, condition: &str) {
-    let options = WaitContainerOptionsBuilder::new().condition(condition).build();
-    let mut answer = std::pin::pin!(connection.docker().wait_container(name, Some(options)));
-    // Its exit status is of no interest: what matters is that it is gone.
-    let _ = answer.next().await;
-}
-
-/// Kills a container, with all that runs in it, and removes it. That it is gone already is no failure.
-async fn remove(connection: &Connection, name: &str) -> Result<(), Error> {
-    let what = "removing a container";
-    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    let question = || connection.docker().remove_container(name, Some(options.clone()));
-    let removal = async {
-        loop {
-            match connection.ask(what, question).await? {
-                Ok(()) => return Ok(()),
-                Err(error) if is_absent(&error) => return Ok(()),
-                // It is being removed already, since it has ended: that is to be over.
-                Err(error) if is_conflict(&error) => {
-                    wait(connection, name, "removed").await;
-                    // Some engines do not know how to wait for that.
-                    sleep(REMOVAL_PAUSE).await;
-                }
-                Err(error) => return Err(connection.failed(what, &error)),
-            }
-        }
-    };
-    timeout(REMOVAL_TIMEOUT + connection.patience(), removal)
-        .await
-        .map_err(|_| Error::Timeout(REMOVAL_TIMEOUT))?
 }

@@ -23,8 +23,8 @@ use tokio_util::io::StreamReader;
 
 use super::branch::Branch;
 use super::connection::{Connection, is_absent, is_conflict};
+use super::container::wait;
 use super::severable::Severable;
-use super::wait;
 use crate::hand::relay::{TOKEN, WINDOW, WINDOW_OF_ALL};
 use crate::hand::token::Token;
 use crate::host::record;
