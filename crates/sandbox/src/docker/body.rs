@@ -349,6 +349,7 @@ fn bind(source: &Path, target: &Path, is_read_only: bool) -> Result<Mount, Error
 
 #[cfg(test)]
 mod tests {
+    use super::super::enforceable::Evidence;
     use super::*;
 
     fn image(variables: &[&str], volumes: &[&str]) -> Image {
@@ -374,6 +375,7 @@ mod tests {
             processes: true,
             processors: true,
             swap: true,
+            evidence: Evidence::Word,
         },
         make: Make::Docker,
         maps_users: false,

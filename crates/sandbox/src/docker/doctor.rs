@@ -100,12 +100,7 @@ async fn image(connection: &Connection, config: &Config) -> Check {
 fn limits(config: &Config, enforceable: Enforceable) -> Check {
     let name = "memory, processes, processors";
     match (enforceable.lacking(config), config.host.enforcement()) {
-        (Some(lack), _) => Check::bad(
-            name,
-            Status::Fail,
-            format!("the engine can't limit {lack}"),
-            "delegate the control groups to it, or configure enforcement by resource limit",
-        ),
+        (Some(lack), _) => Check::bad(name, Status::Fail, lack.to_string(), lack.remedy()),
         (None, Enforcement::Cgroup) => Check::ok(name, "limited by the kernel, through the engine"),
         (None, Enforcement::Rlimit) => Check::ok(
             name,

@@ -53,7 +53,7 @@ use accounts::Accounts;
 use body::{Abilities, INSTALLATION, SESSION};
 use connection::{Connection, is_conflict};
 use container::{Container, Relay, name, remove};
-use enforceable::Enforceable;
+use enforceable::{Enforceable, Evidence};
 use image::Image;
 use kit::Kit;
 
@@ -78,9 +78,9 @@ pub async fn open(config: Config) -> Result<Host, Error> {
     let users = Users::of(&info)?;
     let enforceable = Enforceable::of(make, &info, &config);
     if let Some(lack) = enforceable.lacking(&config) {
+        let remedy = lack.remedy();
         return Err(Error::TooWeak(format!(
-            "limits by control group are configured, but the container engine can't limit {lack}; mend that, or \
-             configure limits by resource limit (weaker: no limit on processors)"
+            "limits by control group are configured, but {lack}; {remedy}"
         )));
     }
     Image::find(&connection, &config.image).await?;
@@ -302,6 +302,7 @@ impl Containers {
             user,
             group,
             counts_processes: !self.abilities.limits.processes,
+            shows_limits: self.abilities.limits.evidence == Evidence::Sight,
             builds: order.site.is_some(),
             duties: Duties {
                 enforcement: host.enforcement(),

@@ -14,19 +14,24 @@ pub(super) fn name<'a>(config: &'a Config, info: &'a SystemInfo) -> Option<&'a s
 
 /// How the hands of containers are reached.
 pub(super) fn transport(config: &Config, info: &SystemInfo) -> Transport {
-    config.transport.unwrap_or_else(|| {
-        let name = name(config, info).unwrap_or_default();
-        let known = info.runtimes.as_ref().and_then(|known| known.get(name));
-        let path = known.and_then(|runtime| runtime.path.as_deref());
-        match has_own_kernel(name) || path.is_some_and(has_own_kernel) {
+    config
+        .transport
+        .unwrap_or_else(|| match has_own_kernel(config, info) {
             true => Transport::Exec,
             false => Transport::Socket,
-        }
-    })
+        })
+}
+
+/// Whether the runtime is known to bring a kernel, by its name or its program's.
+pub(super) fn has_own_kernel(config: &Config, info: &SystemInfo) -> bool {
+    let name = name(config, info).unwrap_or_default();
+    let known = info.runtimes.as_ref().and_then(|known| known.get(name));
+    let path = known.and_then(|runtime| runtime.path.as_deref());
+    brings_kernel(name) || path.is_some_and(brings_kernel)
 }
 
 /// Whether a runtime of this name, or whose program has this path, is known to bring a kernel.
-fn has_own_kernel(name: &str) -> bool {
+fn brings_kernel(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or(name);
     let mut words = last.split(|character: char| !character.is_ascii_alphanumeric());
     words.any(|word| OWN_KERNEL.contains(&word.to_ascii_lowercase().as_str()))
@@ -52,7 +57,7 @@ mod tests {
             "io.containerd.kata-qemu.v2",
             "Kata",
         ] {
-            assert!(has_own_kernel(own), "{own}");
+            assert!(brings_kernel(own), "{own}");
         }
         for shared in [
             "",
@@ -63,7 +68,7 @@ mod tests {
             "youki",
             "sysbox-runc",
         ] {
-            assert!(!has_own_kernel(shared), "{shared}");
+            assert!(!brings_kernel(shared), "{shared}");
         }
     }
 

@@ -74,6 +74,9 @@ pub(crate) struct Contained {
     pub(crate) group: u32,
     /// Nobody else limits the processes, so those of its user are limited, in all their sandboxes together.
     pub(crate) counts_processes: bool,
+    /// The engine does not know what it limits, so the container has to show it.
+    #[serde(default)]
+    pub(crate) shows_limits: bool,
     /// A layer is built in it: its root can be written to, and its user may do what installers need.
     #[serde(default)]
     pub(crate) builds: bool,
@@ -195,6 +198,7 @@ fn serve_for(
         user,
         group,
         counts_processes,
+        shows_limits,
         builds,
         duties,
     } = orders;
@@ -209,7 +213,7 @@ fn serve_for(
     look_around(builds)?;
     if duties.enforcement == Enforcement::Cgroup {
         let room = duties.has_own_kernel.then(|| duties.limits.beside_a_kernel());
-        group::check(room.as_ref().unwrap_or(&duties.limits))?;
+        group::check(room.as_ref().unwrap_or(&duties.limits), shows_limits)?;
     }
     let doors = open_doors(&duties)?;
     confine::limit_resources(&duties)?;

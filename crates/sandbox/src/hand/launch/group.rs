@@ -10,20 +10,34 @@ use crate::limits::Limits;
 /// Where containers have control groups.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// That the group limits what was ordered.
+/// What to do where it has to be shown and is not.
+const NOT_SHOWN: &str = "its container does not show it, and the container engine does not know what it limits; have the engine \
+                         mount control groups of version 2 at /sys/fs/cgroup, use Docker, or configure enforcement by \
+                         resource limit (weaker: no limit on processors)";
+
+/// That the group limits what was ordered. Where it is not shown, the engine's word counts, unless it has to be shown.
 ///
 /// # Errors
-/// [`Failure`] when it limits less.
-pub(super) fn check(limits: &Limits) -> Result<(), Failure> {
+/// [`Failure`] when it limits less, or can't be seen and has to be.
+pub(super) fn check(limits: &Limits, has_to_be_shown: bool) -> Result<(), Failure> {
     let step = "looking at the control group";
-    let mount = Path::new(MOUNT);
-    if !mount.join("cgroup.controllers").exists() {
-        return Ok(());
-    }
-    let own = fs::read_to_string("/proc/self/cgroup").step(step)?;
-    match place(mount, &own).and_then(|group| lack(&group, limits)) {
-        Some(lack) => Err(io::Error::other(lack)).step(step),
+    let own = fs::read_to_string("/proc/self/cgroup").or_else(|error| match error.kind() {
+        // A kernel without any.
+        io::ErrorKind::NotFound => Ok(String::new()),
+        _ => Err(error),
+    });
+    match fault(Path::new(MOUNT), &own.step(step)?, limits, has_to_be_shown) {
+        Some(fault) => Err(io::Error::other(fault)).step(step),
         None => Ok(()),
+    }
+}
+
+/// What is wrong with the group of a process of which this is said, as far as it is shown there.
+fn fault(mount: &Path, own: &str, limits: &Limits, has_to_be_shown: bool) -> Option<String> {
+    let is_second = mount.join("cgroup.controllers").exists();
+    match is_second.then(|| place(mount, own)).flatten() {
+        Some(group) => lack(&group, limits),
+        None => has_to_be_shown.then(|| NOT_SHOWN.to_owned()),
     }
 }
 
@@ -91,6 +105,48 @@ mod tests {
         ] {
             let found = with(file, text).unwrap();
             assert!(found.ends_with(word), "{file} {text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_has_to_be_shown_and_is_not_is_a_fault_with_a_remedy() {
+        let limits = Limits {
+            memory: 4_096,
+            processes: 10,
+            ..Limits::default()
+        };
+        let shown = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("cgroup.controllers", "cpu memory pids\n"),
+            ("memory.max", "4096\n"),
+            ("pids.max", "10\n"),
+            ("cpu.max", "50000 100000\n"),
+        ] {
+            fs::write(shown.path().join(file), text).unwrap();
+        }
+        // As a kernel of the sandbox's own, or groups of version 1, have it.
+        let empty = tempfile::tempdir().unwrap();
+        let first = tempfile::tempdir().unwrap();
+        fs::create_dir(first.path().join("memory")).unwrap();
+        for (mount, own, is_shown) in [
+            (shown.path(), "0::/\n", true),
+            (shown.path(), "0::/../other\n", false),
+            (shown.path(), "4:memory:/\n", false),
+            (shown.path(), "", false),
+            (empty.path(), "0::/\n", false),
+            (first.path(), "4:memory:/\n", false),
+            (Path::new("/nonexistent"), "", false),
+        ] {
+            let found = |has_to_be_shown| fault(mount, own, &limits, has_to_be_shown);
+            assert_eq!(found(false), None, "{mount:?} {own}");
+            let expected = (!is_shown).then(|| NOT_SHOWN.to_owned());
+            assert_eq!(found(true), expected, "{mount:?} {own}");
+        }
+        // One that is shown has to limit what was ordered in any case.
+        fs::write(shown.path().join("memory.max"), "max\n").unwrap();
+        for has_to_be_shown in [false, true] {
+            let found = fault(shown.path(), "0::/\n", &limits, has_to_be_shown).unwrap();
+            assert!(found.ends_with("memory"), "{found}");
         }
     }
 
