@@ -99,7 +99,7 @@ async fn list_credentials(
         credential.id.clone()
     })
     .await?;
-    Ok(Json(CredentialList::of(&vault, rows)))
+    Ok(Json(CredentialList::of(vault, rows)))
 }
 
 fn cursor_fault(error: Error) -> Fault {
