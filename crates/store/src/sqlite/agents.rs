@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::deployments;
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
+use super::rows::{List, id, number, page, page_limit, text, unknown_cursor};
 use super::webhooks;
 use crate::{Error, ListFilter, Result as StoreResult};
 
@@ -105,24 +105,20 @@ pub(super) fn list(
     after: Option<&AgentId>,
     limit: u32,
 ) -> Result<Page<Agent, AgentId>, Failure> {
-    let limit = page_limit(limit);
     let after = match after {
         Some(id) => Some(key(conn, workspace, id)?.ok_or_else(unknown_cursor)?),
         None => None,
     };
-    let (from, until) = ends(filter.created);
-    let mut statement = conn.prepare_cached(&format!(
-        "{CURRENT} WHERE a.workspace = ? AND {} LIMIT ?",
-        listed("a", filter, order)
-    ))?;
-    let rows = statement.query(params![
-        workspace.as_str(),
-        start(after, order),
-        from,
-        until,
-        limit + 1
-    ])?;
-    page(rows, limit, |row| read(row, workspace), |agent| agent.id.clone())
+    let list = List {
+        select: CURRENT,
+        table: "a",
+        workspace,
+        filter,
+        order,
+        after,
+        limit,
+    };
+    list.page(conn, read, |agent| agent.id.clone())
 }
 
 pub(super) fn versions(

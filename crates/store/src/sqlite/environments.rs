@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{ends, id, listed, number, page, page_limit, start, text, unknown_cursor};
+use super::rows::{List, id, number, text, unknown_cursor};
 use super::webhooks;
 use crate::{Error, ListFilter, Result as StoreResult};
 
@@ -151,29 +151,20 @@ pub(super) fn list(
     after: Option<&EnvironmentId>,
     limit: u32,
 ) -> Result<Page<Environment, EnvironmentId>, Failure> {
-    let limit = page_limit(limit);
     let after = match after {
         Some(id) => Some(key(conn, workspace, id)?.ok_or_else(unknown_cursor)?),
         None => None,
     };
-    let (from, until) = ends(filter.created);
-    let mut statement = conn.prepare_cached(&format!(
-        "{WHOLE} WHERE e.workspace = ? AND {} LIMIT ?",
-        listed("e", filter, order)
-    ))?;
-    let rows = statement.query(params![
-        workspace.as_str(),
-        start(after, order),
-        from,
-        until,
-        limit + 1
-    ])?;
-    page(
-        rows,
+    let list = List {
+        select: WHOLE,
+        table: "e",
+        workspace,
+        filter,
+        order,
+        after,
         limit,
-        |row| read(row, workspace),
-        |environment| environment.id.clone(),
-    )
+    };
+    list.page(conn, read, |environment| environment.id.clone())
 }
 
 pub(super) fn delete(

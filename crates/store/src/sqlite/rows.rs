@@ -1,9 +1,9 @@
 //! What the tables share: ids, positions and pages.
 
-use oma_domain::Timestamp;
 use oma_domain::id::Invalid;
 use oma_domain::page::{MAX_LIMIT, Order, Page};
-use rusqlite::{Row, Rows};
+use oma_domain::{Timestamp, WorkspaceId};
+use rusqlite::{Connection, Row, Rows, params};
 
 use super::failure::{Failure, unreadable};
 use crate::{Error, ListFilter, Span};
@@ -16,22 +16,59 @@ pub(super) fn page_limit(limit: u32) -> u32 {
     limit.clamp(1, MAX_LIMIT)
 }
 
-/// The conditions of a list beside its workspace, and its order: with parameters for the key that it continues from
-/// (see [`start`]) and for the ends of a span of time (see [`ends`]). `table` has the columns `key`, `created_at` and
-/// `archived_at`.
-pub(super) fn listed(table: &str, filter: &ListFilter, order: Order) -> String {
-    let active = if filter.only_active {
-        format!(" AND {table}.archived_at IS NULL")
-    } else {
-        String::new()
-    };
-    let (beyond, direction) = match order {
-        Order::Ascending => (">", ""),
-        Order::Descending => ("<", " DESC"),
-    };
-    format!(
-        "{table}.key {beyond} ? AND {table}.created_at BETWEEN ? AND ?{active} ORDER BY {table}.key{direction}"
-    )
+/// A list of a workspace's rows in the order in which they were made.
+pub(super) struct List<'a> {
+    /// Selects the rows; says what `table` is, which has the columns `workspace`, `key`, `created_at` and `archived_at`.
+    pub(super) select: &'a str,
+    pub(super) table: &'a str,
+    pub(super) workspace: &'a WorkspaceId,
+    pub(super) filter: &'a ListFilter,
+    pub(super) order: Order,
+    /// The key that it continues from.
+    pub(super) after: Option<i64>,
+    pub(super) limit: u32,
+}
+
+impl List<'_> {
+    /// Reads a page. `read` also tells a row's size.
+    pub(super) fn page<T, C>(
+        &self,
+        conn: &Connection,
+        read: impl Fn(&Row<'_>, &WorkspaceId) -> Result<(T, usize), Failure>,
+        cursor: impl Fn(&T) -> C,
+    ) -> Result<Page<T, C>, Failure> {
+        let Self {
+            select,
+            table,
+            workspace,
+            filter,
+            order,
+            ..
+        } = self;
+        let limit = page_limit(self.limit);
+        let active = if filter.only_active {
+            format!(" AND {table}.archived_at IS NULL")
+        } else {
+            String::new()
+        };
+        let (beyond, direction) = match order {
+            Order::Ascending => (">", ""),
+            Order::Descending => ("<", " DESC"),
+        };
+        let (from, until) = ends(filter.created);
+        let mut statement = conn.prepare_cached(&format!(
+            "{select} WHERE {table}.workspace = ? AND {table}.key {beyond} ? \
+             AND {table}.created_at BETWEEN ? AND ?{active} ORDER BY {table}.key{direction} LIMIT ?"
+        ))?;
+        let rows = statement.query(params![
+            workspace.as_str(),
+            start(self.after, *order),
+            from,
+            until,
+            limit + 1
+        ])?;
+        page(rows, limit, |row| read(row, workspace), cursor)
+    }
 }
 
 /// The key that a list continues from, also when it has only begun.

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::Sqlite;
 use super::failure::{Failure, from_json, to_json};
 use super::once::{self, Mark};
-use super::rows::{ends, id, listed, page, page_limit, start, text, unknown_cursor};
+use super::rows::{List, id, text, unknown_cursor};
 use super::webhooks;
 use crate::memories::{
     Change, Edit, Memories, MemoryFilter, NewMemory, Outcome, Removal, VersionFilter, Written,
@@ -121,24 +121,20 @@ fn list(
     after: Option<&MemoryStoreId>,
     limit: u32,
 ) -> Result<Page<MemoryStore, MemoryStoreId>, Failure> {
-    let limit = page_limit(limit);
     let after = match after {
         Some(id) => Some(place(conn, workspace, id)?.ok_or_else(unknown_cursor)?.key),
         None => None,
     };
-    let (from, until) = ends(filter.created);
-    let mut statement = conn.prepare_cached(&format!(
-        "{WHOLE} WHERE s.workspace = ? AND {} LIMIT ?",
-        listed("s", filter, order)
-    ))?;
-    let rows = statement.query(params![
-        workspace.as_str(),
-        start(after, order),
-        from,
-        until,
-        limit + 1
-    ])?;
-    page(rows, limit, |row| read(row, workspace), |store| store.id.clone())
+    let list = List {
+        select: WHOLE,
+        table: "s",
+        workspace,
+        filter,
+        order,
+        after,
+        limit,
+    };
+    list.page(conn, read, |store| store.id.clone())
 }
 
 fn update(conn: &Connection, before: &MemoryStore, after: &StoreRow) -> Result<(), Failure> {
