@@ -18,6 +18,14 @@ pub enum Clock {
     Manual(watch::Sender<Timestamp>),
 }
 
+/// Sleeps for about so long, for ever without a time. May wake earlier, to look at the clock again.
+pub(crate) async fn rest(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left.min(LONGEST)).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Clock {
     /// A clock that stands still until it is set.
     #[must_use]
@@ -44,11 +52,9 @@ impl Clock {
     /// Sleeps until about then, for ever without a time. May wake earlier: when the clock was set, or to look at it again.
     pub(crate) async fn sleep_until(&self, at: Option<Timestamp>) {
         match (self, at) {
-            (Self::System, Some(at)) => {
-                let left = Duration::from_millis(at.millis_since(self.now()));
-                tokio::time::sleep(left.min(LONGEST)).await;
+            (Self::System, at) => {
+                rest(at.map(|at| Duration::from_millis(at.millis_since(self.now())))).await;
             }
-            (Self::System, None) => std::future::pending().await,
             (Self::Manual(clock), at) => {
                 let mut clock = clock.subscribe();
                 if at.is_some_and(|at| at <= *clock.borrow_and_update()) {

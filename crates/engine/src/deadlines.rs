@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 use oma_domain::{SessionId, WorkspaceId};
 
 use crate::actor::Command;
+use crate::clock::rest;
 use crate::error::{Error, Result};
 use crate::{Engine, now};
 
@@ -14,8 +15,6 @@ use crate::{Engine, now};
 const PAGE: u32 = 100;
 /// How many of them are seen to at the same time.
 const AT_ONCE: usize = 16;
-/// The longest sleep: clocks are set, and machines sleep without counting it.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The rest after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -30,14 +29,8 @@ impl Engine {
                     Some(PAUSE)
                 }
             };
-            let sleep = async {
-                match next {
-                    Some(next) => tokio::time::sleep(next.min(LONGEST)).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = sleep => {}
+                () = rest(next) => {}
                 () = self.inner.deadline_set.notified() => {}
                 () = self.inner.stopping.cancelled() => return,
             }

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use super::{body, place, sign};
+use crate::clock::rest;
 use crate::error::Result;
 use crate::{Engine, now};
 
@@ -33,8 +34,6 @@ const AT_ONCE: u32 = 4;
 const ENDPOINTS: usize = 64;
 /// How long a notice waits at the most.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// The longest sleep: clocks are set, and machines sleep without counting it.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The rest after a failure of ours.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -60,14 +59,8 @@ impl Engine {
                     Some(PAUSE)
                 }
             };
-            let sleep = async {
-                match next {
-                    Some(next) => tokio::time::sleep(next.min(LONGEST)).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = sleep => {}
+                () = rest(next) => {}
                 () = outbox.notified() => {}
                 Some(ended) = told.join_next(), if !told.is_empty() => {
                     match ended {
