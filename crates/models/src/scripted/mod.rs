@@ -36,71 +36,45 @@ pub const PROVIDER: &str = "scripted";
 /// What the models say their context window is, in tokens.
 const CONTEXT_WINDOW: u64 = 200_000;
 
-/// Answers with what the user said.
-struct Echo {
+/// A built-in model.
+struct Builtin {
+    /// `provider/model`.
+    name: &'static str,
+    /// What it answers when nothing special is asked of it.
+    answer: fn(&Request) -> Result<ModelStream, Error>,
     prices: Prices,
+}
+
+#[async_trait]
+impl Model for Builtin {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn context_window(&self) -> u64 {
+        CONTEXT_WINDOW
+    }
+
+    fn max_output(&self) -> Option<u64> {
+        Some(CONTEXT_WINDOW)
+    }
+
+    fn price(&self, input: u64) -> Option<Price> {
+        self.prices.most(input)
+    }
+
+    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
+        let answer = special(request).unwrap_or_else(|| (self.answer)(request));
+        answer.map(|answer| priced(answer, &self.prices))
+    }
 }
 
 /// Follows the script in the system prompt.
-struct Scripted {
-    prices: Prices,
-}
-
-#[async_trait]
-impl Model for Echo {
-    fn name(&self) -> &str {
-        "scripted/echo"
-    }
-
-    fn context_window(&self) -> u64 {
-        CONTEXT_WINDOW
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        Some(CONTEXT_WINDOW)
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        let answer = match special(request) {
-            Some(answer) => answer,
-            None => play::echo(request),
-        };
-        answer.map(|answer| priced(answer, &self.prices))
-    }
-}
-
-#[async_trait]
-impl Model for Scripted {
-    fn name(&self) -> &str {
-        "scripted/script"
-    }
-
-    fn context_window(&self) -> u64 {
-        CONTEXT_WINDOW
-    }
-
-    fn max_output(&self) -> Option<u64> {
-        Some(CONTEXT_WINDOW)
-    }
-
-    fn price(&self, input: u64) -> Option<Price> {
-        self.prices.most(input)
-    }
-
-    async fn stream(&self, request: &Request) -> Result<ModelStream, Error> {
-        let answer = match special(request) {
-            Some(answer) => answer,
-            None => match script::find(&request.system) {
-                Ok(Some(script)) => play::follow(&script, request),
-                Ok(None) => Err(Error::fatal(FailureKind::ModelRequestFailed, script::MISSING)),
-                Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
-            },
-        };
-        answer.map(|answer| priced(answer, &self.prices))
+fn follow(request: &Request) -> Result<ModelStream, Error> {
+    match script::find(&request.system) {
+        Ok(Some(script)) => play::follow(&script, request),
+        Ok(None) => Err(Error::fatal(FailureKind::ModelRequestFailed, script::MISSING)),
+        Err(message) => Err(Error::fatal(FailureKind::ModelRequestFailed, message)),
     }
 }
 
@@ -132,14 +106,15 @@ pub(crate) fn has_script(system: &str) -> Result<bool, String> {
 
 /// A built-in model by the part of its name after `scripted/`.
 pub(crate) fn resolve(model: &str, prices: Prices) -> Result<Arc<dyn Model>, Error> {
-    match model {
-        "echo" => Ok(Arc::new(Echo { prices })),
-        "script" => Ok(Arc::new(Scripted { prices })),
+    let (name, answer): (_, fn(&Request) -> _) = match model {
+        "echo" => ("scripted/echo", play::echo),
+        "script" => ("scripted/script", follow),
         _ => {
             let message = "the built-in models are scripted/echo and scripted/script";
-            Err(Error::fatal(FailureKind::ModelUnavailable, message))
+            return Err(Error::fatal(FailureKind::ModelUnavailable, message));
         }
-    }
+    };
+    Ok(Arc::new(Builtin { name, answer, prices }))
 }
 
 /// The built-in models as the list shows them.
