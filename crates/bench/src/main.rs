@@ -15,6 +15,7 @@ mod idle;
 mod provider;
 mod server;
 mod stats;
+mod tls;
 mod turns;
 
 use std::path::PathBuf;
