@@ -15,7 +15,9 @@ mod passed;
 mod porter;
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 
 pub use passed::{Life, Passed, Questions, Shared};
 pub use porter::Porter;
@@ -65,11 +67,7 @@ impl Doors {
     pub(crate) fn open() -> io::Result<Self> {
         let ports = [PROXY, DNS].into_iter().chain(WEB);
         let streams = ports.filter_map(|port| Some((address(port)?, port)));
-        let streams = streams.map(|(address, port)| {
-            let listener = TcpListener::bind((address, port))?;
-            listener.set_nonblocking(true)?;
-            Ok((port, listener))
-        });
+        let streams = streams.map(|(address, port)| Ok((port, listen(address, port)?)));
         let streams = streams.collect::<io::Result<Vec<_>>>()?;
         let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, DNS))?;
         datagrams.set_nonblocking(true)?;
@@ -77,9 +75,35 @@ impl Doors {
     }
 }
 
+/// Connections that may wait to be accepted, as the standard library has it.
+const BACKLOG: i32 = 128;
+
+/// Listens at a port, for good, and does not wait. The standard library would say that the address may be used again; to
+/// gVisor that means also by others at the same time, who then get what comes to it.
+///
+/// # Errors
+/// When somebody has it, or had it a moment ago.
+pub(crate) fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(address, port))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_may_share_a_port_that_is_listened_at() {
+        let listener = listen(Ipv4Addr::LOCALHOST, 0).unwrap();
+        assert!(!rustix::net::sockopt::socket_reuseaddr(&listener).unwrap());
+        assert!(!rustix::net::sockopt::socket_reuseport(&listener).unwrap());
+        let port = listener.local_addr().unwrap().port();
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err());
+    }
 
     #[test]
     fn the_variables_name_the_proxy() {

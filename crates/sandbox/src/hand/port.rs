@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::eager::ReadHalf;
 use super::splice;
+use crate::gateway;
 use crate::protocol::{Order, Report};
 use crate::wire::{Reader, Writer, encode};
 
@@ -54,7 +55,8 @@ impl Ports {
         if open.len() >= self.most {
             return Err(io::Error::other("there are too many ports"));
         }
-        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?);
+        let listener = gateway::listen(Ipv4Addr::LOCALHOST, port)?;
+        let listener = Arc::new(TcpListener::from_std(listener)?);
         open.insert(port, Arc::clone(&listener));
         Ok(listener)
     }

@@ -16,6 +16,8 @@ mod ordinary_user;
 mod reattach;
 #[cfg(feature = "docker")]
 mod relayed;
+#[cfg(feature = "docker")]
+mod relayed_bounds;
 mod saving;
 mod shell;
 mod support;

@@ -1,0 +1,155 @@
+//! What sessions can't do to their hands and relays where hands are reached through the engine, with the usual
+//! runtime and with one that has a kernel of its own.
+
+use oma_docker_engine::HOSTED;
+use oma_domain::{EventId, SessionId};
+use oma_sandbox::{Origin, Provider as _, docker};
+use serde_json::json;
+
+use crate::containers::{engine, tool};
+use crate::relayed::{relayed, relays, runtimes};
+use crate::support::{Folder, bash, sh, spec};
+
+/// Connects to the hand as often as there are arguments, says hello, and prints what comes back; then it tries what else
+/// one could do to the relay.
+const HOSTILE: &str = r#"
+import os, signal, socket, struct, sys
+hello = b'{"op":"hello","version":1}'
+frame = struct.pack('>I', len(hello)) + hello
+def connect():
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(10)
+    one.connect('\0oma-hand')
+    return one
+for _ in range(300):
+    one = connect()
+    try:
+        # As long as what the hand wants to hear.
+        one.sendall(frame * 3)
+        answer = one.recv(100)
+    except (BrokenPipeError, ConnectionResetError):
+        answer = b''
+    assert answer == b'', answer
+held = []
+for _ in range(300):
+    try:
+        held.append(connect())
+    except OSError:
+        break
+try:
+    socket.socket(socket.AF_UNIX).bind('\0oma-hand')
+    print('BOUND')
+except OSError:
+    pass
+for pid in sys.argv[1:]:
+    for name in ['STOP', 'KILL']:
+        try:
+            os.kill(int(pid), getattr(signal, 'SIG' + name))
+            print(name)
+        except PermissionError:
+            pass
+    for name in ['mem', 'fd/0', 'fd/1']:
+        try:
+            open(f'/proc/{pid}/{name}', 'rb').read(1)
+            print('READ', name)
+        except OSError:
+            pass
+print('tried')
+"#;
+
+#[tokio::test]
+async fn a_session_reaches_neither_its_hand_nor_the_relay() {
+    let Some(engine) = engine(false) else { return };
+    engine.import_hosted();
+    for runtime in runtimes() {
+        let folder = Folder::new();
+        let mut config = relayed(&engine, &folder.path(), runtime);
+        config.image = HOSTED.to_owned();
+        config.host.readable = vec!["/usr".into()];
+        let host = docker::open(config.clone()).await.unwrap();
+        let session = SessionId::generate();
+        let attached = host.attach(&spec(&session)).await.unwrap();
+        let hand = &*attached.hand;
+        let files = host.workspace(&session).await.unwrap();
+        files
+            .write("hostile.py", bytes::Bytes::from_static(HOSTILE.as_bytes()))
+            .await
+            .unwrap();
+        let relays = relays(hand).await;
+        assert_eq!(relays.len(), 1, "{runtime:?}");
+        let command = format!("/usr/bin/python3 hostile.py {}", relays.join(" "));
+        assert_eq!(
+            sh(hand, &command).await,
+            ("tried".to_owned(), false),
+            "{runtime:?}"
+        );
+        // Also one that goes on with it keeps the server from nothing.
+        let (own, flood) = (attached.hand.clone(), EventId::generate());
+        let key = flood.clone();
+        let endless = "while :; do /usr/bin/python3 hostile.py; done";
+        let flooding = tokio::spawn(async move { own.run(&key, bash(endless)).await });
+        hand.logs(0).await.unwrap();
+        let (text, failed) = tool(hand, "write", json!({"file_path": "x", "content": "here"})).await;
+        assert!(!failed, "{text}");
+        drop((attached, host));
+        let host = docker::open(config).await.unwrap();
+        let attached = host.attach(&spec(&session)).await.unwrap();
+        assert_eq!(attached.origin, Origin::Running, "{runtime:?}");
+        assert!(attached.hand.cancel(&flood).await.unwrap().is_some());
+        flooding.abort();
+        assert_eq!(sh(&*attached.hand, "cat x").await.0, "here");
+        host.destroy(&session).await.unwrap();
+    }
+}
+
+const SHARING: &str = r#"
+import errno, socket
+for port, kind in [(61419, 1), (53, 1), (80, 1), (443, 1), (53, 2)]:
+    # Where the door is, and all that would be nearer to who connects to it.
+    places = [(2, '127.0.0.1'), (2, '0.0.0.0'), (10, '::'), (10, '::ffff:127.0.0.1')]
+    if port in (80, 443):
+        places += [(2, '127.0.0.2'), (10, '::ffff:127.9.9.9')]
+    for family, address in places:
+        for options in [[], [2], [15], [2, 15]]:
+            one = socket.socket(family, kind)
+            for option in options:
+                one.setsockopt(socket.SOL_SOCKET, option, 1)
+            if family == 10:
+                one.setsockopt(41, 26, 0)
+            try:
+                one.bind((address, port))
+                if kind == 1:
+                    one.listen()
+                print('BOUND', port, address, options)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    print(port, address, error)
+# So it is not that nothing could be.
+one = socket.socket()
+one.bind(('127.0.0.1', 81))
+one.listen()
+print('tried')
+"#;
+
+#[tokio::test]
+async fn a_session_can_not_share_a_door() {
+    let Some(engine) = engine(false) else { return };
+    engine.import_hosted();
+    for runtime in runtimes() {
+        let folder = Folder::new();
+        let mut config = relayed(&engine, &folder.path(), runtime);
+        config.image = HOSTED.to_owned();
+        config.host.readable = vec!["/usr".into()];
+        config.host.gateway = true;
+        let host = docker::open(config).await.unwrap();
+        let session = SessionId::generate();
+        let attached = host.attach(&spec(&session)).await.unwrap();
+        let files = host.workspace(&session).await.unwrap();
+        files.write("sharing.py", SHARING.into()).await.unwrap();
+        let told = sh(&*attached.hand, "/usr/bin/python3 sharing.py").await;
+        assert_eq!(told, ("tried".to_owned(), false), "{runtime:?}");
+        host.destroy(&session).await.unwrap();
+    }
+}
+
+/// What root of a build could turn against its relay.
