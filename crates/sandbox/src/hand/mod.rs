@@ -139,12 +139,12 @@ async fn work(launched: Launched) -> io::Result<()> {
     ));
     let runner: Arc<dyn calls::Run> = Arc::<tools::Tools>::clone(&tools);
     let calls = calls::Calls::new(runner);
-    let shared = server::Shared::new(Arc::clone(&calls), log, workspace.clone(), doors)?;
+    let shared = server::Shared::new(Arc::clone(&calls), log, workspace, doors)?;
 
     let reaper = tokio::spawn(reap());
     let mut guards = guard::start(&duties, &calls, writing)?;
     let served = tokio::select! {
-        served = server::serve(&mut entrance, &shared, duties.orphan_timeout, &workspace) => served,
+        served = server::serve(&mut entrance, &shared, &duties) => served,
         // Nothing may run unguarded.
         _ = guards.join_next() => Err(io::Error::other("a guard has broken")),
     };

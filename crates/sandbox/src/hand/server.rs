@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::fs::Mode;
+use rustix::io::Errno;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,6 +22,7 @@ use super::datagrams::Datagrams;
 use super::doors::Passing;
 use super::eager::Eager;
 use super::entrance::Entrance;
+use super::launch::Duties;
 use super::log_ring::LogRing;
 use super::port::Ports;
 use super::process::Table;
@@ -45,6 +48,9 @@ const FIRST_SERVER: Duration = Duration::from_secs(30);
 
 /// How often a hand without a server looks whether its workspace is still there.
 const DELETED_LOOK: Duration = Duration::from_secs(5);
+
+/// What is made in the workspace for a moment to see whether it is there, where nothing else tells.
+const TRIED: &str = ".oma-is-it-there";
 
 /// How long running calls may take to end when the hand ends.
 const GRACE: Duration = Duration::from_secs(3);
@@ -96,14 +102,9 @@ impl Shared {
 ///
 /// # Errors
 /// When the listening socket breaks.
-pub(crate) async fn serve(
-    entrance: &mut Entrance,
-    shared: &Arc<Shared>,
-    orphan_timeout: Duration,
-    workspace: &Path,
-) -> io::Result<()> {
+pub(crate) async fn serve(entrance: &mut Entrance, shared: &Arc<Shared>, duties: &Duties) -> io::Result<()> {
     let mut connections = JoinSet::new();
-    let orphaned = orphaned(shared, orphan_timeout, workspace);
+    let orphaned = orphaned(shared, duties);
     tokio::pin!(orphaned);
     let outcome = loop {
         tokio::select! {
@@ -131,7 +132,8 @@ pub(crate) async fn wind_down(shared: &Shared) {
 
 /// Returns when no server has been connected for `patience`, or none has come at all: then the one that
 /// launched this hand died in that moment, and no other may know of it.
-async fn orphaned(shared: &Shared, patience: Duration, workspace: &Path) {
+async fn orphaned(shared: &Shared, duties: &Duties) {
+    let patience = duties.orphan_timeout;
     let mut connected = shared.connected.subscribe();
     if timeout(FIRST_SERVER.min(patience), connected.wait_for(|count| *count > 0))
         .await
@@ -147,7 +149,7 @@ async fn orphaned(shared: &Shared, patience: Duration, workspace: &Path) {
         // looked at; only while there is no server.
         loop {
             let left = patience.saturating_sub(since.elapsed());
-            if left.is_zero() || is_deleted(workspace) {
+            if left.is_zero() || is_deleted(&shared.workspace, duties.has_own_kernel) {
                 return;
             }
             if timeout(left.min(DELETED_LOOK), connected.wait_for(|count| *count > 0))
@@ -161,8 +163,26 @@ async fn orphaned(shared: &Shared, patience: Duration, workspace: &Path) {
 }
 
 /// Whether the folder has no name any more. One that can't be looked at is not known to be deleted.
-fn is_deleted(folder: &Path) -> bool {
-    rustix::fs::stat(folder).is_ok_and(|stat| stat.st_nlink == 0)
+fn is_deleted(folder: &Path, has_own_kernel: bool) -> bool {
+    match rustix::fs::stat(folder) {
+        Ok(stat) if stat.st_nlink == 0 => true,
+        // gVisor never says so, and 1 is also what some file systems say of every folder.
+        Ok(stat) if stat.st_nlink == 1 && has_own_kernel => takes_nothing(folder),
+        Ok(_) | Err(_) => false,
+    }
+}
+
+/// Whether nothing can be made in a folder since it is none any more, which is tried.
+fn takes_nothing(folder: &Path) -> bool {
+    let tried = folder.join(TRIED);
+    match rustix::fs::mkdir(&tried, Mode::RWXU) {
+        Ok(()) => {
+            // It is empty, unless a process of the session was very quick: then it is that one's.
+            let _ = rustix::fs::rmdir(&tried);
+            false
+        }
+        Err(error) => error == Errno::NOENT,
+    }
 }
 
 /// Counts a greeted connection while it lives.
@@ -340,5 +360,25 @@ async fn send(reports: &mpsc::Sender<Bytes>, report: &Report) -> bool {
     match wire::encode(report) {
         Ok(frame) => reports.send(frame).await.is_ok(),
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd as _;
+
+    #[test]
+    fn a_folder_that_is_deleted_takes_nothing_and_another_one_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_deleted(folder.path(), true) && !takes_nothing(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        // It is somebody else's.
+        std::fs::create_dir(folder.path().join(TRIED)).unwrap();
+        assert!(!takes_nothing(folder.path()) && folder.path().join(TRIED).is_dir());
+        let open = std::fs::File::open(folder.path()).unwrap();
+        drop(folder);
+        let place = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        assert!(takes_nothing(&place));
     }
 }

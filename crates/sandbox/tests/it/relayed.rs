@@ -83,6 +83,7 @@ const WITH_ANY_KERNEL: &[&str] = &[
     "lifecycle::two_data_folders",
     "mounts::a_sandbox_is_furnished",
     "mounts::outputs_and_memory",
+    "reattach::a_killed_server",
     "reattach::a_launch_that",
     "reattach::a_lost_sandbox",
     "reattach::a_result_waits",
