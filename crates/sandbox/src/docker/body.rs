@@ -292,11 +292,14 @@ fn mounts(config: &Config, kit: &Kit, transport: Transport, order: &Order<'_>) -
             all.push(bind(source, target, true)?);
         }
     }
-    // A build's installers change those of the image.
-    for name in [USERS, GROUPS, PRELOAD]
-        .into_iter()
-        .filter(|_| order.site.is_none())
-    {
+    // A build's installers change those of the image. What its root has programs load must not reach a relay, and is nothing
+    // to the hand, which is there before it.
+    let shown: &[&str] = match (order.site, transport) {
+        (None, _) => &[USERS, GROUPS, PRELOAD],
+        (Some(_), Transport::Exec) => &[PRELOAD],
+        (Some(_), Transport::Socket) => &[],
+    };
+    for name in shown {
         all.push(bind(
             &order.folder.file(name),
             &Path::new("/etc").join(name),

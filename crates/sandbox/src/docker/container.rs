@@ -1,5 +1,7 @@
 //! A container that runs, and the relay in it where its hand has no socket of this machine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,15 +40,20 @@ pub(super) struct Container {
 pub(super) struct Relay {
     noted: record::Relay,
     command: Vec<String>,
+    /// The first one is the only one: it was there before the build, whose root may change what another one would find.
+    is_only: bool,
+    has_started: Arc<AtomicBool>,
     trunk: SingleFlight<Trunk>,
 }
 
 impl Relay {
-    /// One that is started by this command.
-    pub(super) fn new(noted: record::Relay, command: Vec<String>) -> Self {
+    /// One that is started by this command; that of a build only once.
+    pub(super) fn new(noted: record::Relay, command: Vec<String>, builds: bool) -> Self {
         Self {
             noted,
             command,
+            is_only: builds,
+            has_started: Arc::default(),
             trunk: SingleFlight::new(),
         }
     }
@@ -57,7 +64,17 @@ impl Relay {
         let open = || {
             let (connection, name) = (container.connection.clone(), container.name.clone());
             let (command, noted) = (self.command.clone(), self.noted.clone());
-            async move { Trunk::open(&connection, &name, command, noted).await }
+            let (is_only, has_started) = (self.is_only, Arc::clone(&self.has_started));
+            async move {
+                if is_only && has_started.load(Ordering::Acquire) {
+                    return Err(Error::Lost(
+                        "the relay to it has ended, and a build has one".to_owned(),
+                    ));
+                }
+                let trunk = Trunk::open(&connection, &name, command, noted).await?;
+                has_started.store(true, Ordering::Release);
+                Ok(trunk)
+            }
         };
         let trunk = self.trunk.get(|trunk| !trunk.is_closed(), open).await?;
         trunk.connect().await

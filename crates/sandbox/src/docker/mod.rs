@@ -206,6 +206,8 @@ impl Containers {
         };
         let name_of_image = of_layer.transpose()?.or(chosen).unwrap_or(&self.config.image);
         let image = Image::find(&self.connection, name_of_image).await?;
+        let failed = |error| io_error("preparing what a container shows", error);
+        order.folder.put(record::PRELOAD, "").map_err(failed)?;
         if order.site.is_none() {
             self.name_users(&image, order.folder, user).await?;
             if let Some(authority) = &order.fittings.trust {
@@ -259,14 +261,13 @@ impl Containers {
         let files = [
             (record::USERS, accounts.users(user, group)),
             (record::GROUPS, accounts.groups(group)),
-            (record::PRELOAD, String::new()),
         ];
         let mut files = files.into_iter();
         let written = files.try_for_each(|(name, text)| folder.put(name, &text));
         written.map_err(|error| io_error("naming the user of a container", error))
     }
 
-    fn container(&self, noted: &record::Container) -> Container {
+    fn container(&self, noted: &record::Container, builds: bool) -> Container {
         Container {
             connection: self.connection.clone(),
             name: noted.name.clone(),
@@ -274,7 +275,7 @@ impl Containers {
             relay: noted
                 .relay
                 .clone()
-                .map(|relay| Relay::new(relay, self.kit.relay(&noted.kit))),
+                .map(|relay| Relay::new(relay, self.kit.relay(&noted.kit), builds)),
         }
     }
 
@@ -296,7 +297,7 @@ impl Containers {
         }
     }
 
-    fn orders(&self, order: &Order<'_>, (user, group): (u32, u32)) -> Contained {
+    fn orders(&self, order: &Order<'_>, (user, group): (u32, u32), relay: Option<u32>) -> Contained {
         let host = &self.config.host;
         Contained {
             user,
@@ -304,6 +305,7 @@ impl Containers {
             counts_processes: !self.abilities.limits.processes,
             shows_limits: self.abilities.limits.evidence == Evidence::Sight,
             builds: order.site.is_some(),
+            relay,
             duties: Duties {
                 enforcement: host.enforcement(),
                 limits: order.limits.clone(),
@@ -357,7 +359,7 @@ impl Engine for Containers {
         noted.relay = match self.abilities.transport {
             Transport::Socket => None,
             Transport::Exec => Some(record::Relay {
-                user: relay::user(user.0),
+                user: relay::user(user.0, order.site.is_some()),
                 token: Token::generate().map_err(failed)?,
             }),
         };
@@ -367,8 +369,9 @@ impl Engine for Containers {
         };
         // By its id it is found whatever its name is.
         noted.name = self.create(&noted.name, &order, user).await?;
-        let container = self.container(noted);
-        let orders = self.orders(&order, user);
+        let container = self.container(noted, order.site.is_some());
+        let relay = noted.relay.as_ref().map(|relay| relay.user);
+        let orders = self.orders(&order, user, relay);
         let patience = self.config.host.launch_timeout;
         let instruct = async {
             let hand: Box<dyn Pipe> = match (door, &container.relay) {
@@ -411,7 +414,8 @@ impl Engine for Containers {
         if record.boot != self.boot || !noted.is_launched {
             return Ok(None);
         }
-        let container = self.container(noted);
+        // A build ends with the server, so this is none.
+        let container = self.container(noted, false);
         match container.connect(folder).await {
             Ok(_) => Ok(Some(Arc::new(container))),
             // It may well run. A socket that nobody answers at is no such case: that one leads past the engine.

@@ -7,7 +7,8 @@
 //! for builds of ordinary users.
 //!
 //! Invariant: the hand trusts nothing of the session: it has the same user, so it is closed to ptrace and
-//! `/proc`, holds no secret but what tells its server from others ([`token`]), and as pid 1 can't be killed from inside.
+//! `/proc`, holds no secret but what tells its server from others ([`token`]), and can't be signalled from inside: as pid 1, and
+//! where that does not suffice, by what commands may call ([`launch::filter::commands`]).
 //! Invariant: when the hand ends, the kernel ends every process of the sandbox.
 
 mod calls;
@@ -27,6 +28,7 @@ pub(crate) mod relay;
 mod server;
 mod service;
 mod splice;
+mod threads;
 pub(crate) mod token;
 pub mod tools;
 
@@ -47,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fittings;
 use crate::protocol::{Call, Reply};
 use launch::Launched;
+use launch::filter::commands::Beside;
 
 /// The argument after `hand` that makes a sandbox.
 pub(crate) const LAUNCH: &str = "--launch";
@@ -56,9 +59,6 @@ pub(crate) const CONTAINED: &str = "--contained";
 
 /// The argument after `hand` that does so where only a relay leads to it.
 pub(crate) const RELAYED: &str = "--relayed";
-
-/// Threads for what blocks: looking through files.
-const BLOCKING_THREADS: usize = 4;
 
 /// How long the tools may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -89,11 +89,9 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     adopt(&launched.duties.variables);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_stack_size(1 << 20)
-        .build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    threads::configure(&mut runtime, launched.duties.has_own_kernel);
+    let runtime = runtime.enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(work(launched))) {
         Ok(()) => ExitCode::SUCCESS,
         // There is nobody to tell: the server sees the connection end and the sandbox gone.
@@ -124,6 +122,7 @@ async fn work(launched: Launched) -> io::Result<()> {
         duties,
         entrance,
         doors,
+        relay,
     } = launched;
     let mut entrance = entrance::Entrance::new(entrance)?;
     guard::ignore_file_size_signal()?;
@@ -143,6 +142,11 @@ async fn work(launched: Launched) -> io::Result<()> {
 
     let reaper = tokio::spawn(reap());
     let mut guards = guard::start(&duties, &calls, writing)?;
+    let threads = match duties.has_own_kernel {
+        true => threads::start_all().await?,
+        false => Vec::new(),
+    };
+    process::keep_away_from(Beside { threads, relay });
     let served = tokio::select! {
         served = server::serve(&mut entrance, &shared, &duties) => served,
         // Nothing may run unguarded.

@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::launch::filter;
+use super::launch::filter::commands::{Beside, Confinement, Kept};
 use crate::pidfd::Pidfd;
 
 pub(crate) use table::{Table, has_ended, is_over, parse_stat};
@@ -64,6 +64,23 @@ pub(super) fn guard_with(thread: i32) {
     GUARD.get_or_init(|| thread);
 }
 
+/// What commands are kept away from beside the hand's guards.
+static BESIDE: OnceLock<Beside> = OnceLock::new();
+
+/// Keeps commands away from these as well. In a sandbox, none starts before.
+pub(super) fn keep_away_from(beside: Beside) {
+    BESIDE.get_or_init(|| beside);
+}
+
+/// What a command has to apply to itself.
+fn confinement() -> io::Result<Confinement> {
+    let guard = *GUARD.wait();
+    let beside = BESIDE
+        .get()
+        .ok_or_else(|| io::Error::other("it is not known yet what to keep commands away from"))?;
+    Confinement::new(&Kept { guard, beside })
+}
+
 /// Whether the process is the root of a tree.
 pub(super) fn is_root(pid: i32) -> bool {
     roots().contains(&pid)
@@ -91,16 +108,14 @@ impl Tree {
     /// When it can't be started.
     pub fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
         // In a sandbox, a command has the hand's user and must not turn that against the hand.
-        let confinement = is_init()
-            .then(|| filter::for_commands(&[1, *GUARD.wait()]))
-            .transpose()?;
+        let confinement = is_init().then(confinement).transpose()?;
         // SAFETY: the closure runs between fork and exec, and makes system calls only; it neither allocates
         // nor takes a lock.
         unsafe {
             command.pre_exec(move || {
                 lead_session()?;
                 adopt_orphans()?;
-                confinement.as_ref().map_or(Ok(()), filter::apply)
+                confinement.as_ref().map_or(Ok(()), Confinement::apply)
             });
         }
         let child = command.spawn()?;

@@ -9,8 +9,10 @@
 //! `CONNECT`, and which the relay says first; that it is the hand that hears it is sure, since that one listens before
 //! anything of the session runs, and as long as the container is there.
 //!
-//! Invariant: a session's processes can neither signal nor trace the relay: its user is another one ([`user`]). Root of a build
-//! can become that user, so what is said over a build's relay is the build's word.
+//! Invariant: the processes of a session or a build can neither signal nor trace the relay, nor have anything loaded into it: its
+//! user is another one ([`user`]), whom root of a build can't become, and the container shows nothing of the image's or the
+//! build's to its loader. Some kernels have root open what the relay has open; there, what is said over a build's relay may be
+//! the build's word.
 //! Invariant: it ends with the connection to the server.
 
 use std::convert::Infallible;
@@ -49,6 +51,10 @@ pub(crate) const TOKEN: &str = "oma-token";
 /// Users that relays are: the first one that the session is not. Nothing belongs to them.
 const USERS: [u32; 2] = [65_534, 65_533];
 
+/// The user that relays of builds are. Installers have work done by the usual one, which has the name `nobody`; this one
+/// nothing in a build can become ([`filter::commands`](super::launch::filter::commands)).
+const OF_BUILDS: u32 = USERS[1];
+
 /// Connections at once: more than a hand takes.
 pub(crate) const MAX_CONNECTIONS: u32 = 512;
 
@@ -61,8 +67,11 @@ pub(crate) const WINDOW_OF_ALL: u32 = WINDOW * MAX_CONNECTIONS;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The user of the relay to the hand of a session with this user.
-pub(crate) fn user(session: u32) -> u32 {
+/// The user of the relay to the hand of a session with this user, or of a build.
+pub(crate) fn user(session: u32, builds: bool) -> u32 {
+    if builds {
+        return OF_BUILDS;
+    }
     let [usual, other] = USERS;
     if session == usual { other } else { usual }
 }
@@ -187,9 +196,10 @@ mod tests {
 
     #[test]
     fn a_relay_is_never_the_session_s_user() {
+        assert_ne!(user(0, true), 0);
         for session in [0, 1_000, 65_533, 65_534, 200_000] {
-            assert_ne!(user(session), session);
-            assert_ne!(user(session), 0);
+            assert_ne!(user(session, false), session);
+            assert_ne!(user(session, false), 0);
         }
     }
 }

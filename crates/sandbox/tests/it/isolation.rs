@@ -209,6 +209,23 @@ async fn the_network_is_out_of_reach() {
     fixture.local.destroy(&session).await.unwrap();
 }
 
+/// Tries all that there is to signal the hand with.
+pub(crate) const SIGNALS: &str = include_str!("signals.py");
+
+#[tokio::test]
+async fn the_hand_can_not_be_killed_from_inside_by_any_way_there_is() {
+    let fixture = Fixture::new().await;
+    let session = SessionId::generate();
+    let attached = fixture.attach(&session).await;
+    let files = fixture.local.workspace(&session).await.unwrap();
+    files.write("signals.py", SIGNALS.into()).await.unwrap();
+    // What is let through, Linux keeps from a first process.
+    let (text, failed) = sh(&*attached.hand, "/usr/bin/python3 signals.py").await;
+    assert!(!failed && text.ends_with("tried True"), "{text}");
+    assert_eq!(sh(&*attached.hand, "echo alive").await.0, "alive");
+    fixture.local.destroy(&session).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_hand_can_not_be_killed_from_inside() {
     let fixture = Fixture::new().await;

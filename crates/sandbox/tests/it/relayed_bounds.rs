@@ -1,12 +1,16 @@
-//! What sessions can't do to their hands and relays where hands are reached through the engine, with the usual
+//! What sessions and builds can't do to their hands and relays where hands are reached through the engine, with the usual
 //! runtime and with one that has a kernel of its own.
 
 use oma_docker_engine::HOSTED;
 use oma_domain::{EventId, SessionId};
+use oma_sandbox::layers::Layers as _;
+use oma_sandbox::protocol::Service;
 use oma_sandbox::{Origin, Provider as _, docker};
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 
 use crate::containers::{engine, tool};
+use crate::isolation::SIGNALS;
 use crate::relayed::{relayed, relays, runtimes};
 use crate::support::{Folder, bash, sh, spec};
 
@@ -102,6 +106,43 @@ async fn a_session_reaches_neither_its_hand_nor_the_relay() {
     }
 }
 
+#[tokio::test]
+async fn a_session_can_not_signal_its_hand_which_goes_on_to_watch_it() {
+    let Some(engine) = engine(false) else { return };
+    engine.import_hosted();
+    for runtime in runtimes() {
+        let folder = Folder::new();
+        let mut config = relayed(&engine, &folder.path(), runtime);
+        config.image = HOSTED.to_owned();
+        config.host.readable = vec!["/usr".into()];
+        let host = docker::open(config).await.unwrap();
+        let session = SessionId::generate();
+        let attached = host.attach(&spec(&session)).await.unwrap();
+        let hand = &*attached.hand;
+        let files = host.workspace(&session).await.unwrap();
+        files.write("signals.py", SIGNALS.into()).await.unwrap();
+        let threads = "echo /proc/1/task/*";
+        let before = sh(hand, threads).await.0;
+        // All that it can do at once.
+        let busy = (0..32).map(|_| tool(hand, "grep", json!({"pattern": "signal", "path": "."})));
+        let found = futures_util::future::join_all(busy).await;
+        assert!(
+            found
+                .iter()
+                .all(|(text, failed)| !failed && text.contains("signals.py")),
+            "{found:?}"
+        );
+        let (text, failed) = sh(hand, "/usr/bin/python3 signals.py").await;
+        assert_eq!((text.as_str(), failed), ("tried True", false), "{runtime:?}");
+        assert_eq!(sh(hand, threads).await.0, before, "{runtime:?}");
+        assert!(before.split(' ').count() > 4, "{before}");
+        let (text, failed) = sh(hand, "/usr/bin/head -c 100M /dev/zero > big; /bin/sleep 100").await;
+        assert!(failed && text.contains("disk"), "{runtime:?} {text}");
+        host.destroy(&session).await.unwrap();
+    }
+}
+
+/// Tries to be where the doors are.
 const SHARING: &str = r#"
 import errno, socket
 for port, kind in [(61419, 1), (53, 1), (80, 1), (443, 1), (53, 2)]:
@@ -153,3 +194,72 @@ async fn a_session_can_not_share_a_door() {
 }
 
 /// What root of a build could turn against its relay.
+const AGAINST_THE_RELAY: &str = "
+    echo 'relay:x:65533:65533::/:/bin/sh' >> /etc/passwd; echo 'other:x:65534:65534::/:/bin/sh' >> /etc/passwd
+    export PATH=/bin
+    for one in /proc/[0-9]*; do
+      case $(busybox tr '\\0' ' ' < $one/cmdline) in *--relay' ') relay=${one#/proc/};; esac
+    done
+    busybox awk '/^Uid/ {print $2}' /proc/$relay/status
+    busybox su other -c 'busybox id -u'; busybox su relay -c 'busybox id -u' && echo BECAME
+    for signal in STOP TERM KILL; do busybox kill -$signal $relay && echo SIGNALLED; done
+    busybox head -c 1 /proc/$relay/mem && echo READ
+    for end in 0 1; do ( : >> /proc/$relay/fd/$end ) && echo OPENED; done
+    echo /evil.so > /etc/ld.so.preload && echo WRITTEN; busybox rm -f /etc/ld.so.preload && echo REMOVED
+    busybox wc -c < /etc/ld.so.preload; echo tried";
+
+#[tokio::test]
+async fn a_build_can_not_become_its_relay_or_have_it_load_anything() {
+    let Some(engine) = engine(false) else { return };
+    for runtime in runtimes() {
+        let folder = Folder::new();
+        let host = docker::open(relayed(&engine, &folder.path(), runtime))
+            .await
+            .unwrap();
+        let site = host.begin(crate::layers::build(Vec::new())).await.unwrap();
+        let told = crate::layers::run(&site, AGAINST_THE_RELAY).await;
+        let of = |word: &str| told.lines().filter(|line| *line == word).count();
+        assert_eq!(
+            (of("65533"), of("65534"), of("0"), of("tried")),
+            (1, 1, 1, 1),
+            "{runtime:?} {told}"
+        );
+        for word in ["BECAME", "SIGNALLED", "READ", "WRITTEN", "REMOVED"] {
+            assert_eq!(of(word), 0, "{runtime:?} {told}");
+        }
+        // Not all kernels know that root may not.
+        assert!(runtime.is_some() || of("OPENED") == 0, "{told}");
+        let layer = crate::layers::layer('2');
+        host.keep(&site, &layer).await.unwrap();
+        assert!(host.discard(&layer).await.unwrap());
+        assert_eq!(engine.api().containers(""), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_ends_with_its_relay() {
+    for runtime in runtimes() {
+        let Some(mut engine) = engine(true) else { return };
+        let folder = Folder::new();
+        let host = docker::open(relayed(&engine, &folder.path(), runtime))
+            .await
+            .unwrap();
+        let site = host.begin(crate::layers::build(Vec::new())).await.unwrap();
+        let service = || Service {
+            program: "/bin/sleep".to_owned(),
+            arguments: vec!["1000".to_owned()],
+            variables: Vec::new(),
+            folder: None,
+        };
+        let mut pipe = site.hand.serve(service()).await.unwrap();
+        engine.kill();
+        let mut nothing = Vec::new();
+        // However it ends.
+        let _ = pipe.read_to_end(&mut nothing).await;
+        engine.restart();
+        let again = site.hand.serve(service()).await;
+        let why = again.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(why.contains("a build has one"), "{runtime:?} {why}");
+        drop(site);
+    }
+}

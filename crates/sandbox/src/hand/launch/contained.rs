@@ -80,6 +80,9 @@ pub(crate) struct Contained {
     /// A layer is built in it: its root can be written to, and its user may do what installers need.
     #[serde(default)]
     pub(crate) builds: bool,
+    /// The user of the relay to it.
+    #[serde(default)]
+    pub(crate) relay: Option<u32>,
     pub(crate) duties: Duties,
 }
 
@@ -200,6 +203,7 @@ fn serve_for(
         counts_processes,
         shows_limits,
         builds,
+        relay,
         duties,
     } = orders;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -229,6 +233,7 @@ fn serve_for(
         duties,
         entrance,
         doors,
+        relay,
     })
 }
 

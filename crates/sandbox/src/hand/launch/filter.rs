@@ -14,6 +14,7 @@ use seccompiler::{
 
 use super::{Failure, Step as _};
 
+pub(in crate::hand) mod commands;
 pub(crate) mod keepers;
 
 /// Denied whatever the arguments: mounts, namespaces, other processes' insides, and what only administrators
@@ -122,9 +123,10 @@ const PUNCH_HOLE: u64 = 2;
 const TERMINAL_INJECTION: [libc::c_ulong; 2] =
     [libc::TIOCSTI as libc::c_ulong, libc::TIOCLINUX as libc::c_ulong];
 
-/// All processes of a user, for `setpriority` and for `ioprio_set`: the hand is among them.
-const PRIO_USER: libc::c_int = 2;
-const IOPRIO_WHO_USER: libc::c_int = 3;
+/// Requests after which a descriptor's events are signals to a process that is named in memory, where a filter can't look:
+/// of `fcntl`, and of `ioctl` (`FIOSETOWN` and `SIOCSPGRP`).
+const F_SETOWN_EX: libc::c_int = 15;
+const SIGNALLING_REQUESTS: [u64; 2] = [0x8901, 0x8902];
 
 pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -138,18 +140,9 @@ pub(super) fn install() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What commands may not do to the hand, which has their user, and to what it sees of them: compiled before a
-/// command is forked off, and applied by the command to itself ([`apply`]). The hand needs these calls for its
-/// own guards, which run on the threads `guards`.
-pub(in crate::hand) fn for_commands(guards: &[i32]) -> io::Result<BpfProgram> {
-    hand_only(guards)
-        .and_then(|rules| compile(rules, libc::EPERM))
-        .map_err(io::Error::other)
-}
-
 /// Applies a program to this process, for good and for all that comes from it. Makes system calls only, so
 /// it may stand between fork and exec.
-pub(in crate::hand) fn apply(program: &BpfProgram) -> io::Result<()> {
+pub(super) fn apply(program: &BpfProgram) -> io::Result<()> {
     seccompiler::apply_filter(program).map_err(|error| match error {
         seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
         _ => io::Error::from_raw_os_error(libc::EINVAL),
@@ -229,59 +222,6 @@ fn denied() -> Result<Rules, seccompiler::Error> {
     Ok(rules)
 }
 
-/// The limits of any process but the caller's own, whatever slows the hand's guards down, and what takes a
-/// process out of their sight.
-fn hand_only(guards: &[i32]) -> Result<Rules, seccompiler::Error> {
-    let when = |argument: u8, operator: SeccompCmpOp, value: u64| -> Result<_, seccompiler::Error> {
-        Ok(SeccompRule::new(vec![condition(argument, operator, value)?])?)
-    };
-    let number = |number: libc::c_int| u64::from(number.cast_unsigned());
-    let guard = |argument: u8| -> Result<Vec<SeccompRule>, seccompiler::Error> {
-        guards
-            .iter()
-            .map(|thread| when(argument, SeccompCmpOp::Eq, number(*thread)))
-            .collect()
-    };
-    // Who turns this off can't be looked at any more, by the hand either.
-    let undumpable = SeccompRule::new(vec![
-        condition(0, SeccompCmpOp::Eq, number(libc::PR_SET_DUMPABLE))?,
-        condition(1, SeccompCmpOp::Ne, 1)?,
-    ])?;
-    // Linux keeps signals from a first process that does not ask for them; gVisor does not. Whether it is there may be asked.
-    let init = SeccompRule::new(vec![
-        condition(0, SeccompCmpOp::Eq, 1)?,
-        condition(1, SeccompCmpOp::Ne, 0)?,
-    ])?;
-    let init_or_thread = SeccompRule::new(vec![condition(0, SeccompCmpOp::Eq, 1)?])?;
-    let mut rules = Rules::from([
-        (libc::SYS_kill, vec![init.clone()]),
-        (libc::SYS_rt_sigqueueinfo, vec![init]),
-        (libc::SYS_tgkill, vec![init_or_thread.clone()]),
-        (libc::SYS_rt_tgsigqueueinfo, vec![init_or_thread]),
-        (libc::SYS_tkill, guard(0)?),
-        (libc::SYS_kcmp, vec![]),
-        (libc::SYS_prctl, vec![undumpable]),
-        (libc::SYS_prlimit64, vec![when(0, SeccompCmpOp::Ne, 0)?]),
-    ]);
-    for (call, every) in [
-        (libc::SYS_setpriority, PRIO_USER),
-        (libc::SYS_ioprio_set, IOPRIO_WHO_USER),
-    ] {
-        let mut whom = guard(1)?;
-        whom.push(when(0, SeccompCmpOp::Eq, number(every))?);
-        rules.insert(call, whom);
-    }
-    for call in [
-        libc::SYS_sched_setaffinity,
-        libc::SYS_sched_setscheduler,
-        libc::SYS_sched_setparam,
-        libc::SYS_sched_setattr,
-    ] {
-        rules.insert(call, guard(0)?);
-    }
-    Ok(rules)
-}
-
 /// Space that is taken without a write, which no file size limit holds back.
 fn reservations() -> Result<Rules, seccompiler::Error> {
     let takes = condition(1, SeccompCmpOp::MaskedEq(PUNCH_HOLE), 0)?;
@@ -334,9 +274,8 @@ fn foreign() -> BpfProgram {
 mod tests {
     #[test]
     fn the_programs_compile_and_fit() {
-        let commands = ("for commands", super::for_commands(&[1, 2]).unwrap());
         let keepers = ("for keepers", super::keepers::program().unwrap());
-        for (name, program) in super::programs().unwrap().into_iter().chain([commands, keepers]) {
+        for (name, program) in super::programs().unwrap().into_iter().chain([keepers]) {
             assert!(
                 !program.is_empty() && program.len() <= 4_096,
                 "{name}: {}",

@@ -194,6 +194,8 @@ pub(crate) struct Launched {
     pub(crate) duties: Duties,
     pub(crate) entrance: Entrance,
     pub(crate) doors: Option<Doors>,
+    /// The user of the relay that the server comes through, where it does.
+    pub(crate) relay: Option<u32>,
 }
 
 /// Where the server comes in.
@@ -221,6 +223,7 @@ pub(crate) fn launch() -> Result<Option<Launched>, Failure> {
                     token: None,
                 },
                 doors,
+                relay: None,
             }))
         }
         Ok(None) => Ok(None),

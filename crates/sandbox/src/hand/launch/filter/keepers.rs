@@ -5,7 +5,7 @@ use std::io;
 
 use seccompiler::{BpfProgram, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-use super::{Rules, compile, condition, programs};
+use super::{F_SETOWN_EX, Rules, SIGNALLING_REQUESTS, compile, condition, programs};
 
 /// Whatever opens something new, reaches another process, or changes who this one is.
 const OPENING: &[libc::c_long] = &[
@@ -87,9 +87,6 @@ const FAST_OPEN: u64 = 0x2000_0000;
 /// Requests of `fcntl` after which a descriptor's events are signals, of any kind, to any process of the same user.
 const SIGNALLING: [libc::c_int; 3] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX];
 const F_SETSIG: libc::c_int = 10;
-const F_SETOWN_EX: libc::c_int = 15;
-/// The same of `ioctl`: `FIOSETOWN` and `SIOCSPGRP`.
-const SIGNALLING_TOO: [u64; 2] = [0x8901, 0x8902];
 
 /// The same for calls that other machines don't have.
 #[cfg(target_arch = "x86_64")]
@@ -160,7 +157,7 @@ pub(super) fn program() -> Result<BpfProgram, seccompiler::Error> {
     }
     let signalling = SIGNALLING.map(|request| when(condition(1, SeccompCmpOp::Eq, number(request))?));
     rules.insert(libc::SYS_fcntl, signalling.into_iter().collect::<Result<_, _>>()?);
-    let signalling = SIGNALLING_TOO.map(|request| when(condition(1, SeccompCmpOp::Eq, request)?));
+    let signalling = SIGNALLING_REQUESTS.map(|request| when(condition(1, SeccompCmpOp::Eq, request)?));
     rules.insert(libc::SYS_ioctl, signalling.into_iter().collect::<Result<_, _>>()?);
     compile(rules, libc::EPERM)
 }
