@@ -8,7 +8,8 @@
 //! Invariant: an archive that has its name is there with all its bytes.
 //! Invariant: what is read back is what was written, or it is not given out.
 //! Invariant: an archive that is being written is not removed, so whoever removes it is told so and asks again. Neither is
-//! one, for some minutes, of which a bucket has not said whether it was written: it may come after its removal else.
+//! one, for some minutes, of which a bucket has not said whether it was written: it may come after its removal else. The folder
+//! remembers which those are, so the minutes begin anew with each server.
 //!
 //! Where it sits: above the domain; the engine uses it.
 
@@ -77,14 +78,23 @@ impl Archives {
         })
     }
 
-    /// Archives in this bucket, of which the folder has only what is on its way. The bucket need not be there yet.
+    /// Archives in this bucket, of which the folder has only what is on its way. The bucket need not be there yet. Of what
+    /// an earlier server has sent, and was not answered, nobody knows whether it is there yet.
     ///
     /// # Errors
     /// When the folder can't be used.
     pub fn in_bucket(bucket: Bucket, folder: &Path, floor: u64) -> io::Result<Self> {
+        let archives = Self::open(folder, floor)?;
+        let until = Instant::now() + bucket.doubt();
+        for name in Bucket::unanswered(&archives.folder)? {
+            // What has another name is not ours, and nobody will ask to have it removed.
+            if let Ok(id) = CheckpointId::parse(&name) {
+                locked(&archives.busy).insert(id, Some(until));
+            }
+        }
         Ok(Self {
             bucket: Some(Arc::new(bucket)),
-            ..Self::open(folder, floor)?
+            ..archives
         })
     }
 
@@ -129,24 +139,6 @@ impl Archives {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Gone),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// These were being written when a server ended, and have been given up. Of what it has sent to a bucket nobody knows
-    /// whether it is there yet; an upload in parts has to be aborted first, so it can be at once.
-    ///
-    /// # Errors
-    /// When the folder can't be read.
-    pub fn give_up(&self, ids: &[CheckpointId]) -> io::Result<()> {
-        let Some(bucket) = &self.bucket else {
-            return Ok(());
-        };
-        let until = Instant::now() + bucket.doubt();
-        for id in ids {
-            if !bucket.has_upload(id.as_str(), &self.folder)? {
-                locked(&self.busy).insert(id.clone(), Some(until));
-            }
-        }
-        Ok(())
     }
 
     /// Removes archives; returns those that are gone now, whether or not they were there, and what keeps others. An archive

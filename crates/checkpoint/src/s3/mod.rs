@@ -9,6 +9,7 @@
 //! Invariant: keys and signatures are in no address, error or log.
 //! Invariant: every wait has a bound, and so have repetitions; what a store refuses for good is not repeated.
 
+mod notes;
 mod request;
 mod upload;
 
@@ -30,6 +31,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::{Digest, Error, Result, blocking, digest, hex};
+use notes::Note;
 use request::{Body, Call, Failure};
 
 /// How long it may take to connect, TLS included.
@@ -186,7 +188,20 @@ impl Bucket {
             from: 0,
             digest: digest.clone(),
         };
-        self.ask("writing an object", &call).await.map(drop)
+        Note::Sent.keep(name, "", folder).await?;
+        let sent = self.ask("writing an object", &call).await.map(drop);
+        if !matches!(sent, Err(Error::Store(_)))
+            && let Err(error) = Note::Sent.forget(name, folder).await
+        {
+            // It goes with the archive, whose removal the next start puts off for nothing.
+            tracing::debug!(%error, "a note of what was sent stays");
+        }
+        sent
+    }
+
+    /// The names of what was sent, by whichever server had the folder, and was not answered.
+    pub(crate) fn unanswered(folder: &Folder) -> io::Result<Vec<String>> {
+        Note::Sent.all(folder)
     }
 
     /// Fetches what has this name into a file without one.
@@ -277,10 +292,11 @@ impl Bucket {
         self.abort(name, folder).await?;
         let call = Call::new(Method::DELETE, name);
         match self.try_ask("removing an object", &call).await? {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.is("NoSuchKey") => Ok(()),
-            Err(failure) => Err(told("removing an object", &failure)),
+            Ok(_) => {}
+            Err(failure) if failure.is("NoSuchKey") => {}
+            Err(failure) => return Err(told("removing an object", &failure)),
         }
+        Note::Sent.forget(name, folder).await
     }
 
     /// Asks until there is an answer that is worth having.

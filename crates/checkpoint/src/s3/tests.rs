@@ -12,6 +12,7 @@ use crate::Archives;
 
 const KEY: &str = "canary-access-key";
 const SECRET: &str = "canary-secret-key";
+const LONG_DOUBT: Duration = Duration::from_secs(3600);
 /// Longer than what goes in one request here.
 const LONG: &[u8] = b"Nobody is in the house, and all doors are open.";
 
@@ -298,7 +299,7 @@ async fn the_probe_leaves_nothing() {
 async fn what_may_still_come_is_not_removed_before_it() {
     let fixture = Fixture::new().await;
     let mut slow = bucket(&fixture.fake.url);
-    slow.doubt = Duration::from_secs(3600);
+    slow.doubt = LONG_DOUBT;
     let archives = Archives::in_bucket(slow, fixture.folder.path(), 0).unwrap();
     let save = async |troubles: &[Trouble], bytes: &[u8]| {
         fixture.fake.trouble(troubles);
@@ -322,25 +323,79 @@ async fn what_may_still_come_is_not_removed_before_it() {
     save(&[Trouble::Lose(500); ATTEMPTS as usize], b"short")
         .await
         .unwrap_err();
-    assert_eq!((remove().await, fixture.left()), (0, (0, 1, 0)));
+    assert_eq!((remove().await, fixture.left()), (0, (1, 1, 0)));
     assert!(archives.is_busy(&fixture.id, Instant::now()));
     assert!(!archives.is_busy(&fixture.id, Instant::now() + Duration::from_secs(3601)));
     assert_eq!((remove().await, fixture.left()), (1, (0, 0, 0)));
+}
 
-    // The same holds of what a server was sending that has ended. An upload in parts is aborted at once.
-    archives.give_up(std::slice::from_ref(&fixture.id)).unwrap();
-    assert_eq!(remove().await, 0);
-    let long = CheckpointId::generate();
-    fixture
-        .fake
-        .trouble(&[Trouble::None, Trouble::Refuse(403, "AccessDenied")]);
-    let (partial, mut writer) = archives.begin(&long).unwrap();
-    writer.write_all(LONG).unwrap();
-    partial.finish().await.unwrap_err();
-    archives.give_up(std::slice::from_ref(&long)).unwrap();
-    let (removed, done) = archives.remove(&[fixture.id.clone(), long.clone()]).await;
-    done.unwrap();
-    assert_eq!((removed, fixture.left()), (vec![long], (0, 0, 0)));
+#[tokio::test]
+async fn a_doubt_outlives_every_restart_and_ends_with_the_removal() {
+    let fixture = Fixture::new().await;
+    let start = |doubt| {
+        let mut bucket = bucket(&fixture.fake.url);
+        bucket.doubt = doubt;
+        Archives::in_bucket(bucket, fixture.folder.path(), 0).unwrap()
+    };
+    let save = async |id: &CheckpointId, troubles: &[Trouble], bytes: &[u8]| {
+        fixture.fake.trouble(troubles);
+        let archives = start(LONG_DOUBT);
+        let (partial, mut writer) = archives.begin(id).unwrap();
+        writer.write_all(bytes).unwrap();
+        partial.finish().await
+    };
+    let [unanswered, cut_off, refused, parts] = [(); 4].map(|()| CheckpointId::generate());
+    save(&unanswered, &[Trouble::Lose(500); ATTEMPTS as usize], b"short")
+        .await
+        .unwrap_err();
+    // Nobody waits for the answer any more when the store has it.
+    {
+        let saving = save(&cut_off, &[Trouble::Stall], b"short");
+        let heard = async {
+            while fixture.fake.requests() <= ATTEMPTS as usize {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            saved = saving => panic!("{saved:?}"),
+            () = heard => {}
+        }
+    }
+    save(&refused, &[Trouble::Refuse(403, "AccessDenied")], b"short")
+        .await
+        .unwrap_err();
+    save(
+        &parts,
+        &[Trouble::None, Trouble::Refuse(403, "AccessDenied")],
+        LONG,
+    )
+    .await
+    .unwrap_err();
+    let all = [&unanswered, &cut_off, &refused, &parts].map(Clone::clone);
+    let removed = async |archives: &Archives| {
+        let (mut removed, done) = archives.remove(&all).await;
+        done.unwrap();
+        removed.sort();
+        removed
+    };
+    let mut known = vec![refused.clone(), parts.clone()];
+    known.sort();
+    // What was refused is not there, and an upload in parts is aborted.
+    for _ in 0..3 {
+        assert_eq!(removed(&start(LONG_DOUBT)).await, known);
+        assert_eq!(fixture.left().0, 2, "two notes");
+    }
+    let last = start(Duration::ZERO);
+    assert_eq!(removed(&last).await.len(), all.len());
+    assert_eq!(fixture.left(), (0, 0, 0));
+    assert_eq!(
+        removed(&start(LONG_DOUBT)).await.len(),
+        all.len(),
+        "no doubt is left"
+    );
+    // What is not ours is nobody's doubt.
+    std::fs::write(fixture.folder.path().join("sent-by-somebody"), "").unwrap();
+    start(LONG_DOUBT);
 }
 
 #[tokio::test]

@@ -3,19 +3,18 @@
 //! Invariant: an upload that was begun is known on the disk before any part is sent, until it has ended. So one that a
 //! failure or a crash cuts off is ended when its archive is removed, and costs nothing from then on.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use bytes::Bytes;
 use oma_staging::{Folder, Partial};
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, ETAG};
 
+use super::notes::Note;
 use super::request::{Body, Call, Failure, field, short_body};
 use super::{Bucket, told};
-use crate::{Error, Result, blocking};
+use crate::Result;
 
-/// What stands before an archive's name where its upload's id is kept.
-const NOTE: &str = "upload-";
 /// The longest id of an upload that is believed, in bytes.
 const MAX_ID: usize = 4096;
 /// How many parts an upload may have.
@@ -56,7 +55,7 @@ impl Bucket {
         folder: &Folder,
     ) -> Result<()> {
         let upload = self.begin(name).await?;
-        note(name, &upload, folder).await?;
+        Note::Upload.keep(name, &upload, folder).await?;
         let mut tags = Vec::new();
         let step = self.sizes.part_of(size);
         let mut from = 0;
@@ -84,7 +83,7 @@ impl Bucket {
             );
         }
         self.complete(name, &upload, &tags, size).await?;
-        forget(name, folder).await
+        Note::Upload.forget(name, folder).await
     }
 
     pub(super) async fn begin(&self, name: &str) -> Result<String> {
@@ -143,14 +142,11 @@ impl Bucket {
 
     /// Ends an upload that was begun and has not ended.
     pub(super) async fn abort(&self, name: &str, folder: &Folder) -> Result<()> {
-        let note = folder.file(&format!("{NOTE}{name}"));
-        let upload = match blocking(move || std::fs::read_to_string(note)).await {
-            Ok(upload) => upload,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let Some(upload) = Note::Upload.kept(name, folder).await? else {
+            return Ok(());
         };
         self.end(name, &upload).await?;
-        forget(name, folder).await
+        Note::Upload.forget(name, folder).await
     }
 
     /// Ends an upload, if there is one.
@@ -164,27 +160,6 @@ impl Bucket {
             Err(failure) => Err(told(what, &failure)),
         }
     }
-
-    /// Whether an upload to this name was begun and has not ended, as far as the folder knows.
-    pub(crate) fn has_upload(&self, name: &str, folder: &Folder) -> io::Result<bool> {
-        folder.file(&format!("{NOTE}{name}")).try_exists()
-    }
-}
-
-/// Keeps the id of an upload.
-async fn note(name: &str, upload: &str, folder: &Folder) -> Result<()> {
-    let (name, upload, folder) = (format!("{NOTE}{name}"), upload.to_owned(), folder.clone());
-    let kept = blocking(move || {
-        let mut file = folder.begin()?;
-        file.write_all(upload.as_bytes())?;
-        file.finish(&name)
-    });
-    Ok(kept.await?)
-}
-
-async fn forget(name: &str, folder: &Folder) -> Result<()> {
-    let (name, folder) = (format!("{NOTE}{name}"), folder.clone());
-    blocking(move || folder.remove(&name)).await.map_err(Error::from)
 }
 
 /// The document that lists the parts.
