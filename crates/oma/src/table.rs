@@ -8,6 +8,18 @@ use crate::print::plain;
 /// The widest that a cell gets, in columns; longer text is cut.
 const MAX_CELL: usize = 48;
 
+/// The table of a list: a row for each value of one of its fields.
+#[must_use]
+pub(crate) fn list_table(
+    list: &Value,
+    field: &str,
+    heading: &[&str],
+    row: impl Fn(&Value) -> Vec<String>,
+) -> String {
+    let rows: Vec<Vec<String>> = list[field].as_array().into_iter().flatten().map(row).collect();
+    table(heading, &rows)
+}
+
 /// A table with a heading, columns aligned to the left, two spaces between them.
 #[must_use]
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {

@@ -9,7 +9,7 @@ use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::session::settle;
 use crate::commands::{message, read_object, read_text};
 use crate::print::{Failure, Outcome, Output};
-use crate::table::{cell, dollars, fact, facts, table, time};
+use crate::table::{cell, dollars, fact, facts, list_table, time};
 
 /// Create, look at and change agents
 #[derive(Debug, clap::Args)]
@@ -244,8 +244,11 @@ impl Agent {
             Action::List { slice } => {
                 let list = client.list(&["v1", "agents"], "agents", &[], &slice).await?;
                 output.list(&list, |list| {
-                    let rows: Vec<Vec<String>> = rows(list, "agents")
-                        .map(|agent| {
+                    list_table(
+                        list,
+                        "agents",
+                        &["id", "name", "model", "version", "state", "created"],
+                        |agent| {
                             let state = if agent["archived_at"].is_null() {
                                 "active"
                             } else {
@@ -259,9 +262,8 @@ impl Agent {
                                 state.to_owned(),
                                 time(agent, "created_at"),
                             ]
-                        })
-                        .collect();
-                    table(&["id", "name", "model", "version", "state", "created"], &rows)
+                        },
+                    )
                 })?;
             }
             Action::Get { id } => {
@@ -277,17 +279,19 @@ impl Agent {
                     .list(&["v1", "agents", &id, "versions"], "versions", &[], &slice)
                     .await?;
                 output.list(&list, |list| {
-                    let rows: Vec<Vec<String>> = rows(list, "versions")
-                        .map(|agent| {
+                    list_table(
+                        list,
+                        "versions",
+                        &["version", "name", "model", "written"],
+                        |agent| {
                             vec![
                                 cell(agent, "version"),
                                 cell(agent, "name"),
                                 cell(agent, "model"),
                                 time(agent, "created_at"),
                             ]
-                        })
-                        .collect();
-                    table(&["version", "name", "model", "written"], &rows)
+                        },
+                    )
                 })?;
             }
             Action::Archive { id } => {
@@ -357,10 +361,6 @@ impl Run {
         };
         settle(client, session, output).await
     }
-}
-
-fn rows<'a>(list: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
-    list[field].as_array().into_iter().flatten()
 }
 
 fn describe(agent: &Value) -> String {

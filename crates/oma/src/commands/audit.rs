@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Connection, Slice};
 use crate::print::{Failure, Outcome, Output};
-use crate::table::{cell, table, time};
+use crate::table::{cell, list_table, time};
 
 /// Look at and verify the audit trail
 #[derive(Debug, clap::Args)]
@@ -85,11 +85,11 @@ impl List {
             .list(&["v1", "audit"], "events", &query, &self.slice)
             .await?;
         output.list(&list, |list| {
-            let rows: Vec<Vec<String>> = list["events"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|row| {
+            list_table(
+                list,
+                "events",
+                &["time", "actor", "action", "target", "outcome"],
+                |row| {
                     vec![
                         time(row, "ts"),
                         cell(row, "actor"),
@@ -97,9 +97,8 @@ impl List {
                         cell(row, "target"),
                         cell(row, "outcome"),
                     ]
-                })
-                .collect();
-            table(&["time", "actor", "action", "target", "outcome"], &rows)
+                },
+            )
         })?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::read_object;
 use crate::print::{Failure, Outcome, Output};
-use crate::table::{cell, fact, facts, table, time};
+use crate::table::{cell, fact, facts, list_table, time};
 
 /// Create, look at and remove environments
 #[derive(Debug, clap::Args)]
@@ -76,20 +76,19 @@ impl Environment {
                     .list(&["v1", "environments"], "environments", &[], &slice)
                     .await?;
                 output.list(&list, |list| {
-                    let rows: Vec<Vec<String>> = list["environments"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .map(|environment| {
+                    list_table(
+                        list,
+                        "environments",
+                        &["id", "name", "network", "created"],
+                        |environment| {
                             vec![
                                 cell(environment, "environment_id"),
                                 cell(environment, "name"),
                                 cell(&environment["networking"], "type"),
                                 time(environment, "created_at"),
                             ]
-                        })
-                        .collect();
-                    table(&["id", "name", "network", "created"], &rows)
+                        },
+                    )
                 })?;
             }
             Action::Get { id } => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::client::{Client, Request};
 use crate::commands::read_bytes;
 use crate::print::{Failure, Outcome, Output};
-use crate::table::{cell, table};
+use crate::table::{cell, list_table};
 
 /// The largest file that is sent, in bytes. The server has its own limit, which may be lower.
 const MAX_FILE: u64 = 1 << 30;
@@ -67,22 +67,16 @@ impl Files {
                     .query("path", path);
                 let list = client.json(request).await?;
                 output.result(&list, |list| {
-                    let rows: Vec<Vec<String>> = list["entries"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .map(|entry| {
-                            let folder = entry["type"] == "dir";
-                            let name = cell(entry, "name") + if folder { "/" } else { "" };
-                            let size = if folder {
-                                "-".to_owned()
-                            } else {
-                                cell(entry, "size")
-                            };
-                            vec![name, size, modified(entry)]
-                        })
-                        .collect();
-                    table(&["name", "size", "modified"], &rows)
+                    list_table(list, "entries", &["name", "size", "modified"], |entry| {
+                        let folder = entry["type"] == "dir";
+                        let name = cell(entry, "name") + if folder { "/" } else { "" };
+                        let size = if folder {
+                            "-".to_owned()
+                        } else {
+                            cell(entry, "size")
+                        };
+                        vec![name, size, modified(entry)]
+                    })
                 })?;
             }
             Self::Get {

@@ -10,7 +10,7 @@ use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::budget::{self, MonthlyBudget};
 use crate::config::value::Value as _;
 use crate::print::{Failure, Outcome, Output};
-use crate::table::{cell, fact, facts, table, time};
+use crate::table::{cell, fact, facts, list_table, time};
 
 /// Create, look at, rotate and revoke API keys
 #[derive(Debug, clap::Args)]
@@ -141,9 +141,9 @@ impl Key {
                     workspace.map(|id| ("workspace_id", id)).into_iter().collect();
                 let list = client.list(&["v1", "keys"], "keys", &query, &slice).await?;
                 output.list(&list, |list| {
-                    let rows: Vec<Vec<String>> =
-                        list["keys"].as_array().into_iter().flatten().map(row).collect();
-                    table(
+                    list_table(
+                        list,
+                        "keys",
                         &[
                             "id",
                             "name",
@@ -153,7 +153,7 @@ impl Key {
                             "last used",
                             "revoked",
                         ],
-                        &rows,
+                        row,
                     )
                 })?;
             }

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, Connection, Request};
 use crate::print::{Outcome, Output};
-use crate::table::{cell, table};
+use crate::table::{cell, list_table};
 
 /// List the models that agents may name
 #[derive(Debug, clap::Args)]
@@ -20,20 +20,14 @@ impl Models {
         let client = Client::connect(&self.connection)?;
         let models = client.json(Request::get(&["v1", "models"])).await?;
         output.result(&models, |models| {
-            let rows: Vec<Vec<String>> = models["models"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|model| {
-                    vec![
-                        cell(model, "id"),
-                        cell(model, "name"),
-                        cell(model, "context_length"),
-                        cell(model, "input_modalities"),
-                    ]
-                })
-                .collect();
-            table(&["id", "name", "context", "input"], &rows)
+            list_table(models, "models", &["id", "name", "context", "input"], |model| {
+                vec![
+                    cell(model, "id"),
+                    cell(model, "name"),
+                    cell(model, "context_length"),
+                    cell(model, "input_modalities"),
+                ]
+            })
         })?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::commands::files::Files;
 use crate::commands::message;
 use crate::print::{Failure, Outcome, Output, Style};
 use crate::shown::Shown;
-use crate::table::{cell, dollars, fact, facts, table, time};
+use crate::table::{cell, dollars, fact, facts, list_table, time};
 use crate::transcript;
 
 /// How long a compaction may take; the server has its own limit below this.
@@ -419,11 +419,11 @@ pub(crate) async fn settle(client: &Client, id: &str, output: Output) -> Outcome
 }
 
 fn describe_all(list: &Value) -> String {
-    let rows: Vec<Vec<String>> = list["sessions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|session| {
+    list_table(
+        list,
+        "sessions",
+        &["id", "agent", "status", "turns", "cost", "last event"],
+        |session| {
             vec![
                 cell(session, "session_id"),
                 cell(session, "agent_id"),
@@ -432,9 +432,8 @@ fn describe_all(list: &Value) -> String {
                 dollars(session, "cost_usd"),
                 time(session, "last_event_at"),
             ]
-        })
-        .collect();
-    table(&["id", "agent", "status", "turns", "cost", "last event"], &rows)
+        },
+    )
 }
 
 fn describe(session: &Value) -> String {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::client::{Client, Connection, Slice};
 use crate::config::value::Value as _;
 use crate::print::{Failure, Outcome, Output};
-use crate::table::{cell, dollars, table, time};
+use crate::table::{cell, dollars, list_table, time};
 
 /// Show what model requests consumed, by day, agent, model and API key
 #[derive(Debug, clap::Args)]
@@ -51,12 +51,13 @@ impl Usage {
             .list(&["v1", "usage"], "usage", &query, &self.slice)
             .await?;
         output.list(&list, |list| {
-            let rows: Vec<Vec<String>> = list["usage"].as_array().into_iter().flatten().map(row).collect();
-            table(
+            list_table(
+                list,
+                "usage",
                 &[
                     "day", "agent", "model", "key", "requests", "input", "cached", "output", "cost",
                 ],
-                &rows,
+                row,
             )
         })?;
         Ok(())

@@ -15,7 +15,7 @@ use crate::commands::{read_object, read_text};
 use crate::config::{Config, args};
 use crate::print::{Failure, Outcome, Output};
 use crate::serve::vaults;
-use crate::table::{cell, fact, facts, table, time};
+use crate::table::{cell, fact, facts, list_table, time};
 
 /// Keep the credentials that MCP servers are called with, and the secrets of sandboxes
 #[derive(Debug, clap::Args)]
@@ -355,11 +355,11 @@ fn state(shown: &Value) -> &'static str {
 }
 
 fn vault_table(list: &Value) -> String {
-    let rows: Vec<Vec<String>> = list["vaults"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|vault| {
+    list_table(
+        list,
+        "vaults",
+        &["id", "user", "name", "state", "updated"],
+        |vault| {
             vec![
                 cell(vault, "vault_id"),
                 cell(vault, "user_id"),
@@ -367,9 +367,8 @@ fn vault_table(list: &Value) -> String {
                 state(vault).to_owned(),
                 time(vault, "updated_at"),
             ]
-        })
-        .collect();
-    table(&["id", "user", "name", "state", "updated"], &rows)
+        },
+    )
 }
 
 /// What a credential is for: a URL, or a variable and the hosts that get it.
@@ -386,11 +385,11 @@ fn bound_to(credential: &Value) -> String {
 }
 
 fn credential_table(vault: &Value) -> String {
-    let rows: Vec<Vec<String>> = vault["credentials"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|credential| {
+    list_table(
+        vault,
+        "credentials",
+        &["id", "type", "name", "for", "state", "expires"],
+        |credential| {
             vec![
                 cell(credential, "credential_id"),
                 cell(credential, "type"),
@@ -399,9 +398,8 @@ fn credential_table(vault: &Value) -> String {
                 state(credential).to_owned(),
                 time(credential, "expires_at"),
             ]
-        })
-        .collect();
-    table(&["id", "type", "name", "for", "state", "expires"], &rows)
+        },
+    )
 }
 
 fn describe(vault: &Value) -> String {

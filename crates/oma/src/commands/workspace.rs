@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, Connection, Request, Slice};
 use crate::commands::budget::{self, MonthlyBudget};
 use crate::print::{Outcome, Output};
-use crate::table::{cell, fact, facts, table, time};
+use crate::table::{cell, fact, facts, list_table, time};
 
 /// Create and look at workspaces
 #[derive(Debug, clap::Args)]
@@ -73,19 +73,13 @@ impl Workspace {
                     .list(&["v1", "workspaces"], "workspaces", &[], &slice)
                     .await?;
                 output.list(&list, |list| {
-                    let rows: Vec<Vec<String>> = list["workspaces"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .map(|row| {
-                            vec![
-                                cell(row, "workspace_id"),
-                                cell(row, "name"),
-                                time(row, "created_at"),
-                            ]
-                        })
-                        .collect();
-                    table(&["id", "name", "created"], &rows)
+                    list_table(list, "workspaces", &["id", "name", "created"], |row| {
+                        vec![
+                            cell(row, "workspace_id"),
+                            cell(row, "name"),
+                            time(row, "created_at"),
+                        ]
+                    })
                 })?;
             }
             Action::Get { id } => {
