@@ -1,19 +1,22 @@
 //! The model's view of a session, folded from its log.
 
+mod kept;
+mod outcome;
+
 use std::collections::HashMap;
 
 use oma_domain::content::joined_text;
-use oma_domain::event::{Body, Cut, FailureKind, Kept, Purpose};
-use oma_domain::outcome::Ending;
+use oma_domain::event::{Body, FailureKind, Purpose};
 use oma_domain::tokens::at_most;
 use oma_domain::{ContentBlock, Event, EventId, Seq};
 use oma_models::{AssistantBlock, Message, UserBlock};
 use oma_runtime::{Port, PortError};
 
-use crate::shrink::{ends, short, short_text, shrunk, without_middle};
+use crate::shrink::{short_text, shrunk};
 use crate::weight::{
     BLOCK_BYTES, CHARS_PER_TOKEN, assistant_bytes, content_bytes, is_media, most_tokens, user_bytes, weight,
 };
+use outcome::{feedback, task};
 
 /// How many events one read brings.
 const PAGE: u32 = 500;
@@ -21,19 +24,6 @@ const PAGE: u32 = 500;
 /// What the model reads instead of an image or a document that its provider did not take.
 const REFUSED_MEDIA: &str = "[An image or a document was here. The model's provider refused the request with it, so it \
 was left out.]";
-
-/// What stands before and after a message that is kept beside a summary.
-const BEFORE_KEPT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
-kept beside it, word for word:";
-const BEFORE_CUT: &str = "The conversation so far has been replaced by a summary. The user's latest message is \
-kept beside it; it is too long to be kept whole, and what is left out is marked in brackets:";
-const AFTER_KEPT: &str = "This is the summary of the conversation so far, and of what has been done about this \
-message already. Go on from there:";
-
-/// What stands before the rubric of an outcome.
-const BEFORE_RUBRIC: &str = "Work until it is achieved, then say what you have done. Files that belong to the result go \
-below /mnt/session/outputs. A grader, who sees your work but \
-not your thoughts, judges it by this rubric:";
 
 /// A message of the user, as the log has it.
 struct Spoken {
@@ -423,77 +413,6 @@ impl Conversation {
         self.most_uncounted += content.iter().map(most_tokens).sum::<u64>();
     }
 
-    /// What a summary leaves of the conversation: itself, and the message that it keeps.
-    fn summarised(&self, summary: &str, kept: Option<&Kept>) -> Vec<ContentBlock> {
-        let spoken = self.spoken.as_ref();
-        let Some((kept, spoken)) = kept.zip(spoken).filter(|(kept, it)| it.at == kept.message) else {
-            let text = format!("This is a summary of the conversation so far:\n\n{summary}");
-            return vec![ContentBlock::text(text)];
-        };
-        let is_whole = kept.whole.len() == spoken.content.len();
-        let before = if is_whole { BEFORE_KEPT } else { BEFORE_CUT };
-        let mut blocks = vec![ContentBlock::text(before)];
-        for (index, block) in spoken.content.iter().enumerate() {
-            let cut = kept.cut.iter().find(|cut| cut.block == index);
-            blocks.push(match (block, cut) {
-                _ if kept.whole.contains(&index) => block.clone(),
-                (ContentBlock::Text { text }, Some(cut)) => without_middle(text, cut.head, cut.tail),
-                _ => short(block),
-            });
-        }
-        blocks.push(ContentBlock::text(format!("{AFTER_KEPT}\n\n{summary}")));
-        blocks
-    }
-
-    /// What of the user's newest message can be kept beside a summary within so many tokens. Text goes first: it
-    /// says what the user wants. Of texts that don't fit, what is left of the room shows the start and the end.
-    pub(crate) fn keep(&self, tokens: u64) -> Option<Kept> {
-        let spoken = self.spoken.as_ref()?;
-        let is_text = |block: &ContentBlock| matches!(block, ContentBlock::Text { .. });
-        let blocks = || spoken.content.iter().enumerate();
-        let texts = blocks().filter(|(_, block)| is_text(block));
-        let media = blocks().filter(|(_, block)| !is_text(block));
-        let mut left = tokens.saturating_mul(CHARS_PER_TOKEN);
-        let mut whole = Vec::new();
-        let mut too_long = Vec::new();
-        for (index, block) in texts {
-            match left.checked_sub(weight(block)) {
-                Some(rest) => {
-                    left = rest;
-                    whole.push(index);
-                }
-                None => too_long.push((index, block)),
-            }
-        }
-        // What does not fit gets half of what is left at least.
-        let reserved = if too_long.is_empty() { 0 } else { left / 2 };
-        for (index, block) in media {
-            if let Some(rest) = left.checked_sub(weight(block)).filter(|rest| *rest >= reserved) {
-                left = rest;
-                whole.push(index);
-            }
-        }
-        whole.sort_unstable();
-        let sharers = (too_long.len() as u64).max(1);
-        let share = usize::try_from(left / sharers).unwrap_or(usize::MAX);
-        let cuts = too_long.into_iter().filter_map(|(index, block)| match block {
-            ContentBlock::Text { text } => {
-                let (head, tail) = ends(text, share);
-                let block = index;
-                Some(Cut { block, head, tail })
-            }
-            ContentBlock::Image { .. }
-            | ContentBlock::Document { .. }
-            | ContentBlock::SearchResult { .. } => None,
-        });
-        let cut = cuts.collect();
-        Some(Kept {
-            message: spoken.at,
-            whole,
-            cut,
-        })
-    }
-
     /// The messages without the summary that they may begin with.
     pub(crate) fn heard(&self) -> &[Message] {
         let summary = usize::from(self.summarised_by.is_some()).min(self.messages.len());
@@ -555,28 +474,6 @@ impl Conversation {
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
-}
-
-/// An outcome as the agent is told of it.
-fn task(description: &str, rubric: &str) -> Vec<ContentBlock> {
-    vec![
-        ContentBlock::text(format!("Achieve this outcome:\n\n{description}")),
-        ContentBlock::text(format!("{BEFORE_RUBRIC}\n\n{rubric}")),
-    ]
-}
-
-/// What the agent is told of a verdict, if it is to do something about it.
-fn feedback(result: Ending, explanation: &str) -> Option<String> {
-    let ask = match result {
-        Ending::NeedsRevision => "Revise your work accordingly, then say again what you have done.",
-        Ending::MaxIterationsReached => {
-            "There are no more revisions. Say briefly what you have achieved and what remains open."
-        }
-        Ending::Satisfied | Ending::Failed | Ending::Interrupted => return None,
-    };
-    Some(format!(
-        "A grader has looked at your work and is not satisfied yet:\n\n{explanation}\n\n{ask}"
-    ))
 }
 
 #[cfg(test)]
