@@ -63,7 +63,7 @@ macro_rules! contract_tests {
                 changed_agent, evaluations;
             skills: life, lists, isolation, bounds;
             small: kept_values, readiness;
-            vaults: round_trip, lists, credentials, isolation, pinned, master_key;
+            vaults: round_trip, lists, credentials, isolation, archiving, pinned, master_key;
             usage: sums, pages;
             webhooks: round_trip, told_in_the_same_transaction, told_with_more_than_an_id, outbox, disabled;
             work: queueing, lost_workers, followers, apart;

@@ -1,12 +1,25 @@
 //! Lists: complete, in order, without repetition, also while rows are added and removed.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use oma_domain::page::Order;
+use oma_domain::page::{Order, Page};
 use oma_domain::{AgentId, EnvironmentId, SessionId, WorkspaceId};
 
 use super::fixtures::{agent, collect, environment, new_session};
-use crate::{Error, ListFilter, SessionFilter, Store, assert_refused};
+use crate::{Error, ListFilter, Result, SessionFilter, Store, assert_refused};
+
+/// All rows come in order, whatever a page's size is.
+async fn assert_order<T, C, F>(all: Vec<T>, list: impl Fn(Option<C>, u32) -> F)
+where
+    T: PartialEq + Debug,
+    F: Future<Output = Result<Page<T, C>>>,
+{
+    for limit in [1, 4, 9, 100] {
+        let listed = collect(|after| list(after, limit)).await;
+        assert_eq!(listed, all, "by pages of {limit}");
+    }
+}
 
 /// Agents of the same millisecond come in the order in which they were added.
 pub async fn agents_by_creation(store: Arc<dyn Store>) {
@@ -17,24 +30,13 @@ pub async fn agents_by_creation(store: Arc<dyn Store>) {
         store.create_agent(&agent, None).await.unwrap();
         all.push(agent);
     }
-    for limit in [1, 4, 9, 100] {
-        let listed = collect(|after: Option<AgentId>| {
-            let (store, workspace) = (&store, &workspace);
-            async move {
-                store
-                    .agents(
-                        workspace,
-                        &ListFilter::default(),
-                        Order::Ascending,
-                        after.as_ref(),
-                        limit,
-                    )
-                    .await
-            }
-        })
-        .await;
-        assert_eq!(listed, all, "by pages of {limit}");
-    }
+    let (store, workspace, filter, order) = (&store, &workspace, &ListFilter::default(), Order::Ascending);
+    assert_order(all, |after: Option<AgentId>, limit| async move {
+        store
+            .agents(workspace, filter, order, after.as_ref(), limit)
+            .await
+    })
+    .await;
 }
 
 /// Environments of the same millisecond come in the order in which they were added.
@@ -46,24 +48,13 @@ pub async fn environments_by_creation(store: Arc<dyn Store>) {
         store.create_environment(&environment, false, None).await.unwrap();
         all.push(environment);
     }
-    for limit in [1, 4, 9, 100] {
-        let listed = collect(|after: Option<EnvironmentId>| {
-            let (store, workspace) = (&store, &workspace);
-            async move {
-                store
-                    .environments(
-                        workspace,
-                        &ListFilter::default(),
-                        Order::Ascending,
-                        after.as_ref(),
-                        limit,
-                    )
-                    .await
-            }
-        })
-        .await;
-        assert_eq!(listed, all, "by pages of {limit}");
-    }
+    let (store, workspace, filter, order) = (&store, &workspace, &ListFilter::default(), Order::Ascending);
+    assert_order(all, |after: Option<EnvironmentId>, limit| async move {
+        store
+            .environments(workspace, filter, order, after.as_ref(), limit)
+            .await
+    })
+    .await;
 }
 
 /// While others add sessions, a reader sees each one that was there exactly once, and in order.
