@@ -255,50 +255,35 @@ async fn gemini_blocks_and_breakdowns_are_told_apart() {
     assert_eq!(opaque.data["thoughtSignature"], Value::from("S"));
 }
 
-#[tokio::test]
-async fn summaries_that_openai_refuses_are_left_out_from_then_on() {
+/// What the requests for two answers say in a place that the provider refuses at first.
+async fn asked_after_a_refusal(model: &str, refusal: Reply, place: &str) -> Vec<Option<String>> {
     let harness = Harness::start().await;
-    let refusal = "Your organization must be verified to generate reasoning summaries.";
-    harness
-        .provider
-        .push(Reply::failure(400, "unsupported_value", refusal));
+    harness.provider.push(refusal);
     harness.provider.push(Reply::new().text("a"));
     harness.provider.push(Reply::new().text("b"));
     for _ in 0..2 {
-        harness
-            .ask("responses/gpt-6-sol", &request(vec![say("hi")]))
-            .await
-            .expect("an answer");
+        let answer = harness.ask(model, &request(vec![say("hi")])).await;
+        assert!(answer.is_ok(), "{:?}", answer.err());
     }
-    let requests = harness.provider.requests();
-    let summaries: Vec<Option<&str>> = requests
-        .iter()
-        .map(|request| request.body["reasoning"]["summary"].as_str())
-        .collect();
-    assert_eq!(summaries, [Some("auto"), None, None]);
+    let requests = harness.provider.requests().into_iter();
+    let said = |body: &Value| body.pointer(place).and_then(Value::as_str).map(str::to_owned);
+    requests.map(|request| said(&request.body)).collect()
+}
+
+#[tokio::test]
+async fn summaries_that_openai_refuses_are_left_out_from_then_on() {
+    let refusal = "Your organization must be verified to generate reasoning summaries.";
+    let refusal = Reply::failure(400, "unsupported_value", refusal);
+    let summaries = asked_after_a_refusal("responses/gpt-6-sol", refusal, "/reasoning/summary").await;
+    assert_eq!(summaries, [Some("auto".to_owned()), None, None]);
 }
 
 #[tokio::test]
 async fn a_model_that_can_not_be_told_to_think_is_asked_without() {
-    let harness = Harness::start().await;
     let refusal = "Model grok-4 does not support parameter reasoningEffort.";
-    harness
-        .provider
-        .push(Reply::failure(400, "invalid-argument", refusal));
-    harness.provider.push(Reply::new().text("a"));
-    harness.provider.push(Reply::new().text("b"));
-    for _ in 0..2 {
-        harness
-            .ask("xai/grok-4", &request(vec![say("hi")]))
-            .await
-            .expect("an answer");
-    }
-    let requests = harness.provider.requests();
-    let efforts: Vec<Option<&str>> = requests
-        .iter()
-        .map(|it| it.body["reasoning_effort"].as_str())
-        .collect();
-    assert_eq!(efforts, [Some("medium"), None, None]);
+    let refusal = Reply::failure(400, "invalid-argument", refusal);
+    let efforts = asked_after_a_refusal("xai/grok-4", refusal, "/reasoning_effort").await;
+    assert_eq!(efforts, [Some("medium".to_owned()), None, None]);
 }
 
 #[tokio::test]
