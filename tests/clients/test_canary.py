@@ -3,11 +3,9 @@
 import base64
 import dataclasses
 import gzip
-import http.server
 import json
 import os
 import subprocess
-import threading
 import uuid
 
 import anthropic
@@ -19,6 +17,7 @@ import traffic
 from canary import PREFIX, Search, spellings
 from conftest import NODE_TIMEOUT, Server, check_traffic
 from provider import Provider
+from stub import answering
 from test_claude_client import TOOLSET, answered, connect, message, only, scripted
 from traffic import Exchange
 
@@ -177,24 +176,8 @@ def test_what_servers_send_is_looked_at():
 def traitor():
     """A server that answers everything with a secret."""
     body = json.dumps({"secret": SECRET}).encode()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(body) as url:
+        yield url
 
 
 def test_every_test_looks_at_what_it_received(traitor):

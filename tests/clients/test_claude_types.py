@@ -1,11 +1,9 @@
 """The check of what the other suites receive (`claude_types.py`) fails when it should."""
 
 import copy
-import http.server
 import json
 import os
 import subprocess
-import threading
 
 import anthropic
 import pytest
@@ -13,6 +11,7 @@ import pytest
 import claude_types
 import traffic
 from conftest import NODE_TIMEOUT, check_traffic
+from stub import answering
 from traffic import Exchange
 
 AGENT = {
@@ -165,26 +164,8 @@ def test_other_dialects_are_left_alone():
 def liar():
     """A server that answers everything with an agent whose name is null."""
     body = json.dumps(AGENT | {"name": None}).encode()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            for name, value in (("content-type", "application/json"), ("content-length", len(body))):
-                self.send_header(name, str(value))
-            self.send_header("request-id", "req_1")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(body, content_type="application/json", request_id="req_1") as url:
+        yield url
 
 
 FOUND = ["GET /v1/agents/agent_1 (200): .name: None is not of type 'string'"]
