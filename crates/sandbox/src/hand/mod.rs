@@ -58,6 +58,7 @@ pub(crate) const LAUNCH: &str = "--launch";
 pub(crate) const CONTAINED: &str = "--contained";
 
 /// The argument after `hand` that does so where only a relay leads to it.
+#[cfg(feature = "docker")]
 pub(crate) const RELAYED: &str = "--relayed";
 
 /// How long the tools may take to end.
