@@ -1,32 +1,19 @@
 //! What sandboxes reach: as far as their environments allow, through the server's doors, and by no other way.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
+mod place;
+mod servers;
 
-use oma_docker_engine::{Engine, GVISOR, HOSTED};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 
-use crate::containers::contained;
 use crate::system::client::Chat;
-use crate::system::{Options, System, leftovers, soon};
+use crate::system::{System, leftovers, soon};
+use place::Place;
+use servers::{Tls, clear, endless};
 
 const MODEL: &str = "anthropic/claude-sonnet-4-5";
 
 const HAND_S_VARIABLES: &str = "the hand's variables";
-
-/// What makes the sandboxes of a test.
-struct Place {
-    /// Where this machine serves the ports of the web, for the tests of this place only.
-    web: Ipv4Addr,
-    engine: Option<Engine>,
-    /// Of the containers, where it is not the engine's own.
-    runtime: Option<&'static str>,
-}
 
 /// Each of these tests once in each place.
 macro_rules! in_all_places {
@@ -64,207 +51,6 @@ in_all_places!(
     kills_in_the_middle_of_an_answer_leave_nothing,
     without_a_way_out_there_is_no_network,
 );
-
-/// A server in the clear: how many have connected is the only thing that it knows.
-async fn clear(address: Ipv4Addr, port: u16) -> u16 {
-    let listener = TcpListener::bind((address, port)).await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut heard = [0; 8192];
-                while let Ok(1..) = stream.read(&mut heard).await {
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nserved";
-                    if stream.write_all(answer).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-/// A server whose answers never end, and how many of them are under way.
-async fn endless(address: Ipv4Addr) -> (u16, watch::Receiver<usize>) {
-    let listener = TcpListener::bind((address, 0)).await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let (under_way, seen) = watch::channel(0);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let under_way = under_way.clone();
-            tokio::spawn(async move {
-                under_way.send_modify(|count| *count += 1);
-                // The question comes first.
-                let mut heard = [0; 8192];
-                let _ = stream.read(&mut heard).await;
-                let mut next: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n";
-                while stream.write_all(next).await.is_ok() {
-                    next = &[b'x'; 1024];
-                }
-                under_way.send_modify(|count| *count -= 1);
-            });
-        }
-    });
-    (port, seen)
-}
-
-/// A server over TLS, with a certificate that nobody has signed.
-struct Tls {
-    process: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Tls {
-    fn start(address: Ipv4Addr, port: u16) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ])
-            .args([
-                "-keyout",
-                "key.pem",
-                "-out",
-                "cert.pem",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=good.test",
-            ])
-            .current_dir(folder.path())
-            .stderr(Stdio::null())
-            .status()
-            .expect("openssl runs");
-        assert!(made.success());
-        let mut process = Command::new("openssl")
-            .args([
-                "s_server", "-www", "-key", "key.pem", "-cert", "cert.pem", "-accept",
-            ])
-            .arg(format!("{address}:{port}"))
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("openssl runs");
-        // It says the address that it has got.
-        let said = BufReader::new(process.stdout.take().expect("an output"));
-        let accepting = said
-            .lines()
-            .map_while(Result::ok)
-            .find(|line| line.starts_with("ACCEPT"))
-            .expect("it accepts connections");
-        let port = match accepting.rsplit_once(':') {
-            Some((_, port)) => port.trim().parse().expect("a port"),
-            None => port,
-        };
-        Self {
-            process,
-            port,
-            _folder: folder,
-        }
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        // It is the test's own, and has nothing to lose.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Place {
-    /// This machine's namespaces.
-    fn local() -> Self {
-        Self {
-            web: Ipv4Addr::new(127, 9, 8, 7),
-            engine: None,
-            runtime: None,
-        }
-    }
-
-    /// Containers with this machine's programs, where there can be any.
-    fn contained() -> Option<Self> {
-        let engine = oma_docker_engine::is_possible().then(|| Engine::start(false))?;
-        engine.import_hosted();
-        Some(Self {
-            web: Ipv4Addr::new(127, 9, 8, 6),
-            engine: Some(engine),
-            runtime: None,
-        })
-    }
-
-    /// The same, with a kernel of their own.
-    fn apart() -> Option<Self> {
-        if !oma_docker_engine::is_gvisor_possible() {
-            return None;
-        }
-        Some(Self {
-            web: Ipv4Addr::new(127, 9, 8, 5),
-            runtime: Some(GVISOR),
-            ..Self::contained()?
-        })
-    }
-
-    fn adjust(&self, options: Options) -> Options {
-        match &self.engine {
-            None => options,
-            Some(engine) => contained(engine)(options)
-                .set("OPENCLAW_SANDBOX_RUNTIME", self.runtime.unwrap_or_default())
-                .set("OPENCLAW_SANDBOX_IMAGE", HOSTED)
-                .set(
-                    "OPENCLAW_SANDBOX_READABLE",
-                    "/usr,/etc/alternatives,/etc/ssl/certs",
-                ),
-        }
-    }
-
-    /// Kills what a session's sandbox consists of.
-    fn kill(&self, system: &System, session: &str) {
-        if let Some(engine) = &self.engine {
-            for container in engine.api().containers(&format!("oma.session={session}")) {
-                let path = format!("/containers/{container}/kill");
-                engine.api().ask("POST", &path, &[]).expect("an answer");
-            }
-            return;
-        }
-        let record = system
-            .data
-            .path()
-            .join("sandboxes")
-            .join(session)
-            .join("record.json");
-        let record: Value = serde_json::from_slice(&std::fs::read(record).expect("a record")).expect("JSON");
-        let hand = i32::try_from(record["hand"]["pid"].as_i64().expect("a pid")).expect("a pid");
-        let hand = rustix::process::Pid::from_raw(hand).expect("a pid");
-        rustix::process::kill_process(hand, rustix::process::Signal::KILL).expect("it runs");
-    }
-
-    /// A server whose guard knows `good.test` and `evil.test`, which are this machine, and would reach both.
-    async fn start(&self, ports: &[u16]) -> System {
-        let names = ["good.test", "a.cdn.test", "evil.test"];
-        let allowed = names
-            .iter()
-            .flat_map(|name| ports.iter().map(move |port| format!("{name}:{port}")));
-        let allowed: Vec<String> = allowed.collect();
-        let hosts = names.map(|name| format!("{name}={}", self.web));
-        System::start_with(|options| {
-            self.adjust(options)
-                .set("OPENCLAW_SANDBOX_EGRESS_ALLOW", &allowed.join(","))
-                .set("OPENCLAW_SANDBOX_EGRESS_HOSTS", &hosts.join(","))
-        })
-        .await
-    }
-}
 
 fn limited() -> Value {
     json!({"type": "limited", "allowedHosts": ["good.test", "*.cdn.test"]})
