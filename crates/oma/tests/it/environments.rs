@@ -223,10 +223,10 @@ async fn packages_are_installed_once_and_shared() {
 }
 
 /// The name of an image of Debian's least, without Python.
-const DEBIAN: &str = "oma-test/debian:1";
+pub(crate) const DEBIAN: &str = "oma-test/debian:1";
 
 /// Makes that image.
-fn import_debian(engine: &oma_docker_engine::Engine) {
+pub(crate) fn import_debian(engine: &oma_docker_engine::Engine) {
     engine.import(DEBIAN, &[], |root| {
         let made = Command::new("debootstrap")
             .args(["--variant=minbase", "bookworm"])

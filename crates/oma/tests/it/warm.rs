@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::secrets;
 use crate::system::client::{Chat, Client};
 use crate::system::{Data, Server, System, leftovers, soon};
 
@@ -226,33 +227,15 @@ async fn a_session_takes_one_also_when_its_vault_has_nothing_for_sandboxes() {
     let client = system.client();
     let agent = client.agent(json!({"model": MODEL})).await;
     ready(client, &system.data, 1).await;
-    let vault = client.post("/v1/vaults", &json!({"userId": "u"})).await.good();
-    let vault = vault["vault_id"].as_str().expect("an id").to_owned();
-    let path = format!("/v1/vaults/{vault}/credentials");
-    let bearer = json!({
-        "type": "static_bearer", "name": "b", "matchUrl": "https://mcp.example/", "token": "canary-bearer-77c1",
-    });
-    client.post(&path, &bearer).await.good();
-    let open = async || {
-        let body = json!({"agentId": agent, "vaultIds": [vault]});
-        let session = client.post("/v1/sessions", &body).await.good();
-        Chat {
-            client: client.clone(),
-            agent: agent.clone(),
-            session: session["session_id"].as_str().expect("an id").to_owned(),
-        }
-    };
-    let first = open().await;
+    let (vault, path) = secrets::vault(client).await;
+    let first = secrets::open(client, &agent, &vault).await;
     first.run("true").await;
     assert_eq!(came(client, &first.session).await.0, "warm");
     ready(client, &system.data, 1).await;
     // A placeholder is one session's own.
-    let variable = json!({
-        "type": "environment_variable", "name": "v", "secretName": "KEY", "secretValue": "canary-variable-3b0e",
-        "networking": {"type": "limited", "allowedHosts": ["good.test"]},
-    });
+    let variable = secrets::credential("KEY", "canary-variable-3b0e", secrets::limited());
     client.post(&path, &variable).await.good();
-    let second = open().await;
+    let second = secrets::open(client, &agent, &vault).await;
     let shown = second.run("printf %s $KEY").await;
     assert!(text(&shown).starts_with("oma_placeholder_"), "{shown}");
     assert_eq!(came(client, &second.session).await.0, "cold");

@@ -32,17 +32,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use self::disk::Disk;
 use self::writing::Writing;
 use super::calls::Calls;
 use super::launch::Duties;
-use super::process::Table;
+use super::process::{Table, kill_command_of, kill_commands};
 use crate::limits::Enforcement;
 
 /// How often the file system is asked for its free space while anything runs.
 const DISK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often the processes are looked at while anything runs.
+const PROCESSES_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often, in looks, it is seen whether background processes are left when no call runs.
 const IDLE_FACTOR: u32 = 20;
@@ -70,12 +73,51 @@ pub(super) fn start(duties: &Duties, calls: &Arc<Calls>, writing: Writing) -> io
     let disk = Disk::new(&duties.writable, duties.limits.clone(), writing)?;
     tasks.spawn(watch_disk(disk, Arc::clone(calls)));
     if duties.enforcement == Enforcement::Rlimit || duties.has_own_kernel {
-        tasks.spawn(memory::watch(duties.limits.memory, Arc::clone(calls)));
+        let limit = duties.limits.memory;
+        tasks.spawn(watch_processes(Arc::clone(calls), move |table| {
+            memory::look(limit, table)
+        }));
     }
     if duties.has_own_kernel {
-        tasks.spawn(processes::watch(duties.limits.processes, Arc::clone(calls)));
+        let limit = duties.limits.processes;
+        tasks.spawn(watch_processes(Arc::clone(calls), move |table| {
+            processes::look(limit, table)
+        }));
     }
     Ok(tasks)
+}
+
+/// What a look at the processes has found to be beyond a limit.
+struct TooMuch {
+    /// For the calls that run, in words for the model.
+    why: String,
+    ends: Ends,
+}
+
+/// Who is killed for it.
+enum Ends {
+    /// The command that this process is part of.
+    CommandOf(i32),
+    AllCommands,
+}
+
+/// Looks at the processes every so often while anything runs, for ever, and kills who makes for too much.
+async fn watch_processes(calls: Arc<Calls>, look: impl Fn(&io::Result<Table>) -> Option<TooMuch>) {
+    let mut ticks = interval(PROCESSES_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = 0;
+    loop {
+        ticks.tick().await;
+        until_busy(&calls, &mut looks).await;
+        let Some(TooMuch { why, ends }) = look(&Table::read()) else {
+            continue;
+        };
+        calls.note_running(&why);
+        match ends {
+            Ends::CommandOf(pid) => kill_command_of(pid).await,
+            Ends::AllCommands => kill_commands(true).await,
+        };
+    }
 }
 
 /// Returns when a process of the session may be at work: at once while a call runs or a background process or a

@@ -3,19 +3,6 @@
 use super::*;
 use crate::system::Server;
 
-/// A vault without anything for sandboxes.
-async fn vault(system: &System) -> String {
-    let client = system.client();
-    let vault = client.post("/v1/vaults", &json!({"userId": "u"})).await.good();
-    let vault = vault["vault_id"].as_str().expect("an id").to_owned();
-    let bearer = json!({
-        "type": "static_bearer", "name": "b", "matchUrl": "https://mcp.example/", "token": "canary-bearer-09d1",
-    });
-    let path = format!("/v1/vaults/{vault}/credentials");
-    client.post(&path, &bearer).await.good();
-    vault
-}
-
 /// A sandbox that has no variable of a secret trusts nobody, so nothing of it is opened.
 async fn is_left_alone(chat: &Chat, upstream: &Upstream) {
     let shown = run(chat, "printf '%s;' \"$API_KEY\" \"$CURL_CA_BUNDLE\"").await;
@@ -33,10 +20,9 @@ async fn is_left_alone(chat: &Chat, upstream: &Upstream) {
 #[tokio::test]
 async fn a_secret_that_is_added_later_is_the_next_sandbox_s() {
     let World { system, upstream, .. } = World::start(limited()).await;
-    let vault = vault(&system).await;
-    let chat = session(&system, &vault).await;
+    let (vault, path) = vault(system.client()).await;
+    let chat = session(system.client(), &vault).await;
     run(&chat, "touch /tmp/here").await;
-    let path = format!("/v1/vaults/{vault}/credentials");
     let added = credential("API_KEY", KEY, limited());
     system.client().post(&path, &added).await.good();
     is_left_alone(&chat, &upstream).await;
@@ -71,8 +57,7 @@ async fn a_secret_that_is_added_later_is_the_next_sandbox_s() {
 async fn a_session_is_told_of_secrets_that_it_can_t_use() {
     let system = System::start_with(|options| options).await;
     let client = system.client();
-    let vault = vault(&system).await;
-    let path = format!("/v1/vaults/{vault}/credentials");
+    let (vault, path) = vault(client).await;
     // One more than there is room for, in 256 KiB.
     for number in 0..33_u32 {
         let digits: String = (number * 10_000..)
@@ -83,7 +68,7 @@ async fn a_session_is_told_of_secrets_that_it_can_t_use() {
         let added = credential(&format!("KEY_{number:02}"), &value, limited());
         client.post(&path, &added).await.good();
     }
-    let chat = session(&system, &vault).await;
+    let chat = session(client, &vault).await;
     run(&chat, "true").await;
     run(&chat, "true").await;
     let told = async || {

@@ -13,7 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::system::client::Chat;
+use crate::environments::run;
+use crate::system::client::{Chat, Client};
 use crate::system::{System, canary};
 use upstream::Upstream;
 
@@ -56,8 +57,7 @@ impl World {
         })
         .await;
         let client = system.client();
-        let vault = client.post("/v1/vaults", &json!({"userId": "u"})).await.good();
-        let vault = vault["vault_id"].as_str().expect("an id").to_owned();
+        let vault = empty_vault(client).await;
         let path = format!("/v1/vaults/{vault}/credentials");
         let added = client
             .post(&path, &credential("API_KEY", KEY, networking))
@@ -68,7 +68,7 @@ impl World {
             .post(&path, &credential("OTHER_KEY", OTHER, other))
             .await
             .good();
-        let chat = session(&system, &vault).await;
+        let chat = session(client, &vault).await;
         Self {
             upstream,
             chat,
@@ -88,31 +88,46 @@ impl World {
     }
 }
 
-fn limited() -> Value {
+async fn empty_vault(client: &Client) -> String {
+    let vault = client.post("/v1/vaults", &json!({"userId": "u"})).await.good();
+    vault["vault_id"].as_str().expect("an id").to_owned()
+}
+
+/// A vault without anything for sandboxes, and the path of its credentials.
+pub(crate) async fn vault(client: &Client) -> (String, String) {
+    let vault = empty_vault(client).await;
+    let bearer = json!({
+        "type": "static_bearer", "name": "b", "matchUrl": "https://mcp.example/", "token": "canary-bearer-09d1",
+    });
+    let path = format!("/v1/vaults/{vault}/credentials");
+    client.post(&path, &bearer).await.good();
+    (vault, path)
+}
+
+pub(crate) fn limited() -> Value {
     json!({"type": "limited", "allowedHosts": ["good.test"]})
 }
 
-fn credential(name: &str, value: &str, networking: Value) -> Value {
+pub(crate) fn credential(name: &str, value: &str, networking: Value) -> Value {
     json!({
         "type": "environment_variable", "name": name, "secretName": name, "secretValue": value, "networking": networking,
     })
 }
 
-async fn session(system: &System, vault: &str) -> Chat {
-    let client = system.client();
+pub(crate) async fn session(client: &Client, vault: &str) -> Chat {
     let agent = client.agent(json!({"model": MODEL})).await;
+    open(client, &agent, vault).await
+}
+
+/// The same of an agent that is there.
+pub(crate) async fn open(client: &Client, agent: &str, vault: &str) -> Chat {
     let body = json!({"agentId": agent, "vaultIds": [vault]});
     let session = client.post("/v1/sessions", &body).await.good();
     Chat {
         client: client.clone(),
-        agent,
+        agent: agent.to_owned(),
         session: session["session_id"].as_str().expect("an id").to_owned(),
     }
-}
-
-async fn run(chat: &Chat, command: &str) -> String {
-    let result = chat.run(&format!("{{ {command} ; }} 2>&1; true")).await;
-    result["content"].as_str().expect("text").to_owned()
 }
 
 /// A repository that any server of files can serve.
@@ -364,7 +379,7 @@ async fn changes_hold_from_the_next_request_and_restarts_change_nothing() {
     client.send(header.json(&places)).await.good();
 
     // Another session has other placeholders, and those of this one mean nothing to it.
-    let other = session(&world.system, &world.vault).await;
+    let other = session(world.system.client(), &world.vault).await;
     let theirs = run(&other, "printf %s $API_KEY").await;
     assert_ne!(theirs, placeholder);
     let refused = run(

@@ -1,51 +1,33 @@
 //! The watch over memory, where there is no control group.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
 
-use tokio::time::{MissedTickBehavior, interval};
+use super::{Ends, TooMuch};
+use crate::hand::process::Table;
 
-use super::until_busy;
-use crate::hand::calls::Calls;
-use crate::hand::process::{Table, kill_command_of, kill_commands};
-
-/// How often memory is summed up while anything runs.
-const INTERVAL: Duration = Duration::from_millis(50);
-
-/// Keeps the session within `limit` bytes, for ever.
-pub(super) async fn watch(limit: u64, calls: Arc<Calls>) {
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looks = 0;
-    loop {
-        ticks.tick().await;
-        until_busy(&calls, &mut looks).await;
-        let Ok(table) = Table::read() else {
-            // What can't be measured counts as too much.
-            calls.note_running(
-                "[the sandbox's memory can't be measured, because its processes can't be read: running commands \
-                 were killed]",
-            );
-            kill_commands(true).await;
-            continue;
-        };
-        let private = tmpfs_bytes("/tmp") + tmpfs_bytes("/dev/shm");
-        let resident = table.resident_bytes() + private;
-        // The quick sum counts a shared page for each process that has it; only when it says too much is the
-        // exact one worth its price.
-        if resident <= limit || table.proportional_bytes() + private <= limit {
-            continue;
-        }
-        if let Some(biggest) = table.biggest() {
-            calls.note_running(&format!(
-                "[the sandbox is over its memory limit of {limit} bytes: its largest command was killed]"
-            ));
-            kill_command_of(biggest).await;
-        } else {
-            // Nobody to kill: the private file systems hold it, and those have limits of their own.
-            continue;
-        }
+/// Whether the session has more than `limit` bytes.
+pub(super) fn look(limit: u64, table: &io::Result<Table>) -> Option<TooMuch> {
+    let Ok(table) = table else {
+        return Some(TooMuch {
+            why: "[the sandbox's memory can't be measured, because its processes can't be read: running commands were killed]"
+                .to_owned(),
+            ends: Ends::AllCommands,
+        });
+    };
+    let private = tmpfs_bytes("/tmp") + tmpfs_bytes("/dev/shm");
+    let resident = table.resident_bytes() + private;
+    // The quick sum counts a shared page for each process that has it; only when it says too much is the
+    // exact one worth its price.
+    if resident <= limit || table.proportional_bytes() + private <= limit {
+        return None;
     }
+    // Without anybody to kill, the private file systems hold it, and those have limits of their own.
+    table.biggest().map(|biggest| TooMuch {
+        why: format!(
+            "[the sandbox is over its memory limit of {limit} bytes: its largest command was killed]"
+        ),
+        ends: Ends::CommandOf(biggest),
+    })
 }
 
 /// What a private file system in memory holds. In a build `/tmp` is on the disk, which is none.
