@@ -22,10 +22,12 @@ mod image;
 mod kit;
 mod launch;
 mod layers;
+mod make;
 mod runtime;
 mod severable;
 mod single_flight;
 mod trunk;
+mod users;
 
 pub use config::{Config, Transport};
 pub use doctor::probe;
@@ -45,7 +47,7 @@ use crate::hand::relay;
 use crate::hand::token::Token;
 use crate::host::engine::{Committed, Engine, Order, Process};
 use crate::host::record::{self, Folder, Record};
-use crate::host::{Claimed, Host, is_root};
+use crate::host::{Claimed, Host};
 use crate::layers::{Layer, Size};
 use crate::limits::Limits;
 use crate::{Error, Pipe, Spec, trust};
@@ -56,6 +58,8 @@ use container::{Container, Relay, name, remove};
 use enforceable::{Enforceable, Evidence};
 use image::Image;
 use kit::Kit;
+use make::Make;
+use users::Users;
 
 /// Opens the data folder and clears away what a crash left behind. Containers whose hands live go on.
 ///
@@ -122,62 +126,6 @@ fn has_option(info: &SystemInfo, name: &str) -> bool {
     options
         .flat_map(|option| option.split(','))
         .any(|part| part == wanted)
-}
-
-/// Whose engine it is, as far as that matters: they speak the same language, and do not do quite the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Make {
-    Docker,
-    /// Its containers do not depend on it, and it takes no number of files for folders in memory.
-    Podman,
-}
-
-impl Make {
-    async fn ask(connection: &Connection) -> Result<Self, Error> {
-        let version = connection
-            .get("asking what it is", || connection.docker().version())
-            .await?;
-        let mut parts = version.components.into_iter().flatten();
-        Ok(match parts.any(|part| part.name == "Podman Engine") {
-            true => Self::Podman,
-            false => Self::Docker,
-        })
-    }
-}
-
-/// Which user of a container has the files of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Users {
-    /// Those of the host.
-    Host,
-    /// The first one of the container, which to the host is the engine's own, and the server's.
-    Rootless,
-}
-
-impl Users {
-    fn of(info: &SystemInfo) -> Result<Self, Error> {
-        match (has_option(info, "rootless"), is_root()) {
-            (false, _) => Ok(Self::Host),
-            (true, false) => Ok(Self::Rootless),
-            (true, true) => Err(Error::TooWeak(
-                "the container engine belongs to an ordinary user, and the server is root; run the server as that user"
-                    .to_owned(),
-            )),
-        }
-    }
-
-    /// The user and the group, in the container, of a session whose files belong to this user of the host; `None` for
-    /// the server's own.
-    fn inside(self, uid: Option<u32>) -> (u32, u32) {
-        match (self, uid) {
-            (Self::Rootless, _) => (0, 0),
-            (Self::Host, Some(uid)) => (uid, uid),
-            (Self::Host, None) => (
-                rustix::process::geteuid().as_raw(),
-                rustix::process::getegid().as_raw(),
-            ),
-        }
-    }
 }
 
 /// The containers of one data folder.
