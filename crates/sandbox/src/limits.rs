@@ -42,21 +42,16 @@ impl Default for Limits {
 }
 
 /// What a runtime needs beside what its container may have, where it has a kernel of its own: bytes of that one's memory,
-/// and threads of its processes, some of them for each process of the session. gVisor has had one in each process for each
-/// of its own that ever ran that one: 6,900 of them for a hundred programs at once that connect to somewhere.
+/// and threads of its processes.
 const KERNEL_MEMORY: u64 = 128 << 20;
 const KERNEL_THREADS: u32 = 512;
-const KERNEL_THREADS_OF_EACH: u32 = 16;
 
 impl Limits {
     /// These, for whoever also counts what a kernel of the sandbox's own needs. Then the hand watches what the session has.
     pub(crate) fn beside_a_kernel(&self) -> Self {
         Self {
             memory: self.memory.saturating_add(KERNEL_MEMORY),
-            processes: self
-                .processes
-                .saturating_mul(KERNEL_THREADS_OF_EACH)
-                .saturating_add(KERNEL_THREADS),
+            processes: self.processes.saturating_mul(2).saturating_add(KERNEL_THREADS),
             ..self.clone()
         }
     }

@@ -362,7 +362,10 @@ impl Engine for Containers {
         if record.boot != self.boot || !noted.is_launched {
             return Ok(None);
         }
-        // A build ends with the server, so this is none.
+        // Nobody goes on with a build, and its root may have changed what another relay would find: there is one.
+        if record.is_site && noted.relay.is_some() {
+            return Ok(None);
+        }
         let container = self.container(noted, false);
         match container.connect(folder).await {
             Ok(_) => Ok(Some(Arc::new(container))),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
+use bollard::query_parameters::InspectContainerOptions;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, future};
 use http_body_util::Empty;
@@ -18,7 +19,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, join};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::io::StreamReader;
 
 use super::branch::Branch;
@@ -32,6 +33,9 @@ use crate::{Error, Pipe};
 
 /// How long a relay may take to connect to its hand; longer than it tries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long to leave an engine alone that does not say whether a container runs.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The most of a relay's complaint that is kept, in bytes.
 const MAX_COMPLAINT: usize = 1 << 10;
@@ -103,7 +107,7 @@ impl Trunk {
         tokio::spawn(async move {
             let mut knife = knife;
             tokio::select! {
-                () = wait(&connection, &container, "not-running") => {}
+                () = ended(&connection, &container) => {}
                 () = knife.closed() => {}
             }
         });
@@ -168,6 +172,26 @@ impl Trunk {
             .await
             .map_err(|_| Error::Timeout(CONNECT_TIMEOUT))??;
         Ok(Box::new(Branch::new(stream)))
+    }
+}
+
+/// Returns once a container does not run any more. That the engine has stopped answering does not tell: whatever is
+/// between it and here may have ended a question that takes so long.
+async fn ended(connection: &Connection, container: &str) {
+    let look = || {
+        let options = None::<InspectContainerOptions>;
+        connection.docker().inspect_container(container, options)
+    };
+    loop {
+        wait(connection, container, "not-running").await;
+        match connection.ask("looking at a container", look).await {
+            Ok(Ok(found)) => match found.state.and_then(|state| state.running) {
+                Some(true) => sleep(AGAIN).await,
+                Some(false) | None => return,
+            },
+            Ok(Err(error)) if is_absent(&error) => return,
+            Ok(Err(_)) | Err(_) => sleep(AGAIN).await,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What sessions and builds can't do to their hands and relays where hands are reached through the engine, with the usual
 //! runtime and with one that has a kernel of its own.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use oma_docker_engine::HOSTED;
 use oma_domain::{EventId, SessionId};
 use oma_sandbox::layers::Layers as _;
@@ -274,6 +276,20 @@ async fn a_build_ends_with_its_relay() {
         let again = site.hand.serve(service()).await;
         let why = again.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why.contains("a build has one"), "{runtime:?} {why}");
-        drop(site);
+        // Nor does its end take another one.
+        host.give_up(&site).await.unwrap();
+        assert_eq!(engine.api().containers(""), Vec::<String>::new());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let path = format!(
+            "/events?since=0&until={}.{:09}",
+            now.as_secs(),
+            now.subsec_nanos()
+        );
+        let (status, events) = engine.api().ask("GET", &path, &[]).unwrap();
+        assert!(
+            status == 200 && events.contains("\"destroy\""),
+            "{status} {events}"
+        );
+        assert!(!events.contains("exec_create"), "{runtime:?} {events}");
     }
 }

@@ -55,6 +55,8 @@ impl Place {
             None => options,
             Some(engine) => contained(engine)(options)
                 .set("OPENCLAW_SANDBOX_RUNTIME", self.runtime.unwrap_or_default())
+                // gVisor needs so many threads for a hundred programs at once.
+                .set("OPENCLAW_SANDBOX_PROCESSES", "4000")
                 .set("OPENCLAW_SANDBOX_IMAGE", HOSTED)
                 .set(
                     "OPENCLAW_SANDBOX_READABLE",
