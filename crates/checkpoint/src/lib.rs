@@ -252,10 +252,10 @@ impl Partial {
         if let Some(bucket) = &self.archives.bucket {
             // Also where nobody waits for the end of this.
             self.busy.doubt = Some(bucket.doubt());
-            let sent = bucket
+            let (sent, is_known) = bucket
                 .send(id.as_str(), file, &digest, &self.archives.folder)
                 .await;
-            if !matches!(sent, Err(Error::Store(_))) {
+            if is_known {
                 self.busy.doubt = None;
             }
             sent?;

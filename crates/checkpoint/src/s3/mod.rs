@@ -171,16 +171,22 @@ impl Bucket {
         self.end(&name, &upload).await
     }
 
-    /// Sends a file under this name. What a failure leaves goes when the archive is removed.
+    /// Sends a file under this name. What a failure leaves goes when the archive is removed. Also says whether it is known
+    /// what the store has: an attempt that was not answered may still arrive, whatever became of the next one.
     pub(crate) async fn send(
         &self,
         name: &str,
         file: oma_staging::Partial,
         digest: &Digest,
         folder: &Folder,
-    ) -> Result<()> {
+    ) -> (Result<()>, bool) {
         if digest.size > self.sizes.whole {
-            return self.send_parts(name, file, digest.size, folder).await;
+            let sent = self.send_parts(name, file, digest.size, folder).await;
+            let is_known = !matches!(sent, Err(Error::Store(_)));
+            return (sent, is_known);
+        }
+        if let Err(error) = Note::Sent.keep(name, "", folder).await {
+            return (Err(error), true);
         }
         let mut call = Call::new(Method::PUT, name);
         call.body = Body::File {
@@ -188,15 +194,17 @@ impl Bucket {
             from: 0,
             digest: digest.clone(),
         };
-        Note::Sent.keep(name, "", folder).await?;
-        let sent = self.ask("writing an object", &call).await.map(drop);
-        if !matches!(sent, Err(Error::Store(_)))
-            && let Err(error) = Note::Sent.forget(name, folder).await
-        {
+        let (what, mut attempt) = ("writing an object", 1);
+        let sent = match self.attempt(what, &call, &mut attempt).await {
+            Ok(answer) => answer.map(drop).map_err(|failure| told(what, &failure)),
+            Err(error) => Err(error),
+        };
+        let is_known = attempt == 1 && !matches!(sent, Err(Error::Store(_)));
+        if is_known && let Err(error) = Note::Sent.forget(name, folder).await {
             // It goes with the archive, whose removal the next start puts off for nothing.
             tracing::debug!(%error, "a note of what was sent stays");
         }
-        sent
+        (sent, is_known)
     }
 
     /// The names of what was sent, by whichever server had the folder, and was not answered.
@@ -312,12 +320,21 @@ impl Bucket {
         what: &'static str,
         call: &Call<'_>,
     ) -> Result<std::result::Result<reqwest::Response, Failure>> {
-        let mut attempt = 1;
+        self.attempt(what, call, &mut 1).await
+    }
+
+    /// The same, with the number of the attempt, which is that of the last one then.
+    async fn attempt(
+        &self,
+        what: &'static str,
+        call: &Call<'_>,
+        attempt: &mut u32,
+    ) -> Result<std::result::Result<reqwest::Response, Failure>> {
         loop {
             match self.send_once(call).await {
                 Ok(response) => return Ok(Ok(response)),
                 Err(failure) if !failure.passes => return Ok(Err(failure)),
-                Err(failure) => self.rest(what, failure, &mut attempt).await?,
+                Err(failure) => self.rest(what, failure, attempt).await?,
             }
         }
     }

@@ -344,7 +344,7 @@ async fn a_doubt_outlives_every_restart_and_ends_with_the_removal() {
         writer.write_all(bytes).unwrap();
         partial.finish().await
     };
-    let [unanswered, cut_off, refused, parts] = [(); 4].map(|()| CheckpointId::generate());
+    let [unanswered, cut_off, refused, parts, late] = [(); 5].map(|()| CheckpointId::generate());
     save(&unanswered, &[Trouble::Lose(500); ATTEMPTS as usize], b"short")
         .await
         .unwrap_err();
@@ -371,7 +371,15 @@ async fn a_doubt_outlives_every_restart_and_ends_with_the_removal() {
     )
     .await
     .unwrap_err();
-    let all = [&unanswered, &cut_off, &refused, &parts].map(Clone::clone);
+    // What was refused then does not tell what became of the attempt before.
+    save(
+        &late,
+        &[Trouble::Lose(500), Trouble::Refuse(403, "AccessDenied")],
+        b"short",
+    )
+    .await
+    .unwrap_err();
+    let all = [&unanswered, &cut_off, &refused, &parts, &late].map(Clone::clone);
     let removed = async |archives: &Archives| {
         let (mut removed, done) = archives.remove(&all).await;
         done.unwrap();
@@ -383,7 +391,7 @@ async fn a_doubt_outlives_every_restart_and_ends_with_the_removal() {
     // What was refused is not there, and an upload in parts is aborted.
     for _ in 0..3 {
         assert_eq!(removed(&start(LONG_DOUBT)).await, known);
-        assert_eq!(fixture.left().0, 2, "two notes");
+        assert_eq!(fixture.left().0, 3, "three notes");
     }
     let last = start(Duration::ZERO);
     assert_eq!(removed(&last).await.len(), all.len());

@@ -18,9 +18,9 @@ use super::{Failure, WARM_UP};
 
 /// What is built. Each file is another one.
 const SCRIPT: &str = "set -e
-mkdir -p /opt/thing; head -c 102400 /dev/urandom > /tmp/seed; n=0
-while [ $n -lt 2000 ]; do (echo $n; cat /tmp/seed) > /opt/thing/$n; n=$((n + 1)); done
-rm /tmp/seed; echo built";
+mkdir -p /opt/thing; head -c 102400 /dev/urandom > /opt/seed; n=0
+while [ $n -lt 2000 ]; do (echo $n; cat /opt/seed) > /opt/thing/$n; n=$((n + 1)); done
+rm /opt/seed; echo built";
 
 /// What tells that it is there.
 const LOOK: &str = "head -n 1 /opt/thing/1999";
