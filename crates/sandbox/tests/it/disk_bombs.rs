@@ -6,7 +6,7 @@ use oma_domain::{EventId, SessionId};
 use oma_sandbox::protocol::Call;
 use oma_sandbox::{Hand, Provider as _};
 
-use crate::support::{Fixture, sh};
+use crate::support::{Fixture, has_own_kernel, sh};
 
 const MIB: u64 = 1 << 20;
 
@@ -139,6 +139,14 @@ async fn what_is_small_or_elsewhere_is_let_be() {
         let (fixture, session) = with_quota(quota).await;
         let attached = fixture.attach(&session).await;
         for command in commands {
+            // gVisor makes no file without a name, and runs no program that may not be read.
+            if has_own_kernel()
+                && ["O_TMPFILE", "chmod 111"]
+                    .iter()
+                    .any(|part| command.contains(part))
+            {
+                continue;
+            }
             assert_eq!(
                 sh(&*attached.hand, &command).await,
                 ("survived".to_owned(), false),
@@ -167,16 +175,17 @@ async fn over_the_quota_no_limit_can_be_raised() {
             if is_fresh {
                 sh(&*attached.hand, "exit").await;
             }
-            let (text, _) = sh(&*attached.hand, &format!("{attempt}; stat -c 'has %b blocks' y")).await;
+            let (text, _) = sh(
+                &*attached.hand,
+                &format!("{attempt}; find y -printf 'has %b blocks'"),
+            )
+            .await;
             assert!(text.contains("has 0 blocks"), "{is_fresh} {attempt}: {text}");
             assert!(text.contains("over its disk quota"), "{attempt}: {text}");
         }
-        let (text, _) = sh(
-            &*attached.hand,
-            "grep 'Max file size' /proc/self/limits | tr -s ' '",
-        )
-        .await;
-        assert!(text.starts_with("Max file size 0 0 bytes"), "{text}");
+        let limit = "python3 -c 'import resource as r; print(*r.getrlimit(r.RLIMIT_FSIZE))'";
+        let (text, _) = sh(&*attached.hand, limit).await;
+        assert!(text.starts_with("0 0\n"), "{text}");
     }
     // Output does not go through files, and what is no file can be written to.
     let (text, failed) = sh(
@@ -229,7 +238,8 @@ async fn over_the_quota_nobody_creeps_up() {
         );
     }
     // However much there is, what makes room is let be.
-    let remove = "for f in e*; do rm $f; sleep 0.005; done; sleep 0.3; echo done";
+    let remove = "python3 -c 'import glob, os, time\nfor f in glob.glob(\"e*\"): os.remove(f), time.sleep(0.005)'; \
+                  sleep 0.3; echo done";
     let (text, failed) = sh(&*attached.hand, remove).await;
     assert!(!failed && text.starts_with("done\n"), "{text}");
     let (text, failed) = sh(&*attached.hand, "rm f*; echo done").await;
@@ -243,19 +253,22 @@ async fn space_is_reserved_by_writing_only() {
     let attached = fixture.attach(&session).await;
     let (text, _) = sh(
         &*attached.hand,
-        "fallocate -l 1M a; fallocate -n -l 1M a; stat -c %b a",
+        "fallocate -l 1M a; fallocate -n -l 1M a; find a -printf %b",
     )
     .await;
     assert!(text.contains("not supported") && text.ends_with("\n0"), "{text}");
     let fall_back = "python3 -c 'import os; f = os.open(\"b\", os.O_RDWR | os.O_CREAT); \
                      os.posix_fallocate(f, 0, 1 << 20); print(os.fstat(f).st_blocks >= 2048)'";
     assert_eq!(sh(&*attached.hand, fall_back).await, ("True".to_owned(), false));
-    let give_back = "fallocate -p -o 0 -l 512K b && stat -c %b b";
-    let (text, failed) = sh(&*attached.hand, give_back).await;
-    assert!(
-        !failed && text.parse::<u32>().is_ok_and(|blocks| blocks < 2_048),
-        "{text}"
-    );
+    // gVisor has nothing given back.
+    if !has_own_kernel() {
+        let give_back = "fallocate -p -o 0 -l 512K b && find b -printf %b";
+        let (text, failed) = sh(&*attached.hand, give_back).await;
+        assert!(
+            !failed && text.parse::<u32>().is_ok_and(|blocks| blocks < 2_048),
+            "{text}"
+        );
+    }
     fixture.local.destroy(&session).await.unwrap();
 }
 
@@ -284,6 +297,10 @@ async fn a_bomb_that_hides_what_it_holds() {
         "C.mmap(None, 4096, 1, 1, f, 0)\nos.close(f)",
         "a, b = socket.socketpair()\nsocket.send_fds(a, [b'x'], [f])\nos.close(f)",
     ] {
+        // gVisor does not tell of a socket whether descriptors wait in it.
+        if has_own_kernel() && hide.contains("send_fds") {
+            continue;
+        }
         let fixture = alone(|config| config.limits.disk = 64 * MIB).await;
         let session = SessionId::generate();
         let attached = fixture.attach(&session).await;

@@ -70,6 +70,13 @@ fn the_suite_passes_over_a_kernel_of_its_own() {
     }
 }
 
+#[test]
+fn the_bombs_go_off_over_a_kernel_of_its_own() {
+    if oma_docker_engine::is_gvisor_possible() {
+        assert!(suite(&["bombs::"], &[], &[(RUNTIME, GVISOR)]) > 18);
+    }
+}
+
 /// What does not depend on how a kernel names its refusals, on the numbers that Linux has for what it shows in `/proc`, and
 /// on calls of programs of the host that gVisor of some versions does not know (`ls`).
 const WITH_ANY_KERNEL: &[&str] = &[

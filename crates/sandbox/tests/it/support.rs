@@ -164,13 +164,17 @@ impl Fixture {
 }
 
 /// The runtime of this run of the suite, and whether hands are reached through a relay whatever it is.
-#[cfg(feature = "docker")]
 pub(crate) const RUNTIME: &str = "OMA_TEST_RUNTIME";
 #[cfg(feature = "docker")]
 pub(crate) const BY_EXEC: &str = "OMA_TEST_BY_EXEC";
 
 /// Set when sessions of this run of the suite get sandboxes that were started in advance.
 pub(crate) const FROM_RESERVE: &str = "OMA_TEST_FROM_RESERVE";
+
+/// Whether the sandboxes of this run of the suite have a kernel of their own.
+pub(crate) fn has_own_kernel() -> bool {
+    std::env::var_os(RUNTIME).is_some()
+}
 
 /// The ways of enforcement that can be tested as this user.
 pub(crate) fn enforcements() -> Vec<Enforcement> {
