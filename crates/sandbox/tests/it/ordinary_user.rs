@@ -32,7 +32,7 @@ fn the_suite_passes_as_an_ordinary_user() {
             "--skip",
             "containers::",
             "--skip",
-            "relayed::",
+            "relayed",
             "--test-threads",
             "2",
         ])

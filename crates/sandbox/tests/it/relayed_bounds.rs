@@ -53,7 +53,13 @@ try:
     shown = os.listdir('/proc/1/fd')
 except PermissionError:
     pass
-sockets = [f'fd/{name}' for name in shown if os.readlink(f'/proc/1/fd/{name}').startswith('socket:')]
+def is_socket(name):
+    try:
+        return os.readlink(f'/proc/1/fd/{name}').startswith('socket:')
+    except FileNotFoundError:
+        # Closed meanwhile.
+        return False
+sockets = [f'fd/{name}' for name in shown if is_socket(name)]
 for name in ['mem', 'exe', *sockets]:
     for how in [os.O_RDONLY, os.O_WRONLY]:
         try:
