@@ -23,7 +23,7 @@ while [ $n -lt 2000 ]; do (echo $n; cat /opt/seed) > /opt/thing/$n; n=$((n + 1))
 rm /opt/seed; echo built";
 
 /// What tells that it is there.
-const LOOK: &str = "head -n 1 /opt/thing/1999";
+const LOOK: &str = "read -r line < /opt/thing/1999; echo $line";
 
 struct With(Layer);
 
