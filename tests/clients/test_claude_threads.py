@@ -186,6 +186,16 @@ def test_one_thread_is_interrupted(beta, environment):
     assert "cancelled" in only(rest, "agent.message").content[0].text
     assert rest[-1].stop_reason.type == "end_turn"
 
+    # Whoever asks once more with the same key is told the same.
+    once = opened(beta, environment, agent)
+    asked = only(answered(beta, once, message("go")), "session.thread_created").session_thread_id
+    interrupt = {"type": "user.interrupt", "session_thread_id": asked}
+    twice = [
+        beta.sessions.events.send(once.id, events=[interrupt], extra_headers={"Idempotency-Key": "once"}).data[0]
+        for _ in range(2)
+    ]
+    assert [(event.id, event.session_thread_id) for event in twice] == [(twice[0].id, asked)] * 2
+
     # Without a thread's name all are.
     again = opened(beta, environment, agent)
     answered(beta, again, message("go"))

@@ -60,7 +60,7 @@ impl Actor {
             plan = self.plan(&submissions, &ids, &trace, stopped)?;
         }
         let with = With {
-            once: once::record(&scope, key.as_ref(), json!({ "events": ids })),
+            once: once::record(&scope, key.as_ref(), json!({ "events": ids, "threads": routed })),
             needs_agent: submissions.iter().any(Submission::is_work),
             audit,
         };
@@ -219,9 +219,14 @@ impl Actor {
         let unreadable = || Error::Internal("an idempotency record can't be read".into());
         let ids: Vec<EventId> = serde_json::from_value(receipt.get("events").cloned().unwrap_or_default())
             .map_err(|_| unreadable())?;
+        // Earlier versions did not write them down.
+        let routed: Vec<Option<SessionId>> = match receipt.get("threads") {
+            Some(threads) => serde_json::from_value(threads.clone()).map_err(|_| unreadable())?,
+            None => vec![None; ids.len()],
+        };
         let (store, session) = (&self.inner.store, &self.session);
         let mut submitted = Vec::new();
-        for event in ids {
+        for (event, thread) in ids.into_iter().zip(routed) {
             let at = match store.locate(&session.workspace, &session.id, &event).await? {
                 Some(seq) => {
                     let before = Some(Seq(seq.0.saturating_sub(1)));
@@ -232,11 +237,7 @@ impl Actor {
                 }
                 None => None,
             };
-            submitted.push(Submitted {
-                event,
-                at,
-                thread: None,
-            });
+            submitted.push(Submitted { event, at, thread });
         }
         Ok(submitted)
     }
