@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::routing::get;
 use futures_util::{StreamExt, stream};
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
 use crate::server::{Dialect, Server, text};
 use crate::stats::{Samples, Table};
@@ -18,6 +19,10 @@ use crate::tls::Listener;
 /// How much the large answer has, and each piece of it.
 const LARGE: usize = 512 << 20;
 const PIECE: usize = 256 << 10;
+/// What a link of 10 Gbit/s lets pass in a millisecond, in bytes, and how much of its time it can make up for.
+const TICK: Duration = Duration::from_millis(1);
+const BURST: usize = 1_250_000;
+const BUFFERED: Duration = Duration::from_millis(10);
 /// Downloads each way, one after the other: of each the median counts.
 const DOWNLOADS: usize = 5;
 /// Requests that are not counted: those that connect.
@@ -26,7 +31,8 @@ const WARM_UP: usize = 5;
 pub(crate) async fn measure(oma: &Path, requests: usize, table: &mut Table) -> Result<()> {
     let app = axum::Router::new()
         .route("/small", get(async || "fine"))
-        .route("/large", get(large));
+        .route("/large", get(large))
+        .route("/link", get(over_a_link));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let web = listener.local_addr()?;
     let over_tls = Listener::bind().await?;
@@ -62,6 +68,12 @@ pub(crate) async fn measure(oma: &Path, requests: usize, table: &mut Table) -> R
         ),
         ("the same in the clear", format!("curl -p http://{web}/large")),
         ("the same without a tunnel", format!("curl http://{web}/large")),
+        (
+            "a download at 10 Gbit/s over TLS",
+            format!("curl -k https://{secure}/link"),
+        ),
+        ("at 10 Gbit/s in the clear", format!("curl -p http://{web}/link")),
+        ("at 10 Gbit/s without a tunnel", format!("curl http://{web}/link")),
     ];
     for (name, command) in kinds {
         let timed = format!("{command} -s -o /dev/null -w '%{{time_total}}'");
@@ -91,6 +103,25 @@ fn median(mut figures: Vec<f64>) -> f64 {
 async fn large() -> Body {
     let piece = Bytes::from(vec![0; PIECE]);
     Body::from_stream(stream::repeat(piece).take(LARGE / PIECE).map(Ok::<_, Infallible>))
+}
+
+/// The same at the pace of a link. On loopback a host is as fast as the cores of this machine, and shares them with all.
+async fn over_a_link() -> Body {
+    let burst = Bytes::from(vec![0; BURST]);
+    let paced = stream::unfold((Instant::now(), LARGE), move |(free, left)| {
+        let piece = burst.slice(..left.min(BURST));
+        async move {
+            if left == 0 {
+                return None;
+            }
+            // Time in which nobody took anything is lost, but for what fits into buffers on the way.
+            let free = free.max(Instant::now() - BUFFERED) + TICK;
+            sleep_until(free).await;
+            let left = left.saturating_sub(piece.len());
+            Some((Ok::<_, Infallible>(piece), (free, left)))
+        }
+    });
+    Body::from_stream(paced)
 }
 
 async fn outside(command: &str) -> Result<String> {

@@ -35,6 +35,8 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest head of a message, in bytes.
 pub(super) const MAX_HEAD: usize = 64 << 10;
+/// How much of an answer is read at once, in bytes, where so much is there; its head may be no longer.
+const ANSWER_BUFFER: usize = 256 << 10;
 /// What belongs to one connection, and not to what is carried over it.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -349,7 +351,7 @@ impl Conversation {
         let stream = self.link.dial(&place.0, place.1).await?;
         let failed = |error: hyper::Error| Verdict::Failed(Error::Failed(error.to_string()));
         let handshake = client::Builder::new()
-            .max_buf_size(MAX_HEAD)
+            .max_buf_size(ANSWER_BUFFER)
             .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(failed)?;
         let link = Arc::clone(&self.link);

@@ -1,6 +1,6 @@
 //! A stream that tells when something was last carried over it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -76,6 +76,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         written
     }
 
+    // Whoever can't write pieces as they lie has them copied together first.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        if written.is_ready() {
+            self.moved.note();
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -98,6 +115,9 @@ mod tests {
         let almost = IDLE - Duration::from_secs(1);
         assert!(timeout(almost, moved.clone().stalled()).await.is_err());
         watched.write_all(b"word").await.unwrap();
+        assert!(timeout(almost, moved.clone().stalled()).await.is_err());
+        let pieces = [IoSlice::new(b"two "), IoSlice::new(b"words")];
+        assert!(watched.is_write_vectored() && watched.write_vectored(&pieces).await.unwrap() == 9);
         assert!(timeout(almost, moved.clone().stalled()).await.is_err());
         assert!(timeout(Duration::from_secs(2), moved.stalled()).await.is_ok());
     }

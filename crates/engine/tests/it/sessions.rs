@@ -298,7 +298,10 @@ async fn waits_aside(message: &str, passes: usize) {
         .await
         .unwrap();
     stage.until(&waiting, Seq(0), is_idle).await;
-    assert_eq!(stage.engine.stats().active_turns, 0);
+    // The place is free a moment after the log has the turn's end.
+    while stage.engine.stats().active_turns > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -176,8 +176,9 @@ fn is_deleted(folder: &Path, has_own_kernel: bool) -> bool {
 fn takes_nothing(folder: &Path) -> bool {
     let tried = folder.join(TRIED);
     match rustix::fs::mkdir(&tried, Mode::RWXU) {
-        Ok(()) => {
-            // It is empty, unless a process of the session was very quick: then it is that one's.
+        // One that is there already is of a hand that was killed before it could take it away.
+        Ok(()) | Err(Errno::EXIST) => {
+            // It is empty, unless a process of the session has put something into it: then it is that one's.
             let _ = rustix::fs::rmdir(&tried);
             false
         }
@@ -373,9 +374,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(!is_deleted(folder.path(), true) && !takes_nothing(folder.path()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        // It is somebody else's.
-        std::fs::create_dir(folder.path().join(TRIED)).unwrap();
-        assert!(!takes_nothing(folder.path()) && folder.path().join(TRIED).is_dir());
+        // What a hand that was killed has left goes, and what is somebody else's stays.
+        let tried = folder.path().join(TRIED);
+        std::fs::create_dir(&tried).unwrap();
+        assert!(!takes_nothing(folder.path()) && !tried.exists());
+        std::fs::create_dir_all(tried.join("own")).unwrap();
+        assert!(!takes_nothing(folder.path()) && tried.join("own").is_dir());
         let open = std::fs::File::open(folder.path()).unwrap();
         drop(folder);
         let place = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));

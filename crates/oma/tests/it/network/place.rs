@@ -56,7 +56,7 @@ impl Place {
             Some(engine) => contained(engine)(options)
                 .set("OPENCLAW_SANDBOX_RUNTIME", self.runtime.unwrap_or_default())
                 // gVisor needs so many threads for a hundred programs at once.
-                .set("OPENCLAW_SANDBOX_PROCESSES", "4000")
+                .set("OPENCLAW_SANDBOX_PROCESSES", "6000")
                 .set("OPENCLAW_SANDBOX_IMAGE", HOSTED)
                 .set(
                     "OPENCLAW_SANDBOX_READABLE",
